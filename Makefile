@@ -1,0 +1,40 @@
+# Targets for people; `make` alone lists them. Everything runs in .venv, made once.
+PYTHON ?= python3
+JOBS ?= 2
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help reports test notebooks lab clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|' 2>/dev/null \
+	  || grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST)
+
+# uv installs several times faster; without it (or when it fails) pip does the same.
+.venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Name another one: make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@{ $(BIN)/python -m pip install -q uv \
+	   && $(BIN)/uv pip install -q --python $(BIN)/python -e ".[notebooks,test]"; } \
+	  || $(BIN)/python -m pip install -q -e ".[notebooks,test]"
+	@touch $@
+
+reports: .venv/.installed ## run the notebooks and one experiment, write runs/index.html
+	@$(BIN)/python -m fsslib.experiments reports
+
+test: .venv/.installed ## style, unit tests, and the notebooks' stored outputs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -q -n $(JOBS)
+
+notebooks: .venv/.installed ## rebuild the notebooks that are out of date
+	@$(BIN)/python tools/build.py
+
+lab: .venv/.installed ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+clean: ## remove caches and unfinished runs; finished runs and .venv stay
+	@rm -rf .pytest_cache .ruff_cache .hypothesis runs/*.part notebooks/*.part
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

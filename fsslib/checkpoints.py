@@ -1,0 +1,170 @@
+"""Weight files: ours (safetensors, self-describing) and the authors' own checkpoints."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from . import __version__, paths
+from .errors import CheckpointError
+from .files import atomic
+from .models import build_model
+from .models.base import FewShotModel
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """All tensors of a `.safetensors` or `.pth` file on the CPU, without a `state_dict` wrapper or `module.` prefixes.
+
+    Raises CheckpointError: missing, truncated or unreadable file, code inside a pickle, NaN or infinite weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file. Check the path, or train the weights first.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise a dozen types for a broken file
+        reason = str(error).splitlines()[0][:200]
+        raise CheckpointError(
+            f"{path}: not a readable weight file ({reason}). It may be cut short: copy or download it again."
+        ) from error
+    return clean_state(state, path)
+
+
+def clean_state(state: Mapping, source: str | Path = "the given state") -> dict[str, Tensor]:
+    """Unwrap `state_dict`, strip `module.`, and check that everything is a finite tensor."""
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"{source}: found {type(state).__name__}, expected a dictionary of tensors.")
+    if isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    state = {str(name).removeprefix("module."): value for name, value in state.items()}
+    wrong = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if wrong or not state:
+        raise CheckpointError(
+            f"{source}: expected tensors by name; not tensors: {', '.join(wrong[:5]) or 'it is empty'}."
+        )
+    check_finite(state, source)
+    return state
+
+
+def check_finite(state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Raise CheckpointError when a tensor holds NaN or infinity."""
+    bad = [name for name, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if bad:
+        raise CheckpointError(
+            f"{source}: {len(bad)} tensors hold NaN or infinity ({', '.join(bad[:3])}): the training that made them "
+            "diverged. Use an earlier checkpoint or a lower learning rate."
+        )
+
+
+def save_model(model: FewShotModel, path: str | Path, *, half: bool = False, note: dict | None = None) -> Path:
+    """Write weights and the configuration that rebuilds the model, atomically.
+
+    Args:
+        half: store floating-point tensors in half precision (for shipping).
+        note: further facts to keep, e.g. the command that made the weights; must be JSON.
+    """
+    from safetensors.torch import save_file
+
+    if not model.config:
+        raise CheckpointError("this model has no config: build it with fsslib.build_model so that it can be rebuilt.")
+    if "backbone" not in model.config:
+        raise CheckpointError("this model was built on a ready backbone: pass the backbone's name to save a model.")
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    check_finite(state, "this model")
+    if half:
+        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    facts = {"format": "fsslib", "version": __version__, "config": json.dumps(model.config)}
+    with atomic(path) as part:
+        save_file(state, part, {**facts, "note": json.dumps(note or {})})
+    return Path(path)
+
+
+def read_note(path: str | Path) -> dict:
+    """What `save_model` was told to keep beside the weights, and the model's configuration as `"config"`."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "pt") as file:
+            facts = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable fsslib checkpoint ({error}).") from error
+    if facts.get("format") != "fsslib":
+        raise CheckpointError(f"{path}: not written by fsslib. For an authors' checkpoint use load_official.")
+    return {**json.loads(facts["note"]), "config": json.loads(facts["config"])}
+
+
+def load_model(path: str | Path) -> FewShotModel:
+    """Rebuild a model saved by `save_model`, in eval mode. Raises CheckpointError for anything else."""
+    state = read_state(path)
+    config = dict(read_note(path)["config"])
+    model = build_model(config.pop("name"), **config)
+    load_strict(
+        model, {name: value.float() if value.is_floating_point() else value for name, value in state.items()}, path
+    )
+    return model.eval()
+
+
+def shipped(method: str, dataset: str = "shapes", fold: int = 0) -> Path:
+    """The trained weights that come with the repository. Raises CheckpointError, listing what there is."""
+    folder = paths.data() / "weights"
+    path = folder / f"{method}-{dataset}-fold{fold}.safetensors"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.safetensors"))) or "none"
+        raise CheckpointError(f"no weights are shipped for {method} on {dataset}, fold {fold}; there are: {known}.")
+    return path
+
+
+def load_official(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> nn.Module:
+    """Load an authors' checkpoint into `model` (in place; returned too).
+
+    Args:
+        model: a method, or HDMNet's `base_learner`: anything with `official_name` and `official_unused`.
+        source: path of the file, or its state dict; with or without a `state_dict` wrapper and `module.` prefixes.
+    Raises:
+        CheckpointError: missing or unexpected names (listed) or shapes. Entries in `model.official_unused` are dropped;
+            an absent `num_batches_tracked` counts as 0.
+    """
+    given = isinstance(source, Mapping)
+    state = clean_state(source) if given else read_state(source)
+    label = "the given state" if given else source
+    own = model.state_dict()
+    theirs = {model.official_name(name): name for name in own}
+    translated = {
+        theirs.get(name, name): value
+        for name, value in state.items()
+        if not name.startswith(model.official_unused or ("\0",))
+    }
+    for name, value in own.items():
+        if name.endswith("num_batches_tracked"):
+            translated.setdefault(name, torch.zeros_like(value))
+    load_strict(model, translated, label)
+    return model
+
+
+def load_strict(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """`load_state_dict(strict=True)` that lists all that does not fit before it touches a weight."""
+    own = model.state_dict()
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    shapes = [
+        f"{name} is {tuple(state[name].shape)}, the model has {tuple(own[name].shape)}"
+        for name in own.keys() & state.keys()
+        if state[name].shape != own[name].shape
+    ]
+    problems = [
+        f"{len(names)} {what}: {', '.join(names[:6])}{' …' if len(names) > 6 else ''}"
+        for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", sorted(shapes)))
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{source} does not fit this {type(model).__name__}: {'; '.join(problems)}. "
+            "Build the model with the backbone, stem and options that the file was made for."
+        )
+    model.load_state_dict(state)

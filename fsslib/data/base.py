@@ -1,0 +1,69 @@
+"""What every data set of the library offers: classes, the images of a class, and (image, mask) pairs."""
+
+import hashlib
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from ..errors import DatasetError
+
+SPLITS = ("train", "val", "test")
+IGNORE = 255
+
+
+class SegmentationDataset(ABC):
+    """Images with one label map each, restricted to the classes of one split of one fold.
+
+    Attributes:
+        name: the data set's name, e.g. `"shapes"`.
+        fold, split: which fold is held out, and which part of it this is (`"train"`, `"val"` or `"test"`).
+        names: class id -> readable name, for all classes of the data set (ids start at 1).
+        classes: sorted ids of the classes that episodes of this split may target. "train" and "val" classes are
+            disjoint parts of the base classes; "test" holds the fold's novel classes.
+        base_classes: sorted ids of all classes that are not novel in this fold (train and val classes together).
+        augmentation: which random changes keep the classes what they are, see `fsslib.data.transforms.augment`.
+    """
+
+    name: str
+    fold: int
+    split: str
+    names: dict[int, str]
+    classes: tuple[int, ...]
+    base_classes: tuple[int, ...]
+    augmentation: str = "photo"
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Image (3, H, W) uint8 RGB and mask (H, W) uint8: class ids, 0 background, 255 ignored."""
+
+    @abstractmethod
+    def images_of(self, cls: int) -> list[int]:
+        """Sorted indices of the images that can serve as support or query of class `cls`; never raises for a known
+        class without images (returns an empty list). Raises DatasetError for a class this split does not target."""
+
+    @abstractmethod
+    def signature(self) -> str:
+        """A text that changes whenever the images or masks would: options and seed, or the sorted image ids."""
+
+    def check_class(self, cls: int) -> None:
+        """Raise DatasetError unless `cls` is one of this split's classes."""
+        if cls not in self.classes:
+            known = ", ".join(f"{c} {self.names[c]}" for c in self.classes)
+            raise DatasetError(
+                f"{self.name} fold {self.fold} split {self.split!r} has no class {cls!r}. Its classes are: {known}."
+            )
+
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that identify the data behind an episode list."""
+        return hashlib.sha256(self.signature().encode()).hexdigest()[:12]
+
+
+def check_split(fold: int, split: str, folds: int = 4) -> None:
+    """Raise DatasetError unless `fold` is in 0..folds-1 and `split` is train, val or test."""
+    if split not in SPLITS:
+        raise DatasetError(f"split {split!r} is unknown: use one of {', '.join(SPLITS)}.")
+    if not isinstance(fold, int) or not 0 <= fold < folds:
+        raise DatasetError(f"fold {fold!r} does not exist: folds are numbered 0 to {folds - 1}.")

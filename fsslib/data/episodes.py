@@ -1,0 +1,167 @@
+"""Episodes from a data set: a draw is a pure function of seed and index, and a fixed list has a hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..episode import Episode
+from ..errors import DatasetError
+from ..protocol import Protocol
+from .base import IGNORE, SegmentationDataset
+from .transforms import Resize, augment, normalise
+from .weak import annotate
+
+
+@dataclass(frozen=True)
+class EpisodeSpec:
+    """Which images make an episode: class ids (N), N lists of K support indices, and the query's index."""
+
+    classes: tuple[int, ...]
+    supports: tuple[tuple[int, ...], ...]
+    query: int
+
+
+@dataclass(frozen=True)
+class EpisodeList:
+    """A fixed list of episodes; `hash` identifies list and data."""
+
+    specs: tuple[EpisodeSpec, ...]
+    hash: str
+
+    def shots(self, count: int) -> EpisodeList:
+        """The same queries and classes with the first `count` supports each, so that K can be compared in pairs."""
+        cut = tuple(EpisodeSpec(s.classes, tuple(w[:count] for w in s.supports), s.query) for s in self.specs)
+        return EpisodeList(cut, self.hash)
+
+
+class EpisodeSampler:
+    """Draws N-way K-shot episodes from a data set.
+
+    Args:
+        dataset: any SegmentationDataset; episodes target its `classes`.
+        protocol: input size, resizing, void policy, ways, query order and annotation of the supports.
+        shot: K.
+        seed: base of the training batches; fixed lists have seeds of their own.
+        augment: random scaling, rotation and flips, drawn per image (training only).
+    Raises:
+        DatasetError: fewer usable classes than ways. A class with fewer than K + 1 images is left out with a warning.
+    """
+
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        protocol: Protocol | None = None,
+        *,
+        shot: int = 1,
+        seed: int = 0,
+        augment: bool = False,
+    ):
+        self.dataset, self.protocol = dataset, protocol or Protocol()
+        self.shot, self.seed, self.augment = shot, seed, augment
+        if not isinstance(shot, int) or shot < 1:
+            raise DatasetError(f"shot={shot!r}: expected a whole number from 1.")
+        pools = {c: dataset.images_of(c) for c in dataset.classes}
+        self.pools = {c: pool for c, pool in pools.items() if len(pool) > shot}
+        self._resize = Resize(self.protocol.input_size, self.protocol.resize)
+        few = {c: len(pool) for c, pool in pools.items() if c not in self.pools}
+        said = ", ".join(f"{dataset.names[c]} ({n})" for c, n in few.items())
+        if len(self.pools) < self.protocol.way:
+            raise DatasetError(
+                f"{dataset.name} fold {dataset.fold} {dataset.split}: {self.protocol.way}-way {shot}-shot episodes "
+                f"need {self.protocol.way} classes with at least {shot + 1} images; {len(self.pools)} have them"
+                f"{'; too few images: ' + said if said else ''}. Use fewer ways or shots, or add images."
+            )
+        if few:
+            warnings.warn(f"{shot}-shot episodes need {shot + 1} images a class; left out: {said}.", stacklevel=2)
+        holders = sorted({(image, c) for c, pool in self.pools.items() for image in pool})
+        self._classes_in: dict[int, list[int]] = {}
+        for image, c in holders:
+            self._classes_in.setdefault(image, []).append(c)
+        self._images = list(self._classes_in)
+
+    def draw(self, seed: int, index: int) -> EpisodeSpec:
+        """Episode `index` of the endless sequence `seed`."""
+        generator = np.random.default_rng([seed, index])
+        known = list(self.pools)
+        if self.protocol.queries == "every_image":
+            query = self._images[index % len(self._images)]
+            first = int(generator.choice(self._classes_in[query]))
+        else:
+            first = int(generator.choice(known))
+            query = int(generator.choice(self.pools[first]))
+        others = [c for c in generator.permutation(known).tolist() if c != first][: self.protocol.way - 1]
+        # The query's class may stand in any slot, else "the query shows way 1" would be a shortcut.
+        classes = generator.permutation([first, *others]).tolist()
+        supports = []
+        for c in classes:
+            pool = [image for image in self.pools[c] if image != query]
+            supports.append(tuple(generator.permutation(pool)[: self.shot].tolist()))
+        return EpisodeSpec(tuple(classes), tuple(supports), query)
+
+    def fixed(self, episodes: int, seed: int = 0) -> EpisodeList:
+        """The first `episodes` draws of `seed`, with a hash over the draws and the data."""
+        specs = tuple(self.draw(seed, index) for index in range(episodes))
+        text = json.dumps([self.dataset.hash(), [[s.classes, s.supports, s.query] for s in specs]])
+        return EpisodeList(specs, hashlib.sha256(text.encode()).hexdigest()[:12])
+
+    def build(self, specs: Sequence[EpisodeSpec], augment_seed: int | None = None) -> Episode:
+        """Load the images of `specs` (all with the same N and K) into one Episode.
+
+        Raises DatasetError when a support image holds no pixel of its class.
+        """
+        parts = [
+            self._one(spec, None if augment_seed is None else augment_seed * 1009 + i) for i, spec in enumerate(specs)
+        ]
+        images, masks, support_images, support_masks = (torch.stack(column) for column in zip(*parts))
+        classes = torch.tensor([spec.classes for spec in specs])
+        return Episode(normalise(images), masks, normalise(support_images), support_masks, classes)
+
+    def batch(self, step: int, size: int) -> Episode:
+        """The training batch of `step`: a pure function of the sampler's seed and the step."""
+        specs = [self.draw(self.seed, step * size + item) for item in range(size)]
+        return self.build(specs, augment_seed=step if self.augment else None)
+
+    def label(self, spec: EpisodeSpec) -> Tensor:
+        """(H, W) long query mask at the image's original size."""
+        return self._query_mask(self.dataset[spec.query][1], spec.classes)
+
+    def _load(self, index: int, seed: int | None) -> tuple[Tensor, Tensor]:
+        image, mask = self._resize(*self.dataset[index])
+        if seed is None:
+            return image, mask
+        return augment(image, mask, seed, self.dataset.augmentation)
+
+    def _one(self, spec: EpisodeSpec, seed: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        image, mask = self._load(spec.query, seed)
+        images, masks = [], []
+        for c, pool in zip(spec.classes, spec.supports):
+            loaded = [self._load(i, None if seed is None else seed + 7919 * (k + 1)) for k, i in enumerate(pool)]
+            images.append(torch.stack([item for item, _ in loaded]))
+            masks.append(torch.stack([self._support_mask(m, c, spec, i) for (_, m), i in zip(loaded, pool)]))
+        return image, self._query_mask(mask, spec.classes), torch.stack(images), torch.stack(masks)
+
+    def _query_mask(self, mask: Tensor, classes: Sequence[int]) -> Tensor:
+        out = torch.where(mask == IGNORE, IGNORE, 0).long()
+        for way, c in enumerate(classes, 1):
+            out[mask == c] = way
+        return out
+
+    def _support_mask(self, mask: Tensor, cls: int, spec: EpisodeSpec, index: int) -> Tensor:
+        if not (mask == cls).any() and not (self.dataset[index][1] == cls).any():
+            raise DatasetError(
+                f"{self.dataset.name}: image {index} was asked for as a support of class {cls} "
+                f"({self.dataset.names.get(cls, 'unknown')}) but holds no pixel of it. "
+                f"Draw supports from images_of({cls})."
+            )
+        out = torch.where((mask == IGNORE) & (self.protocol.void == "ignore"), IGNORE, 0).long()
+        for other in spec.classes:
+            out[mask == other] = 1 if other == cls else IGNORE
+        return annotate(out, self.protocol.annotation, seed=index).long() if self.protocol.annotation != "mask" else out

@@ -1,0 +1,78 @@
+"""Shapes-5i: the twenty classes, and which of them each fold holds out."""
+
+from collections import Counter
+from typing import NamedTuple
+
+from ..errors import DatasetError
+
+SHAPES = ("disc", "square", "triangle", "star", "ring")
+TEXTURES = ("stripes", "checker", "dots", "marble")
+# Folds per scheme: each scheme partitions the 20 classes into its folds.
+FOLD_SCHEMES = {"crossed": 4, "held_out_shape": 5, "held_out_texture": 4}
+
+
+def class_id(shape: int, texture: int) -> int:
+    """Id 1..20 of the class with shape number `shape` (0..4) and texture number `texture` (0..3)."""
+    return 1 + shape * len(TEXTURES) + texture
+
+
+def shape_texture(cls: int) -> tuple[int, int]:
+    """The inverse of `class_id`: shape number and texture number of class `cls`."""
+    return divmod(cls - 1, len(TEXTURES))
+
+
+NAMES = {class_id(s, t): f"{shape}/{tex}" for s, shape in enumerate(SHAPES) for t, tex in enumerate(TEXTURES)}
+
+
+class ClassTable(NamedTuple):
+    """Sorted class ids: `novel` + `base` are all twenty, `train` + `val` are `base`."""
+
+    novel: tuple[int, ...]
+    base: tuple[int, ...]
+    train: tuple[int, ...]
+    val: tuple[int, ...]
+
+
+def class_table(fold: int, scheme: str, val_classes: int) -> ClassTable:
+    """The classes of one fold.
+
+    * `"crossed"` (4 folds, 5 novel classes): shape s with texture (s + fold) mod 4. Every shape and every texture
+      stays among the base classes, novel classes are new combinations.
+    * `"held_out_shape"` (5 folds, 4 novel classes): shape number `fold` with every texture.
+    * `"held_out_texture"` (4 folds, 5 novel classes): texture number `fold` on every shape.
+
+    Raises DatasetError for an unknown scheme, a fold outside it, or more validation classes than base classes allow.
+    """
+    if scheme not in FOLD_SCHEMES:
+        raise DatasetError(f"fold_scheme {scheme!r} is unknown: use one of {', '.join(FOLD_SCHEMES)}.")
+    if type(fold) is not int or not 0 <= fold < FOLD_SCHEMES[scheme]:
+        raise DatasetError(
+            f"fold {fold!r} does not exist: fold_scheme {scheme!r} numbers its folds 0 to {FOLD_SCHEMES[scheme] - 1}."
+        )
+    held_out = {
+        "crossed": lambda s, t: t == (s + fold) % len(TEXTURES),
+        "held_out_shape": lambda s, t: s == fold,
+        "held_out_texture": lambda s, t: t == fold,
+    }[scheme]
+    novel = tuple(c for c in NAMES if held_out(*shape_texture(c)))
+    base = tuple(c for c in NAMES if c not in novel)
+    if type(val_classes) is not int or not 0 <= val_classes < len(base):
+        raise DatasetError(
+            f"val_classes is {val_classes!r}: give 0 to {len(base) - 1}, so that of the {len(base)} base classes "
+            "at least one is left to train on."
+        )
+    val = _spread(base, val_classes)
+    return ClassTable(novel, base, tuple(c for c in base if c not in val), val)
+
+
+def _spread(base: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """`count` base classes that repeat shapes and textures as little as possible, so that training keeps them all."""
+    chosen, shapes, textures = [], Counter(), Counter()
+    for _ in range(count):
+        rest = [c for c in base if c not in chosen]
+        pick = min(rest, key=lambda c: (shapes[shape_texture(c)[0]] + textures[shape_texture(c)[1]], c))
+        chosen.append(pick)
+        shape, texture = shape_texture(pick)
+        shapes[shape] += 1
+        textures[texture] += 1
+    return tuple(sorted(chosen))

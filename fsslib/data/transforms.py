@@ -1,0 +1,211 @@
+"""Resizing and augmenting image and mask together, and ImageNet normalisation.
+
+Every transform takes and returns an image (3, H, W) uint8 RGB and a mask (H, W) uint8. Masks are resampled by nearest
+neighbour; what a transform invents is mean colour (zero once normalised) in the image and 255 (ignored) in the mask.
+"""
+
+import numbers
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from ..errors import DatasetError
+from .base import IGNORE
+
+MEAN = (0.485, 0.456, 0.406)  # ImageNet, as every pre-trained backbone of torchvision expects
+STD = (0.229, 0.224, 0.225)
+MEAN_COLOUR = [round(255 * m) for m in MEAN]
+MODES = ("squash", "pad")
+
+
+def _check_pair(image: Tensor, mask: Tensor) -> None:
+    shape = tuple(image.shape)
+    if image.dtype != torch.uint8 or len(shape) != 3 or shape[0] != 3:
+        raise DatasetError(
+            f"image: found {image.dtype} {shape}, expected uint8 (3, H, W). Augment first and normalise last."
+        )
+    if mask.dtype != torch.uint8 or tuple(mask.shape) != shape[1:] or not mask.numel():
+        raise DatasetError(
+            f"mask: found {mask.dtype} {tuple(mask.shape)}, expected uint8 {shape[1:]} like its image, at least one "
+            "pixel. Load both from the same data set."
+        )
+
+
+def _check_options(size: int, mode: str) -> None:
+    if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 8:
+        raise DatasetError(f"size={size!r}: expected whole pixels, 8 or more (8k+1 suits stride 8: 97, 417).")
+    if mode not in MODES:
+        raise DatasetError(f"mode={mode!r} is unknown: use 'squash' (to a square) or 'pad' (keep the aspect ratio).")
+
+
+def _resize(image: Tensor, mask: Tensor, size: list[int]) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+    """Both at `size`, tagged so that v2 knows a mask from an image in what follows.
+
+    Not v2's own nearest for masks: it takes the corner of each cell and moves the mask up to half a pixel against the
+    image. "Exact" takes the centre, as PIL does (and PANet through it).
+    """
+    exact = v2.InterpolationMode.NEAREST_EXACT
+    image, mask = F.resize(image, size, antialias=True), F.resize(mask[None], size, exact)[0]
+    return tv_tensors.Image(image), tv_tensors.Mask(mask)
+
+
+def _plain(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    return image.as_subclass(Tensor).contiguous(), mask.as_subclass(Tensor).contiguous()
+
+
+def _target(height: int, width: int, longest: int, mode: str) -> list[int]:
+    if mode == "squash":
+        return [longest, longest]
+    return [max(1, round(side * longest / max(height, width))) for side in (height, width)]
+
+
+def _pad(pair: tuple, left: int, top: int, right: int, bottom: int) -> tuple:
+    """Grow by mean colour and 255; v2 pads a mask by one number and an image by three."""
+    image, mask = pair
+    room = [left, top, right, bottom]
+    return F.pad(image, room, fill=MEAN_COLOUR), F.pad(mask, room, fill=IGNORE)
+
+
+class Resize:
+    """Image and mask to `size` x `size`.
+
+    Args:
+        size: pixels a side, at least 8.
+        mode: `"squash"` ignores the aspect ratio (PANet, SD-AANet); `"pad"` makes the long side `size` and fills up at
+            the right and at the bottom (PFENet's layout, without its rounding to multiples of 8).
+    Raises DatasetError for an impossible size or mode, and for images and masks that do not belong together.
+    """
+
+    def __init__(self, size: int, mode: str = "squash"):
+        _check_options(size, mode)
+        self.size, self.mode = int(size), mode
+
+    def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        _check_pair(image, mask)
+        height, width = _target(*mask.shape, self.size, self.mode)
+        pair = _resize(image, mask, [height, width])
+        return _plain(*_pad(pair, 0, 0, self.size - width, self.size - height))
+
+    def __repr__(self) -> str:
+        return f"Resize({self.size}, mode={self.mode!r})"
+
+
+class train_augment:
+    """Random scale, rotation, flip, crop and colour; a pure function of image, mask and an integer seed.
+
+    The image is resized as `Resize(size, mode)` would, times a random scale; rotated about its centre; flipped; then
+    cropped, or filled up, to `size` x `size` at a random place. No global random state is read or moved: the seed
+    feeds a generator of its own, which draws scale, angle, flip, place and colour always in this order.
+
+    Args:
+        size: pixels a side, at least 8.
+        flip: flip left to right in half of the cases.
+        scale: smallest and largest factor, both > 0 (PFENet: 0.9 to 1.1).
+        rotate: largest angle in degrees, either way.
+        colour: strength of brightness, contrast and saturation changes: each by a factor in 1 ± colour; 0 is off.
+        mode: `"squash"` or `"pad"`, as in Resize.
+    Raises DatasetError for impossible options and for images and masks that do not belong together.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        flip: bool = True,
+        scale: tuple[float, float] = (0.9, 1.1),
+        rotate: float = 10,
+        colour: float = 0.0,
+        mode: str = "squash",
+    ):
+        _check_options(size, mode)
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 10:
+            raise DatasetError(f"scale={scale!r}: expected (smallest, largest) with 0 < smallest <= largest <= 10.")
+        if not 0 <= rotate <= 180:
+            raise DatasetError(f"rotate={rotate!r}: expected degrees from 0 to 180.")
+        if not 0 <= colour < 1:
+            raise DatasetError(f"colour={colour!r}: expected a strength from 0 to below 1.")
+        self.size, self.flip, self.scale, self.rotate = int(size), flip, tuple(scale), rotate
+        self.colour, self.mode = colour, mode
+
+    def __call__(self, image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        _check_pair(image, mask)
+        if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+            raise DatasetError(f"seed={seed!r}: expected a whole number, the same one gives the same picture.")
+        generator = torch.Generator().manual_seed(int(seed) % 2**63)
+        draw = torch.rand(8, generator=generator, dtype=torch.float64).tolist()
+        low, high = self.scale
+        longest = max(1, round(self.size * (low + (high - low) * draw[0])))
+        pair = _resize(image, mask, _target(*mask.shape, longest, self.mode))
+        angle = self.rotate * (2 * draw[1] - 1)
+        if angle:
+            bilinear = v2.InterpolationMode.BILINEAR
+            pair = [F.rotate(pair[0], angle, bilinear, fill=MEAN_COLOUR), F.rotate(pair[1], angle, fill=IGNORE)]
+        if self.flip and draw[2] < 0.5:
+            pair = [F.horizontal_flip(part) for part in pair]
+        image, mask = self._place(pair, draw[3], draw[4])
+        for change, at in zip((F.adjust_brightness, F.adjust_contrast, F.adjust_saturation), draw[5:]):
+            if self.colour:
+                image = change(image, 1 + self.colour * (2 * at - 1))
+        return _plain(image, mask)
+
+    def _place(self, pair: tuple, down: float, right: float) -> tuple:
+        """Crop where the image is too large, fill up where it is too small; `down` and `right` in [0, 1) say where."""
+        height, width = pair[1].shape
+        top, left = (int(at * (abs(side - self.size) + 1)) for at, side in ((down, height), (right, width)))
+        grow = [max(0, self.size - side) for side in (width, height)]
+        before = [min(left, grow[0]), min(top, grow[1])]
+        pair = _pad(pair, *before, grow[0] - before[0], grow[1] - before[1])
+        top, left = (at if side > self.size else 0 for at, side in ((top, height), (left, width)))
+        return tuple(F.crop(part, top, left, self.size, self.size) for part in pair)
+
+
+# What leaves a class what it is depends on the data: a mirrored dog is a dog, a mirrored letter may be another letter.
+KINDS = {
+    "photo": {},
+    "flip": {"scale": (1.0, 1.0), "rotate": 0},
+    "none": {"scale": (1.0, 1.0), "rotate": 0, "flip": False},
+}
+
+
+def augment(image: Tensor, mask: Tensor, seed: int, kind: str = "photo") -> tuple[Tensor, Tensor]:
+    """`train_augment` at the size that a square image already has, with the settings of `kind`.
+
+    Args:
+        image, mask: (3, S, S) and (S, S) uint8, as `Resize` returns them.
+        seed: a whole number; the result is a pure function of it and of the pair.
+        kind: a data set's `augmentation`: `"photo"` (scale 0.9 to 1.1, 10 degrees, flips), `"flip"` or `"none"`.
+    Raises DatasetError for an unknown kind or an image that is not square.
+    """
+    if kind not in KINDS:
+        raise DatasetError(f"augmentation {kind!r} is unknown: use one of {', '.join(KINDS)}.")
+    _check_pair(image, mask)
+    if mask.shape[0] != mask.shape[1]:
+        raise DatasetError(f"augment needs a square image, found {tuple(mask.shape)}: apply Resize(size) first.")
+    return train_augment(mask.shape[0], **KINDS[kind])(image, mask, seed)
+
+
+def _stats(like: Tensor) -> tuple[Tensor, Tensor]:
+    return tuple(like.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+
+
+def _check_channels(image: Tensor, wanted: Callable[[torch.dtype], bool], kind: str) -> None:
+    if image.ndim < 3 or image.shape[-3] != 3 or not wanted(image.dtype):
+        raise DatasetError(f"image: found {image.dtype} {tuple(image.shape)}, expected {kind} (..., 3, H, W).")
+
+
+def normalise(image: Tensor) -> Tensor:
+    """(..., 3, H, W) uint8 RGB to float32: scaled to [0, 1], minus ImageNet mean, divided by ImageNet std."""
+    _check_channels(image, lambda dtype: dtype == torch.uint8, "uint8")
+    image = image.float() / 255
+    mean, std = _stats(image)
+    return (image - mean) / std
+
+
+def denormalise(image: Tensor) -> Tensor:
+    """The inverse of `normalise` for figures: (..., 3, H, W) float to uint8 RGB, clipped and rounded."""
+    _check_channels(image, lambda dtype: dtype.is_floating_point, "floating point")
+    mean, std = _stats(image.float())
+    return ((image.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)

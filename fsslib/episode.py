@@ -1,0 +1,177 @@
+"""The episode: the one thing that flows through every part of the library, and what a model returns for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor
+
+from .errors import EpisodeError
+
+IGNORE = 255
+_SHAPES = {
+    "query_images": "(B, 3, H, W)",
+    "query_masks": "(B, H, W)",
+    "support_images": "(B, N, K, 3, H, W)",
+    "support_masks": "(B, N, K, H, W)",
+    "classes": "(B, N)",
+    "base_masks": "(B, H, W)",
+    "class_index": "(B,)",
+}
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A batch of B few-shot tasks with N ways and K shots.
+
+    Attributes:
+        query_images: (B, 3, H, W) float32, ImageNet-normalised.
+        query_masks: (B, H, W) long: 0 background, 1..N the way, 255 ignored; None when only a prediction is wanted.
+        support_images: (B, N, K, 3, H, W) float32, ImageNet-normalised.
+        support_masks: (B, N, K, H, W) long: 1 this way's object, 0 background, 255 neither.
+        classes: (B, N) long, the data set's class ids.
+        base_masks: (B, H, W) long, annotation of the base classes (0 background, 1..N_base, 255); only HDMNet's losses.
+        class_index: (B,) long, 0-based position of the class in the sorted base classes; only HDMNet's losses.
+    """
+
+    query_images: Tensor
+    query_masks: Tensor | None
+    support_images: Tensor
+    support_masks: Tensor
+    classes: Tensor
+    base_masks: Tensor | None = None
+    class_index: Tensor | None = None
+
+    @property
+    def batch(self) -> int:
+        """Number of episodes B."""
+        return self.query_images.shape[0]
+
+    @property
+    def way(self) -> int:
+        """Number of classes N per episode."""
+        return self.support_images.shape[1]
+
+    @property
+    def shot(self) -> int:
+        """Number of support images K per class."""
+        return self.support_images.shape[2]
+
+    def to(self, device: torch.device | str) -> Episode:
+        """The same episode with every tensor on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def select(self, items: Sequence[int] | slice) -> Episode:
+        """The episodes `items` of the batch, as an Episode of their own."""
+        return self._map(lambda tensor: tensor[items])
+
+    def shots(self, count: int) -> Episode:
+        """The same queries with only the first `count` support images per way."""
+        if not 1 <= count <= self.shot:
+            raise EpisodeError(f"shots({count}): the episode holds {self.shot} shots, ask for 1 to {self.shot}.")
+        masks = self.support_masks[:, :, :count]
+        return replace(self, support_images=self.support_images[:, :, :count], support_masks=masks)
+
+    @staticmethod
+    def stack(episodes: Sequence[Episode]) -> Episode:
+        """Join episodes of equal shapes along the batch axis."""
+        if not episodes:
+            raise EpisodeError("stack() needs at least one episode, found none.")
+        joined = {}
+        for name in _SHAPES:
+            parts = [getattr(episode, name) for episode in episodes]
+            if len({None if part is None else part.shape[1:] for part in parts}) > 1:
+                found = sorted({"None" if part is None else str(tuple(part.shape)) for part in parts})
+                raise EpisodeError(f"stack(): {name} differs between the episodes: {', '.join(found)}.")
+            joined[name] = None if parts[0] is None else torch.cat(parts)
+        return Episode(**joined)
+
+    def validate(self, values: bool = True) -> Episode:
+        """Check shapes and dtypes, and with `values` the numbers too; returns the episode itself.
+
+        Raises EpisodeError naming the field, what was found and what was expected. `values=False` reads no tensor
+        contents, so it never waits for a GPU. An empty support mask and an all-255 query are legal.
+        """
+        self._check_types()
+        self._check_shapes()
+        if values:
+            self._check_values()
+        return self
+
+    def _check_types(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is None and item.name in ("query_masks", "base_masks", "class_index"):
+                continue
+            if not isinstance(value, Tensor):
+                raise EpisodeError(f"{item.name}: found {type(value).__name__}, expected a torch.Tensor.")
+            dtype = torch.float32 if item.name.endswith("images") else torch.long
+            if value.dtype != dtype:
+                raise EpisodeError(
+                    f"{item.name}: found dtype {value.dtype}, expected {dtype}. "
+                    + ("Use fsslib.data.transforms.normalise." if dtype == torch.float32 else "Call .long() on it.")
+                )
+            if value.ndim != _SHAPES[item.name].count(",") + (item.name != "class_index"):
+                raise EpisodeError(f"{item.name}: found shape {tuple(value.shape)}, expected {_SHAPES[item.name]}.")
+
+    def _check_shapes(self) -> None:
+        b, _, h, w = self.query_images.shape
+        n, k = self.support_images.shape[1:3]
+        expected = {
+            "query_images": (b, 3, h, w),
+            "query_masks": (b, h, w),
+            "support_images": (b, n, k, 3, *self.support_images.shape[4:]),
+            "support_masks": (b, n, k, *self.support_images.shape[4:]),
+            "classes": (b, n),
+            "base_masks": (b, h, w),
+            "class_index": (b,),
+        }
+        for name, shape in expected.items():
+            value = getattr(self, name)
+            if value is not None and tuple(value.shape) != shape:
+                found = tuple(value.shape)
+                raise EpisodeError(f"{name}: found shape {found}, expected {shape} as {_SHAPES[name]}.")
+        if self.support_images.shape[-2:] != (h, w):
+            found = tuple(self.support_images.shape[-2:])
+            raise EpisodeError(f"support_images: found {found} pixels, expected {(h, w)} as in query_images.")
+        if 0 in (b, n, k, h, w):
+            raise EpisodeError(f"query_images/support_images: found B={b}, N={n}, K={k}, {h}x{w}; none may be 0.")
+
+    def _check_values(self) -> None:
+        for name in ("query_images", "support_images"):
+            if not torch.isfinite(getattr(self, name)).all():
+                raise EpisodeError(f"{name}: found NaN or infinite pixels, expected finite ImageNet-normalised values.")
+        tops = {"query_masks": self.way, "support_masks": 1, "base_masks": IGNORE - 1}
+        for name, top in tops.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            wrong = value[((value < 0) | (value > top)) & (value != IGNORE)]
+            if wrong.numel():
+                found = sorted(set(wrong.flatten()[:1000].tolist()))[:5]
+                raise EpisodeError(f"{name}: found values {found}, expected 0..{top} and {IGNORE} (ignored).")
+        if (self.classes < 0).any():
+            raise EpisodeError("classes: found negative ids, expected ids from 0 upwards.")
+
+    def _map(self, function) -> Episode:
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return Episode(**{name: None if value is None else function(value) for name, value in values.items()})
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says about an episode.
+
+    Attributes:
+        logits: (B, 1 + N, H, W) float32; channel 0 is background.
+        maps: named intermediate results for figures, detached; filled only when `model.explain` is true.
+    """
+
+    logits: Tensor
+    maps: dict[str, Tensor] = field(default_factory=dict)
+
+    def masks(self) -> Tensor:
+        """(B, H, W) long, the most likely channel of every pixel (ties: the lower channel)."""
+        return self.logits.argmax(1)

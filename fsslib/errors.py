@@ -1,0 +1,33 @@
+"""Every error the library raises on purpose: each message says what was wrong, where, and what to do."""
+
+
+class FsslibError(Exception):
+    """Base class: `except FsslibError` catches whatever the library refuses."""
+
+
+class EpisodeError(FsslibError, ValueError):
+    """An episode whose tensors do not fit together; names the field, what was found and what was expected."""
+
+
+class DatasetError(FsslibError, ValueError):
+    """A data set that is missing, broken or asked for something it does not hold."""
+
+
+class ModelError(FsslibError, ValueError):
+    """An unknown method or backbone, or options that exclude each other."""
+
+
+class CheckpointError(FsslibError, ValueError):
+    """A weight file that is missing, truncated, not finite or made for another model."""
+
+
+class ProtocolError(FsslibError, ValueError):
+    """An evaluation protocol that contradicts itself."""
+
+
+class TrainingError(FsslibError, RuntimeError):
+    """Training that cannot start or go on: not finite, nothing to train, a checkpoint of another run."""
+
+
+class ParameterError(FsslibError, ValueError):
+    """Unknown, mistyped or impossible parameters of an experiment."""

@@ -1,0 +1,164 @@
+"""Evaluation on fixed episode lists: every score carries its protocol."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .data.base import SegmentationDataset
+from .data.episodes import EpisodeList, EpisodeSampler
+from .episode import Episode
+from .errors import ProtocolError
+from .files import atomic
+from .metrics import FewShotIoU, Scores
+from .models.base import FewShotModel
+from .protocol import Protocol
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores by number of shots, with what they depend on.
+
+    Attributes:
+        scores: K -> Scores. protocol: with `list_hash` filled in. seconds: K -> seconds per episode, loading included.
+        lists: one EpisodeList per seed, at the largest K.
+    """
+
+    scores: dict[int, Scores]
+    protocol: Protocol
+    seconds: dict[int, float]
+    lists: tuple[EpisodeList, ...]
+
+    def summary(self) -> dict[int, dict[str, float]]:
+        """K -> mIoU with interval, FB-IoU (all in percent) and seconds per episode."""
+        rows = {}
+        for shot, scores in self.scores.items():
+            low, high = scores.interval()
+            row = {"miou": scores.miou, "low": low, "high": high, "fb_iou": scores.fb_iou}
+            rows[shot] = {key: 100 * value for key, value in row.items()} | {"seconds": self.seconds[shot]}
+        return rows
+
+    def save(self, path: str | Path) -> Path:
+        """Write protocol and pixel counts of every episode to an `.npz` file, so that runs can be compared in pairs."""
+        arrays = {}
+        for shot, scores in self.scores.items():
+            arrays |= {f"{shot}/table": scores.table, f"{shot}/classes": scores.classes, f"{shot}/runs": scores.runs}
+        facts = json.dumps({"protocol": self.protocol.as_dict(), "seconds": self.seconds})
+        with atomic(path) as part, open(part, "wb") as file:
+            np.savez_compressed(file, facts=np.array(facts), **arrays)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Evaluation:
+        """Read what `save` wrote (without the episode lists). Raises ProtocolError for a missing or broken file."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                facts = json.loads(str(file["facts"]))
+                shots = sorted({int(key.split("/")[0]) for key in file.files if "/" in key})
+                scores = {k: Scores(*(file[f"{k}/{part}"] for part in ("table", "classes", "runs"))) for k in shots}
+        except Exception as error:  # zip, json and numpy errors alike mean the file is not ours or is cut short
+            raise ProtocolError(
+                f"{path}: not a readable evaluation file ({error}): run the evaluation again."
+            ) from error
+        return cls(scores, Protocol(**facts["protocol"]), {int(k): v for k, v in facts["seconds"].items()}, ())
+
+
+def examples(
+    evaluation: Evaluation, dataset: SegmentationDataset, *, shot: int, each: int = 2
+) -> tuple[Episode, list[str]]:
+    """The best, median and worst `each` episodes by their own IoU, and a note of its rank and IoU for each."""
+    order = np.argsort(-evaluation.scores[shot].episode_iou(), kind="stable")
+    ious = evaluation.scores[shot].episode_iou()
+    middle = max(0, (len(order) - each) // 2)
+    picks = {"best": order[:each], "median": order[middle : middle + each], "worst": order[-each:]}
+    specs = [spec for entry in evaluation.lists for spec in entry.shots(shot).specs]
+    chosen = [(label, int(i)) for label, part in picks.items() for i in part]
+    episode = EpisodeSampler(dataset, evaluation.protocol, shot=shot).build([specs[i] for _, i in chosen])
+    return episode, [f"{label}: IoU {100 * ious[i]:.0f} %" for label, i in chosen]
+
+
+def episode_lists(
+    dataset: SegmentationDataset, protocol: Protocol, shots: Sequence[int]
+) -> tuple[EpisodeSampler, tuple[EpisodeList, ...], Protocol]:
+    """The sampler and one fixed list per protocol seed, drawn at the largest K, and the protocol with their hash."""
+    if not shots or any(not isinstance(k, int) or k < 1 for k in shots):
+        raise ProtocolError(f"shots={list(shots)}: expected whole numbers from 1, e.g. (1, 5).")
+    sampler = EpisodeSampler(dataset, protocol, shot=max(shots))
+    lists = tuple(sampler.fixed(protocol.episodes, seed) for seed in protocol.seeds)
+    return sampler, lists, protocol.replace(list_hash="+".join(entry.hash for entry in lists))
+
+
+@torch.no_grad()
+def evaluate(
+    model: FewShotModel,
+    dataset: SegmentationDataset,
+    protocol: Protocol | None = None,
+    *,
+    shots: Sequence[int] = (1,),
+    batch: int = 8,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Score `model` on `protocol.episodes` episodes of `dataset` for every seed of the protocol and every K in `shots`.
+
+    All K share queries and classes, and the supports of a small K are the first of a larger one, so that
+    `scores[5].difference(scores[1])` is paired. The model is left in the mode it came in.
+
+    Args:
+        batch: episodes per forward pass; changes the speed, never the score.
+        device: where to run; None keeps the model where it is.
+    Raises:
+        DatasetError: too few classes or images for the ways and shots. ProtocolError: impossible `shots`.
+    """
+    from tqdm.auto import tqdm
+
+    protocol = protocol or Protocol()
+    sampler, lists, protocol = episode_lists(dataset, protocol, shots)
+    device = torch.device(device) if device else next(model.parameters()).device
+    was_training = model.training
+    model.to(device).eval()
+    meters = {shot: FewShotIoU(protocol.counting) for shot in shots}
+    spent = dict.fromkeys(shots, 0.0)
+    bar = tqdm(total=protocol.episodes * len(lists), desc="episodes", disable=not progress, leave=False)
+    for run, entry in enumerate(lists):
+        for start in range(0, len(entry.specs), batch):
+            specs = entry.specs[start : start + batch]
+            began = time.perf_counter()
+            episode = sampler.build(specs).to(device)
+            loading = (time.perf_counter() - began) / len(shots)
+            for shot in shots:
+                began = time.perf_counter()
+                _score(model, episode.shots(shot), meters[shot], run, protocol, sampler, specs)
+                spent[shot] += time.perf_counter() - began + loading
+            bar.update(len(specs))
+    bar.close()
+    model.train(was_training)
+    total = protocol.episodes * len(lists)
+    scores = {shot: meter.compute() for shot, meter in meters.items()}
+    return Evaluation(scores, protocol, {shot: value / total for shot, value in spent.items()}, lists)
+
+
+def _score(model, episode: Episode, meter: FewShotIoU, run: int, protocol: Protocol, sampler, specs) -> None:
+    logits = model(episode).logits
+    if protocol.label_size == "input":
+        meter.update(logits.argmax(1), episode.query_masks, episode.classes, run)
+        return
+    side = protocol.input_size
+    for item, spec in enumerate(specs):
+        label = sampler.label(spec).to(logits.device)
+        height, width = label.shape
+        if protocol.resize == "pad":
+            # The image fills the top left part of the square that Resize padded.
+            scale = side / max(height, width)
+            view = logits[item : item + 1, :, : max(1, round(height * scale)), : max(1, round(width * scale))]
+        else:
+            view = logits[item : item + 1]
+        full = F.interpolate(view, (height, width), mode="bilinear", align_corners=False)
+        meter.update(full.argmax(1), label[None], episode.classes[item : item + 1], run)

@@ -1,0 +1,99 @@
+"""One page about all finished runs: a picture of each, and the table of their scores."""
+
+import html
+from pathlib import Path
+from typing import Any
+
+from .errors import FsslibError
+from .pages import css, external, write_text
+from .results import RESULT, collect, finished, read_result
+
+# Columns that say little beside the others, or are the same for most runs.
+_LEFT_OUT = ("options", "root", "batch", "lr", "pretrain_lr", "seeds", "list_hash", "precision", "accelerator")
+
+
+def first_picture(notebook: Any) -> tuple[str, str, str] | None:
+    """Mime type, base64 text and alt text of the first picture among a notebook's outputs, or None."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            for mime, content in output.get("data", {}).items():
+                if mime in ("image/png", "image/jpeg"):
+                    alt = output.get("metadata", {}).get(mime, {}).get("alt", "figure without a description")
+                    return mime, content.replace("\n", ""), alt
+    return None
+
+
+def _title(notebook: Any, fallback: str) -> str:
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("# "):
+            return cell.source.splitlines()[0][2:].strip()
+    return fallback
+
+
+def _card(folder: Path) -> str:
+    import nbformat
+
+    notebook = nbformat.read(folder / "report.ipynb", 4)
+    lines = [f'<h3><a href="{folder.name}/report.html">{html.escape(_title(notebook, folder.name))}</a></h3>']
+    if picture := first_picture(notebook):
+        mime, content, alt = picture
+        lines.append(f'<img class="figure" src="data:{mime};base64,{content}" alt="{html.escape(alt)}">')
+    about = folder.name
+    if (folder / RESULT).is_file():
+        result = read_result(folder)
+        about += f", {result['duration_s']:.0f} s"
+    lines.append(f"<p>{html.escape(about)}</p>")
+    return f'<article class="run">{"".join(lines)}</article>'
+
+
+def _scores(runs: Path) -> str:
+    table = collect(runs)
+    if table.empty:
+        return "<p>No run with scores yet.</p>"
+    table = table[[c for c in table.columns if c not in _LEFT_OUT]]
+    # What all rows share is said once, above the table.
+    shared = [c for c in table.columns if c not in ("run", "shot") and len(table) > 1 and _constant(table[c])]
+    said = ", ".join(f"{c} {html.escape(str(table[c].iloc[0]))}" for c in shared if table[c].iloc[0] is not None)
+    table = table.drop(columns=shared)
+    body = table.to_html(index=False, border=0, float_format="{:.3f}".format, na_rep="")
+    note = f"<p>All rows: {said}.</p>" if said else ""
+    return f'{note}<div class="rich" tabindex="0">{body}</div>'
+
+
+def _constant(column: Any) -> bool:
+    return len({str(value) for value in column}) == 1
+
+
+def write_index(runs: str | Path = "runs", title: str = "Few-shot segmentation: runs") -> Path:
+    """Write `<runs>/index.html`, whole or not at all: it loads nothing and links to every run's own page.
+
+    Raises FsslibError if there is no finished run, or if the page would load anything.
+    """
+    runs = Path(runs)
+    folders = finished(runs)
+    if not folders:
+        raise FsslibError(f"no finished run in {runs}: start one with `python -m fsslib.experiments run`.")
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    text = f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{html.escape(title)}</title>
+<style>{css()}</style>
+</head>
+<body>
+<main class="wide">
+<h1>{html.escape(title)}</h1>
+<div class="runs">{"".join(map(_card, folders))}</div>
+<h2>Scores</h2>
+{_scores(runs)}
+</main>
+</body>
+</html>
+"""
+    if found := external(text):
+        raise FsslibError(f"the index of {runs} would load from outside: {'; '.join(found)}.")
+    return write_text(runs / "index.html", text)

@@ -1,0 +1,50 @@
+"""Losses of the methods. All of them stay finite on empty and fully ignored masks."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .episode import IGNORE
+from .ops import EPS_AREA, cosine_maps, full_precision, upsample
+
+
+def segmentation(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross entropy averaged over the pixels that count; 0 (with gradient 0) when every pixel is ignored.
+
+    Args:
+        logits: (B, C, H, W) float. target: (B, H, W) long, 255 ignored.
+    """
+    total = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="sum")
+    return total / (target != IGNORE).sum().clamp_min(1)
+
+
+@full_precision
+def alignment(query_scores: Tensor, query_features: Tensor, support_features: Tensor, support_masks: Tensor) -> Tensor:
+    """Prototype alignment regularisation (PANet, ICCV 2019, section 3.4): the query, with its own predicted mask,
+    must segment the support.
+
+    Ways without a predicted pixel are skipped and the divisor K·N stays, as in the authors' code. The arg-max blocks
+    the only gradient that is blocked; both prototypes and both feature maps are trained.
+
+    Args:
+        query_scores: (B, 1 + N, h, w) float, scores at feature resolution.
+        query_features: (B, C, h, w) float. support_features: (B, N, K, C, h, w) float.
+        support_masks: (B, N, K, H, W) long; 255 is not scored.
+    Returns: scalar, mean over the episodes.
+    """
+    way, shot = support_masks.shape[1:3]
+    query_features = query_features.float()
+    predicted = F.one_hot(query_scores.argmax(1), 1 + way).permute(0, 3, 1, 2).float()
+    area = predicted.sum((-2, -1))
+    prototypes = torch.einsum("bchw,bphw->bpc", query_features, predicted) / (area + EPS_AREA).unsqueeze(-1)
+    total = query_scores.new_zeros(())
+    for w in range(way):
+        pair = prototypes[:, [0, w + 1]].repeat_interleave(shot, 0)
+        scores = cosine_maps(support_features[:, w].flatten(0, 1), pair)
+        labels = support_masks[:, w].flatten(0, 1)
+        pixels = F.cross_entropy(
+            upsample(scores, tuple(labels.shape[-2:])), labels, ignore_index=IGNORE, reduction="none"
+        )
+        mean = pixels.sum((-2, -1)) / (labels != IGNORE).sum((-2, -1)).clamp_min(1)
+        total = total + (mean.view(-1, shot).sum(1) * (area[:, w + 1] > 0)).sum()
+    return total / (shot * way * query_scores.shape[0])

@@ -1,0 +1,84 @@
+"""The methods by name."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+
+from torch import nn
+
+from ..errors import ModelError
+from ..nn.backbones import build_backbone
+from .base import FewShotModel
+from .panet import PANet
+
+_METHODS: dict[str, type[FewShotModel]] = {}
+
+
+def register(name: str) -> Callable[[type[FewShotModel]], type[FewShotModel]]:
+    """Class decorator: make a method known to `build_model` under `name`."""
+
+    def add(method: type[FewShotModel]) -> type[FewShotModel]:
+        _METHODS[name] = method
+        return method
+
+    return add
+
+
+def available() -> tuple[str, ...]:
+    """Names that `build_model` accepts."""
+    return tuple(_METHODS)
+
+
+register("panet")(PANet)
+
+
+def build_model(
+    name: str,
+    *,
+    backbone: str | nn.Module,
+    shots: int = 1,
+    stem: str | None = None,
+    bn: str = "frozen",
+    last: str | None = None,
+    weights: str | None = None,
+    backbone_options: dict | None = None,
+    **options,
+) -> FewShotModel:
+    """Build a method; without options it computes what the authors' code computes with its PASCAL configuration.
+
+    Args:
+        name: one of `available()`.
+        backbone: `tiny`, `resnet18`, `resnet50`, `resnet101`, `vgg16`, `vgg16_bn`, or a ready Backbone.
+        shots: K of the training episodes; only sizes parameters of methods that learn a weight per shot.
+        stem: `"classic"` or `"deep"` (ResNets); None takes the stem of the method's paper.
+        bn: `"frozen"` (running statistics, also in training) or `"batch"` (follows `.train()`).
+        last: deepest stage to build, e.g. `"layer3"`; None builds all.
+        weights: backbone weights: None (random), `"imagenet"` (downloads) or a path.
+        backbone_options: further arguments of `build_backbone`, e.g. `{"stride": 8}`.
+        options: the method's own options; see its class.
+    Raises:
+        ModelError: unknown method, backbone or option (with the nearest valid name), or options that exclude others.
+    """
+    if name not in _METHODS:
+        near = difflib.get_close_matches(str(name), _METHODS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known methods: {', '.join(_METHODS)}."
+        raise ModelError(f"method {name!r} is unknown: {hint}")
+    method = _METHODS[name]
+    known = [p for p in inspect.signature(method).parameters if p != "backbone"]
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"its options: {', '.join(known)}."
+            raise ModelError(f"{name} has no option {option!r}: {hint}")
+    if not isinstance(shots, int) or shots < 1:
+        raise ModelError(f"shots={shots!r}: expected a whole number from 1.")
+    config = {"name": name, "shots": shots, "bn": bn, "last": last, "stem": stem, **options}
+    if isinstance(backbone, str):
+        config |= {"backbone": backbone, "backbone_options": backbone_options or {}}
+        extra = backbone_options or {}
+        backbone = build_backbone(backbone, stem=stem, bn=bn, last=last, weights=weights, **extra)
+    if "shots" in known:
+        options["shots"] = shots
+    model = method(backbone, **options)
+    model.config = config
+    return model

@@ -1,0 +1,105 @@
+"""ResNets with output stride 8, as few-shot segmentation uses them (torchvision's blocks, dilated)."""
+
+import re
+
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from ..errors import ModelError
+from .backbones import Backbone, choose
+
+_DEPTHS = {18: (BasicBlock, (2, 2, 2, 2)), 50: (Bottleneck, (3, 4, 6, 3)), 101: (Bottleneck, (3, 4, 23, 3))}
+# Deep-stem files number the stem's layers conv1 bn1 conv2 bn2 conv3 bn3; a classic stem has the first pair only.
+_STEM = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4, "conv3": 6, "bn3": 7}
+
+
+def residual_stage(
+    block: type[nn.Module], inputs: int, planes: int, blocks: int, *, stride: int = 1, dilation: int = 1
+) -> nn.Sequential:
+    """`blocks` residual blocks; only the first strides, every 3x3 convolution is dilated (the first block's too)."""
+    outputs = planes * block.expansion
+    shortcut = None
+    if stride != 1 or inputs != outputs:
+        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+    first = block(inputs, planes, stride, shortcut)
+    stage = nn.Sequential(first, *(block(outputs, planes) for _ in range(blocks - 1)))
+    for module in stage.modules():
+        # By hand, because torchvision's BasicBlock refuses `dilation`.
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+            module.dilation = module.padding = (dilation, dilation)
+    return stage
+
+
+def init_residual(network: nn.Module) -> None:
+    """torchvision's initialisation: convolutions Kaiming-normal (fan-out), batch norm 1 and 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _classic_stem() -> nn.Sequential:
+    conv = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1))
+
+
+def _deep_stem() -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs, outputs, stride in ((3, 64, 2), (64, 64, 1), (64, 128, 1)):
+        conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        layers += [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.MaxPool2d(3, stride=2, padding=1))
+
+
+class DilatedResNet(Backbone):
+    """ResNet-18, -50 or -101 with strides 4, 4, 8, 8, 8: dilation 2 in layer3 and 4 in layer4 replace their strides.
+
+    The dilation is uniform (first block included), as in PFENet and the methods built on it; torchvision's
+    `replace_stride_with_dilation` leaves each first block at the smaller dilation and computes something else.
+    State-dict names are those of SD-AANet's, ASGNet's and HDMNet's published checkpoints (`layer0.0.weight`, …).
+
+    Args:
+        depth: 18, 50 or 101.
+        stem: `"classic"` = 7x7, 64 channels (He et al. 2016, arXiv 1512.03385; SD-AANet); `"deep"` = three 3x3,
+            64-64-128 channels (PSPNet, arXiv 1612.01105; PFENet, ASGNet, HDMNet).
+        stride_on: which convolution of layer2's first bottleneck strides: `"3x3"` (torchvision and all four methods)
+            or `"1x1"` (first-generation ResNets, Caffe weights). The tensors of both have the same names and shapes,
+            so a weight file cannot tell: if its source says the stride sits in the 1x1, this option must say so too,
+            or the features are silently wrong.
+        bn, last: see `build_backbone`.
+    Raises:
+        ModelError: unknown stem, stage or mode, or `stride_on="1x1"` for ResNet-18, which has no 1x1 to stride on.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        *,
+        stem: str = "classic",
+        bn: str = "frozen",
+        last: str | None = None,
+        stride_on: str = "3x3",
+    ):
+        choose(stem, ("classic", "deep"), "stem=")
+        choose(stride_on, ("3x3", "1x1"), "stride_on=")
+        block, blocks = _DEPTHS[depth]
+        if stride_on == "1x1" and block is BasicBlock:
+            raise ModelError("stride_on='1x1' needs bottleneck blocks; resnet18 has none: leave it out.")
+        width = 128 if stem == "deep" else 64
+        channels = (width, *(planes * block.expansion for planes in (64, 128, 256, 512)))
+        super().__init__(f"resnet{depth}", channels, (4, 4, 8, 8, 8), last)
+        self.stem, self.stride_on = stem, stride_on
+        self.layer0 = _deep_stem() if stem == "deep" else _classic_stem()
+        for i, (stride, dilation) in enumerate(((1, 1), (2, 1), (1, 2), (1, 4)), start=1):
+            if f"layer{i}" in self.channels:
+                planes = 64 * 2 ** (i - 1)
+                stage = residual_stage(block, channels[i - 1], planes, blocks[i - 1], stride=stride, dilation=dilation)
+                self.add_module(f"layer{i}", stage)
+        if stride_on == "1x1" and "layer2" in self.channels:
+            first = self.layer2[0]
+            first.conv1.stride, first.conv2.stride = first.conv2.stride, first.conv1.stride
+        init_residual(self)
+        self.set_bn(bn)
+
+    def rename(self, key: str) -> str:
+        found = re.fullmatch(r"(conv[123]|bn[123])\.(\w+)", key)
+        return f"layer0.{_STEM[found[1]]}.{found[2]}" if found else key

@@ -1,0 +1,103 @@
+"""Reading a notebook: finding it, its parameters cell, and whether given parameters fit."""
+
+import ast
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError, create_model
+
+from . import paths
+from .errors import FsslibError, ParameterError
+from .parameters import plain
+
+# Set by the runner: the folder where the notebook leaves its result.
+OUT = "out"
+
+
+def find(name: str | Path) -> Path:
+    """The file of a notebook: a path, or a name such as `experiment` or `01_prototypes`.
+
+    By name the built notebook is preferred to its source. Raises FsslibError if there is none.
+    """
+    path = Path(name)
+    if path.suffix in (".ipynb", ".py"):
+        if not path.is_file():
+            raise FsslibError(f"there is no notebook {path}.")
+        return path.resolve()
+    folder = paths.notebooks()
+    for candidate in (folder / f"{name}.ipynb", folder / "src" / f"{name}.py"):
+        if candidate.is_file():
+            return candidate
+    known = sorted({p.stem for p in [*folder.glob("*.ipynb"), *folder.glob("src/*.py")]})
+    raise FsslibError(f"there is no notebook {str(name)!r}; known: {', '.join(known) or 'none'}.")
+
+
+def load(path: Path) -> Any:
+    """A notebook (nbformat 4) without outputs, from an .ipynb file or a percent source."""
+    import nbformat
+
+    if path.suffix == ".py":
+        import jupytext
+
+        notebook = jupytext.read(path, fmt="py:percent")
+    else:
+        notebook = nbformat.read(path, 4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata["kernelspec"] = nbformat.from_dict(kernel)
+    notebook.metadata["language_info"] = nbformat.from_dict({"name": "python"})
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def defaults(notebook: Any) -> dict[str, Any]:
+    """Names and default values of the cell tagged `parameters`; empty without such a cell.
+
+    Raises FsslibError unless every default is a plain value (a number, text, list, ...).
+    """
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
+            return _assignments(cell.source)
+    return {}
+
+
+def _assignments(source: str) -> dict[str, Any]:
+    found = {}
+    for node in ast.parse(source).body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        for target in targets:
+            try:
+                found[target.id] = ast.literal_eval(node.value)
+            except (ValueError, AttributeError, TypeError) as error:
+                line = ast.unparse(node)
+                raise FsslibError(f"parameters cell: {line!r} must give one name a plain value.") from error
+    return found
+
+
+def check_against(notebook: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """All parameters of any notebook, its own defaults filled in (without `out`, which belongs to the runner).
+
+    A value must have the type of its default; a default of None accepts anything.
+    Raises ParameterError listing unknown names, with the nearest valid one, and wrong types.
+    """
+    known = {name: value for name, value in defaults(notebook).items() if name != OUT}
+    fields = {n: (Any if v is None else type(v), v) for n, v in known.items()}
+    model = create_model("Parameters", __config__=ConfigDict(extra="forbid", strict=True), **fields)
+    try:
+        return model.model_validate(given).model_dump()
+    except ValidationError as error:
+        if not known:
+            raise ParameterError(f"the notebook has no parameters, found {', '.join(given)}.") from error
+        raise ParameterError("\n".join(plain(e, known) for e in error.errors())) from error
+
+
+def digest(notebook: Any) -> str:
+    """Sixteen digits that change with the notebook; a built one stands for the library it was built with, too."""
+    if stamp := notebook.metadata.get("source_hash"):
+        return str(stamp)
+    return hashlib.sha256("\0".join(cell.source for cell in notebook.cells).encode()).hexdigest()[:16]

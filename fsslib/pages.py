@@ -1,0 +1,160 @@
+"""Notebooks as single HTML files that load nothing: no script, no font, no picture from another address."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from .errors import FsslibError
+from .files import atomic
+
+TEMPLATES = Path(__file__).resolve().parent
+TEMPLATE = "page_template"
+# A widget's or a figure's picture is preferred to its other forms; nothing else is shown.
+KINDS = ["image/png", "image/jpeg", "text/html", "text/markdown", "text/plain"]
+# What latex2mathml turns into something else without a word (measured), and the spelling that works.
+_SILENT = {
+    r"\\boldsymbol": r"is not made bold: write \mathbf",
+    r"\\mathbb\s*\{?\s*\d": r"becomes a plain digit: write \mathbf{1}",
+    r"\\operatorname\*": r"is not converted: write \underset{c}{\mathrm{argmax}}",
+}
+
+
+def formula(text: str, display: str = "inline") -> str:
+    """LaTeX to MathML (`display` is "inline" or "block"); raises FsslibError rather than show half a formula."""
+    from latex2mathml.converter import convert
+
+    for pattern, advice in _SILENT.items():
+        if found := re.search(pattern, text):
+            raise FsslibError(f"formula {text.strip()!r}: {found[0]!r} {advice}.")
+    source = text.strip().replace("{aligned}", "{align*}")
+    if display == "block":  # otherwise the index of a maximum stands beside it, not below
+        source = re.sub(r"\\(max|min|sup|inf|lim)\s*_", r"\\\1\\limits_", source)
+    try:
+        made = convert(source, display=display)
+    except Exception as error:
+        raise FsslibError(f"formula {text.strip()!r} is not valid: {type(error).__name__} {error}".rstrip()) from error
+    if leftover := re.search(r"\\[A-Za-z]+|<mi>&(amp;)?</mi>|<mo\s*/>|<merror", made):
+        raise FsslibError(f"formula {text.strip()!r} is not converted completely: {leftover[0]!r} is left over.")
+    # The name space is implied in HTML, and is the only address a page would contain.
+    return made.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")
+
+
+def css() -> str:
+    """The style sheet of all pages: light and dark, with colours for code."""
+    from pygments.formatters import HtmlFormatter
+
+    def colours(style: str) -> str:
+        rules = HtmlFormatter(style=style, nobackground=True).get_style_defs(".highlight")
+        return "\n".join(line for line in rules.splitlines() if line.startswith(".highlight ."))
+
+    sheet = (TEMPLATES / TEMPLATE / "page.css").read_text()
+    dark = f"@media (prefers-color-scheme: dark) {{\n{colours('github-dark')}\n}}"
+    return f"{sheet}\n@media not all and (prefers-color-scheme: dark) {{\n{colours('friendly')}\n}}\n{dark}"
+
+
+def _exporter(folder: Path) -> Any:
+    # nbconvert takes half a second to import, which only the making of a page should cost.
+    from jinja2 import pass_context
+    from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+    from traitlets.config import Config
+
+    class Renderer(IPythonRenderer):
+        """Markdown to HTML with MathML; a link to a notebook keeps its words only, the page stands alone."""
+
+        def inline_math(self, body: str) -> str:
+            return formula(body)
+
+        def block_math(self, body: str) -> str:
+            return formula(body, "block")
+
+        def latex_environment(self, name: str, body: str) -> str:
+            return formula(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
+
+        def link(self, text: str, url: str, title: str | None = None) -> str:
+            return f"<em>{text}</em>" if re.match(r"(?!\w+:)[^#]*\.ipynb", url) else super().link(text, url, title)
+
+    class PageExporter(HTMLExporter):
+        """nbconvert's exporter without its own style sheets, scripts and widget manager."""
+
+        @pass_context
+        def markdown2html(self, context: Any, source: str) -> str:
+            attached = context.get("cell", {}).get("attachments", {})
+            renderer = Renderer(
+                escape=False, embed_images=True, path=str(folder), attachments=attached, exclude_anchor_links=True
+            )
+            return MarkdownWithMath(renderer=renderer).render(source)
+
+    config = Config(
+        {"CSSHTMLHeaderPreprocessor": {"enabled": False}, "NbConvertBase": {"display_data_priority": KINDS}}
+    )
+    return PageExporter(config=config, template_name=TEMPLATE, extra_template_basedirs=[str(TEMPLATES)])
+
+
+def _title(notebook: Any) -> str:
+    """The notebook's own title: its metadata, or its first heading."""
+    if notebook.metadata.get("title"):
+        return notebook.metadata.title
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (heading := re.search(r"^#\s+(.+)$", cell.source, re.M)):
+            return re.sub(r"[*_`$]", "", heading[1]).strip()
+    return "Notebook"
+
+
+def page(notebook: Any, title: str | None = None, hide_code: bool = False, folder: str | Path = ".") -> str:
+    """One HTML page that shows a notebook without loading anything.
+
+    Args:
+        notebook: an nbformat notebook, version 4.
+        title: of the browser's tab; by default the notebook's title or first heading.
+        hide_code: fold every code cell behind a "Code" line, as in a report.
+        folder: where pictures named in the text are looked up; they are embedded.
+    Raises:
+        FsslibError: a formula that cannot be converted completely.
+    """
+    resources = {
+        "metadata": {"name": title or _title(notebook)},
+        "page_title": title or _title(notebook),
+        "page_css": css(),
+        "hide_code": hide_code,
+    }
+    return _exporter(Path(folder)).from_notebook_node(notebook, resources)[0]
+
+
+def external(html: str) -> list[str]:
+    """What a browser would fetch or run by itself, at most 80 characters each; must be empty.
+
+    Links that a reader may click (`<a href>`) are allowed.
+    """
+    from bs4 import BeautifulSoup
+
+    soup = BeautifulSoup(html, "html.parser")
+    tags = soup.find_all(["script", "iframe", "frame", "link", "object", "embed", "base", "form"])
+    tags += soup.find_all("meta", attrs={"http-equiv": re.compile("refresh", re.I)})
+    for name in ("src", "srcset", "poster", "background", "data", "xlink:href"):
+        tags += [t for t in soup.find_all(attrs={name: True}) if not t[name].startswith("data:")]
+    tags += [t for t in soup.find_all(["image", "use"]) if not str(t.get("href", "#")).startswith(("#", "data:"))]
+    tags += [t for t in soup.find_all(True) if any(attribute.startswith("on") for attribute in t.attrs)]
+    styles = [s.text for s in soup.find_all("style")] + [t["style"] for t in soup.find_all(style=True)]
+    loads = re.findall(r"@import[^;]*|url\(\s*['\"]?(?!data:|#)[^)]*", " ".join(styles))
+    return list(dict.fromkeys(text[:80] for text in [*map(str, tags), *loads]))
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text file whole or not at all."""
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_page(ipynb_path: str | Path, html_path: str | Path, hide_code: bool = True, title: str | None = None) -> Path:
+    """Convert a notebook file to an HTML file; raises FsslibError if the page would load anything."""
+    import nbformat
+
+    ipynb_path = Path(ipynb_path)
+    if not ipynb_path.is_file():
+        raise FsslibError(f"there is no notebook {ipynb_path}: check the path, or build it with `make notebooks`.")
+    made = page(nbformat.read(ipynb_path, 4), title, hide_code, ipynb_path.parent)
+    if found := external(made):
+        raise FsslibError(f"{ipynb_path.name} would load from outside: {'; '.join(found)}. Embed it instead.")
+    return write_text(html_path, made)

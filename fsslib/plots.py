@@ -1,0 +1,190 @@
+"""Every figure of the notebooks. Each function returns `(figure, alt text, data)` for `fsslib.figure.show`.
+
+Colours are the colour-blind-safe Okabe-Ito set for classes and `cividis` for maps, which also survive grey printing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from .data.transforms import denormalise
+from .episode import IGNORE, Episode
+from .metrics import Scores
+from .training import History
+
+COLOURS = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"]
+Drawing = tuple[plt.Figure, str, pd.DataFrame | None]
+
+
+def overlay(image: Tensor, mask: Tensor | None = None, alpha: float = 0.55) -> np.ndarray:
+    """(H, W, 3) picture in 0..1 of a normalised (3, H, W) image with its (H, W) mask in colour.
+
+    Ways 1.. take the colours in order and get a dark outline; 255 turns grey.
+    """
+    picture = denormalise(image.detach().cpu()).permute(1, 2, 0).numpy() / 255
+    if mask is None:
+        return picture
+    mask = mask.detach().cpu().numpy()
+    for value in np.unique(mask):
+        if value == 0:
+            continue
+        colour = (0.6, 0.6, 0.6) if value == IGNORE else plt.matplotlib.colors.to_rgb(COLOURS[(value - 1) % 7])
+        inside = mask == value
+        picture[inside] = (1 - alpha) * picture[inside] + alpha * np.array(colour)
+        edge = inside & ~(
+            np.roll(inside, 1, 0) & np.roll(inside, -1, 0) & np.roll(inside, 1, 1) & np.roll(inside, -1, 1)
+        )
+        picture[edge] = 0.25 * picture[edge] if value != IGNORE else picture[edge]
+    return picture
+
+
+def _grid(rows: int, columns: int, side: float = 1.7) -> tuple[plt.Figure, np.ndarray]:
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(side * columns, side * rows), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    return figure, axes
+
+
+def episodes(
+    episode: Episode, predicted: Tensor | None = None, notes: Sequence[str] = (), names: Mapping[int, str] | None = None
+) -> Drawing:
+    """One row per episode: the supports with their masks, the query, its true mask, and the prediction (B, H, W)."""
+    supports = episode.way * episode.shot
+    figure, axes = _grid(episode.batch, supports + 2 + (predicted is not None))
+    for b, row in enumerate(axes):
+        images, masks = episode.support_images[b].flatten(0, 1), episode.support_masks[b].flatten(0, 1)
+        for i in range(supports):
+            way = i // episode.shot
+            shown = masks[i].clone()
+            shown[shown == 1] = way + 1
+            row[i].imshow(overlay(images[i], shown))
+            cls = int(episode.classes[b, way])
+            row[i].set_xlabel((names or {}).get(cls, f"class {cls}"), fontsize=8)
+        row[supports].imshow(overlay(episode.query_images[b]))
+        row[supports + 1].imshow(overlay(episode.query_images[b], episode.query_masks[b]))
+        if predicted is not None:
+            row[-1].imshow(overlay(episode.query_images[b], predicted[b]))
+        if notes:
+            row[-1].set_xlabel(notes[b], fontsize=8)
+    titles = ["support"] * supports + ["query", "true mask", "prediction"]
+    for axis, title in zip(axes[0], titles):
+        axis.set_title(title, fontsize=9)
+    shown = ", ".join(dict.fromkeys((names or {}).get(int(c), f"class {int(c)}") for c in episode.classes.flatten()))
+    what = "support images with masks, query image, true mask" + (
+        " and predicted mask" if predicted is not None else ""
+    )
+    alt = f"{episode.batch} episodes as rows: {what}. Classes: {shown}." + (f" {'; '.join(notes)}." if notes else "")
+    return figure, alt, None
+
+
+def maps(
+    pictures: Sequence[tuple[str, np.ndarray | Tensor]],
+    alt: str,
+    limits: tuple[float, float] | None = None,
+    side: float = 2.2,
+    columns: int = 6,
+) -> Drawing:
+    """Titled pictures: (H, W, 3) as they are, (h, w) as heat maps on one common scale with a colour bar."""
+    columns = min(columns, len(pictures))
+    figure, axes = _grid(-(-len(pictures) // columns), columns, side)
+    values = [np.asarray(p) for _, p in pictures if np.ndim(p) == 2]
+    low, high = limits or (min(map(np.min, values), default=0), max(map(np.max, values), default=1))
+    drawn, bars = None, []
+    for axis, (title, picture) in zip(axes.flat, pictures):
+        picture = np.asarray(picture)
+        axis.set_title(title, fontsize=9)
+        if picture.ndim == 2:
+            drawn = axis.imshow(picture, cmap="cividis", vmin=low, vmax=high, interpolation="nearest")
+            bars.append(axis)
+        else:
+            axis.imshow(picture)
+    if drawn is not None:
+        figure.colorbar(drawn, ax=bars, shrink=0.75, pad=0.02).ax.tick_params(labelsize=7)
+    return figure, alt, None
+
+
+def curves(lines: Mapping[str, Sequence[float]], ylabel: str, xlabel: str = "step", every: float = 1) -> Drawing:
+    """Lines over steps; `every` is the distance of two points."""
+    figure, axis = plt.subplots(figsize=(6, 2.8), layout="constrained")
+    for (label, values), colour, style in zip(lines.items(), COLOURS, ["-", "--", "-.", ":"] * 2):
+        axis.plot(np.arange(len(values)) * every, values, style, label=label, color=colour, linewidth=1.8)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
+    said = "; ".join(
+        f"{label} goes from {values[0]:.2f} to {values[-1]:.2f}" for label, values in lines.items() if len(values)
+    )
+    return figure, f"Line plot of {ylabel} over {xlabel}: {said}.", None
+
+
+def histories(histories: Mapping[str, History], window: int = 25) -> Drawing:
+    """Training curves of several stages, each in its own panel, smoothed."""
+    shown = {name: history for name, history in histories.items() if history.rows}
+    figure, axes = plt.subplots(
+        1, max(len(shown), 1), figsize=(4.2 * max(len(shown), 1), 2.6), squeeze=False, layout="constrained"
+    )
+    said = []
+    for axis, (name, history) in zip(axes[0], shown.items()):
+        terms = [term for term in history.rows[0] if term != "total" or len(history.rows[0]) == 1]
+        for term, colour, style in zip(terms, COLOURS, ["-", "--", "-."]):
+            values = history.smooth(term, window)
+            axis.plot(values, style, color=colour, label="loss" if term == "total" else term)
+            said.append(f"{name} {term} from {values[0]:.2f} to {values[-1]:.2f}")
+        axis.set(title=name, xlabel="step", ylabel=f"loss (mean of {window} steps)")
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+    return figure, f"Training curves: {'; '.join(said) or 'nothing was trained'}.", None
+
+
+def class_bars(scores: Mapping[str, Scores], names: Mapping[int, str]) -> Drawing:
+    """IoU per class with 95 % intervals, one group of bars per entry of `scores`."""
+    classes = list(next(iter(scores.values())).per_class)
+    figure, axis = plt.subplots(figsize=(1.4 + 1.1 * len(classes), 2.8), layout="constrained")
+    width, table = 0.8 / len(scores), {}
+    for i, (label, entry) in enumerate(scores.items()):
+        values = np.array([100 * entry.per_class[c] for c in classes])
+        bounds = 100 * np.array([entry.class_intervals()[c] for c in classes])
+        at = np.arange(len(classes)) + (i - (len(scores) - 1) / 2) * width
+        error = np.abs(bounds.T - values)
+        axis.bar(
+            at,
+            values,
+            width,
+            yerr=error,
+            label=label,
+            color=COLOURS[i % 7],
+            edgecolor="black",
+            capsize=2,
+            linewidth=0.5,
+        )
+        table[label] = values
+    axis.set_xticks(range(len(classes)), [names[c] for c in classes], rotation=20, ha="right", fontsize=8)
+    axis.set(ylabel="IoU, %")
+    axis.grid(axis="y", alpha=0.3)
+    axis.legend(frameon=False, fontsize=8)
+    data = pd.DataFrame(table, index=[names[c] for c in classes])
+    best, worst = data.iloc[:, 0].idxmax(), data.iloc[:, 0].idxmin()
+    alt = f"Bars of IoU per class for {', '.join(scores)}. {data.columns[0]}: best {best}, worst {worst}."
+    return figure, alt, data.round(1)
+
+
+def score_bars(rows: Mapping[str, tuple[float, float, float]], xlabel: str = "mIoU, %") -> Drawing:
+    """Horizontal bars of a score with its interval: label -> (value, low, high)."""
+    figure, axis = plt.subplots(figsize=(6, 0.5 + 0.38 * len(rows)), layout="constrained")
+    labels = list(rows)[::-1]
+    values = np.array([rows[label] for label in labels])
+    error = np.abs(values[:, 1:].T - values[:, 0])
+    axis.barh(labels, values[:, 0], xerr=error, color=COLOURS[4], edgecolor="black", linewidth=0.5, capsize=3)
+    axis.set(xlabel=xlabel)
+    axis.grid(axis="x", alpha=0.3)
+    data = pd.DataFrame(rows, index=[xlabel, "low", "high"]).T
+    said = "; ".join(f"{label} {value[0]:.1f} ({value[1]:.1f} to {value[2]:.1f})" for label, value in rows.items())
+    return figure, f"Bars of {xlabel} with 95 % intervals: {said}.", data.round(1)

@@ -1,0 +1,100 @@
+"""Base-class pre-training: the backbone learns to segment the base classes before it ever sees an episode.
+
+Episodic training from scratch hardly learns: the binary loss of an episode says too little about features. A plain
+segmentation head over all base classes does, and is thrown away afterwards.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .data.base import IGNORE, SegmentationDataset
+from .data.transforms import Resize, augment, normalise
+from .losses import segmentation
+from .training import History, Schedule, fit
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """A batch of images (B, 3, H, W) float32, normalised, with masks (B, H, W) long: 0, 1..number of classes, 255."""
+
+    images: Tensor
+    masks: Tensor
+
+    def to(self, device: torch.device | str) -> "LabelledImages":
+        """The batch on another device."""
+        return LabelledImages(self.images.to(device), self.masks.to(device))
+
+
+class BaseSegmenter(nn.Module):
+    """A backbone with a linear per-position classifier over background and base classes.
+
+    Args:
+        backbone: a Backbone; trained with batch statistics. classes: number of base classes, background not counted.
+    """
+
+    def __init__(self, backbone: nn.Module, classes: int):
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Conv2d(backbone.channels[backbone.deepest], 1 + classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised images to (B, 1 + classes, h, w) logits at feature resolution."""
+        stage = self.backbone.deepest
+        return self.head(self.backbone(images, [stage])[stage])
+
+    def losses(self, batch: LabelledImages) -> dict[str, Tensor]:
+        """Cross entropy at half the input resolution: finer costs twice the time and teaches the same."""
+        logits, target = self(batch.images), batch.masks[:, ::2, ::2]
+        logits = F.interpolate(logits.float(), target.shape[-2:], mode="bilinear", align_corners=False)
+        return {"total": segmentation(logits, target)}
+
+
+def labelled_batch(dataset: SegmentationDataset, size: int, seed: int, step: int, batch: int) -> LabelledImages:
+    """The pre-training batch of `step`: a pure function of (seed, step). Classes become 1.. in order of their ids."""
+    generator = np.random.default_rng([seed, step, 77])
+    resize = Resize(size)
+    images, masks = [], []
+    for index in generator.integers(len(dataset), size=batch).tolist():
+        image, mask = resize(*dataset[index])
+        image, mask = augment(image, mask, int(generator.integers(2**31)), dataset.augmentation)
+        images.append(image)
+        masks.append(mask)
+    table = torch.zeros(256, dtype=torch.long)
+    table[torch.tensor(dataset.base_classes)] = torch.arange(1, len(dataset.base_classes) + 1)
+    table[IGNORE] = IGNORE
+    return LabelledImages(normalise(torch.stack(images)), table[torch.stack(masks).long()])
+
+
+def pretrain(
+    backbone: nn.Module,
+    dataset: SegmentationDataset,
+    schedule: Schedule,
+    *,
+    size: int = 97,
+    folder: str | Path | None = None,
+    **how,
+) -> History:
+    """Train `backbone` in place to segment the base classes of `dataset`; it ends in the BN mode it came in.
+
+    Args:
+        size: input pixels a side. folder: where the resume file `pretrain.ckpt` lives. how: see `training.fit`.
+    """
+    mode = backbone.bn
+    backbone.set_bn("batch")
+    try:
+        model = BaseSegmenter(backbone, len(dataset.base_classes))
+        return fit(
+            model,
+            lambda step: labelled_batch(dataset, size, schedule.seed, step, schedule.batch),
+            schedule,
+            folder=folder,
+            name="pretrain",
+            **how,
+        )
+    finally:
+        backbone.set_bn(mode)

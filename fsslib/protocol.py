@@ -1,0 +1,168 @@
+"""The protocol: every choice that moves a score, in one place that can be printed beside the score."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+
+from .errors import ProtocolError
+
+_CHOICES = {
+    "novel_pixels": ("background", "ignore", "drop"),
+    "void": ("ignore", "background"),
+    "resize": ("squash", "pad"),
+    "label_size": ("input", "original"),
+    "selection": ("last", "val_classes", "test_fold"),
+    "counting": ("all", "present"),
+    "queries": ("uniform_class", "every_image"),
+    "bn": ("frozen", "batch"),
+    "annotation": ("mask", "box", "scribble"),
+}
+_MEANING = {
+    "fold_scheme": "how classes are divided into folds",
+    "area_filter": "least object area in pixels of the original image",
+    "novel_pixels": "what pixels of novel classes become in training images",
+    "void": "what the 255 border of support masks counts as",
+    "input_size": "network input, pixels a side",
+    "resize": "how an image becomes square",
+    "label_size": "where predictions are compared with labels",
+    "queries": "how queries are drawn",
+    "episodes": "episodes per list",
+    "seeds": "one episode list per seed",
+    "way": "classes per episode",
+    "annotation": "what the supports are annotated with",
+    "k_merge": "how several shots are merged",
+    "bn": "batch norm of the backbone while training",
+    "selection": "how the checkpoint is chosen",
+    "counting": "false positives of a class absent from the label",
+    "list_hash": "identifies the episode lists",
+    "source": "where these choices come from",
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Everything about data, episodes and counting that a score depends on besides the weights.
+
+    The defaults are the honest ones: no choice looks at the test fold, every pixel and every episode counts.
+    `selection="test_fold"` exists only in `Protocol.published(...)`.
+
+    Raises ProtocolError for unknown choices and numbers out of range.
+    """
+
+    name: str = "shapes5i"
+    fold_scheme: str = "crossed"
+    area_filter: int = 0
+    novel_pixels: str = "background"
+    void: str = "ignore"
+    input_size: int = 97
+    resize: str = "squash"
+    label_size: str = "input"
+    queries: str = "uniform_class"
+    episodes: int = 1000
+    seeds: tuple[int, ...] = (0,)
+    way: int = 1
+    annotation: str = "mask"
+    k_merge: str = "the method's own"
+    bn: str = "frozen"
+    selection: str = "last"
+    counting: str = "all"
+    list_hash: str = ""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for field, choices in _CHOICES.items():
+            if getattr(self, field) not in choices:
+                found = getattr(self, field)
+                raise ProtocolError(f"Protocol.{field}: found {found!r}, expected one of {', '.join(choices)}.")
+        for field, least in {"area_filter": 0, "input_size": 16, "episodes": 1, "way": 1}.items():
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ProtocolError(f"Protocol.{field}: found {value!r}, expected a whole number from {least}.")
+        object.__setattr__(self, "seeds", tuple(self.seeds))
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ProtocolError(f"Protocol.seeds: found {self.seeds}, expected at least one seed, each only once.")
+        if self.selection == "test_fold" and not self.source:
+            raise ProtocolError(
+                "Protocol.selection='test_fold' picks the checkpoint on the classes it is scored on. It exists only in "
+                "Protocol.published(...); use 'val_classes' or 'last'."
+            )
+
+    def replace(self, **changes) -> Protocol:
+        """A copy with some choices changed. Raises ProtocolError for unknown names."""
+        unknown = changes.keys() - {field.name for field in fields(self)}
+        if unknown:
+            known = ", ".join(field.name for field in fields(self))
+            raise ProtocolError(f"Protocol has no {', '.join(sorted(unknown))}; it has {known}.")
+        return replace(self, **changes)
+
+    def as_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return {**asdict(self), "seeds": list(self.seeds)}
+
+    def card(self) -> str:
+        """The protocol as lines of text: choice, value and what it means."""
+        values = {k: ", ".join(map(str, v)) if isinstance(v, tuple) else str(v) for k, v in asdict(self).items()}
+        rows = [f"Protocol {self.name}"]
+        rows += [f"  {key:<13} {values[key]:<18} {meaning}" for key, meaning in _MEANING.items() if values[key]]
+        return "\n".join(rows)
+
+    @classmethod
+    def shapes5i(cls, **changes) -> Protocol:
+        """The embedded data set: 97 px, 1,000 episodes."""
+        return cls().replace(**changes)
+
+    @classmethod
+    def pascal5i(cls, **changes) -> Protocol:
+        """PASCAL-5i without the field's shortcuts: labels scored at original size, three episode lists."""
+        base = cls(
+            name="pascal5i", fold_scheme="VOC order, 5 a fold", input_size=417, label_size="original", seeds=(0, 1, 2)
+        )
+        return base.replace(**changes)
+
+    @classmethod
+    def coco20i(cls, **changes) -> Protocol:
+        """COCO-20i with interleaved folds; 20 classes a fold need more episodes for the same interval."""
+        base = cls.pascal5i(name="coco20i", fold_scheme="interleaved: i, i+4, …", input_size=473, episodes=4000)
+        return base.replace(**changes)
+
+    @classmethod
+    def published(cls, method: str, **changes) -> Protocol:
+        """The habits behind a paper's PASCAL-5i numbers, as its authors' code has them (not a recommendation)."""
+        pfenet = {
+            "fold_scheme": "VOC order, 5 a fold",
+            "area_filter": 2048,
+            "input_size": 473,
+            "selection": "test_fold",
+        }
+        pfenet |= {"queries": "every_image", "seeds": (321,), "bn": "batch"}
+        habits = {
+            "panet": {
+                **{
+                    "fold_scheme": "VOC order, 5 a fold",
+                    "void": "background",
+                    "input_size": 417,
+                    "counting": "present",
+                },
+                **{"seeds": (1234, 1235, 1236, 1237, 1238), "k_merge": "mean of prototypes"},
+                "source": "PANet code: test on trainaug images, last snapshot",
+            },
+            "asgnet": {
+                **pfenet,
+                **{"resize": "pad", "label_size": "original", "k_merge": "union of prototypes"},
+                "source": "ASGNet code: best checkpoint on the test classes",
+            },
+            "sdaanet": {
+                **pfenet,
+                "k_merge": "mean of re-weighted prototypes and priors",
+                "source": "SD-AANet code: labels resized to 473, best checkpoint on the test classes",
+            },
+            "hdmnet": {
+                **pfenet,
+                **{"label_size": "original", "novel_pixels": "drop", "bn": "frozen", "k_merge": "concatenated keys"},
+                **{"seeds": tuple(range(10))},
+                "source": "HDMNet code: images with novel classes dropped, best checkpoint on the test classes",
+            },
+        }
+        if method not in habits:
+            raise ProtocolError(f"no published protocol for {method!r}; known: {', '.join(habits)}.")
+        return cls(**{"name": f"published {method}", **habits[method], **changes})

@@ -1,0 +1,130 @@
+"""The small file `result.json` an experiment leaves behind: what it must hold, writing it, and collecting many."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import ParameterError
+from .files import atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RESULT = "result.json"
+REQUIRED = {
+    "scores": dict,  # shot -> {measure: number}; lists and dictionaries beside the numbers are allowed
+    "protocol": dict,  # every choice that moves a score
+    "versions": dict,  # package -> version
+    "seed": int,  # of initialisation and training
+    "list_hash": (str, dict),  # of the evaluation episodes; one text, or one for each shot
+    "duration_s": (int, float),
+    "parameters": dict,
+}
+
+
+def _not_finite(value: Any, place: str) -> list[str]:
+    """Where in a nested value there is a number JSON cannot hold."""
+    if isinstance(value, dict):
+        return [text for k, v in value.items() for text in _not_finite(v, f"{place}.{k}")]
+    if isinstance(value, (list, tuple)):
+        return [text for i, v in enumerate(value) for text in _not_finite(v, f"{place}[{i}]")]
+    return [f"{place} is {value}"] if isinstance(value, float) and not math.isfinite(value) else []
+
+
+def check_result(result: dict[str, Any], where: str = "the result") -> None:
+    """Raise ParameterError, listing every problem, unless `result` holds what REQUIRED asks for."""
+    if not isinstance(result, dict):
+        raise ParameterError(f"{where}: expected a dictionary, found {type(result).__name__}.")
+    problems = [f"the key {name!r} is missing" for name in REQUIRED if name not in result]
+    for name, kind in REQUIRED.items():
+        value = result.get(name)
+        if name in result and (not isinstance(value, kind) or isinstance(value, bool)):
+            names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+            problems.append(f"{name!r} must be {names}, found {type(value).__name__}")
+    scores = result.get("scores")
+    if isinstance(scores, dict):
+        if not scores:
+            problems.append("'scores' is empty")
+        for shot, measures in scores.items():
+            if not str(shot).isdigit() or int(shot) < 1:
+                problems.append(f"'scores' has the key {shot!r}, expected a number of shots")
+            if not isinstance(measures, dict) or not any(_is_number(v) for v in measures.values()):
+                problems.append(f"'scores' for {shot} shots must be a dictionary with at least one number")
+    problems += _not_finite(result, "result")
+    if problems:
+        raise ParameterError(f"{where}: {'; '.join(problems)}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def write_result(path: str | Path | None, result: dict[str, Any]) -> Path | None:
+    """Check a result and write it, whole or not at all, as `result.json` (into `path` if that is a folder).
+
+    With `path=None` it is checked only: a notebook run by hand leaves no file. Absolute paths among the parameters are
+    shortened to their last part, a result is to be passed on. Returns the file written.
+    Raises ParameterError for missing keys, wrong types or numbers that are not finite.
+    """
+    check_result(result)
+    if path is None:
+        return None
+    path = Path(path)
+    path = path / RESULT if path.is_dir() else path
+    parameters = {k: _shortened(v) for k, v in result["parameters"].items()}
+    try:
+        text = json.dumps({**result, "parameters": parameters}, indent=1, allow_nan=False, ensure_ascii=False)
+    except TypeError as error:
+        raise ParameterError(f"the result cannot be written as JSON: {error}; convert tensors and arrays.") from error
+    with atomic(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def _shortened(value: Any) -> Any:
+    return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
+
+
+def read_result(path: str | Path) -> dict[str, Any]:
+    """A checked result from its file (or from the folder of its run). Raises ParameterError if it is not one."""
+    path = Path(path)
+    path = path / RESULT if path.is_dir() else path
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ParameterError(f"there is no result {path}.") from error
+    except ValueError as error:
+        raise ParameterError(f"{path} is not a JSON file: {error}. Delete it and run the experiment again.") from error
+    check_result(result, str(path))
+    return result
+
+
+def collect(runs: str | Path = "runs") -> "pd.DataFrame":
+    """One row for each finished run and shot: `run`, the parameters, `shot`, the numbers of its score, `list_hash`,
+    `duration_s`. Unfinished runs are left out. The parameter `shots` is left out: each row has its `shot`.
+
+    Raises ParameterError for a damaged result.
+    """
+    import pandas as pd
+
+    rows = []
+    for folder in finished(runs):
+        if not (folder / RESULT).is_file():
+            continue  # a stage notebook, which has no score
+        result = read_result(folder)
+        given = {k: v for k, v in result["parameters"].items() if k not in ("shots", "out")}
+        for shot, measures in sorted(result["scores"].items(), key=lambda item: int(item[0])):
+            numbers = {k: v for k, v in measures.items() if _is_number(v)}
+            digest = result["list_hash"]
+            digest = digest.get(shot) if isinstance(digest, dict) else digest
+            row = {"run": folder.name, **given, "shot": int(shot), **numbers}
+            rows.append({**row, "list_hash": digest, "duration_s": result["duration_s"]})
+    return pd.DataFrame(rows)
+
+
+def finished(runs: str | Path) -> list[Path]:
+    """Folders of finished runs, by name."""
+    folders = Path(runs).glob("*/report.ipynb")
+    return sorted(f.parent for f in folders if not f.parent.name.endswith(".part"))

@@ -1,0 +1,156 @@
+"""A run of a notebook: parameters checked first, a process of its own, a folder that appears when it is done.
+
+A run works in `<runs>/<name>.part/`, renamed to `<runs>/<name>/` at the very end: a folder without `.part` is complete
+(`report.ipynb`, `report.html`, `run.json` and, for an experiment, `result.json`).
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from . import notebook as books
+from .errors import ParameterError
+from .parameters import check_parameters
+from .runner import ERROR
+from .workplace import busy, claimed, execute, reason
+
+EXPERIMENT = "experiment"
+RECORD = "run.json"
+
+
+def check(parameters: dict[str, Any], notebook: str | Path = EXPERIMENT) -> dict[str, Any]:
+    """All parameters of a run, defaults filled in; raises ParameterError listing every problem.
+
+    The notebook `experiment` is held to `ExperimentParameters`, any other to its own parameters cell.
+    """
+    source = books.find(notebook)
+    if source.stem != EXPERIMENT:
+        return books.check_against(books.load(source), parameters)
+    checked, known = check_parameters(parameters), books.defaults(books.load(source))
+    if missing := sorted(checked.keys() - known.keys()):
+        raise ParameterError(
+            f"{source.name} has no parameter {', '.join(missing)}: its parameters cell is out of date."
+        )
+    return checked
+
+
+def run_name(checked: dict[str, Any], notebook: str | Path = EXPERIMENT) -> str:
+    """A readable name that ends in eight digits of all parameters, e.g. `panet-tiny-shapes-f0-s0-1a2b3c4d`."""
+    text = json.dumps([Path(notebook).stem, checked], sort_keys=True)
+    parts = [str(checked.get(name)) for name in ("method", "backbone", "dataset") if checked.get(name)]
+    parts = parts or [Path(notebook).stem]
+    parts += [f"{letter}{checked[n]}" for letter, n in (("f", "fold"), ("s", "seed")) if n in checked]
+    slug = re.sub(r"[^a-z0-9_-]+", "-", "-".join(parts).lower()).strip("-")
+    return f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def run(
+    parameters: dict[str, Any],
+    *,
+    runs: str | Path = "runs",
+    notebook: str | Path = EXPERIMENT,
+    name: str | None = None,
+    force: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Run a notebook with parameters; returns the finished run's folder, at once if it is there already.
+
+    Args:
+        parameters: names and values; what is not given keeps its default.
+        runs: folder of all runs.
+        notebook: a notebook's name or path.
+        name: of the run; by default made from the parameters.
+        force: run again; the old run is replaced when the new one has succeeded.
+        progress: show a bar.
+    Raises:
+        ParameterError: before anything runs, or if `name` is taken by a run with other parameters.
+        TrainingError: a cell failed. The partial notebook and `error.json` stay in `<runs>/<name>.part/`.
+        FsslibError: another process is at this run.
+    """
+    checked = check(parameters, notebook)
+    folder = Path(runs) / _valid_name(name or run_name(checked, notebook))
+    return _run(books.find(notebook), folder, checked, force, progress)
+
+
+def run_notebook(
+    path: str | Path,
+    out: str | Path,
+    parameters: dict[str, Any] | None = None,
+    *,
+    force: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Run any notebook (a path or a name) into the folder `out`; otherwise like `run`.
+
+    A run with another version of the notebook, or with other parameters, is replaced.
+    """
+    source, out = books.find(path), Path(out)
+    checked = check(parameters or {}, source)
+    record = _record(out)
+    changed = record is not None and record != {**record, **_stamp(source, checked)}
+    return _run(source, out.with_name(_valid_name(out.name)), checked, force or changed, progress)
+
+
+def _valid_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name.endswith(".part"):
+        raise ParameterError(
+            f"name: {name!r} cannot name a run; use letters, digits, '-', '_' and '.', and no '.part'."
+        )
+    return name
+
+
+def _stamp(source: Path, checked: dict[str, Any]) -> dict[str, Any]:
+    return {"notebook": source.stem, "notebook_hash": books.digest(books.load(source)), "parameters": checked}
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    """What a run was started with, or None if there is no (readable) record."""
+    try:
+        return json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _run(source: Path, folder: Path, checked: dict[str, Any], force: bool, progress: bool) -> Path:
+    part, old = (folder.with_name(folder.name + end) for end in (".part", ".old.part"))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with claimed(part) as lock:
+        if old.exists() and not folder.exists():
+            os.rename(old, folder)  # a forced run was killed between its two renames
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists() and not force:
+            if (record := _record(folder)) is None or record["parameters"] != checked:
+                raise ParameterError(
+                    f"{folder} exists and is not a run with these parameters: choose another name, or force it."
+                )
+            return folder
+        for leftover in part.iterdir():  # of a run that failed or was killed
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        (part / RECORD).write_text(json.dumps(_stamp(source, checked), indent=1) + "\n", encoding="utf-8")
+        execute(source, part, checked, folder.name, progress, lock)
+        if folder.exists():
+            os.rename(folder, old)
+        os.rename(part, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def status(runs: str | Path = "runs") -> list[tuple[str, str, str]]:
+    """Name, state (done, running, failed, interrupted) and a remark for every run, by name."""
+    rows = []
+    for folder in sorted(p for p in Path(runs).glob("*") if p.is_dir() and not p.name.endswith(".old.part")):
+        if not folder.name.endswith(".part"):
+            if (folder / "report.ipynb").is_file():
+                rows.append((folder.name, "done", ""))
+            continue
+        state, remark = "interrupted", "run it again to start over"
+        if busy(folder):
+            state, remark = "running", ""
+        elif (folder / ERROR).is_file():
+            state, remark = "failed", reason(folder)
+        rows.append((folder.name.removesuffix(".part"), state, remark))
+    return rows

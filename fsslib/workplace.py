@@ -1,0 +1,111 @@
+"""The working folder of one run: held by one process at a time, and where a fresh process runs the notebook."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from . import notebook as books
+from .errors import FsslibError, ParameterError, TrainingError
+from .results import RESULT, read_result
+from .runner import ERROR
+
+
+@contextmanager
+def claimed(part: Path) -> Iterator[int]:
+    """Hold the working folder of a run for this process alone; the system lets go of it when the process dies.
+
+    Yields the lock's file descriptor. An empty folder is removed again. Raises FsslibError if another process has it.
+    """
+    while True:
+        part.mkdir(parents=True, exist_ok=True)
+        lock = os.open(part, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between the opening and the locking the folder may have been renamed to the finished run.
+            if part.exists() and os.path.samestat(os.fstat(lock), os.stat(part)):
+                break
+        except BlockingIOError:
+            os.close(lock)
+            raise FsslibError(f"{part.stem} is being run by another process: wait for it, or stop it.") from None
+        os.close(lock)
+    try:
+        yield lock
+    finally:
+        if part.is_dir() and not any(part.iterdir()):
+            part.rmdir()
+        os.close(lock)
+
+
+def busy(part: Path) -> bool:
+    """True while a process is at work in the folder."""
+    lock = os.open(part, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def execute(source: Path, part: Path, checked: dict[str, Any], title: str, progress: bool, lock: int) -> None:
+    """Let a fresh process run the notebook in `part`; it holds the lock too, as long as it lives.
+
+    Raises TrainingError if a cell fails, the process dies, or no valid result is left although the notebook takes a
+    folder for it.
+    """
+    known = books.defaults(books.load(source))
+    passed = {name: _absolute(name, value) for name, value in checked.items()}
+    if books.OUT in known:
+        passed[books.OUT] = "."
+    order = {"source": str(source.resolve()), "parameters": passed, "title": title, "progress": progress}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "fsslib.runner"],
+        cwd=part,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=None if progress else subprocess.DEVNULL,
+        pass_fds=[lock],
+        start_new_session=True,  # an interrupt reaches this process, which then closes the child's standard input
+        text=True,
+    )
+    try:
+        child.stdin.write(json.dumps(order) + "\n")
+        child.stdin.flush()
+        failed = child.wait() != 0
+    except BrokenPipeError:
+        failed = True
+    finally:
+        child.stdin.close()
+        child.wait()
+    if failed:
+        raise TrainingError(f"{title}: {reason(part)} The partial notebook is in {part}.")
+    if books.OUT in known:
+        try:
+            read_result(part)
+        except ParameterError as error:
+            raise TrainingError(f"{title}: the notebook left no valid {RESULT}: {error}") from error
+
+
+def _absolute(name: str, value: Any) -> Any:
+    """A path stays valid in the run's folder, which is another working folder."""
+    keyword = {"weights": ("imagenet",), "checkpoint": ("shipped",), "root": ()}.get(name)
+    if not isinstance(value, str) or keyword is None or value in keyword:
+        return value
+    return str(Path(value).expanduser().resolve())
+
+
+def reason(part: Path) -> str:
+    """Why the run in this folder failed, in a sentence."""
+    try:
+        failure = json.loads((part / ERROR).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "its process ended without a word (killed, or out of memory)."
+    where = f"{failure['cell']} stopped with " if failure["cell"] else ""
+    return f"{where}{failure['name']}: {failure['message']}".rstrip(". ") + "."

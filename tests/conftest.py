@@ -1,0 +1,19 @@
+"""Shared fixtures: the optional folder of real photographs, weights and golden vectors; one thread for everything."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# setdefault: a run under OMP_NUM_THREADS=2 must stay possible.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with golden vectors, photographs and weights; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("FSSLIB_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip("golden vectors and photographs are not on this machine (set FSSLIB_SHARED)")
+    return folder

@@ -1,0 +1,158 @@
+"""Stored notebooks are what their sources build; nbval compares the outputs, these tests the rest."""
+
+import ast
+import re
+import textwrap
+
+import nbformat
+import pytest
+
+from tools import build
+from tools.imports import Imports
+
+SOURCES = sorted(build.SOURCES.glob("*.py"))
+
+
+@pytest.mark.skipif(not SOURCES, reason="no notebooks in this tree")
+@pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
+def test_a_stored_notebook_is_what_its_source_builds(source):
+    target = build.BOOKS / f"{source.stem}.ipynb"
+    assert target.exists(), "run `make notebooks`"
+    made, stored = build.load(source), nbformat.read(target, 4)
+
+    def content(notebook):
+        return [(c.id, c.cell_type, c.source, c.metadata) for c in notebook.cells]
+
+    assert content(made) == content(stored), "run `make notebooks`"
+    assert stored.metadata.source_hash == build.fingerprint(source), "run `make notebooks`"
+    assert stored.metadata.output_hash == build.results(stored), "outputs were edited by hand"
+    assert stored.metadata.kernelspec.name == "python3" and "widgets" not in stored.metadata
+    counts = [c.execution_count for c in stored.cells if c.cell_type == "code" and c.source]
+    assert counts == list(range(1, len(counts) + 1))
+    for output in (o for c in stored.cells for o in c.get("outputs", [])):
+        assert output.output_type != "error"
+        assert all(output.metadata[m]["alt"] for m in output.get("data", {}) if m.startswith("image/"))
+    text = target.read_text()
+    words = re.sub(r'("image/\w+": )"[^"]*"', r'\1""', text)
+    assert not re.search(r"/(home|root|Users|tmp|work)/|ipykernel_\d+|0x[0-9a-f]{8,}", words)
+    assert len(text) <= 250_000, f"{len(text)} bytes with outputs"
+
+
+SOURCE = """
+# ---
+# jupyter:
+#   title: A trial
+# ---
+
+# %% [markdown]
+# # A trial
+
+# %% tags=["parameters"]
+count = 3
+
+# %%
+print([1] * count, __import__("os").getcwd())
+from IPython.display import display
+display({"text/plain": "hidden"}, raw=True, metadata={})
+
+# %%
+count
+
+# %%
+count
+
+# %% tags=["nbval-ignore-output"]
+import time
+print(time.time())
+"""
+
+
+def source_in(folder, text=SOURCE, name="trial.py"):
+    path = folder / name
+    path.write_text(textwrap.dedent(text).lstrip())
+    return path
+
+
+def test_ids_are_made_of_the_content(tmp_path):
+    before = build.load(source_in(tmp_path))
+    after = build.load(source_in(tmp_path, SOURCE.replace("# %% tags", "# %%\nnew = 1\n\n# %% tags", 1)))
+    ids = [c.id for c in before.cells]
+    assert len(set(ids)) == len(ids), "equal cells need different ids"
+    assert set(ids) < {c.id for c in after.cells} and len(after.cells) == len(before.cells) + 1
+    assert before.metadata.title == "A trial" and before.cells[1].metadata == {"tags": ["parameters"]}
+    nbformat.validate(before)
+
+
+def test_a_build_is_repeatable_and_stays_whole_when_a_cell_fails(tmp_path):
+    source = source_in(tmp_path)
+    target = build.build(source, tmp_path)
+    first = target.read_bytes()
+    assert not build.stale(source, tmp_path)
+    stored = nbformat.read(target, 4)
+    assert stored.cells[2].outputs[0].text.startswith("[1, 1, 1]")
+    assert "execution" not in str(stored.cells[2].metadata) and stored.metadata.output_hash == build.results(stored)
+    assert build.build(source, tmp_path).read_bytes() == first, "the printed time is kept while nothing changes"
+    source_in(tmp_path, SOURCE + "\n# %%\n1 / 0\n")
+    assert build.stale(source, tmp_path)
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        build.build(source, tmp_path)
+    assert target.read_bytes() == first and not list(tmp_path.glob("*.part"))
+
+
+def test_paths_and_widgets_are_cleaned():
+    cell = nbformat.v4.new_code_cell("x", metadata={"tags": ["a"], "execution": {"started": 1}})
+    data = {"text/plain": f"{build.ROOT}/data", "application/vnd.jupyter.widget-view+json": {}}
+    warning = "/var/x/ipykernel_77/123.py:1: UserWarning"
+    cell.outputs = [nbformat.v4.new_output("stream", text=warning), nbformat.v4.new_output("display_data", data=data)]
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {}, "language_info": {"version": "3"}})
+    build.clean(notebook)
+    assert cell.metadata == {"tags": ["a"]} and "widgets" not in notebook.metadata
+    assert cell.outputs[0].text == "<cell>:1: UserWarning"
+    assert cell.outputs[1].data == {"text/plain": "./data"}
+
+
+@pytest.fixture
+def library(tmp_path):
+    """A small package with re-exports, relative imports, imports on first use and a module nobody asks for."""
+    files = {
+        "__init__.py": "from .shapes import Shape\nfrom .models import build\nfrom .other import unused\n",
+        "shapes.py": "from .deep.core import base\nclass Shape: ...\n",
+        "other.py": "unused = 1\n",
+        "errors.py": "class E(Exception): ...\n",
+        "deep/__init__.py": "",
+        "deep/core.py": "def base():\n    from ..errors import E\n    return E\n",
+        "models/__init__.py": "from importlib import import_module\nNAMES = ['one']\n"
+        "def build(name): return import_module('.' + name, __name__)\n",
+        "models/one.py": "from .. import other as o\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / "lib" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("from lib import Shape", {"shapes.py", "deep/core.py", "errors.py"}),
+        ("import lib\nlib.Shape()", {"shapes.py", "deep/core.py", "errors.py"}),
+        ("import lib.shapes as s\ns.Shape", {"shapes.py", "deep/core.py", "errors.py"}),
+        ("from lib.other import *", {"other.py"}),
+        ("from lib import build", {"models/__init__.py", "models/one.py", "other.py"}),
+        ("import numpy\nfrom os import path", set()),
+    ],
+)
+def test_imports_are_followed_by_name(library, text, expected):
+    source = source_in(library, text, "book.py")
+    found = Imports(library, "lib").of(source)
+    assert {f.relative_to(library / "lib").as_posix() for f in found} == expected
+
+
+def test_the_library_itself_can_be_followed():
+    """Every relative import of every module leads to a file: nothing of the library is overlooked."""
+    for path in sorted((build.ROOT / "fsslib").rglob("*.py")):
+        imports = Imports(build.ROOT)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                assert imports._file(imports._home(path, node.level, node.module)), (path.name, ast.unparse(node))

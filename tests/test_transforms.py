@@ -1,0 +1,152 @@
+"""Joint transforms: shapes, what stays aligned, what is invented, and that a seed decides everything."""
+
+import numpy as np
+import pytest
+import torch
+
+from fsslib.data.transforms import KINDS, MEAN_COLOUR, Resize, augment, denormalise, normalise, train_augment
+from fsslib.errors import DatasetError
+
+PLAIN = {"flip": False, "scale": (1, 1), "rotate": 0}
+
+
+def pair(height=60, width=80):
+    """A red square of class 3 on blue, so that colour tells the class of every pixel; 255 in one corner."""
+    image, mask = torch.zeros(3, height, width, dtype=torch.uint8), torch.zeros(height, width, dtype=torch.uint8)
+    image[2], mask[:6, :6] = 255, 255
+    mask[20:44, 30:60] = 3
+    image[:, mask == 3] = torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None]
+    return image, mask
+
+
+def aligned(image, mask, least=0.96):
+    """Share of object pixels that are red and of background pixels that are blue."""
+    red = image[0].int() > image[2].int()
+    return bool(red[mask == 3].float().mean() > least and (~red)[mask == 0].float().mean() > least)
+
+
+@pytest.mark.parametrize("size", [9, 97, 200])
+def test_squash(size):
+    image, mask = Resize(size)(*pair())
+    assert image.shape == (3, size, size) and mask.shape == (size, size)
+    assert image.dtype == mask.dtype == torch.uint8 and type(image) is type(mask) is torch.Tensor
+    assert set(mask.unique().tolist()) == {0, 3, 255} and image.is_contiguous()
+    assert abs((mask == 3).float().mean() - 24 * 30 / 4800) < 0.06
+    if size > 90:
+        assert aligned(image, mask)
+        # Nearest resampling that takes a cell's corner would move the mask by up to half a pixel.
+        weight = image[0].double()
+        rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+        for axis in (rows, columns):
+            assert abs((weight * axis).sum() / weight.sum() - axis[mask == 3].double().mean()) < 0.2
+
+
+@pytest.mark.parametrize("height, width", [(60, 80), (80, 60), (64, 64), (44, 200)])
+def test_pad_keeps_the_aspect_ratio(height, width):
+    image, mask = Resize(97, "pad")(*pair(height, width))
+    rows, columns = round(height * 97 / max(height, width)), round(width * 97 / max(height, width))
+    assert image.shape == (3, 97, 97) and max(rows, columns) == 97
+    for part in (mask[rows:], mask[:, columns:]):
+        assert (part == 255).all()
+    assert (mask[:rows, :columns] != 255).float().mean() > 0.95
+    assert aligned(image[:, :rows, :columns], mask[:rows, :columns])
+    if rows < 97:
+        assert image[:, -1, 0].tolist() == MEAN_COLOUR
+        assert normalise(image)[:, -1].abs().max() < 0.02  # zero after normalisation, up to rounding
+
+
+def test_extreme_shapes():
+    thin = torch.zeros(3, 1, 900, dtype=torch.uint8), torch.ones(1, 900, dtype=torch.uint8)
+    image, mask = Resize(97, "pad")(*thin)
+    assert image.shape == (3, 97, 97) and (mask[0] == 1).all() and (mask[1:] == 255).all()
+    assert train_augment(97, mode="pad")(*thin, 3)[1].shape == (97, 97)
+
+
+@pytest.mark.parametrize("mode", ["squash", "pad"])
+def test_augment_is_a_pure_function_of_the_seed(mode):
+    change, (image, mask) = train_augment(97, colour=0.3, mode=mode), pair()
+    before, kept = torch.get_rng_state(), (image.clone(), mask.clone())
+    first = change(image, mask, 7)
+    torch.manual_seed(99)
+    again = change(image, mask, np.int64(7))
+    assert all(torch.equal(a, b) for a, b in zip(first, again))
+    assert all(torch.equal(a, b) for a, b in zip((image, mask), kept))
+    torch.set_rng_state(before)
+    change(image, mask, 8)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len({change(image, mask, seed)[1].numpy().tobytes() for seed in range(-5, 15)}) > 15
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_augmented_pairs_stay_aligned(seed):
+    image, mask = train_augment(97, mode=("squash", "pad")[seed % 2])(*pair(), seed)
+    assert image.shape == (3, 97, 97) and set(mask.unique().tolist()) <= {0, 3, 255}
+    assert aligned(image, mask)
+    invented = image.permute(1, 2, 0)[mask == 255].float()
+    assert (mask == 3).sum() > 100 and len(invented)
+
+
+def test_every_step_can_be_seen_and_switched_off():
+    image, mask = pair(97, 97)
+    same = train_augment(97, **PLAIN)(image, mask, 1)
+    assert torch.equal(same[0], image) and torch.equal(same[1], mask)
+    flips = [train_augment(97, **{**PLAIN, "flip": True})(image, mask, seed)[1] for seed in range(40)]
+    assert {torch.equal(m, mask) for m in flips} == {True, False}
+    assert all(torch.equal(m, mask) or torch.equal(m, mask.flip(1)) for m in flips)
+    small = train_augment(97, **{**PLAIN, "scale": (0.5, 0.5)})(image, mask, 1)
+    assert abs(int((small[1] != 255).sum()) - 48 * 48 + 9) < 10  # the rest is filled up
+    large = train_augment(97, **{**PLAIN, "scale": (2, 2)})
+    places = {tuple((large(image, mask, seed)[1] == 3).nonzero().float().mean(0).tolist()) for seed in range(5)}
+    assert len(places) > 3 and not (large(image, mask, 4)[1] == 255).sum() > 200
+    turned = train_augment(97, **{**PLAIN, "rotate": 45})(image, mask, 1)[1]
+    assert (turned == 255).sum() > 300 and abs(int((turned == 3).sum()) - 720) < 60
+    bright = train_augment(97, **{**PLAIN, "colour": 0.5})(image, mask, 1)
+    assert not torch.equal(bright[0], image) and torch.equal(bright[1], mask)
+
+
+def test_augment_kinds():
+    image, mask = Resize(97)(*pair())
+    assert torch.equal(augment(image, mask, 5, "none")[0], image)
+    assert all(torch.equal(a, b) for a, b in zip(augment(image, mask, 5), train_augment(97)(image, mask, 5)))
+    flipped = {augment(image, mask, seed, "flip")[1].numpy().tobytes() for seed in range(20)}
+    assert flipped == {mask.numpy().tobytes(), mask.flip(1).contiguous().numpy().tobytes()}
+    assert set(KINDS) >= {"photo", "flip", "none"}
+
+
+def test_normalise_and_back():
+    image = torch.randint(0, 256, (2, 3, 9, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    out = normalise(image)
+    assert out.dtype == torch.float32 and out.shape == image.shape
+    want = (image[1, 2, 4, 5].item() / 255 - 0.406) / 0.225
+    assert out[1, 2, 4, 5].item() == pytest.approx(want, abs=1e-6)
+    assert torch.equal(denormalise(out), image)
+    assert denormalise(out * 100).max() == 255 and denormalise(out.half()).dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda i, m: Resize(0), "size=0"),
+        (lambda i, m: Resize(97.0), "size=97.0"),
+        (lambda i, m: Resize(True), "size=True"),
+        (lambda i, m: Resize(97, "stretch"), "'stretch' is unknown"),
+        (lambda i, m: Resize(97)(i, m[:-1]), r"mask: found torch.uint8 \(59, 80\), expected uint8 \(60, 80\)"),
+        (lambda i, m: Resize(97)(i.float(), m), "image: found torch.float32"),
+        (lambda i, m: Resize(97)(i[0], m), r"expected uint8 \(3, H, W\)"),
+        (lambda i, m: Resize(97)(i, m.long()), "mask: found torch.int64"),
+        (lambda i, m: Resize(97)(i[:, :0], m[:0]), "at least one pixel"),
+        (lambda i, m: train_augment(97, scale=(1.2, 0.9)), "smallest <= largest"),
+        (lambda i, m: train_augment(97, scale=(0, 1)), "0 < smallest"),
+        (lambda i, m: train_augment(97, rotate=-3), "degrees from 0 to 180"),
+        (lambda i, m: train_augment(97, colour=1), "below 1"),
+        (lambda i, m: train_augment(97)(i, m, 0.5), "whole number"),
+        (lambda i, m: augment(i, m, 1), "square"),
+        (lambda i, m: augment(i[:, :, :60], m[:, :60], 1, "wild"), "'wild' is unknown"),
+        (lambda i, m: normalise(i.float()), "expected uint8"),
+        (lambda i, m: normalise(m), "expected uint8"),
+        (lambda i, m: denormalise(i), "expected floating point"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(DatasetError, match=message):
+        call(*pair())

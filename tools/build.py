@@ -1,0 +1,188 @@
+"""Builds `notebooks/NAME.ipynb` by executing `notebooks/src/NAME.py`; rebuilds only what has changed.
+
+python tools/build.py             everything that is out of date
+python tools/build.py 01 experiment --force
+python tools/build.py --check     build nothing, exit with 1 if something is out of date
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+from jupyter_client import AsyncKernelManager
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # so that `python tools/build.py` finds its neighbour
+
+from tools.imports import Imports  # noqa: E402
+
+SOURCES, BOOKS = ROOT / "notebooks" / "src", ROOT / "notebooks"
+# Outputs of cells with this tag are not compared by nbval, and kept from build to build.
+FREE = "nbval-ignore-output"
+# Part of every fingerprint: raise it when a change of this file changes what is written.
+RECIPE = "1"
+ENV = {
+    "PYTHONHASHSEED": "0",
+    "TQDM_DISABLE": "1",
+    "COLUMNS": "100",
+    "LINES": "40",
+    "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+}
+KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+def environment() -> dict[str, str]:
+    """What a kernel is started with: this process's variables, one thread unless asked otherwise, no bars."""
+    return {"OMP_NUM_THREADS": "1", **os.environ, **ENV}
+
+
+def load(path: Path) -> nbformat.NotebookNode:
+    """The notebook a percent source describes, without outputs.
+
+    A cell's id is made of its type and text (jupytext draws random ones), so it survives cells inserted before it.
+    """
+    notebook, seen = jupytext.read(path, fmt="py:percent"), {}
+    for cell in notebook.cells:
+        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:8]
+        seen[digest] = seen.get(digest, 0) + 1
+        cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+        cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
+    kept = {k: v for k, v in notebook.metadata.items() if k in ("title", "minutes")}
+    notebook.metadata = nbformat.from_dict({"kernelspec": KERNELSPEC, "language_info": {"name": "python"}, **kept})
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def fingerprint(path: Path, root: Path = ROOT) -> str:
+    """Sixteen digits that change with the source or with a library module whose names it imports."""
+    total = hashlib.sha256(RECIPE.encode())
+    for file in [path, *Imports(root).of(path)]:
+        name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
+        total.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return total.hexdigest()[:16]
+
+
+def results(notebook: nbformat.NotebookNode) -> str:
+    """Sixteen digits of all outputs, pictures and alt texts included: an edit by hand shows."""
+    outputs = json.dumps([cell.get("outputs") for cell in notebook.cells], sort_keys=True)
+    return hashlib.sha256(outputs.encode()).hexdigest()[:16]
+
+
+def execute(notebook: nbformat.NotebookNode, folder: Path = BOOKS) -> nbformat.NotebookNode:
+    """Run every cell in a fresh kernel with the working folder `folder`; CellExecutionError at a failing cell."""
+    with tempfile.TemporaryDirectory(prefix="kernel-") as scratch:
+        # ipc: no TCP ports that two builds could race for. The address must be absolute: the kernel has another folder.
+        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{scratch}/socket")
+        client = NotebookClient(
+            notebook,
+            km=kernel,
+            timeout=900,
+            record_timing=False,
+            coalesce_streams=True,
+            store_widget_state=False,
+            resources={"metadata": {"path": str(folder)}},
+        )
+        client.owns_km = True  # otherwise the kernel it was handed would outlive the client
+        # A user's start-up files and history have no part in a build.
+        client.execute(env={**environment(), "IPYTHONDIR": scratch, "FSSLIB_FIGURES": str(ROOT / "figures")})
+    return notebook
+
+
+def _without_places(text: str) -> str:
+    """Printed text without paths of this machine and without the kernel's process number."""
+    text = text.replace(str(ROOT), ".").replace(str(Path.home()) + os.sep, "~/")
+    return re.sub(r"(?:/[\w.+-]+)*/ipykernel_\d+/\d+\.py", "<cell>", text)
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Remove what differs from machine to machine: widget state, times, paths, the interpreter's version."""
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata.language_info = nbformat.from_dict({"name": "python"})
+    for cell in notebook.cells:
+        cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            data.pop("application/vnd.jupyter.widget-view+json", None)
+            if "text" in output:
+                output.text = _without_places(output.text)
+            for mime in ("text/plain", "text/html", "text/markdown"):
+                if mime in data:
+                    data[mime] = _without_places(data[mime])
+    return notebook
+
+
+def keep(notebook: nbformat.NotebookNode, target: Path) -> None:
+    """Take over the stored outputs of cells tagged FREE while the source is the same, so that a rebuild changes no
+    byte."""
+    old = nbformat.read(target, 4) if target.exists() else None
+    if old is None or old.metadata.get("source_hash") != notebook.metadata.source_hash:
+        return
+    stored = {cell.id: cell for cell in old.cells}
+    for cell in notebook.cells:
+        if FREE in cell.metadata.get("tags", []) and cell.id in stored:
+            cell.outputs = stored[cell.id].outputs
+
+
+def build(path: Path, books: Path = BOOKS) -> Path:
+    """Execute one source and write its notebook; a failing cell raises and leaves the old file as it was."""
+    target, notebook = books / f"{path.stem}.ipynb", load(path)
+    stamp = fingerprint(path)  # before the run: a file edited meanwhile must count as out of date
+    clean(execute(notebook, books))
+    notebook.metadata["source_hash"] = stamp
+    keep(notebook, target)
+    notebook.metadata["output_hash"] = results(notebook)
+    nbformat.validate(notebook)
+    part = target.with_suffix(".part")
+    part.write_text(nbformat.writes(notebook) + "\n")
+    os.replace(part, target)
+    return target
+
+
+def stale(path: Path, books: Path = BOOKS) -> bool:
+    """True unless the stored notebook was built from this source and this library."""
+    target = books / f"{path.stem}.ipynb"
+    return not target.exists() or nbformat.read(target, 4).metadata.get("source_hash") != fingerprint(path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="notebooks by name or number, e.g. 01 or experiment; default: all")
+    parser.add_argument("--force", action="store_true", help="also build what is up to date")
+    parser.add_argument("--check", action="store_true", help="build nothing; exit with 1 if something is out of date")
+    given = parser.parse_args(arguments)
+    sources = sorted(SOURCES.glob("*.py"))
+    for name in given.names:
+        if not any(_matches(source, name) for source in sources):
+            known = ", ".join(s.stem for s in sources) or "none yet"
+            parser.error(f"no source notebooks/src/{name}*.py; there are: {known}")
+    sources = [s for s in sources if not given.names or any(_matches(s, n) for n in given.names)]
+    late = [s for s in sources if given.force or stale(s)]
+    if given.check:
+        print("\n".join(f"{s.stem}: out of date, run `make notebooks`" for s in late) or "all notebooks are up to date")
+        return int(bool(late))
+    for source in late:
+        start = time.perf_counter()
+        build(source)
+        print(f"{source.stem}  {time.perf_counter() - start:.1f} s", flush=True)
+    if not late:
+        print("all notebooks are up to date")
+    return 0
+
+
+def _matches(source: Path, name: str) -> bool:
+    stem = Path(name).stem
+    return source.stem == stem or source.stem.startswith(f"{stem}_")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
