@@ -126,7 +126,9 @@ def evaluate(
     model.to(device).eval()
     meters = {shot: FewShotIoU(protocol.counting) for shot in shots}
     spent = dict.fromkeys(shots, 0.0)
-    bar = tqdm(total=protocol.episodes * len(lists), desc="episodes", disable=not progress, leave=False)
+    bar = tqdm(
+        total=protocol.episodes * len(lists), desc="episodes", leave=False, **({} if progress else {"disable": True})
+    )
     for run, entry in enumerate(lists):
         for start in range(0, len(entry.specs), batch):
             specs = entry.specs[start : start + batch]

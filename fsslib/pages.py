@@ -26,6 +26,9 @@ def formula(text: str, display: str = "inline") -> str:
     for pattern, advice in _SILENT.items():
         if found := re.search(pattern, text):
             raise FsslibError(f"formula {text.strip()!r}: {found[0]!r} {advice}.")
+    bare = re.sub(r"\\[{}]", "", text)
+    if bare.count("{") != bare.count("}"):
+        raise FsslibError(f"formula {text.strip()!r}: the braces do not match.")
     source = text.strip().replace("{aligned}", "{align*}")
     if display == "block":  # otherwise the index of a maximum stands beside it, not below
         source = re.sub(r"\\(max|min|sup|inf|lim)\s*_", r"\\\1\\limits_", source)

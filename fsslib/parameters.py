@@ -30,7 +30,7 @@ class ExperimentParameters(BaseModel):
     method: str = Field("panet", description="which model: a name of fsslib.models.available()")
     backbone: Literal[BACKBONES] = Field("tiny", description="feature extractor")
     weights: str | None = Field(None, description="backbone weights: none (random), imagenet (downloads) or a file")
-    checkpoint: str | None = Field(None, description="trained model to start from: shipped, or a file")
+    checkpoint: str | None = Field("shipped", description="trained model to start from: shipped, a file, or none")
     dataset: Literal["shapes", "pascal"] = Field("shapes", description="data set")
     root: str | None = Field(None, description="folder of the data set's files; only for pascal")
     fold: int = Field(0, ge=0, le=3, description="which quarter of the classes is held out as novel")
@@ -40,13 +40,13 @@ class ExperimentParameters(BaseModel):
     size: int = Field(97, ge=33, description="side of the images, in pixels")
     width: int | None = Field(None, ge=1, description="channels of the layers behind the backbone; none: the method's")
     freeze_backbone: bool = Field(False, description="keep the backbone as it is")
-    pretrain_steps: int = Field(200, ge=0, description="steps of ordinary segmentation training on the base classes")
-    episodic_steps: int = Field(100, ge=0, description="steps of training on episodes")
+    pretrain_steps: int = Field(0, ge=0, description="steps of ordinary segmentation training on the base classes")
+    episodic_steps: int = Field(40, ge=0, description="steps of training on episodes")
     batch: int = Field(8, ge=1, description="images or episodes in a training step")
-    lr: float = Field(1e-3, gt=0, description="learning rate on episodes")
-    pretrain_lr: float = Field(1e-3, gt=0, description="learning rate of the pre-training")
+    lr: float = Field(1e-4, gt=0, description="learning rate on episodes")
+    pretrain_lr: float = Field(3e-3, gt=0, description="learning rate of the pre-training")
     annotation: Literal["mask", "box", "scribble"] = Field("mask", description="how the support images are labelled")
-    episodes: int = Field(1000, ge=2, description="evaluation episodes for each shot and list")
+    episodes: int = Field(200, ge=2, description="evaluation episodes for each shot and list")
     seeds: list[int] = Field([0], min_length=1, description="seeds of the evaluation lists")
     seed: int = Field(0, ge=0, description="seed of initialisation and training")
     precision: Literal["32", "bf16"] = Field("32", description="number format of training and evaluation")
@@ -80,7 +80,10 @@ def conflicts(p: ExperimentParameters) -> Iterator[tuple[set[str], str]]:
     elif p.weights not in (None, "imagenet") and not Path(p.weights).expanduser().is_file():
         yield {"weights"}, f"weights: there is no file {p.weights!r}; write imagenet to download the usual ones"
     if p.checkpoint == "shipped" and p.backbone != "tiny":
-        yield {"checkpoint", "backbone"}, f"checkpoint: weights are shipped for the backbone tiny, not {p.backbone}"
+        yield (
+            {"checkpoint", "backbone"},
+            f"checkpoint: weights are shipped for tiny, not {p.backbone}; set null or a file",
+        )
     elif p.checkpoint not in (None, "shipped") and not Path(p.checkpoint).expanduser().is_file():
         yield (
             {"checkpoint"},

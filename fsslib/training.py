@@ -126,7 +126,9 @@ def fit(
     began, spent = time.perf_counter(), history.seconds
     done = start
     try:
-        for step in tqdm(range(start, schedule.steps), desc=name, initial=start, disable=not progress, leave=False):
+        # TQDM_DISABLE in the environment only counts where `disable` is not given.
+        quiet = {} if progress else {"disable": True}
+        for step in tqdm(range(start, schedule.steps), desc=name, initial=start, leave=False, **quiet):
             torch.manual_seed((schedule.seed * 1_000_003 + step) % 2**63)
             row = _step(model, optimiser, trainable, batch_at(step).to(fabric.device), schedule, step, fabric)
             row |= (callback(step, model) or {}) if callback else {}

@@ -1,22 +1,24 @@
 """The working folder of one run: held by one process at a time, and where a fresh process runs the notebook."""
 
+import contextlib
 import fcntl
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from . import notebook as books
+from . import runner
 from .errors import FsslibError, ParameterError, TrainingError
+from .files import atomic
+from .pages import write_page
 from .results import RESULT, read_result
-from .runner import ERROR
 
 
-@contextmanager
+@contextlib.contextmanager
 def claimed(part: Path) -> Iterator[int]:
     """Hold the working folder of a run for this process alone; the system lets go of it when the process dies.
 
@@ -60,17 +62,28 @@ def execute(source: Path, part: Path, checked: dict[str, Any], title: str, progr
     Raises TrainingError if a cell fails, the process dies, or no valid result is left although the notebook takes a
     folder for it.
     """
-    known = books.defaults(books.load(source))
+    loaded = books.load(source)
     passed = {name: _absolute(name, value) for name, value in checked.items()}
-    if books.OUT in known:
+    returns = books.OUT in books.defaults(loaded)
+    if returns:
         passed[books.OUT] = "."
-    order = {"source": str(source.resolve()), "parameters": passed, "title": title, "progress": progress}
+    if not _ended_well({"notebook": loaded, "parameters": passed, "title": title, "progress": progress}, part, lock):
+        raise TrainingError(f"{title}: {reason(part)} The partial notebook is in {part}.")
+    if returns:
+        try:
+            read_result(part)
+        except ParameterError as error:
+            raise TrainingError(f"{title}: the notebook left no valid {RESULT}: {error}") from error
+    _tidy(part, title)
+
+
+def _ended_well(order: dict[str, Any], part: Path, lock: int) -> bool:
     child = subprocess.Popen(
-        [sys.executable, "-m", "fsslib.runner"],
+        [sys.executable, "-P", runner.__file__],  # -P: this package's folder must not shadow other modules
         cwd=part,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        stderr=None if progress else subprocess.DEVNULL,
+        stderr=None if order["progress"] else subprocess.DEVNULL,
         pass_fds=[lock],
         start_new_session=True,  # an interrupt reaches this process, which then closes the child's standard input
         text=True,
@@ -78,19 +91,27 @@ def execute(source: Path, part: Path, checked: dict[str, Any], title: str, progr
     try:
         child.stdin.write(json.dumps(order) + "\n")
         child.stdin.flush()
-        failed = child.wait() != 0
+        return child.wait() == 0
     except BrokenPipeError:
-        failed = True
+        return False
     finally:
-        child.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()
         child.wait()
-    if failed:
-        raise TrainingError(f"{title}: {reason(part)} The partial notebook is in {part}.")
-    if books.OUT in known:
-        try:
-            read_result(part)
-        except ParameterError as error:
-            raise TrainingError(f"{title}: the notebook left no valid {RESULT}: {error}") from error
+
+
+def _tidy(part: Path, title: str) -> None:
+    """Remove paths and widget state from the executed notebook, then write its page."""
+    import nbformat
+
+    path = part / runner.REPORT
+    notebook = nbformat.read(path, 4)
+    notebook.metadata.pop("widgets", None)
+    for name in ("input_path", "output_path"):
+        notebook.metadata.get("papermill", {}).pop(name, None)
+    with atomic(path) as temporary:
+        temporary.write_text(nbformat.writes(notebook).replace(str(part.resolve()), ".") + "\n", encoding="utf-8")
+    write_page(path, path.with_suffix(".html"), title=title)
 
 
 def _absolute(name: str, value: Any) -> Any:
@@ -104,7 +125,7 @@ def _absolute(name: str, value: Any) -> Any:
 def reason(part: Path) -> str:
     """Why the run in this folder failed, in a sentence."""
     try:
-        failure = json.loads((part / ERROR).read_text(encoding="utf-8"))
+        failure = json.loads((part / runner.ERROR).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "its process ended without a word (killed, or out of memory)."
     where = f"{failure['cell']} stopped with " if failure["cell"] else ""

@@ -82,6 +82,28 @@ def test_dilated_stages_equal_a_reference(name, convs, blocks):
             torch.testing.assert_close(found[stage], x, rtol=1e-5, atol=1e-5 * x.abs().max().item())
 
 
+@pytest.mark.parametrize("pool", ["3x3", "2x2"])
+def test_vgg16_equals_a_reference(pool):
+    """PANet's encoder written out: 3x3 pools, the fourth without stride, conv5 dilated, no last ReLU."""
+    torch.manual_seed(0)
+    backbone = build_backbone("vgg16", pool=pool)
+    weights = list(backbone.state_dict().values())
+    x = images(1, 3, 41, 41)
+    with torch.no_grad():
+        found = backbone(x, STAGES)
+        for i, (stage, convs) in enumerate(zip(STAGES, (2, 2, 3, 3, 3))):
+            for c in range(convs):
+                reach = 2 if i == 4 else 1
+                x = F.conv2d(x, weights.pop(0), weights.pop(0), padding=reach, dilation=reach)
+                x = x if (i, c) == (4, 2) else x.relu()
+            if i < 3 and pool == "2x2":
+                x = F.max_pool2d(x, 2, 2, ceil_mode=True)
+            elif i < 4:
+                x = F.max_pool2d(x, 3, 2 if i < 3 else 1, padding=1)
+            torch.testing.assert_close(found[stage], x)
+    assert not weights and (x < 0).any() and x.shape == (1, 512, 6, 6)
+
+
 def test_stride_on_the_1x1():
     torch.manual_seed(0)
     usual = build_backbone("resnet50", last="layer3").eval()

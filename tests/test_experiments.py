@@ -94,11 +94,11 @@ def test_every_problem_is_listed_at_once():
         ({"dataset": "pascal", "root": "no/such/folder"}, "there is no folder"),
         ({"root": "."}, "has no folder; leave root out"),
         ({"weights": "imagenet"}, "the backbone tiny has none"),
-        ({"backbone": "resnet50", "weights": "no.pth"}, "there is no file 'no.pth'"),
+        ({"backbone": "resnet50", "weights": "no.pth", "checkpoint": None}, "there is no file 'no.pth'"),
         ({"checkpoint": "no.safetensors"}, "write shipped"),
-        ({"backbone": "vgg16", "checkpoint": "shipped"}, "shipped for the backbone tiny"),
-        ({"freeze_backbone": True, "width": 8}, "set pretrain_steps to 0"),
-        ({"freeze_backbone": True, "pretrain_steps": 0}, "nothing would train"),
+        ({"backbone": "vgg16"}, "shipped for tiny, not vgg16; set null"),
+        ({"freeze_backbone": True, "width": 8, "pretrain_steps": 9}, "set pretrain_steps to 0"),
+        ({"freeze_backbone": True}, "nothing would train"),
         ({"options": {"freeze": True}}, "use the parameter freeze_backbone"),
         ({"options": {"a": object()}}, "can be passed on"),
         ({"precision": 32}, "precision: must be '32' or 'bf16', found 32"),
@@ -161,9 +161,9 @@ def test_misspelt_parameters_start_nothing(book, tmp_path, capsys):
     for given, words in (({"nubmer": 1}, "did you mean number"), ({"number": "4"}, "expected a whole number")):
         with pytest.raises(ParameterError, match=words):
             run(given, runs=tmp_path / "runs", notebook=book)
-    for name in ("../x", "a.part", ""):
-        with pytest.raises(ParameterError, match="name"):
-            run_notebook(book, tmp_path / "runs" / (name or "a b"))
+    for name in ("../x", "a.part", "a b"):
+        with pytest.raises(ParameterError, match="cannot name a run"):
+            run({}, runs=tmp_path / "runs", notebook=book, name=name)
     with pytest.raises(FsslibError, match="there is no notebook"):
         run({}, notebook="nothing")
     assert not (tmp_path / "runs").exists()

@@ -100,11 +100,11 @@ def test_a_build_is_repeatable_and_stays_whole_when_a_cell_fails(tmp_path):
 
 
 def test_paths_and_widgets_are_cleaned():
-    cell = nbformat.v4.new_code_cell("x", metadata={"tags": ["a"], "execution": {"started": 1}})
+    cell = nbformat.v4.new_code_cell("x", metadata={"tags": ["a"], "execution": {"started": "1"}})
     data = {"text/plain": f"{build.ROOT}/data", "application/vnd.jupyter.widget-view+json": {}}
     warning = "/var/x/ipykernel_77/123.py:1: UserWarning"
     cell.outputs = [nbformat.v4.new_output("stream", text=warning), nbformat.v4.new_output("display_data", data=data)]
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {}, "language_info": {"version": "3"}})
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {}, "language_info": {"name": "python", "version": "3"}})
     build.clean(notebook)
     assert cell.metadata == {"tags": ["a"]} and "widgets" not in notebook.metadata
     assert cell.outputs[0].text == "<cell>:1: UserWarning"

@@ -34,11 +34,16 @@ def test_squash(size):
     assert abs((mask == 3).float().mean() - 24 * 30 / 4800) < 0.06
     if size > 90:
         assert aligned(image, mask)
-        # Nearest resampling that takes a cell's corner would move the mask by up to half a pixel.
-        weight = image[0].double()
-        rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-        for axis in (rows, columns):
-            assert abs((weight * axis).sum() / weight.sum() - axis[mask == 3].double().mean()) < 0.2
+
+
+def test_masks_are_not_shifted_against_images():
+    """Both show the column number: a mask taken from the corner of each 3 x 3 cell would show 3i, not 3i + 1."""
+    columns = torch.arange(96, dtype=torch.uint8).expand(96, 96)
+    image, mask = Resize(32)(columns.expand(3, 96, 96).contiguous(), columns.contiguous())
+    assert torch.equal(mask[0], torch.arange(1, 96, 3, dtype=torch.uint8))
+    assert torch.equal(image[:, :, 1:-1], mask[:, 1:-1].expand(3, 32, 30))
+    image, mask = train_augment(32, **PLAIN)(columns.expand(3, 96, 96).contiguous(), columns.contiguous(), 0)
+    assert torch.equal(image[:, :, 1:-1], mask[:, 1:-1].expand(3, 32, 30))
 
 
 @pytest.mark.parametrize("height, width", [(60, 80), (80, 60), (64, 64), (44, 200)])

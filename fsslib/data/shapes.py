@@ -51,6 +51,7 @@ class Shapes5i(SegmentationDataset):
     """
 
     name = "shapes"
+    augmentation = "symmetry"
 
     def __init__(
         self,

@@ -1,0 +1,259 @@
+# ---
+# jupyter:
+#   title: Start here
+#   minutes: 1
+# ---
+
+# %% [markdown]
+# # 00 · Start here: segment a class you have never seen
+#
+# You are shown **one** annotated picture of something. You have never been trained on it, perhaps you do not even know
+# its name. Now find the same thing in another picture, pixel by pixel. That is *few-shot semantic segmentation*, and
+# at the end of this notebook you will have done it, scored it, and know what the score is worth.
+#
+# **What you will learn**
+#
+# * what an episode is: supports, a query, ways and shots;
+# * how base classes and novel classes are kept apart, and why the score depends on it;
+# * how to run a trained model on an episode and look at the answer;
+# * how mIoU is counted, what its interval says, and which trivial answers it has to beat.
+#
+# **What it needs**: nothing but this repository. No download, no GPU, about one minute on two cores. The pictures come
+# from Shapes-5i, a data set that the library draws from a seed. The weights are *loaded here, not trained here*; the
+# file says which command made them.
+
+# %% tags=["parameters"]
+fold = 0
+episodes = 200
+seed = 0
+
+# %%
+import torch
+
+import fsslib
+from fsslib import EpisodeSampler, Protocol, build_model, evaluate, load_dataset, load_model, plots
+from fsslib.baselines import baselines
+from fsslib.checkpoints import read_note, shipped
+from fsslib.figure import save, show
+
+# %% tags=["nbval-ignore-output"]
+print(f"fsslib {fsslib.__version__}, torch {torch.__version__.split('+')[0]}, {torch.get_num_threads()} thread(s)")
+print("GPU:", torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none, and none is needed")
+
+# %% [markdown]
+# ## Classes: base and novel
+#
+# Shapes-5i has 20 classes: five shapes times four textures. Colour means nothing, so no model can cheat with it. The
+# classes are divided into four folds. One fold is *novel*: no training picture shows any of its classes. The others
+# are the *base* classes that a model may learn from.
+#
+# The field does the same with photographs. PASCAL-5i divides the 20 classes of PASCAL VOC, COCO-20i the 80 of COCO.
+
+# %%
+train_set = load_dataset("shapes", fold=fold, split="train", val_classes=0)
+test_set = load_dataset("shapes", fold=fold, split="test")
+for title, data in (("base ", train_set), ("novel", test_set)):
+    print(f"{title} {len(data.classes):2d}:", ", ".join(data.names[c] for c in data.classes))
+
+# %% [markdown]
+# A data set of the library knows its `classes`, finds the `images_of` a class, and gives you `(image, mask)` pairs. The
+# mask holds the class number of every pixel, 0 for background and 255 for "do not count this pixel".
+
+# %%
+image, mask = test_set[0]
+print("image", tuple(image.shape), image.dtype, " mask", tuple(mask.shape), mask.dtype)
+for c in mask.unique().tolist():
+    print(f"{'background' if c == 0 else test_set.names[c]:18s} {int((mask == c).sum()):5d} pixels")
+
+# %% [markdown]
+# The picture holds several objects, and only one of them will be asked for. A model that merely finds *objects* will
+# not do: the support has to tell it **which** object.
+#
+# ## An episode
+#
+# An episode is one small task: for each of $N$ *ways* (classes) there are $K$ *support* images with masks, and there is
+# one *query* image to segment. With $N=1$ and $K=1$ you get the hardest and most common setting, 1-way 1-shot.
+#
+# The query mask is part of the episode, too. The model may not look at it for its prediction; it is there for losses
+# and scores.
+
+# %%
+sampler = EpisodeSampler(test_set, Protocol(), shot=1)
+specs = sampler.fixed(3, seed=seed + 4).specs
+episode = sampler.build(specs)
+print("query   ", tuple(episode.query_images.shape), "= episodes, channels, height, width")
+print("supports", tuple(episode.support_images.shape), "= episodes, ways, shots, channels, height, width")
+print("classes ", [test_set.names[int(c)] for c in episode.classes[:, 0]])
+
+# %%
+show(*plots.episodes(episode, names=test_set.names), photo=True)
+
+# %% [markdown]
+# Look at the rows. Support and query show the same class in other colours, at another size, turned, and among other
+# objects on another background. What they share is a shape with a texture, nothing else.
+#
+# ## A model that has never seen these classes
+#
+# PANet is the simplest method of the suite. It averages the support's features under the mask into a *prototype*, does
+# the same for the background, and asks for every query pixel which of the two it resembles more. Notebook 01 takes it
+# apart. Here you only use it.
+
+# %%
+path = shipped("panet", "shapes", fold)
+model = load_model(path)
+print("loaded, not trained here:", path.name)
+print("made with:", read_note(path)["command"])
+print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
+
+# %%
+with torch.no_grad():
+    prediction = model(episode)
+print("logits", tuple(prediction.logits.shape), "= episodes, 1 background + 1 way, height, width")
+print("masks ", tuple(prediction.masks().shape), "= the larger of the two logits, per pixel")
+
+
+# %%
+def iou(predicted, target):
+    """Intersection over union of two binary masks, leaving out ignored pixels."""
+    counted = target != 255
+    both = ((predicted == 1) & (target == 1) & counted).sum()
+    either = (((predicted == 1) | (target == 1)) & counted).sum()
+    return float(both / either)
+
+
+ious = [iou(p, t) for p, t in zip(prediction.masks(), episode.query_masks)]
+
+# %% tags=["nbval-ignore-output"]
+figure, alt, _ = plots.episodes(episode, prediction.masks(), [f"IoU {100 * v:.0f} %" for v in ious], test_set.names)
+save(figure, "figures/episode.png", alt)
+show(figure, alt, photo=True)
+
+# %% [markdown]
+# The number beside each row is the *intersection over union*:
+#
+# $$\mathrm{IoU} = \frac{|P \cap T|}{|P \cup T|}$$
+#
+# with $P$ the predicted and $T$ the true pixels of the object: 100 % is perfect, and missing half of the object or
+# adding as much again halves it.
+#
+# ## From three episodes to a score
+#
+# Three episodes prove nothing. The field reports **mIoU**: intersections and unions are summed per class over *all* its
+# episodes, divided, and the classes are averaged. The same number is not the mean of the IoUs you saw above: a large
+# object weighs more than a small one.
+#
+# $$\mathrm{mIoU} = \frac{1}{C} \sum_{c=1}^{C} \frac{\sum_{e \in c} |P_e \cap T_e|}{\sum_{e \in c} |P_e \cup T_e|}$$
+#
+# Which episodes? A fixed list, drawn from a seed, identified by a hash. Every choice of this kind stands on the
+# *protocol card*. Two scores can be compared only when their cards agree; much confusion in the literature comes from
+# cards that nobody printed.
+
+# %%
+protocol = Protocol(episodes=episodes, seeds=(seed,))
+result = evaluate(model, test_set, protocol, shots=(1, 5))
+print(result.protocol.card())
+
+# %% [markdown]
+# Is the score good? A score needs neighbours. Four answers that cost nothing:
+#
+# * *all foreground* calls every pixel the object;
+# * *every object* is an oracle: it knows all objects exactly, but not which one is meant. A method that ignores its
+#   support cannot do better;
+# * *random weights* is the same network before any training;
+# * *one shot* against *five shots* shows what more annotated pictures are worth.
+
+# %%
+torch.manual_seed(seed)
+untrained = build_model("panet", backbone="tiny")
+scores = baselines(test_set, protocol)
+scores["random weights, K=1"] = evaluate(untrained, test_set, protocol, shots=(1, 5)).scores[1]
+scores |= {f"PANet, K={k}": result.scores[k] for k in (1, 5)}
+rows = {name: tuple(100 * v for v in (s.miou, *s.interval())) for name, s in scores.items()}
+
+# %% tags=["nbval-ignore-output"]
+show(*plots.score_bars(rows))
+
+# %%
+for name, (value, _, _) in rows.items():
+    print(f"{name:22s} mIoU {value:3.0f} %  (list {result.protocol.list_hash})")
+
+# %% [markdown]
+# The thin lines in the figure are 95 % intervals: they say how far the score would move with another draw of episodes
+# from the same classes. They do **not** say how far it would move with another training seed or another fold.
+#
+# Beside the live score stands a stored one, on 1,000 episodes. The file is exactly what the `experiment` notebook wrote;
+# the live score has to fall where the stored one says.
+
+# %%
+import json
+
+stored = json.loads((fsslib.paths.data() / "results" / f"panet-shapes-fold{fold}.json").read_text())
+for k in ("1", "5"):
+    s = stored["scores"][k]
+    low, high = (100 * v for v in result.scores[int(k)].interval())
+    print(
+        f"K={k}: stored {s['miou']:.1f} % ({s['low']:.1f} to {s['high']:.1f}) on {stored['protocol']['episodes']} episodes;",
+        "intervals overlap:",
+        bool(low <= s["high"] and high >= s["low"]),
+    )
+
+# %%
+gain, low, high = (100 * v for v in result.scores[5].difference(result.scores[1]))
+print("five shots beat one on the same episodes, beyond the interval:", bool(low > 0))
+
+# %% [markdown]
+# ## Where to go from here
+#
+# | notebook | what happens |
+# |---|---|
+# | `00_start_here` | an episode, a prediction, a score |
+# | `01_prototypes` | PANet from the inside: pooling, cosine maps, alignment, shots, scribbles and boxes |
+# | `experiment` | the same as a report with your own parameters, on Shapes-5i or your photographs |
+#
+# From a terminal, `make reports` runs everything into `runs/index.html`, and
+# `python -m fsslib.experiments run -p fold=1` writes a report of your own.
+#
+# ## Summary
+#
+# * An episode is a small task: $K$ annotated supports for each of $N$ classes, one query.
+# * Novel classes never appear in training pictures. Anything else would be recognition, not few-shot learning.
+# * mIoU sums over episodes first and averages over classes last.
+# * A score means something beside its protocol, its interval and the trivial answers.
+#
+# ## Exercises
+#
+# **1. Two ways at once** *(easy, 5 minutes)*. Build a 2-way 1-shot episode with `Protocol(way=2)` and predict it. How
+# many channels do the logits have, and what does channel 0 mean?
+#
+# **2. Is it the support?** *(medium, 10 minutes)*. Keep the queries, but give every episode the support of the next
+# one. What should happen to the IoU, and what does it tell you if it does not?
+#
+# **3. Mean of IoUs** *(medium, 10 minutes)*. `result.scores[1].episode_iou()` holds the IoU of each single episode.
+# Compare its mean with the mIoU. Which one is larger, and why?
+
+# %% tags=["solution"]
+two_way = EpisodeSampler(test_set, Protocol(way=2), shot=1)
+with torch.no_grad():
+    logits = model(two_way.build(two_way.fixed(1, seed=seed).specs)).logits
+print("exercise 1:", tuple(logits.shape), "- channel 0 is the background, 1 and 2 are the ways")
+
+# %% tags=["solution"]
+from dataclasses import replace
+
+wrong = replace(
+    episode,
+    support_images=episode.support_images.roll(1, 0),
+    support_masks=episode.support_masks.roll(1, 0),
+)
+with torch.no_grad():
+    other = [iou(p, t) for p, t in zip(model(wrong).masks(), episode.query_masks)]
+print("exercise 2: with a foreign support the mean IoU falls:", bool(sum(other) < sum(ious)))
+
+# %% tags=["solution"]
+single = result.scores[1].episode_iou().mean()
+print("exercise 3: mean of the episodes' IoUs and mIoU differ:", bool(abs(single - result.scores[1].miou) > 1e-3))
+
+# %% [markdown]
+# **Read next**: notebook 01. **References**: A. Shaban et al., *One-Shot Learning for Semantic Segmentation*, BMVC 2017
+# (the task and PASCAL-5i). K. Wang et al., *PANet: Few-Shot Image Semantic Segmentation with Prototype Alignment*, ICCV
+# 2019 (the method used here; original code: github.com/kaixin96/PANet).

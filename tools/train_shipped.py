@@ -1,0 +1,34 @@
+"""Trains the weights that ship in `data/weights`, with the command kept inside each file.
+
+python tools/train_shipped.py panet 0 1 2 3      method, then folds
+"""
+
+import sys
+import time
+
+import torch
+
+from fsslib import paths, recipe, save_model
+from fsslib.parameters import check_parameters
+
+# Steps, not seconds: the same command makes the same weights, give or take the last bits of another processor.
+BUDGET = {"pretrain_steps": 4000, "episodic_steps": 4000, "pretrain_lr": 3e-3, "lr": 2e-3, "precision": "bf16"}
+
+
+def main(method: str, *folds: str) -> None:
+    """Train `method` on Shapes-5i for every fold, print its score, and write the weights in half precision."""
+    for fold in map(int, folds):
+        began = time.time()
+        p = check_parameters({"method": method, "fold": fold, "checkpoint": None, "accelerator": "cpu", **BUDGET})
+        train_set, test_set = recipe.datasets(p)
+        net = recipe.model(p)
+        recipe.train(p, net, train_set, folder=f"runs/shipped/{method}-{fold}")
+        scores = {k: round(v["miou"], 2) for k, v in recipe.score(p, net, test_set).summary().items()}
+        note = {"command": f"python tools/train_shipped.py {method} {fold}", "miou": scores, "torch": torch.__version__}
+        path = save_model(net, paths.data() / "weights" / f"{method}-shapes-fold{fold}.safetensors", half=True, note=note)
+        print(f"{path.name}: mIoU {scores}, {time.time() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(*sys.argv[1:])
