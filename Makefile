@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help reports test notebooks lab clean
+.PHONY: help reports test results notebooks lab clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|' 2>/dev/null \
@@ -15,7 +15,7 @@ help: ## list the targets
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Name another one: make PYTHON=python3.12 ..."; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@{ $(BIN)/python -m pip install -q uv \
 	   && $(BIN)/uv pip install -q --python $(BIN)/python -e ".[notebooks,test]"; } \
 	  || $(BIN)/python -m pip install -q -e ".[notebooks,test]"
@@ -28,6 +28,9 @@ test: .venv/.installed ## style, unit tests, and the notebooks' stored outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -q -n $(JOBS)
+
+results: .venv/.installed ## recompute data/results with the shipped weights
+	@$(BIN)/python tools/results.py
 
 notebooks: .venv/.installed ## rebuild the notebooks that are out of date
 	@$(BIN)/python tools/build.py

@@ -69,9 +69,13 @@ def save_model(model: FewShotModel, path: str | Path, *, half: bool = False, not
     Args:
         half: store floating-point tensors in half precision (for shipping).
         note: further facts to keep, e.g. the command that made the weights; must be JSON.
+    Raises CheckpointError: another file ending than `.safetensors`, a model that cannot be rebuilt, weights that are
+        not finite (or too large for half precision), a note that is no JSON.
     """
     from safetensors.torch import save_file
 
+    if Path(path).suffix != ".safetensors":
+        raise CheckpointError(f"{path}: weights are written as safetensors; give a name that ends in .safetensors.")
     if not model.config:
         raise CheckpointError("this model has no config: build it with fsslib.build_model so that it can be rebuilt.")
     if "backbone" not in model.config:
@@ -80,9 +84,15 @@ def save_model(model: FewShotModel, path: str | Path, *, half: bool = False, not
     check_finite(state, "this model")
     if half:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-    facts = {"format": "fsslib", "version": __version__, "config": json.dumps(model.config)}
+        large = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+        if large:
+            raise CheckpointError(f"{', '.join(large[:3])}: too large for half precision. Save with half=False.")
+    try:
+        facts = {"config": json.dumps(model.config), "note": json.dumps(note or {})}
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"note or configuration cannot be written as JSON: {error}.") from error
     with atomic(path) as part:
-        save_file(state, part, {**facts, "note": json.dumps(note or {})})
+        save_file(state, part, {"format": "fsslib", "version": __version__, **facts})
     return Path(path)
 
 
@@ -95,7 +105,7 @@ def read_note(path: str | Path) -> dict:
             facts = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable fsslib checkpoint ({error}).") from error
-    if facts.get("format") != "fsslib":
+    if facts.get("format") != "fsslib" or not {"note", "config"} <= facts.keys():
         raise CheckpointError(f"{path}: not written by fsslib. For an authors' checkpoint use load_official.")
     return {**json.loads(facts["note"]), "config": json.loads(facts["config"])}
 

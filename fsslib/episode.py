@@ -65,6 +65,8 @@ class Episode:
 
     def select(self, items: Sequence[int] | slice) -> Episode:
         """The episodes `items` of the batch, as an Episode of their own."""
+        # A list, because a tuple would index several axes.
+        items = items if isinstance(items, slice) else list(items)
         return self._map(lambda tensor: tensor[items])
 
     def shots(self, count: int) -> Episode:
@@ -131,11 +133,20 @@ class Episode:
         for name, shape in expected.items():
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != shape:
+                # Either side may be the wrong one, so the images that set the expectation are named too.
+                images = f"query_images {tuple(self.query_images.shape)}"
+                images += f", support_images {tuple(self.support_images.shape)}"
                 found = tuple(value.shape)
-                raise EpisodeError(f"{name}: found shape {found}, expected {shape} as {_SHAPES[name]}.")
+                raise EpisodeError(f"{name}: found shape {found}, expected {shape} as {_SHAPES[name]} for {images}.")
         if self.support_images.shape[-2:] != (h, w):
             found = tuple(self.support_images.shape[-2:])
             raise EpisodeError(f"support_images: found {found} pixels, expected {(h, w)} as in query_images.")
+        devices = {item.name: getattr(self, item.name) for item in fields(self)}
+        devices = {name: str(value.device) for name, value in devices.items() if value is not None}
+        for name, device in devices.items():
+            if device != devices["query_images"]:
+                expected = f"{devices['query_images']} as for query_images"
+                raise EpisodeError(f"{name}: found on {device}, expected {expected}. Call episode.to(device).")
         if 0 in (b, n, k, h, w):
             raise EpisodeError(f"query_images/support_images: found B={b}, N={n}, K={k}, {h}x{w}; none may be 0.")
 
@@ -152,8 +163,10 @@ class Episode:
             if wrong.numel():
                 found = sorted(set(wrong.flatten()[:1000].tolist()))[:5]
                 raise EpisodeError(f"{name}: found values {found}, expected 0..{top} and {IGNORE} (ignored).")
-        if (self.classes < 0).any():
-            raise EpisodeError("classes: found negative ids, expected ids from 0 upwards.")
+        for name in ("classes", "class_index"):
+            value = getattr(self, name)
+            if value is not None and (value < 0).any():
+                raise EpisodeError(f"{name}: found {int(value.min())}, expected numbers from 0 upwards.")
 
     def _map(self, function) -> Episode:
         values = {item.name: getattr(self, item.name) for item in fields(self)}

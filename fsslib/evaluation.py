@@ -19,6 +19,7 @@ from .errors import ProtocolError
 from .files import atomic
 from .metrics import FewShotIoU, Scores
 from .models.base import FewShotModel
+from .progress import bar
 from .protocol import Protocol
 
 
@@ -63,11 +64,12 @@ class Evaluation:
                 facts = json.loads(str(file["facts"]))
                 shots = sorted({int(key.split("/")[0]) for key in file.files if "/" in key})
                 scores = {k: Scores(*(file[f"{k}/{part}"] for part in ("table", "classes", "runs"))) for k in shots}
+            protocol, seconds = Protocol(**facts["protocol"]), {int(k): v for k, v in facts["seconds"].items()}
         except Exception as error:  # zip, json and numpy errors alike mean the file is not ours or is cut short
             raise ProtocolError(
                 f"{path}: not a readable evaluation file ({error}): run the evaluation again."
             ) from error
-        return cls(scores, Protocol(**facts["protocol"]), {int(k): v for k, v in facts["seconds"].items()}, ())
+        return cls(scores, protocol, seconds, ())
 
 
 def examples(
@@ -88,8 +90,8 @@ def episode_lists(
     dataset: SegmentationDataset, protocol: Protocol, shots: Sequence[int]
 ) -> tuple[EpisodeSampler, tuple[EpisodeList, ...], Protocol]:
     """The sampler and one fixed list per protocol seed, drawn at the largest K, and the protocol with their hash."""
-    if not shots or any(not isinstance(k, int) or k < 1 for k in shots):
-        raise ProtocolError(f"shots={list(shots)}: expected whole numbers from 1, e.g. (1, 5).")
+    if not shots or any(type(k) is not int or k < 1 for k in shots) or len(set(shots)) < len(shots):
+        raise ProtocolError(f"shots={list(shots)}: expected whole numbers from 1, each only once, e.g. (1, 5).")
     sampler = EpisodeSampler(dataset, protocol, shot=max(shots))
     lists = tuple(sampler.fixed(protocol.episodes, seed) for seed in protocol.seeds)
     return sampler, lists, protocol.replace(list_hash="+".join(entry.hash for entry in lists))
@@ -115,33 +117,36 @@ def evaluate(
         batch: episodes per forward pass; changes the speed, never the score.
         device: where to run; None keeps the model where it is.
     Raises:
-        DatasetError: too few classes or images for the ways and shots. ProtocolError: impossible `shots`.
+        DatasetError: too few classes or images for the ways and shots. ProtocolError: impossible `shots` or `batch`.
     """
-    from tqdm.auto import tqdm
-
+    if type(batch) is not int or batch < 1:
+        raise ProtocolError(f"batch={batch!r}: expected a whole number of episodes from 1.")
     protocol = protocol or Protocol()
     sampler, lists, protocol = episode_lists(dataset, protocol, shots)
-    device = torch.device(device) if device else next(model.parameters()).device
-    was_training = model.training
+    # A baseline may have no parameters at all.
+    own = next(model.parameters(), None)
+    device = torch.device(device) if device else own.device if own is not None else torch.device("cpu")
+    modes = [(module, module.training) for module in model.modules()]
     model.to(device).eval()
     meters = {shot: FewShotIoU(protocol.counting) for shot in shots}
     spent = dict.fromkeys(shots, 0.0)
-    bar = tqdm(
-        total=protocol.episodes * len(lists), desc="episodes", leave=False, **({} if progress else {"disable": True})
-    )
-    for run, entry in enumerate(lists):
-        for start in range(0, len(entry.specs), batch):
-            specs = entry.specs[start : start + batch]
-            began = time.perf_counter()
-            episode = sampler.build(specs).to(device)
-            loading = (time.perf_counter() - began) / len(shots)
-            for shot in shots:
+    shown = bar(total=protocol.episodes * len(lists), desc="episodes", show=progress)
+    try:
+        for run, entry in enumerate(lists):
+            for start in range(0, len(entry.specs), batch):
+                specs = entry.specs[start : start + batch]
                 began = time.perf_counter()
-                _score(model, episode.shots(shot), meters[shot], run, protocol, sampler, specs)
-                spent[shot] += time.perf_counter() - began + loading
-            bar.update(len(specs))
-    bar.close()
-    model.train(was_training)
+                episode = sampler.build(specs).to(device)
+                loading = (time.perf_counter() - began) / len(shots)
+                for shot in shots:
+                    began = time.perf_counter()
+                    _score(model, episode.shots(shot), meters[shot], run, protocol, sampler, specs)
+                    spent[shot] += time.perf_counter() - began + loading
+                shown.update(len(specs))
+    finally:
+        shown.close()
+        for module, mode in modes:
+            module.training = mode
     total = protocol.episodes * len(lists)
     scores = {shot: meter.compute() for shot, meter in meters.items()}
     return Evaluation(scores, protocol, {shot: value / total for shot, value in spent.items()}, lists)
@@ -157,9 +162,9 @@ def _score(model, episode: Episode, meter: FewShotIoU, run: int, protocol: Proto
         label = sampler.label(spec).to(logits.device)
         height, width = label.shape
         if protocol.resize == "pad":
-            # The image fills the top left part of the square that Resize padded.
-            scale = side / max(height, width)
-            view = logits[item : item + 1, :, : max(1, round(height * scale)), : max(1, round(width * scale))]
+            # The image fills the top left part of the square that Resize padded; its arithmetic, or halves round apart.
+            inner = [max(1, round(length * side / max(height, width))) for length in (height, width)]
+            view = logits[item : item + 1, :, : inner[0], : inner[1]]
         else:
             view = logits[item : item + 1]
         full = F.interpolate(view, (height, width), mode="bilinear", align_corners=False)

@@ -21,13 +21,21 @@ class FewShotIoU:
     """
 
     def __init__(self, counting: str = "all"):
+        if counting not in ("all", "present"):
+            raise ProtocolError(f"counting={counting!r}: expected 'all' or 'present'.")
         self.counting = counting
         self._confusion: list[Tensor] = []
         self._classes: list[Tensor] = []
         self._runs: list[int] = []
 
     def update(self, predicted: Tensor, target: Tensor, classes: Tensor, run: int = 0) -> None:
-        """Add a batch: predicted and target (B, H, W) long with values 0..N (target also 255); classes (B, N) long."""
+        """Add a batch: predicted and target (B, H, W) long with values 0..N (target also 255); classes (B, N) long.
+
+        Raises ProtocolError for shapes that do not belong together.
+        """
+        if predicted.shape != target.shape or len(classes) != len(target):
+            found = f"{tuple(predicted.shape)}, {tuple(target.shape)} and classes {tuple(classes.shape)}"
+            raise ProtocolError(f"update(): predictions and labels are {found}; expected (B, H, W) twice and (B, N).")
         ways = classes.shape[1] + 1
         batch = torch.arange(len(target), device=target.device).view(-1, 1, 1)
         cell = ((batch * ways + target) * ways + predicted)[target != IGNORE]

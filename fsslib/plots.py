@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_rgb
 from torch import Tensor
 
 from .data.transforms import denormalise
@@ -17,30 +18,28 @@ from .episode import IGNORE, Episode
 from .metrics import Scores
 from .training import History
 
-COLOURS = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"]
+COLOURS = ["#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442"]
 Drawing = tuple[plt.Figure, str, pd.DataFrame | None]
 
 
-def overlay(image: Tensor, mask: Tensor | None = None, alpha: float = 0.55) -> np.ndarray:
-    """(H, W, 3) picture in 0..1 of a normalised (3, H, W) image with its (H, W) mask in colour.
+def overlay(image: Tensor, mask: Tensor | None = None, tint: float = 0.2) -> np.ndarray:
+    """(H, W, 3) picture in 0..1 of a normalised (3, H, W) image; with a (H, W) mask, what it marks stands out.
 
-    Ways 1.. take the colours in order and get a dark outline; 255 turns grey.
+    Everything else turns pale grey. Ways 1.. get a tint and an outline in their colour; 255 turns dark grey.
     """
     picture = denormalise(image.detach().cpu()).permute(1, 2, 0).numpy() / 255
     if mask is None:
         return picture
     mask = mask.detach().cpu().numpy()
-    for value in np.unique(mask):
-        if value == 0:
-            continue
-        colour = (0.6, 0.6, 0.6) if value == IGNORE else plt.matplotlib.colors.to_rgb(COLOURS[(value - 1) % 7])
-        inside = mask == value
-        picture[inside] = (1 - alpha) * picture[inside] + alpha * np.array(colour)
-        edge = inside & ~(
-            np.roll(inside, 1, 0) & np.roll(inside, -1, 0) & np.roll(inside, 1, 1) & np.roll(inside, -1, 1)
-        )
-        picture[edge] = 0.25 * picture[edge] if value != IGNORE else picture[edge]
-    return picture
+    shown = 0.45 + 0.4 * picture.mean(-1, keepdims=True).repeat(3, -1)
+    shown[mask == IGNORE] = 0.3
+    for value in np.unique(mask[(mask > 0) & (mask != IGNORE)]):
+        inside, colour = mask == value, np.array(to_rgb(COLOURS[(value - 1) % len(COLOURS)]))
+        shown[inside] = (1 - tint) * picture[inside] + tint * colour
+        padded = np.pad(inside, 1)
+        core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        shown[inside & ~core] = colour
+    return shown
 
 
 def _grid(rows: int, columns: int, side: float = 1.7) -> tuple[plt.Figure, np.ndarray]:
@@ -169,7 +168,7 @@ def class_bars(scores: Mapping[str, Scores], names: Mapping[int, str]) -> Drawin
     axis.set_xticks(range(len(classes)), [names[c] for c in classes], rotation=20, ha="right", fontsize=8)
     axis.set(ylabel="IoU, %")
     axis.grid(axis="y", alpha=0.3)
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     data = pd.DataFrame(table, index=[names[c] for c in classes])
     best, worst = data.iloc[:, 0].idxmax(), data.iloc[:, 0].idxmin()
     alt = f"Bars of IoU per class for {', '.join(scores)}. {data.columns[0]}: best {best}, worst {worst}."
@@ -182,7 +181,7 @@ def score_bars(rows: Mapping[str, tuple[float, float, float]], xlabel: str = "mI
     labels = list(rows)[::-1]
     values = np.array([rows[label] for label in labels])
     error = np.abs(values[:, 1:].T - values[:, 0])
-    axis.barh(labels, values[:, 0], xerr=error, color=COLOURS[4], edgecolor="black", linewidth=0.5, capsize=3)
+    axis.barh(labels, values[:, 0], xerr=error, color=COLOURS[1], edgecolor="black", linewidth=0.5, capsize=3)
     axis.set(xlabel=xlabel)
     axis.grid(axis="x", alpha=0.3)
     data = pd.DataFrame(rows, index=[xlabel, "low", "high"]).T

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .data.base import IGNORE, SegmentationDataset
 from .data.transforms import Resize, augment, normalise
+from .errors import TrainingError
 from .losses import segmentation
 from .training import History, Schedule, fit
 
@@ -83,7 +84,12 @@ def pretrain(
 
     Args:
         size: input pixels a side. folder: where the resume file `pretrain.ckpt` lives. how: see `training.fit`.
+    Raises TrainingError for a frozen backbone, and as `training.fit` does.
     """
+    if not any(parameter.requires_grad for parameter in backbone.parameters()):
+        raise TrainingError(
+            "the backbone is frozen, so pre-training would change nothing: build it without freeze=True."
+        )
     mode = backbone.bn
     backbone.set_bn("batch")
     try:

@@ -78,9 +78,12 @@ class Protocol:
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ProtocolError(f"Protocol.{field}: found {value!r}, expected a whole number from {least}.")
-        object.__setattr__(self, "seeds", tuple(self.seeds))
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ProtocolError(f"Protocol.seeds: found {self.seeds}, expected at least one seed, each only once.")
+        seeds = tuple(self.seeds) if isinstance(self.seeds, (tuple, list, range)) else ()
+        if not seeds or any(type(s) is not int or s < 0 for s in seeds) or len(set(seeds)) < len(seeds):
+            raise ProtocolError(
+                f"Protocol.seeds: found {self.seeds!r}, expected a tuple of whole numbers from 0, each only once."
+            )
+        object.__setattr__(self, "seeds", seeds)
         if self.selection == "test_fold" and not self.source:
             raise ProtocolError(
                 "Protocol.selection='test_fold' picks the checkpoint on the classes it is scored on. It exists only in "
@@ -165,4 +168,4 @@ class Protocol:
         }
         if method not in habits:
             raise ProtocolError(f"no published protocol for {method!r}; known: {', '.join(habits)}.")
-        return cls(**{"name": f"published {method}", **habits[method], **changes})
+        return cls(**{"name": f"published {method}", **habits[method]}).replace(**changes)

@@ -20,6 +20,7 @@ from .workplace import busy, claimed, execute, reason
 
 EXPERIMENT = "experiment"
 RECORD = "run.json"
+TRAINING = "*.ckpt"  # resume files of fsslib.training: of use to an unfinished run only
 
 
 def check(parameters: dict[str, Any], notebook: str | Path = EXPERIMENT) -> dict[str, Any]:
@@ -128,15 +129,25 @@ def _run(source: Path, folder: Path, checked: dict[str, Any], force: bool, progr
                     f"{folder} exists and is not a run with these parameters: choose another name, or force it."
                 )
             return folder
-        for leftover in part.iterdir():  # of a run that failed or was killed
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        _clear(part, keep_training=_record(part) == _stamp(source, checked) and not force)
         (part / RECORD).write_text(json.dumps(_stamp(source, checked), indent=1) + "\n", encoding="utf-8")
         execute(source, part, checked, folder.name, progress, lock)
+        for state in part.glob(TRAINING):
+            state.unlink()
         if folder.exists():
             os.rename(folder, old)
         os.rename(part, folder)
         shutil.rmtree(old, ignore_errors=True)
     return folder
+
+
+def _clear(part: Path, keep_training: bool) -> None:
+    """Remove what a failed or killed run left, except the state of its training if it was this very run."""
+    for leftover in part.iterdir():
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        elif not (keep_training and leftover.match(TRAINING)):
+            leftover.unlink()
 
 
 def status(runs: str | Path = "runs") -> list[tuple[str, str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -14,9 +15,12 @@ from torch import Tensor, nn
 from .data.episodes import EpisodeSampler
 from .errors import TrainingError
 from .files import atomic
+from .interrupts import interrupts_held
 from .models.base import FewShotModel
+from .progress import bar
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
+ACCELERATORS = ("auto", "cpu", "gpu")
 
 
 @dataclass(frozen=True)
@@ -44,14 +48,19 @@ class Schedule:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise TrainingError(f"precision {self.precision!r}: expected one of {', '.join(PRECISIONS)}.")
-        if self.optimiser not in ("adamw", "sgd"):
-            raise TrainingError(f"optimiser {self.optimiser!r}: expected adamw or sgd.")
-        if self.steps < 0 or self.batch < 1 or not self.lr > 0:
-            raise TrainingError(
-                f"steps={self.steps}, batch={self.batch}, lr={self.lr}: expected steps >= 0, batch >= 1 and lr > 0."
-            )
+        choices = {"precision": PRECISIONS, "optimiser": ("adamw", "sgd"), "accelerator": ACCELERATORS}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise TrainingError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(known)}.")
+        for name, least in {"steps": 0, "batch": 1, "warmup": 0, "seed": 0}.items():
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise TrainingError(f"{name}={value!r}: expected a whole number from {least}.")
+        for name in ("lr", "clip", "weight_decay"):
+            value, zero = getattr(self, name), name == "weight_decay"
+            good = isinstance(value, (int, float)) and math.isfinite(value) and (value > 0 or (zero and value == 0))
+            if not good:
+                raise TrainingError(f"{name}={value!r}: expected a finite number {'from' if zero else 'above'} 0.")
 
     def lr_at(self, step: int) -> float:
         """Learning rate of step `step` (0-based)."""
@@ -99,48 +108,64 @@ def fit(
     """The training loop: minimise `model.losses(batch_at(step))["total"]` for `schedule.steps` steps.
 
     With `folder`, the state is written to `folder/name.ckpt` every `save_every` steps; a run that was killed at any
-    point goes on from there and ends with the same weights, bit for bit on the same machine.
+    point goes on from there and ends with the same weights, bit for bit on the same machine. Ctrl-C takes effect after
+    the step under way (a second one at once).
 
     Args:
         batch_at: step -> batch with a `.to(device)` method; must depend on the step alone.
-        callback: called as `callback(step, model)` after every step; a returned dict joins the step's row.
+        callback: called as `callback(step, model)` after every step; a returned dict of numbers joins the step's row.
     Raises:
         TrainingError: nothing to train, a loss that is not finite, or a resume file of another run.
     """
+    if type(save_every) is not int or save_every < 1:
+        raise TrainingError(f"save_every={save_every!r}: expected a whole number of steps from 1.")
     from lightning_fabric import Fabric
-    from tqdm.auto import tqdm
 
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not trainable and schedule.steps:
+    if not schedule.steps:
+        model.eval()
+        return History()
+    if not trainable:
         raise TrainingError(
             f"{type(model).__name__} has no parameter to train: unfreeze the backbone or give the model a width."
         )
     # Fabric announces mixed precision at every start; a notebook with three trainings needs no three announcements.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    fabric = Fabric(accelerator=schedule.accelerator, devices=1, precision=PRECISIONS[schedule.precision])
+    try:
+        fabric = Fabric(accelerator=schedule.accelerator, devices=1, precision=PRECISIONS[schedule.precision])
+    except Exception as error:  # Fabric's own types differ between versions
+        raise TrainingError(
+            f"accelerator {schedule.accelerator!r} is not usable here ({error}): take 'cpu'."
+        ) from error
     model.to(fabric.device, memory_format=torch.channels_last)
     optimiser = _optimiser(trainable, schedule)
     file = Path(folder) / f"{name}.ckpt" if folder else None
     start, history = _resume(file, model, optimiser, schedule) if file else (0, History())
     model.train()
     began, spent = time.perf_counter(), history.seconds
-    done = start
-    try:
-        # TQDM_DISABLE in the environment only counts where `disable` is not given.
-        quiet = {} if progress else {"disable": True}
-        for step in tqdm(range(start, schedule.steps), desc=name, initial=start, leave=False, **quiet):
-            torch.manual_seed((schedule.seed * 1_000_003 + step) % 2**63)
-            row = _step(model, optimiser, trainable, batch_at(step).to(fabric.device), schedule, step, fabric)
-            row |= (callback(step, model) or {}) if callback else {}
-            history.rows.append(row)
-            done, history.seconds = step + 1, spent + time.perf_counter() - began
-            if file and done % save_every == 0 and done < schedule.steps:
+    done, torn = start, False
+    with interrupts_held() as release:
+        try:
+            for step in bar(range(start, schedule.steps), desc=name, initial=start, show=progress):
+                torch.manual_seed((schedule.seed * 1_000_003 + step) % 2**63)
+                batch = batch_at(step).to(fabric.device)
+                torn = True
+                row = _step(model, optimiser, trainable, batch, schedule, step, fabric)
+                # Counted before the callback runs: an error there must not make a resumed run repeat the step.
+                history.rows.append(row)
+                done, torn = step + 1, False
+                if callback:
+                    row |= {key: float(value) for key, value in (callback(step, model) or {}).items()}
+                history.seconds = spent + time.perf_counter() - began
+                if file and done % save_every == 0 and done < schedule.steps:
+                    _save(file, model, optimiser, schedule, done, history)
+                release()
+        finally:
+            # Also after Ctrl-C: what was trained so far is kept, and a finished run is not trained again. After half a
+            # step (moved statistics, half of the weights updated) the last file is better than this state.
+            if file and done > start and not torn:
                 _save(file, model, optimiser, schedule, done, history)
-    finally:
-        # Also after Ctrl-C: what was trained so far is kept, and a finished run is not trained again.
-        if file and done > start:
-            _save(file, model, optimiser, schedule, done, history)
-        model.eval()
+            model.eval()
     return history
 
 

@@ -107,11 +107,18 @@ def _tidy(part: Path, title: str) -> None:
     path = part / runner.REPORT
     notebook = nbformat.read(path, 4)
     notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:  # a bar or slider without its state is only a line of noise
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if not _only_widget(o.get("data", {}))]
     for name in ("input_path", "output_path"):
         notebook.metadata.get("papermill", {}).pop(name, None)
     with atomic(path) as temporary:
         temporary.write_text(nbformat.writes(notebook).replace(str(part.resolve()), ".") + "\n", encoding="utf-8")
     write_page(path, path.with_suffix(".html"), title=title)
+
+
+def _only_widget(data: dict[str, Any]) -> bool:
+    return "application/vnd.jupyter.widget-view+json" in data and not any(k.startswith("image/") for k in data)
 
 
 def _absolute(name: str, value: Any) -> Any:

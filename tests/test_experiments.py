@@ -1,21 +1,17 @@
 """Runs: checked before they start, whole or absent afterwards, restartable, one process each."""
 
-import ast
 import json
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
-from fsslib import experiments, notebook, paths
-from fsslib.commands import main, parse_value
+from fsslib import notebook
+from fsslib.commands import main
 from fsslib.errors import FsslibError, ParameterError, TrainingError
-from fsslib.experiments import check_parameters, collect, read_result, run, run_notebook, status, sweep, write_index
-from fsslib.parameters import ExperimentParameters, parameters_help
-from fsslib.results import write_result
+from fsslib.experiments import collect, run, run_notebook, status, sweep, write_index
+from fsslib.runs import _stamp, check
 from fsslib.workplace import claimed
 
 BOOK = """
@@ -38,6 +34,8 @@ if number < 0:
 
 # %%
 from IPython.display import display
+from ipywidgets import IntSlider
+display(IntSlider(7))
 pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 display({"image/png": pixel, "text/plain": "p"}, raw=True, metadata={"image/png": {"alt": f"One dot for {number}."}})
 
@@ -61,77 +59,6 @@ def names(folder):
     return sorted(p.name for p in folder.iterdir())
 
 
-# --- parameters
-
-
-def test_every_problem_is_listed_at_once():
-    with pytest.raises(ParameterError) as caught:
-        check_parameters({"episods": 3, "fold": "1", "shots": [1, 0], "dataset": "pascal", "lr": True, "seeds": []})
-    text = str(caught.value)
-    for line in (
-        "episods: unknown parameter, did you mean episodes?",
-        "fold: expected a whole number, found '1'",
-        "shots: 0 is too small",
-        "root: the data set pascal needs the folder",
-        "lr: expected a number, found True",
-        "seeds: the list is empty",
-    ):
-        assert line in text
-    assert len(text.splitlines()) == 6
-
-
-@pytest.mark.parametrize(
-    "given, words",
-    [
-        ({"method": "pannet"}, "did you mean panet"),
-        ({"backbone": "resnet34"}, "backbone: must be 'tiny'"),
-        ({"fold": 4}, "fold: must be less than or equal to 3"),
-        ({"way": 6}, "a fold has 5"),
-        ({"episodes": 1}, "episodes: must be greater"),
-        ({"lr": float("nan")}, "lr: expected a finite number"),
-        ({"shots": [1, 1]}, "names a value twice"),
-        ({"shots": 1}, "shots: expected a list, found 1"),
-        ({"dataset": "pascal", "root": "no/such/folder"}, "there is no folder"),
-        ({"root": "."}, "has no folder; leave root out"),
-        ({"weights": "imagenet"}, "the backbone tiny has none"),
-        ({"backbone": "resnet50", "weights": "no.pth", "checkpoint": None}, "there is no file 'no.pth'"),
-        ({"checkpoint": "no.safetensors"}, "write shipped"),
-        ({"backbone": "vgg16"}, "shipped for tiny, not vgg16; set null"),
-        ({"freeze_backbone": True, "width": 8, "pretrain_steps": 9}, "set pretrain_steps to 0"),
-        ({"freeze_backbone": True}, "nothing would train"),
-        ({"options": {"freeze": True}}, "use the parameter freeze_backbone"),
-        ({"options": {"a": object()}}, "can be passed on"),
-        ({"precision": 32}, "precision: must be '32' or 'bf16', found 32"),
-    ],
-)
-def test_impossible_parameters_are_refused_in_plain_words(given, words):
-    with pytest.raises(ParameterError) as caught:
-        check_parameters(given)
-    assert words in str(caught.value) and len(str(caught.value).splitlines()) == 1
-
-
-def test_valid_parameters_are_completed():
-    checked = check_parameters({"freeze_backbone": True, "pretrain_steps": 0, "width": 16, "lr": 1})
-    assert (
-        checked["width"] == 16 and checked["shots"] == [1, 5] and set(checked) == set(ExperimentParameters.model_fields)
-    )
-    assert check_parameters({"freeze_backbone": True, "pretrain_steps": 0, "episodic_steps": 0})["width"] is None
-    assert all(name in parameters_help() for name in checked)
-    assert all(field.description for field in ExperimentParameters.model_fields.values())
-
-
-def test_the_notebook_experiment_has_these_parameters():
-    source = paths.notebooks() / "src" / "experiment.py"
-    if not source.exists():
-        pytest.skip("the notebook experiment is not in this tree")
-    found = notebook.defaults(notebook.load(source))
-    found.pop(notebook.OUT, None)
-    assert found == ExperimentParameters().model_dump()
-
-
-# --- one run
-
-
 def test_a_run_appears_whole_and_is_not_repeated(book, tmp_path):
     runs = tmp_path / "runs"
     folder = run({"number": 4}, runs=runs, notebook=book, progress=False)
@@ -140,6 +67,7 @@ def test_a_run_appears_whole_and_is_not_repeated(book, tmp_path):
     text = (folder / "report.ipynb").read_text()
     assert str(tmp_path) not in text and "One dot for 4." in (folder / "report.html").read_text()
     meta = json.loads(text)["metadata"]
+    assert "widget-view" not in text and "widgets" not in meta
     assert "input_path" not in meta["papermill"] and meta["papermill"]["parameters"]["number"] == 4
 
     table = collect(runs)
@@ -202,20 +130,21 @@ def test_a_sweep_goes_on_after_a_failure_and_resumes(book, tmp_path):
 
 def test_a_killed_run_leaves_only_its_part_and_can_be_restarted(book, tmp_path):
     runs = tmp_path / "runs"
-    command = [sys.executable, "-m", "fsslib.experiments", "run", "--notebook", str(book), "--runs", str(runs)]
-    process = subprocess.Popen([*command, "--name", "long", "-p", "pause=60.0"], stderr=subprocess.DEVNULL)
+    options = {"runs": runs, "notebook": book, "name": "long", "progress": False}
+    process = multiprocessing.get_context("fork").Process(target=run, args=({"pause": 60.0},), kwargs=options)
+    process.start()  # forked: a new process would import torch first
     part = runs / "long.part"
     try:
         deadline = time.monotonic() + 60
         while not (part / "started").exists() and time.monotonic() < deadline:
-            assert process.poll() is None, "the run ended too early"
+            assert process.is_alive(), "the run ended too early"
             time.sleep(0.1)
         assert status(runs) == [("long", "running", "")]
         with pytest.raises(FsslibError, match="another process"), claimed(part):
             pass
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     assert names(runs) == ["long.part"]
     deadline = time.monotonic() + 20
     while status(runs)[0][1] == "running" and time.monotonic() < deadline:
@@ -230,42 +159,6 @@ def test_a_notebook_must_leave_a_valid_result(book, tmp_path):
     with pytest.raises(TrainingError, match="'seed' is missing"):
         run_notebook(book, tmp_path / "runs" / "x", progress=False)
     assert names(tmp_path / "runs") == ["x.part"]
-
-
-# --- results
-
-
-RESULT = {
-    "scores": {"1": {"miou": 0.5}},
-    "protocol": {},
-    "versions": {},
-    "seed": 0,
-    "list_hash": {"1": "abc"},
-    "duration_s": 2,
-    "parameters": {"root": "/far/away/voc", "shots": [1]},
-}
-
-
-def test_results_are_checked_and_written_whole(tmp_path):
-    path = write_result(tmp_path, RESULT)
-    assert path == tmp_path / "result.json" and names(tmp_path) == ["result.json"]
-    assert read_result(tmp_path)["parameters"]["root"] == "voc", "a result names no place on this machine"
-    assert write_result(None, RESULT) is None
-    for change, words in (
-        ({"scores": {}}, "'scores' is empty"),
-        ({"scores": {"one": {"miou": 1}}}, "expected a number of shots"),
-        ({"scores": {"1": {"miou": float("nan")}}}, "scores.1.miou is nan"),
-        ({"seed": True}, "'seed' must be int"),
-        ({"versions": None}, "'versions' must be dict"),
-    ):
-        with pytest.raises(ParameterError, match=words):
-            write_result(tmp_path / "b.json", {**RESULT, **change})
-    with pytest.raises(ParameterError, match="convert tensors"):
-        write_result(tmp_path / "b.json", {**RESULT, "extra": object()})
-    assert names(tmp_path) == ["result.json"]
-    path.write_text("{")
-    with pytest.raises(ParameterError, match="not a JSON file"):
-        read_result(tmp_path)
 
 
 def test_a_killed_replacement_is_undone(book, tmp_path):
@@ -288,19 +181,16 @@ def test_paths_stay_valid_in_the_folder_of_the_run(tmp_path, monkeypatch):
     assert _absolute("method", "panet") == "panet" and _absolute("root", None) is None
 
 
-def test_values_of_the_command_line():
-    texts = {"5": 5, "0.1": 0.1, "[1, 5]": [1, 5], "true": True, "None": None, "resnet50": "resnet50", '"7"': "7"}
-    assert {text: parse_value(text) for text in texts} == texts
-    assert parse_value("32", "precision") == "32"
-
-
-def test_run_names_tell_runs_apart():
-    a, b = (experiments.run_name(check_parameters({"fold": 1, "lr": lr})) for lr in (0.1, 0.2))
-    assert a.startswith("panet-tiny-shapes-f1-s0-") and a != b and a[:-8] == b[:-8]
-
-
-def test_parameter_cells_that_compute_are_refused():
-    assert notebook._assignments("a: int = 3\nb = [1]  # c = d\n") == {"a": 3, "b": [1]}
-    with pytest.raises(FsslibError, match="plain value"):
-        notebook._assignments("a = 1 + len('x')")
-    assert ast.parse(BOOK)
+def test_the_state_of_a_killed_training_serves_the_same_run_only(book, tmp_path):
+    book.write_text(BOOK.lstrip().replace('"yes"', 'str(os.path.exists("episodic.ckpt"))'))
+    book.write_text(book.read_text().replace("# %% [markdown]", "# %%\nimport os\n\n# %% [markdown]", 1))
+    part = tmp_path / "runs" / "r.part"
+    for number, kept in ((3, "True"), (4, "False")):
+        part.mkdir(parents=True)
+        (part / "episodic.ckpt").write_text("half a training")
+        (part / "run.json").write_text(json.dumps(_stamp(book, check({"number": 3}, book))))
+        done = run(
+            {"number": number}, runs=tmp_path / "runs", notebook=book, name="r", progress=False, force=number == 4
+        )
+        assert (done / "started").read_text() == kept
+        assert not list(done.glob("*.ckpt"))

@@ -104,7 +104,9 @@ def test_paths_and_widgets_are_cleaned():
     data = {"text/plain": f"{build.ROOT}/data", "application/vnd.jupyter.widget-view+json": {}}
     warning = "/var/x/ipykernel_77/123.py:1: UserWarning"
     cell.outputs = [nbformat.v4.new_output("stream", text=warning), nbformat.v4.new_output("display_data", data=data)]
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {}, "language_info": {"name": "python", "version": "3"}})
+    notebook = nbformat.v4.new_notebook(
+        cells=[cell], metadata={"widgets": {}, "language_info": {"name": "python", "version": "3"}}
+    )
     build.clean(notebook)
     assert cell.metadata == {"tags": ["a"]} and "widgets" not in notebook.metadata
     assert cell.outputs[0].text == "<cell>:1: UserWarning"

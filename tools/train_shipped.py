@@ -25,7 +25,9 @@ def main(method: str, *folds: str) -> None:
         recipe.train(p, net, train_set, folder=f"runs/shipped/{method}-{fold}")
         scores = {k: round(v["miou"], 2) for k, v in recipe.score(p, net, test_set).summary().items()}
         note = {"command": f"python tools/train_shipped.py {method} {fold}", "miou": scores, "torch": torch.__version__}
-        path = save_model(net, paths.data() / "weights" / f"{method}-shapes-fold{fold}.safetensors", half=True, note=note)
+        path = save_model(
+            net, paths.data() / "weights" / f"{method}-shapes-fold{fold}.safetensors", half=True, note=note
+        )
         print(f"{path.name}: mIoU {scores}, {time.time() - began:.0f} s", flush=True)
 
 

@@ -37,7 +37,13 @@ class EpisodeList:
     hash: str
 
     def shots(self, count: int) -> EpisodeList:
-        """The same queries and classes with the first `count` supports each, so that K can be compared in pairs."""
+        """The same queries and classes with the first `count` supports each, so that K can be compared in pairs.
+
+        Raises DatasetError when the list holds fewer.
+        """
+        held = len(self.specs[0].supports[0]) if self.specs else count
+        if not 1 <= count <= held:
+            raise DatasetError(f"shots({count}): the list was drawn with {held} supports a class, ask for 1 to {held}.")
         cut = tuple(EpisodeSpec(s.classes, tuple(w[:count] for w in s.supports), s.query) for s in self.specs)
         return EpisodeList(cut, self.hash)
 
@@ -68,6 +74,7 @@ class EpisodeSampler:
         self.shot, self.seed, self.augment = shot, seed, augment
         if not isinstance(shot, int) or shot < 1:
             raise DatasetError(f"shot={shot!r}: expected a whole number from 1.")
+        _check_seed(seed)
         pools = {c: dataset.images_of(c) for c in dataset.classes}
         self.pools = {c: pool for c, pool in pools.items() if len(pool) > shot}
         self._resize = Resize(self.protocol.input_size, self.protocol.resize)
@@ -108,6 +115,7 @@ class EpisodeSampler:
 
     def fixed(self, episodes: int, seed: int = 0) -> EpisodeList:
         """The first `episodes` draws of `seed`, with a hash over the draws and the data."""
+        _check_seed(seed)
         specs = tuple(self.draw(seed, index) for index in range(episodes))
         text = json.dumps([self.dataset.hash(), [[s.classes, s.supports, s.query] for s in specs]])
         return EpisodeList(specs, hashlib.sha256(text.encode()).hexdigest()[:12])
@@ -127,7 +135,7 @@ class EpisodeSampler:
     def batch(self, step: int, size: int) -> Episode:
         """The training batch of `step`: a pure function of the sampler's seed and the step."""
         specs = [self.draw(self.seed, step * size + item) for item in range(size)]
-        return self.build(specs, augment_seed=step if self.augment else None)
+        return self.build(specs, augment_seed=self.seed * 1_000_003 + step if self.augment else None)
 
     def label(self, spec: EpisodeSpec) -> Tensor:
         """(H, W) long query mask at the image's original size."""
@@ -142,8 +150,9 @@ class EpisodeSampler:
     def _one(self, spec: EpisodeSpec, seed: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         image, mask = self._load(spec.query, seed)
         images, masks = [], []
-        for c, pool in zip(spec.classes, spec.supports):
-            loaded = [self._load(i, None if seed is None else seed + 7919 * (k + 1)) for k, i in enumerate(pool)]
+        for way, (c, pool) in enumerate(zip(spec.classes, spec.supports)):
+            seeds = [None if seed is None else seed + 7919 * (way * len(pool) + k + 1) for k in range(len(pool))]
+            loaded = [self._load(i, own) for i, own in zip(pool, seeds)]
             images.append(torch.stack([item for item, _ in loaded]))
             masks.append(torch.stack([self._support_mask(m, c, spec, i) for (_, m), i in zip(loaded, pool)]))
         return image, self._query_mask(mask, spec.classes), torch.stack(images), torch.stack(masks)
@@ -165,3 +174,8 @@ class EpisodeSampler:
         for other in spec.classes:
             out[mask == other] = 1 if other == cls else IGNORE
         return annotate(out, self.protocol.annotation, seed=index).long() if self.protocol.annotation != "mask" else out
+
+
+def _check_seed(seed: int) -> None:
+    if type(seed) is not int or seed < 0:
+        raise DatasetError(f"seed={seed!r}: expected a whole number from 0.")

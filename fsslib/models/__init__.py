@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from ..errors import ModelError
-from ..nn.backbones import build_backbone
+from ..nn.backbones import Backbone, build_backbone
 from .base import FewShotModel
 from .panet import PANet
 
@@ -72,6 +72,12 @@ def build_model(
             raise ModelError(f"{name} has no option {option!r}: {hint}")
     if not isinstance(shots, int) or shots < 1:
         raise ModelError(f"shots={shots!r}: expected a whole number from 1.")
+    if not isinstance(backbone, (str, Backbone)):
+        raise ModelError(f"backbone={backbone!r}: expected a name, e.g. 'tiny', or a Backbone of fsslib.nn.backbones.")
+    given = {"weights": weights, "stem": stem, "last": last, "backbone_options": backbone_options}
+    spare = [option for option, value in given.items() if value]
+    if spare and not isinstance(backbone, str):
+        raise ModelError(f"{', '.join(spare)}: the backbone is built already; give its name, or leave them out.")
     config = {"name": name, "shots": shots, "bn": bn, "last": last, "stem": stem, **options}
     if isinstance(backbone, str):
         config |= {"backbone": backbone, "backbone_options": backbone_options or {}}

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from ..episode import Episode, Prediction
+from ..errors import ModelError
 from ..losses import alignment, segmentation
+from ..nn.backbones import choose
 from ..ops import cosine_maps, masked_average, upsample
 from .base import FewShotModel
 
@@ -39,6 +41,9 @@ class PANet(FewShotModel):
     ):
         super().__init__(backbone, freeze=freeze)
         self.stage = stage or backbone.deepest
+        choose(self.stage, tuple(backbone.channels), "panet: stage")
+        if width is not None and (type(width) is not int or width < 1):
+            raise ModelError(f"panet: width={width!r}: expected a whole number of channels from 1, or None.")
         self.align, self.align_weight, self.scale = align, align_weight, scale
         self.project = nn.Identity()
         if width:

@@ -60,7 +60,7 @@ for title, data in (("base ", train_set), ("novel", test_set)):
 # mask holds the class number of every pixel, 0 for background and 255 for "do not count this pixel".
 
 # %%
-image, mask = test_set[0]
+image, mask = test_set[3]
 print("image", tuple(image.shape), image.dtype, " mask", tuple(mask.shape), mask.dtype)
 for c in mask.unique().tolist():
     print(f"{'background' if c == 0 else test_set.names[c]:18s} {int((mask == c).sum()):5d} pixels")
@@ -125,7 +125,7 @@ ious = [iou(p, t) for p, t in zip(prediction.masks(), episode.query_masks)]
 
 # %% tags=["nbval-ignore-output"]
 figure, alt, _ = plots.episodes(episode, prediction.masks(), [f"IoU {100 * v:.0f} %" for v in ious], test_set.names)
-save(figure, "figures/episode.png", alt)
+save(figure, "episode.png", alt)
 show(figure, alt, photo=True)
 
 # %% [markdown]

@@ -1,0 +1,583 @@
+# ---
+# jupyter:
+#   title: Prototypes
+#   minutes: 1
+# ---
+
+# %% [markdown]
+# # 01 · Prototypes: an object as one vector
+#
+# PANet segments a class it has never seen with one idea: average the support's features under the mask into a
+# *prototype*, then ask of every query pixel which prototype it resembles. There is no decoder. Everything can be
+# drawn, so you will see all of it.
+#
+# **What you will learn**
+#
+# * masked average pooling, and why the mask should come down to the features without being rounded;
+# * how cosine maps become probabilities, and what the temperature does;
+# * what one average cannot say about an object of several parts;
+# * what alignment regularisation (PAR) trains, and how to tell whether it helped;
+# * what more shots repair, and which annotations you can do with.
+#
+# **What it needs**: nothing but this repository. No download, no GPU, about one minute on two cores. The data is
+# Shapes-5i, drawn from a seed. The weights are *loaded, not trained here*; the file says which command made them.
+
+# %% tags=["parameters"]
+fold = 0
+seed = 0
+episodes = 200
+finetune_steps = 60
+
+# %%
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+
+import fsslib
+from fsslib import EpisodeSampler, Protocol, evaluate, load_dataset, load_model, plots
+from fsslib import plots_prototypes as pictures
+from fsslib.checkpoints import read_note, shipped
+from fsslib.data.weak import annotate
+from fsslib.figure import show
+from fsslib.losses import alignment
+from fsslib.metrics import FewShotIoU
+from fsslib.models.panet import PANet
+from fsslib.ops import cosine_maps, masked_average, project_mask, upsample
+from fsslib.plots_prototypes import mean_interval, percent, verdict
+from fsslib.training import Schedule, train_episodes
+
+# %% tags=["nbval-ignore-output"]
+print(f"fsslib {fsslib.__version__}, torch {torch.__version__.split('+')[0]}, {torch.get_num_threads()} thread(s)")
+
+# %%
+path = shipped("panet", "shapes", fold)
+net = load_model(path)
+print(f"{path.name}: loaded, not trained here")
+print("made with:", read_note(path).get("command", "not recorded"))
+test_set = load_dataset("shapes", fold=fold, split="test", val_classes=0)
+print("novel classes:", ", ".join(test_set.names[c] for c in test_set.classes))
+
+# %% [markdown]
+# ## One episode to look at
+#
+# Of the first 24 episodes we take the one that the model solves best: first you should see the method at work. Where
+# it fails comes soon enough.
+
+# %%
+protocol = Protocol.shapes5i(episodes=episodes, seeds=(seed,))
+sampler = EpisodeSampler(test_set, protocol, shot=1)
+few = sampler.build(sampler.fixed(24, seed).specs)
+torch.set_grad_enabled(False)
+meter = FewShotIoU()
+meter.update(net(few).masks(), few.query_masks, few.classes)
+order = meter.compute().episode_iou().argsort()[::-1].tolist()
+one = few.select(order[:1])
+
+# %%
+query, support = net.features(one)
+print("query features  ", tuple(query.shape), "= episodes, channels, rows, columns")
+print("support features", tuple(support.shape), "= episodes, ways, shots, channels, rows, columns")
+
+# %% [markdown]
+# ## Masked average pooling
+#
+# The mask $m$ has 97x97 pixels, the features $F$ only 25x25 cells. PANet (equation 1) enlarges the features to the
+# size of the mask and averages what lies under it; $U$ is bilinear enlargement. A second prototype averages the
+# background (equation 2), and several shots are averaged once more.
+#
+# $$p = \frac{\sum_{x,y} (UF)(x,y) \, m(x,y)}{\sum_{x,y} m(x,y)}$$
+
+# %%
+features, mask = support[0, 0, 0], (one.support_masks[0, 0, 0] == 1).float()
+
+
+def pool(features, mask):
+    """(C, h, w) features under an (H, W) mask: one vector of C numbers."""
+    large = upsample(features[None], mask.shape)[0]
+    return (large * mask).sum((1, 2)) / (mask.sum() + 1e-5)
+
+
+ours, library = pool(features, mask), masked_average(features[None], mask[None, None])[0, 0]
+print(len(ours), "numbers; the same as the library's:", torch.allclose(ours, library, atol=1e-4))
+
+# %% [markdown]
+# The library does it without the large tensor. Enlarging is linear, so the sum can be taken on the other side: carry
+# the one mask down to the grid instead of carrying every channel up.
+#
+# $$\sum_{x,y} (UF)(x,y) \, m(x,y) = \sum_{i,j} F(i,j) \, (U^{\top} m)(i,j)$$
+
+# %%
+weights = project_mask(mask, features.shape[-2:])
+print("weights", tuple(weights.shape), "add up to the object's pixels:", bool((weights.sum() - mask.sum()).abs() < 0.1))
+pooled = (features * weights).sum((1, 2)) / mask.sum()
+print("and give the same prototype:", torch.allclose(pooled, library, atol=1e-4))
+
+# %%
+show(*pictures.pooling(one.support_images[0, 0, 0], one.support_masks[0, 0, 0], weights), photo=True)
+
+# %% [markdown]
+# Inside the object every cell has the full weight. At the edge the weights fade: those cells saw object *and*
+# background, so they count less.
+#
+# ### Late or early?
+#
+# This is *late fusion*. *Early fusion* shrinks the mask to the grid by nearest neighbour: a cell is in or out. For a
+# compact object there is hardly a difference. A thin one can fall between the cells, and then its prototype is empty.
+# Test both on thin, small objects; only the mask differs.
+
+
+# %%
+class EarlyFusion(PANet):
+    def prototypes(self, features, masks):
+        small = F.interpolate(masks.flatten(0, 2)[:, None].float(), features.shape[-2:], mode="nearest-exact")
+        return super().prototypes(features, small.long().view(*masks.shape[:3], *features.shape[-2:]))
+
+
+thin_set = load_dataset(
+    "shapes", fold=fold, split="test", val_classes=0, knobs={"thinness": 1.0, "area": 0.5}, pool=4 * episodes
+)
+late, early = (evaluate(m, thin_set, protocol).scores[1] for m in (net, EarlyFusion(net.backbone).eval()))
+
+# %% tags=["nbval-ignore-output"]
+print(verdict("thin objects, late - early fusion, mIoU", percent(late.difference(early))))
+
+# %%
+thin = EpisodeSampler(thin_set, protocol, shot=1)
+thin_masks = thin.build(thin.fixed(episodes, seed).specs).support_masks[:, 0, 0]
+cells = F.interpolate((thin_masks == 1)[:, None].float(), (25, 25), mode="nearest-exact").sum((1, 2, 3))
+print(f"object pixels in the median support: {int((thin_masks == 1).sum((1, 2)).median())} of {97 * 97}")
+print(f"cells left to early fusion: median {int(cells.median())}, none at all in {int((cells == 0).sum())} supports")
+
+# %% [markdown]
+# ## From similarity to a mask
+#
+# The score of class $c$ at a query position is the cosine between its feature and the prototype (equation 3), times a
+# fixed $\alpha = 20$. A softmax makes probabilities of it:
+#
+# $$P_c(x,y) = \frac{\exp(\alpha \cos(F_q(x,y), p_c))}{\sum_{j} \exp(\alpha \cos(F_q(x,y), p_j))} \qquad
+# \hat{M}(x,y) = \underset{c}{\mathrm{argmax}} \; P_c(x,y)$$
+
+# %%
+prototypes = net.prototypes(support, one.support_masks)  # (1, 2, C): background, object
+cosines = F.cosine_similarity(query[:, None], prototypes[..., None, None], dim=2)
+scores = 20 * cosines
+print(
+    "scores",
+    tuple(scores.shape),
+    "as in the library:",
+    torch.allclose(scores, cosine_maps(query, prototypes), atol=1e-4),
+)
+probability = upsample(scores, (97, 97)).softmax(1)
+print("prediction as in the library:", torch.equal(probability.argmax(1), net(one).masks()))
+
+# %%
+image, predicted = one.query_images[0], probability.argmax(1)[0]
+row = [("query", plots.overlay(image)), ("cosine, background", cosines[0, 0]), ("cosine, object", cosines[0, 1])]
+row += [("probability, object", probability[0, 1]), ("prediction", plots.overlay(image, predicted))]
+row += [("true mask", plots.overlay(image, one.query_masks[0]))]
+inside = one.query_masks[0] == 1
+means = [float(upsample(cosines, (97, 97))[0, c][inside].mean()) for c in (0, 1)]
+print(f"on the true object: cosine {means[1]:.2f} to the object's prototype, {means[0]:.2f} to the background's")
+alt = (
+    f"Query, its cosine maps, probability, prediction and true mask. On the {test_set.names[int(one.classes)]} the "
+    f"cosine is on average {means[1]:.2f} to the object's prototype and {means[0]:.2f} to the background's."
+)
+show(*plots.maps(row, alt, (0, 1), side=1.7), photo=True)
+
+# %% [markdown]
+# No single cosine map gives the mask. Both prototypes are similar to much of the picture, and only their *difference*
+# decides. A bad background prototype is as harmful as a bad object prototype.
+#
+# ### The temperature
+#
+# The features come out of a ReLU, so cosines lie between 0 and 1. Without $\alpha$, two classes could never get
+# further apart than $e / (1 + e) = 0.73$. The temperature leaves the argmax alone; it sets how confident the model can
+# be, and thus how large the loss and its gradients are.
+
+# %%
+alphas = (1, 20, 100)
+by_alpha = {a: upsample(a * cosines, (97, 97)) for a in alphas}
+for a, logits in by_alpha.items():
+    sure = (logits.softmax(1).amax(1) > 0.9).float().mean()
+    loss = F.cross_entropy(logits, one.query_masks)
+    print(f"alpha {a:3d}: {100 * sure:3.0f} % of the pixels above 0.9, cross entropy {loss:.2f}")
+same = all(torch.equal(m.argmax(1), by_alpha[20].argmax(1)) for m in by_alpha.values())
+print("the same prediction each time:", same)
+
+# %%
+row = [(f"probability, alpha = {a}", logits.softmax(1)[0, 1]) for a, logits in by_alpha.items()]
+shares = [int(100 * (m.softmax(1).amax(1) > 0.9).float().mean().round(decimals=2)) for m in by_alpha.values()]
+alt = f"Probability maps for alpha {alphas}: {shares} percent of the pixels are above 0.9 for one of the classes."
+show(*plots.maps(row, alt, (0, 1)), photo=True)
+
+# %% [markdown]
+# ## What one prototype cannot do
+#
+# An average of two different things is neither of them. Shapes-5i can cut every object into up to four parts with
+# different textures and colours. Here is one with two. Each part gets a prototype of its own, beside the usual one.
+
+
+# %%
+def parts_set(parts):
+    return load_dataset("shapes", fold=fold, split="test", val_classes=0, knobs={"parts": parts}, pool=4 * episodes)
+
+
+def by_part(data, episode, specs):
+    """The same episodes with every part of the support as a way of its own; other parts are left out (255)."""
+    masks = episode.support_masks
+    parts = torch.stack([data.truth(s.supports[0][0]).parts for s in specs])[:, None, None]
+    ways = [torch.where(masks == 1, torch.where(parts == p, 1, 255), masks) for p in range(1, data.knobs.parts + 1)]
+    images = episode.support_images.expand(-1, len(ways), -1, -1, -1, -1)
+    return replace(
+        episode, support_images=images, support_masks=torch.cat(ways, 1), classes=episode.classes.expand(-1, len(ways))
+    )
+
+
+# %%
+data = parts_set(2)
+specs = EpisodeSampler(data, protocol, shot=1).fixed(1, seed + 3).specs
+whole = EpisodeSampler(data, protocol, shot=1).build(specs)
+parts = by_part(data, whole, specs)
+_, found = net.features(whole)
+p_mean = net.prototypes(found, whole.support_masks)[0, 1]
+p_parts = net.prototypes(found.expand(-1, 2, -1, -1, -1, -1), parts.support_masks)[0, 1:]
+near = F.cosine_similarity(p_mean, p_parts).tolist()
+apart = float(F.cosine_similarity(*p_parts, dim=0))
+print(
+    f"cosine of the mean with part 1 {near[0]:.2f}, with part 2 {near[1]:.2f}; of the parts with each other {apart:.2f}"
+)
+
+# %%
+maps = cosine_maps(net.features(whole)[0], torch.stack([*p_parts, p_mean])[None], scale=1)[0]
+coloured = whole.support_masks[0, 0, 0] * data.truth(specs[0].supports[0][0]).parts
+row = [("support, parts", plots.overlay(whole.support_images[0, 0, 0], coloured))]
+row += [("query", plots.overlay(whole.query_images[0], whole.query_masks[0]))]
+row += [(f"cosine, {name}", m) for name, m in zip(("part 1", "part 2", "mean of both"), maps)]
+alt = (
+    f"A support with two parts, the query, and cosine maps of part 1, part 2 and their mean. The parts' prototypes have "
+    f"a cosine of {apart:.2f}; the mean has {near[0]:.2f} and {near[1]:.2f} to them."
+)
+show(*plots.maps(row, alt, (0, 1), side=1.9), photo=True)
+
+# %% [markdown]
+# Now measure, for one to four parts, on as many episodes each:
+#
+# * **one prototype**: PANet as it is;
+# * **one per part**: the obvious repair. The parts are ways of one episode, and a pixel belongs to the object if any
+#   of them beats the background;
+# * **the query's own prototype**: a cheat that averages the *query* under its *true* mask. It shows what one average
+#   could do if the support were perfect.
+
+
+# %%
+def score_parts(parts, count):
+    data, meters = parts_set(parts), [FewShotIoU() for _ in range(3)]
+    sampler = EpisodeSampler(data, protocol, shot=1)
+    for start in range(0, count, 10):
+        specs = [sampler.draw(seed, i) for i in range(start, min(start + 10, count))]
+        episode = sampler.build(specs)
+        own = replace(
+            episode,
+            support_images=episode.query_images[:, None, None],
+            support_masks=episode.query_masks[:, None, None],
+        )
+        for meter, variant in zip(meters, (episode, by_part(data, episode, specs), own)):
+            meter.update((net(variant).masks() > 0).long(), episode.query_masks, episode.classes)
+    return [meter.compute() for meter in meters]
+
+
+variants = ("one prototype", "one per part", "query's own prototype")
+measured = {parts: score_parts(parts, episodes // 2) for parts in (1, 2, 3, 4)}
+
+# %% tags=["nbval-ignore-output"]
+curves = {
+    name: {n: percent((s[i].miou, *s[i].interval())) for n, s in measured.items()} for i, name in enumerate(variants)
+}
+show(*pictures.score_curves(curves, "parts per object"))
+
+# %%
+for i, name in enumerate(variants):
+    for n in (1, 4):
+        tp, fp, fn = measured[n][i].table[:, 1].sum(0)
+        print(f"{name:22s} {n} part(s): mIoU {100 * measured[n][i].miou:3.0f} %,", end=" ")
+        print(f"precision {100 * tp / (tp + fp):3.0f} %, recall {100 * tp / (tp + fn):3.0f} %")
+
+# %% tags=["nbval-ignore-output"]
+for n in (2, 3, 4):
+    print(verdict(f"{n} parts, one per part - one prototype", percent(measured[n][1].difference(measured[n][0]))))
+
+# %% [markdown]
+# Read the three lines together. The blue one falls with every part. Is averaging to blame? If so, one prototype per
+# part should repair it; look at precision and recall before you believe that. More object prototypes have more chances
+# to beat the *single* background prototype: recall rises, precision pays. And even the query's own average falls, so a
+# part of the loss lies in the features and in the task: no support mask can repair it.
+#
+# So "just use more prototypes" is not a method yet. Methods that succeed with several (ASGNet, notebook 05) also learn
+# which of them to trust where.
+#
+# ## Alignment: and back again
+#
+# If the prototype of the support finds the object in the query, the reverse should hold, too. PAR takes the
+# *predicted* query mask, pools prototypes from the query, and segments the support with them, whose mask is known.
+
+# %%
+pair = few.select([order[0], order[len(order) // 2]])
+query, support = net.features(pair)
+scores = cosine_maps(query, net.prototypes(support, pair.support_masks))
+back = F.one_hot(scores.argmax(1), 2).movedim(-1, 1).float()  # the predicted mask, on the grid
+from_query = masked_average(query, back)
+scores_back = cosine_maps(support[:, 0, 0], from_query)
+
+# %%
+row = []
+for i in range(2):
+    known, answer = pair.support_masks[i, 0, 0], upsample(scores_back, (97, 97)).argmax(1)[i]
+    row += [("support, its mask", plots.overlay(pair.support_images[i, 0, 0], known))]
+    row += [("query, prediction", plots.overlay(pair.query_images[i], net(pair).masks()[i]))]
+    row += [("support, from the query", plots.overlay(pair.support_images[i, 0, 0], answer))]
+    row += [("agreement", (answer == known).float())]
+    print(f"episode {i + 1}: {100 * (answer == known).float().mean():.0f} % of the support's pixels come back right")
+alt = (
+    "Two episodes as rows: the support with its mask, the query with the predicted mask, the support as segmented from "
+    "the query, and where that agrees with its mask."
+)
+show(*plots.maps(row, alt, (0, 1), side=1.7, columns=4), photo=True)
+
+# %% [markdown]
+# The loss is the cross entropy of that way back, $L = L_{query} + \lambda L_{PAR}$ with $\lambda = 1$ and, for $S$
+# pixels of the support,
+#
+# $$L_{PAR} = -\frac{1}{S} \sum_{x,y} \log \tilde{P}_{m(x,y)}(x,y)$$
+#
+# where $\tilde{P}$ comes from the query's prototypes.
+
+# %%
+way_back = upsample(scores_back, (97, 97))
+par = F.cross_entropy(way_back, pair.support_masks[:, 0, 0], ignore_index=255)
+library = alignment(scores, query, support, pair.support_masks)
+print("the loss in one line equals the library's:", torch.allclose(par, library, atol=1e-4))
+
+# %% [markdown]
+# ### Does it help?
+#
+# The shipped weights are trained to the end and hardly move. So we make them forget: the last residual block starts
+# anew, and two copies learn it again from the same batches, one with PAR, one without.
+
+# %%
+train_set = load_dataset("shapes", fold=fold, split="train", val_classes=0)
+
+
+def relearn(align):
+    """The shipped network with a new last block, trained for `finetune_steps`; None does not train."""
+    model = load_model(path)
+    torch.manual_seed(seed)
+    for module in model.backbone.layer4.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    if align is not None:
+        model.align = align
+        batches = EpisodeSampler(train_set, Protocol.shapes5i(), shot=1, seed=seed, augment=True)
+        with torch.enable_grad():
+            train_episodes(model, batches, Schedule(finetune_steps, batch=8, lr=2e-3, seed=seed))
+    return model
+
+
+models = {"before": relearn(None), "with PAR": relearn(True), "without PAR": relearn(False)}
+
+# %% [markdown]
+# PAR is often motivated by a distance: it should bring the prototypes of support and query together. So measure that,
+# too, on novel classes, between the prototype of the support and that of the query under its *true* mask.
+
+# %%
+fixed = sampler.fixed(episodes, seed).specs
+
+
+def distances(model):
+    """Cosine and Euclidean distance of support and query prototype, (episodes, 2)."""
+    rows = []
+    for start in range(0, episodes, 20):
+        e = sampler.build(fixed[start : start + 20])
+        query, support = model.features(e)
+        p = model.prototypes(support, e.support_masks)[:, 1]
+        q = model.prototypes(query[:, None, None], e.query_masks[:, None, None])[:, 1]
+        rows.append(torch.stack([1 - F.cosine_similarity(p, q), (p - q).norm(dim=1)], 1))
+    return torch.cat(rows)
+
+
+gaps = {name: distances(model) for name, model in models.items()}
+trained = {name: evaluate(model, test_set, protocol).scores[1] for name, model in models.items()}
+
+# %% tags=["nbval-ignore-output"]
+for name in models:
+    cosine, euclid = gaps[name].mean(0).tolist()
+    print(f"{name:12s} mIoU {100 * trained[name].miou:5.1f} %   distance: cosine {cosine:.3f}, Euclidean {euclid:.2f}")
+gain = gaps["with PAR"] - gaps["without PAR"]
+print(verdict("mIoU, with - without PAR", percent(trained["with PAR"].difference(trained["without PAR"]))))
+print(verdict("cosine distance, with - without PAR", mean_interval(gain[:, 0]), 3))
+print(verdict("Euclidean distance, with - without PAR", mean_interval(gain[:, 1]), 3))
+
+# %% tags=["nbval-ignore-output"]
+rows = {"with - without PAR": percent(trained["with PAR"].difference(trained["without PAR"]))}
+rows |= {f"{k} - before": percent(trained[k].difference(trained["before"])) for k in ("with PAR", "without PAR")}
+show(*pictures.differences(rows))
+
+# %% [markdown]
+# Three warnings before you conclude anything. First, compare "before" with the others: a network whose prototypes lie
+# close together need not be the better one. If all features resemble each other, all distances are small, those to the
+# background included. Second, the Euclidean distance also shrinks when all features get shorter, and cosine matching
+# does not notice that at all. Third, these intervals cover the choice of episodes, not the training: another `seed`
+# may turn the sign of a small difference. The paper reports about one point of mIoU for PAR, after a full training.
+#
+# ## More shots
+#
+# With $K$ supports, their prototypes are averaged. Every episode list is drawn for $K = 5$, and a smaller $K$ uses the
+# first supports, so all comparisons are paired.
+
+# %%
+result = evaluate(net, test_set, protocol, shots=(1, 2, 3, 4, 5))
+for k, s in result.scores.items():
+    print(f"K={k}: mIoU {100 * s.miou:.0f} %")
+print("five shots beat one, beyond the interval:", result.scores[5].difference(result.scores[1])[1] > 0)
+
+# %% tags=["nbval-ignore-output"]
+curve = {k: percent((s.miou, *s.interval())) for k, s in result.scores.items()}
+show(*pictures.score_curves({"PANet": curve}, "shots K"))
+print(verdict("K=5 - K=1", percent(result.scores[5].difference(result.scores[1]))))
+print(verdict("K=5 - K=3", percent(result.scores[5].difference(result.scores[3]))))
+
+# %% [markdown]
+# Which episodes gain? Here is the one where five shots help most.
+
+# %%
+single, five = (result.scores[k].episode_iou() for k in (1, 5))
+most = int((five - single).argmax())
+rescued = EpisodeSampler(test_set, protocol, shot=5).build([result.lists[0].specs[most]])
+row = [
+    (f"support {k + 1}", plots.overlay(rescued.support_images[0, 0, k], rescued.support_masks[0, 0, k]))
+    for k in range(5)
+]
+query_image = rescued.query_images[0]
+row += [("query", plots.overlay(query_image)), ("true mask", plots.overlay(query_image, rescued.query_masks[0]))]
+row += [(f"prediction, K={k}", plots.overlay(query_image, net(rescued.shots(k)).masks()[0])) for k in (1, 5)]
+alt = (
+    f"Five supports of {test_set.names[int(rescued.classes)]}, the query and its true mask, and predictions: "
+    f"IoU {100 * single[most]:.0f} % with the first support alone, {100 * five[most]:.0f} % with all five."
+)
+print(f"IoU {100 * single[most]:.0f} % at K=1, {100 * five[most]:.0f} % at K=5")
+show(*plots.maps(row, alt, side=1.6, columns=5), photo=True)
+
+# %% [markdown]
+# A single support can be unlucky: small, covered, on a background that resembles it. An average of five is rarely
+# unlucky. It still is one vector, so the curve flattens early.
+#
+# ## Scribbles and boxes
+#
+# Outlines are expensive. A prototype is only an average, so a sample of the object may do. `annotate` turns a mask
+# into a scribble on the object and one on the background, or into a box. Grey is neither (255) and not pooled.
+
+# %%
+kinds = ("mask", "scribble", "box")
+shown = one.support_images[0, 0, 0]
+row = [(k, plots.overlay(shown, annotate(one.support_masks[0, 0, 0], k, seed=seed))) for k in kinds]
+counts = {k: int((annotate(one.support_masks[0, 0, 0], k, seed=seed) == 1).sum()) for k in kinds}
+purity = 100 * counts["mask"] / counts["box"]
+alt = f"One support annotated with a mask, a scribble and a box. Pixels marked as the object: {counts}."
+show(*plots.maps(row, alt, side=2), photo=True)
+
+# %%
+weak = {k: evaluate(net, test_set, protocol.replace(annotation=k), shots=(1, 5)).scores for k in kinds}
+for k in kinds:
+    print(f"{k:9s} mIoU K=1: {100 * weak[k][1].miou:.0f} %, K=5: {100 * weak[k][5].miou:.0f} %")
+
+# %% tags=["nbval-ignore-output"]
+names = [(kind, k) for kind in ("scribble", "box") for k in (1, 5)]
+show(*pictures.differences({f"{a} - mask, K={k}": percent(weak[a][k].difference(weak["mask"][k])) for a, k in names}))
+
+# %% [markdown]
+# Compare $K = 1$ with $K = 5$ in this figure. A scribble is a *noisy* sample of the right thing, and noise averages
+# out. A box always holds some background, and the pixels it gets wrong are wrong in the same way in every shot: that is
+# *bias*, and no number of shots removes it.
+#
+# ## Summary
+#
+# * A prototype is a weighted mean of features. The weights are the mask carried down to the grid, without rounding.
+# * The prediction is the difference of two cosine maps. The temperature sets confidence, not the mask.
+# * Several parts make one mean a bad summary, but more prototypes cost precision unless something balances them.
+# * PAR trains the way back. Judge it by paired scores; distances of prototypes alone can mislead.
+# * More shots and clean samples reduce noise; neither removes bias.
+#
+# ## Exercises
+#
+# **1. How much temperature?** `Difficulty: easy / 5 minutes`. A pixel has cosine $a$ with the right prototype and
+# $a - d$ with the wrong one. Which $\alpha$ gives the right one probability $P$? Try $d = 0.1$, $P = 0.95$.
+#
+# **2. Only the inside.** `Difficulty: medium / 15 minutes`. Cells at the edge saw the background, too. Set the border
+# of every support mask to 255 so that only its inside is pooled. Does the score rise, beyond the paired interval?
+#
+# **3. A vote without volume.** `Difficulty: medium / 15 minutes`. Long feature vectors dominate the mean of five shots.
+# Give every shot the same length before averaging. At $K = 1$ no prediction may change: check that first.
+
+
+# %%
+def temperature(margin, probability):
+    raise NotImplementedError("exercise 1: your turn")
+
+
+class InsideOnly(PANet):
+    def prototypes(self, features, masks):
+        raise NotImplementedError("exercise 2: your turn")
+
+
+class EqualVotes(PANet):
+    def prototypes(self, features, masks):
+        raise NotImplementedError("exercise 3: your turn")
+
+
+# %% tags=["solution"]
+def temperature(margin, probability):
+    """P = 1 / (1 + exp(-alpha d)), solved for alpha."""
+    return float(torch.logit(torch.tensor(probability)) / margin)
+
+
+answer = temperature(0.1, 0.95)
+reached = torch.tensor([0.9 * answer, 0.8 * answer]).softmax(0)[0]
+assert abs(reached - 0.95) < 1e-3, "the softmax over alpha * (a, a - d) must give P for the first"
+print(f"exercise 1: alpha = {answer:.0f}")
+
+
+# %% tags=["solution"]
+class InsideOnly(PANet):
+    def prototypes(self, features, masks):
+        outside = (masks != 1).flatten(0, 2)[:, None].float()
+        edge = (F.max_pool2d(outside, 5, 1, 2)[:, 0].view(masks.shape) > 0) & (masks == 1)
+        kept = ((masks == 1) & ~edge).sum((-2, -1), keepdim=True) > 0  # a thin object keeps its mask
+        return super().prototypes(features, torch.where(edge & kept, 255, masks))
+
+
+inside = evaluate(InsideOnly(net.backbone).eval(), test_set, protocol).scores[1]
+gain = percent(inside.difference(result.scores[1]))
+assert gain[0] != 0, "the prototypes did not change: is the border really 255?"
+print("exercise 2: a difference beyond the interval:", gain[1] > 0 or gain[2] < 0)
+
+
+# %% tags=["solution"]
+class EqualVotes(PANet):
+    def prototypes(self, features, masks):
+        shots = [
+            super(EqualVotes, self).prototypes(features[:, :, [k]], masks[:, :, [k]]) for k in range(masks.shape[2])
+        ]
+        return torch.stack([F.normalize(p, dim=-1) for p in shots]).mean(0)
+
+
+votes = evaluate(EqualVotes(net.backbone).eval(), test_set, protocol, shots=(1, 5)).scores
+assert abs(votes[1].miou - result.scores[1].miou) < 1e-3, "at K = 1 the length of a prototype may not matter"
+gain = percent(votes[5].difference(result.scores[5]))
+print("exercise 3: a difference beyond the interval:", gain[1] > 0 or gain[2] < 0)
+
+# %% [markdown]
+# **Read next**: notebook 02 teaches the network with its own predictions; 05 replaces the one mean by several.
+#
+# **References**: K. Wang, J. H. Liew, Y. Zou, D. Zhou, J. Feng, *PANet: Few-Shot Image Semantic Segmentation with
+# Prototype Alignment*, ICCV 2019, arXiv 1908.06391 (original code: github.com/kaixin96/PANet; the score with and without
+# PAR is from its ablation). J. Snell, K. Swersky, R. Zemel, *Prototypical Networks for Few-shot Learning*, NeurIPS 2017.

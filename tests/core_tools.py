@@ -1,0 +1,43 @@
+"""Small episodes, data sets and models that the tests of the library's core share."""
+
+from functools import lru_cache
+
+import torch
+
+from fsslib import Episode, build_model, load_dataset
+from fsslib.models.panet import PANet
+
+SIZE = 33
+
+
+@lru_cache(maxsize=8)
+def shapes(split: str = "train", pool: int = 40, seed: int = 0):
+    """A Shapes-5i of 33-pixel images; drawn images are kept, so that tests share them."""
+    return load_dataset("shapes", fold=0, split=split, size=SIZE, pool=pool, seed=seed, val_classes=0)
+
+
+def panet(seed: int = 0, **options) -> PANet:
+    """A seeded PANet on the tiny backbone, in eval mode."""
+    torch.manual_seed(seed)
+    return build_model("panet", backbone="tiny", **options).eval()
+
+
+def random_episode(batch=2, way=1, shot=1, height=SIZE, width=SIZE, seed=0, extras=False) -> Episode:
+    """A legal episode of noise with every legal mask value in it."""
+    g = torch.Generator().manual_seed(seed)
+    query = torch.randint(0, way + 2, (batch, height, width), generator=g)
+    support = torch.randint(0, 3, (batch, way, shot, height, width), generator=g)
+    query[query == way + 1] = 255
+    support[support == 2] = 255
+    optional = {}
+    if extras:
+        optional["base_masks"] = torch.randint(0, 16, (batch, height, width), generator=g)
+        optional["class_index"] = torch.randint(0, 15, (batch,), generator=g)
+    return Episode(
+        torch.randn(batch, 3, height, width, generator=g),
+        query,
+        torch.randn(batch, way, shot, 3, height, width, generator=g),
+        support,
+        torch.stack([torch.randperm(20, generator=g)[:way] + 1 for _ in range(batch)]),
+        **optional,
+    )

@@ -1,0 +1,180 @@
+"""FewShotIoU and Scores against a plain re-implementation with loops, and the laws of the intervals."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fsslib.errors import ProtocolError
+from fsslib.metrics import FewShotIoU
+
+
+def random_counts(episodes=12, way=1, size=9, seed=0, ids=(3, 5, 8), right=0.6):
+    g = torch.Generator().manual_seed(seed)
+    target = torch.randint(0, way + 2, (episodes, size, size), generator=g)
+    target[target == way + 1] = 255
+    # Some episodes show no object at all, or not every way.
+    target[0] = torch.where(target[0] == 255, 255, 0)
+    target[1][target[1] == way] = 0
+    noise = torch.randint(0, way + 1, target.shape, generator=g)
+    keep = torch.rand(target.shape, generator=g) < right
+    predicted = torch.where(keep & (target != 255), target, noise)
+    classes = torch.stack([torch.tensor(ids)[torch.randperm(len(ids), generator=g)[:way]] for _ in range(episodes)])
+    return predicted, target, classes
+
+
+def plain(predicted, target, classes, counting="all"):
+    """Per class {id: [tp, fp, fn]} (0 background) and [tp, fp, fn] of all foreground, pixel by pixel."""
+    table: dict[int, list[int]] = {}
+    for p, t, ids in zip(predicted.tolist(), target.tolist(), classes.tolist()):
+        pixels = [(a, b) for row_p, row_t in zip(p, t) for a, b in zip(row_p, row_t) if b != 255]
+        for channel, name in enumerate([0, *ids]):
+            if counting == "present" and not any(b == channel for _, b in pixels):
+                continue
+            entry = table.setdefault(name, [0, 0, 0])
+            for a, b in pixels:
+                entry[0] += a == channel and b == channel
+                entry[1] += a == channel and b != channel
+                entry[2] += a != channel and b == channel
+    foreground = [sum(v[i] for c, v in table.items() if c) for i in range(3)]
+    return table, foreground
+
+
+def iou(counts):
+    return counts[0] / sum(counts)
+
+
+def scores_of(*parts, counting="all", batch=5, run=0, meter=None):
+    meter = meter or FewShotIoU(counting)
+    for start in range(0, len(parts[0]), batch):
+        meter.update(*(part[start : start + batch] for part in parts), run=run)
+    return meter.compute() if run == 0 else meter
+
+
+@settings(max_examples=25, deadline=None)
+@given(way=st.integers(1, 3), seed=st.integers(0, 10**6), counting=st.sampled_from(["all", "present"]))
+def test_equals_the_plain_loops(way, seed, counting):
+    parts = random_counts(way=way, seed=seed)
+    scores = scores_of(*parts, counting=counting, batch=1 + seed % 7)
+    table, foreground = plain(*parts, counting)
+    per_class = {c: iou(v) for c, v in table.items() if c and sum(v)}
+    assert scores.per_class == pytest.approx(per_class)
+    assert scores.miou == pytest.approx(np.mean(list(per_class.values())))
+    assert scores.fb_iou == pytest.approx((iou(table[0]) + iou(foreground)) / 2)
+    for e in range(len(parts[0])):
+        own = plain(*(part[e : e + 1] for part in parts), counting)[1]
+        assert scores.episode_iou()[e] == pytest.approx(iou(own) if sum(own) else 0)
+
+
+def test_sums_before_division():
+    """Two episodes of one class, 1 of 1 and 0 of 3 pixels: 1/4, not the mean of 1 and 0."""
+    target = torch.tensor([[[1, 0, 0, 0]], [[1, 1, 1, 0]]])
+    predicted = torch.tensor([[[1, 0, 0, 0]], [[0, 0, 0, 0]]])
+    scores = scores_of(predicted, target, torch.tensor([[7], [7]]))
+    assert scores.miou == 0.25 and scores.per_class == {7: 0.25}
+
+
+def test_ignored_pixels_never_count():
+    predicted, target, classes = random_counts(way=2)
+    other = torch.where(target == 255, (predicted + 1) % 3, predicted)
+    assert np.array_equal(scores_of(predicted, target, classes).table, scores_of(other, target, classes).table)
+
+
+def test_present_forgives_false_positives_of_absent_ways():
+    target, predicted = torch.zeros(1, 2, 2, dtype=torch.long), torch.ones(1, 2, 2, dtype=torch.long)
+    target[0, 0, 0] = 2
+    classes = torch.tensor([[4, 6]])
+    assert scores_of(predicted, target, classes).table[0, 1].tolist() == [0, 4, 0]
+    assert scores_of(predicted, target, classes, counting="present").table[0, 1].tolist() == [0, 0, 0]
+
+
+def test_lists_are_averaged_after_their_own_scores():
+    first, second = random_counts(seed=1), random_counts(episodes=5, seed=2)
+    meter = FewShotIoU()
+    meter.update(*first, run=0)
+    meter.update(*second, run=1)
+    scores = meter.compute()
+    alone = [scores_of(*first).miou, scores_of(*second).miou]
+    assert scores.run_mious == pytest.approx(alone) and scores.miou == pytest.approx(np.mean(alone))
+    assert scores.fb_iou == pytest.approx(np.mean([scores_of(*first).fb_iou, scores_of(*second).fb_iou]))
+
+
+@settings(max_examples=10, deadline=None)
+@given(way=st.integers(1, 2), seed=st.integers(0, 10**6))
+def test_intervals(way, seed):
+    parts = random_counts(episodes=40, way=way, seed=seed)
+    scores = scores_of(*parts)
+    low, high = scores.interval(draws=300)
+    assert low <= scores.miou <= high and low < high
+    assert scores.interval(draws=300) == (low, high)
+    assert scores.interval(draws=300, seed=1) != (low, high)
+    for cls, (low, high) in scores.class_intervals(draws=300).items():
+        assert low <= scores.per_class[cls] <= high
+
+
+def test_more_episodes_narrow_the_interval():
+    wide, narrow = (scores_of(*random_counts(episodes=n, seed=3)).interval() for n in (20, 320))
+    assert 2 < (wide[1] - wide[0]) / (narrow[1] - narrow[0]) < 8, "about √16 = 4"
+
+
+def test_paired_differences():
+    predicted, target, classes = random_counts(episodes=60)
+    scores = scores_of(predicted, target, classes)
+    assert scores.difference(scores) == (0, 0, 0)
+    assert scores.difference(scores_of(predicted.clone(), target, classes)) == (0, 0, 0)
+    # One wrong pixel less in every episode: a tiny gain that pairing still sees.
+    better = predicted.clone()
+    for p, t in zip(better, target):
+        at = ((p != t) & (t != 255)).nonzero()[0]
+        p[tuple(at)] = t[tuple(at)]
+    gain, low, high = scores_of(better, target, classes).difference(scores)
+    assert 0 < low <= gain <= high
+    unpaired = scores.interval()
+    assert high - low < (unpaired[1] - unpaired[0]) / 2
+    with pytest.raises(ProtocolError, match="same episodes"):
+        scores.difference(scores_of(*random_counts(episodes=60, seed=9)))
+
+
+def test_a_class_without_a_pixel_is_left_out():
+    predicted = target = torch.zeros(2, 3, 3, dtype=torch.long)
+    target = target.clone()
+    target[0, 0] = 1
+    predicted = target.clone()
+    scores = scores_of(predicted, target, torch.tensor([[1], [2]]))
+    assert scores.miou == 1 and np.isnan(scores.per_class[2])
+
+
+def test_wrong_use():
+    with pytest.raises(ProtocolError, match="never called"):
+        FewShotIoU().compute()
+    with pytest.raises(ProtocolError, match=r"'present'"):
+        FewShotIoU("presnt")
+    with pytest.raises(ProtocolError, match=r"\(2, 3, 3\).*\(2, 4, 3\)"):
+        FewShotIoU().update(torch.zeros(2, 3, 3).long(), torch.zeros(2, 4, 3).long(), torch.ones(2, 1).long())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_device_does_not_matter():
+    parts = random_counts(way=2)
+    there = scores_of(*(part.to("cuda") for part in parts))
+    assert np.array_equal(there.table, scores_of(*parts).table)
+
+
+def test_counts_are_made_where_the_predictions_are(monkeypatch):
+    """One synchronisation at the end: update() must not bring anything to the CPU."""
+    moved = []
+    for name in ("cpu", "numpy", "item", "tolist"):
+        original = getattr(torch.Tensor, name)
+        monkeypatch.setattr(
+            torch.Tensor, name, lambda self, *a, name=name, call=original, **k: (moved.append(name), call(self))[1]
+        )
+    meter = FewShotIoU()
+    meter.update(*random_counts(way=2))
+    moved.clear()
+    parts = [part.clone() for part in random_counts(way=2)]
+    moved.clear()
+    meter.update(*parts)
+    assert not moved
+    meter.compute()
+    assert moved

@@ -1,0 +1,90 @@
+"""The parameters of an experiment: every problem is said at once, in plain words."""
+
+import pytest
+
+from fsslib import experiments, notebook, paths
+from fsslib.commands import parse_value
+from fsslib.errors import FsslibError, ParameterError
+from fsslib.parameters import ExperimentParameters, check_parameters, parameters_help
+
+
+def test_every_problem_is_listed_at_once():
+    with pytest.raises(ParameterError) as caught:
+        check_parameters({"episods": 3, "fold": "1", "shots": [1, 0], "dataset": "pascal", "lr": True, "seeds": []})
+    text = str(caught.value)
+    for line in (
+        "episods: unknown parameter, did you mean episodes?",
+        "fold: expected a whole number, found '1'",
+        "shots: 0 is too small",
+        "root: the data set pascal needs the folder",
+        "lr: expected a number, found True",
+        "seeds: the list is empty",
+    ):
+        assert line in text
+    assert len(text.splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ({"method": "pannet"}, "did you mean panet"),
+        ({"backbone": "resnet34"}, "backbone: must be 'tiny'"),
+        ({"fold": 4}, "fold: must be less than or equal to 3"),
+        ({"way": 6}, "a fold has 5"),
+        ({"episodes": 1}, "episodes: must be greater"),
+        ({"lr": float("nan")}, "lr: expected a finite number"),
+        ({"shots": [1, 1]}, "names a value twice"),
+        ({"shots": 1}, "shots: expected a list, found 1"),
+        ({"dataset": "pascal", "root": "no/such/folder"}, "there is no folder"),
+        ({"root": "."}, "has no folder; leave root out"),
+        ({"weights": "imagenet"}, "the backbone tiny has none"),
+        ({"backbone": "resnet50", "weights": "no.pth", "checkpoint": None}, "there is no file 'no.pth'"),
+        ({"checkpoint": "no.safetensors"}, "write shipped"),
+        ({"backbone": "vgg16"}, "shipped for tiny, not vgg16; set null"),
+        ({"freeze_backbone": True, "width": 8, "pretrain_steps": 9}, "set pretrain_steps to 0"),
+        ({"freeze_backbone": True}, "nothing would train"),
+        ({"options": {"freeze": True}}, "use the parameter freeze_backbone"),
+        ({"options": {"a": object()}}, "can be passed on"),
+        ({"precision": 32}, "precision: must be '32' or 'bf16', found 32"),
+    ],
+)
+def test_impossible_parameters_are_refused_in_plain_words(given, words):
+    with pytest.raises(ParameterError) as caught:
+        check_parameters(given)
+    assert words in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+def test_valid_parameters_are_completed():
+    checked = check_parameters({"freeze_backbone": True, "pretrain_steps": 0, "width": 16, "lr": 1})
+    assert (
+        checked["width"] == 16 and checked["shots"] == [1, 5] and set(checked) == set(ExperimentParameters.model_fields)
+    )
+    assert check_parameters({"freeze_backbone": True, "pretrain_steps": 0, "episodic_steps": 0})["width"] is None
+    assert all(name in parameters_help() for name in checked)
+    assert all(field.description for field in ExperimentParameters.model_fields.values())
+
+
+def test_the_notebook_experiment_has_these_parameters():
+    source = paths.notebooks() / "src" / "experiment.py"
+    if not source.exists():
+        pytest.skip("the notebook experiment is not in this tree")
+    found = notebook.defaults(notebook.load(source))
+    found.pop(notebook.OUT, None)
+    assert found == ExperimentParameters().model_dump()
+
+
+def test_values_of_the_command_line():
+    texts = {"5": 5, "0.1": 0.1, "[1, 5]": [1, 5], "true": True, "None": None, "resnet50": "resnet50", '"7"': "7"}
+    assert {text: parse_value(text) for text in texts} == texts
+    assert parse_value("32", "precision") == "32" and parse_value("null", "checkpoint") is None
+
+
+def test_run_names_tell_runs_apart():
+    a, b = (experiments.run_name(check_parameters({"fold": 1, "lr": lr})) for lr in (0.1, 0.2))
+    assert a.startswith("panet-tiny-shapes-f1-s0-") and a != b and a[:-8] == b[:-8]
+
+
+def test_parameter_cells_that_compute_are_refused():
+    assert notebook._assignments("a: int = 3\nb = [1]  # c = d\n") == {"a": 3, "b": [1]}
+    with pytest.raises(FsslibError, match="plain value"):
+        notebook._assignments("a = 1 + len('x')")

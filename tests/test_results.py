@@ -1,0 +1,43 @@
+"""What an experiment leaves behind is checked, and written whole or not at all."""
+
+import pytest
+
+from fsslib.errors import ParameterError
+from fsslib.results import read_result, write_result
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+RESULT = {
+    "scores": {"1": {"miou": 0.5}},
+    "protocol": {},
+    "versions": {},
+    "seed": 0,
+    "list_hash": {"1": "abc"},
+    "duration_s": 2,
+    "parameters": {"root": "/far/away/voc", "shots": [1]},
+}
+
+
+def test_results_are_checked_and_written_whole(tmp_path):
+    path = write_result(tmp_path, RESULT)
+    assert path == tmp_path / "result.json" and names(tmp_path) == ["result.json"]
+    assert read_result(tmp_path)["parameters"]["root"] == "voc", "a result names no place on this machine"
+    assert write_result(None, RESULT) is None
+    for change, words in (
+        ({"scores": {}}, "'scores' is empty"),
+        ({"scores": {"one": {"miou": 1}}}, "expected a number of shots"),
+        ({"scores": {"1": {"miou": float("nan")}}}, "scores.1.miou is nan"),
+        ({"seed": True}, "'seed' must be int"),
+        ({"versions": None}, "'versions' must be dict"),
+    ):
+        with pytest.raises(ParameterError, match=words):
+            write_result(tmp_path / "b.json", {**RESULT, **change})
+    with pytest.raises(ParameterError, match="convert tensors"):
+        write_result(tmp_path / "b.json", {**RESULT, "extra": object()})
+    assert names(tmp_path) == ["result.json"]
+    path.write_text("{")
+    with pytest.raises(ParameterError, match="not a JSON file"):
+        read_result(tmp_path)
