@@ -30,7 +30,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise a dozen types for a broken file
-        reason = str(error).splitlines()[0][:200]
+        # The first line only: torch adds a page of advice about switching its protection off. An EOFError has none.
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise CheckpointError(
             f"{path}: not a readable weight file ({reason}). It may be cut short: copy or download it again."
         ) from error

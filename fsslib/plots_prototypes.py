@@ -5,19 +5,32 @@ Each function returns `(figure, alt text, data)` for `fsslib.figure.show`, like 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from .plots import COLOURS, Drawing, overlay
+from .plots import Drawing, maps, overlay
 
 Interval = tuple[float, float, float]
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # of the Okabe-Ito set, those that stay legible as thin lines
 
 
-def pooling(image: Tensor, mask: Tensor, weights: Tensor, radius: int = 4) -> Drawing:
+def strip(
+    pictures: Sequence[tuple[str, np.ndarray | Tensor]],
+    alt: str,
+    limits: tuple[float, float] | None = None,
+    side: float = 1.25,
+    columns: int = 6,
+) -> Drawing:
+    """`plots.maps` at about the pictures' own resolution, resized smoothly: hard pixel edges double a JPEG's bytes."""
+    with plt.rc_context({"image.interpolation": "bicubic"}):
+        return maps(pictures, alt, limits, side, columns)
+
+
+def pooling(image: Tensor, mask: Tensor, weights: Tensor, radius: int = 3) -> Drawing:
     """How a mask reaches the grid of the features: picture with grid, the weight of every cell, and a close-up.
 
     Args:
@@ -28,13 +41,13 @@ def pooling(image: Tensor, mask: Tensor, weights: Tensor, radius: int = 4) -> Dr
     (height, width), (rows, columns) = mask.shape, weights.shape
     weights = weights.numpy()
     top = max(float(weights.max()), 1e-6)
-    figure, axes = plt.subplots(1, 3, figsize=(9, 3.1), layout="constrained")
-    axes[0].imshow(overlay(image, mask, 0.4), extent=(0, columns, rows, 0))
-    axes[0].set_title(f"mask on the picture, {rows}x{columns} cells", fontsize=9)
-    axes[0].hlines(range(rows + 1), 0, columns, color="white", linewidth=0.4)
-    axes[0].vlines(range(columns + 1), 0, rows, color="white", linewidth=0.4)
+    figure, axes = plt.subplots(1, 3, figsize=(5.7, 2), layout="constrained")
+    axes[0].imshow(overlay(image, mask), extent=(0, columns, rows, 0), interpolation="bicubic")
+    axes[0].set_title(f"mask and {rows}x{columns} cells", fontsize=9)
+    axes[0].hlines(range(rows + 1), 0, columns, color="white", linewidth=0.25)
+    axes[0].vlines(range(columns + 1), 0, rows, color="white", linewidth=0.25)
     drawn = axes[1].imshow(weights, cmap="cividis", vmin=0, vmax=top, extent=(0, columns, rows, 0))
-    axes[1].set_title("weight of every cell (pixels of the object)", fontsize=9)
+    axes[1].set_title("weight of every cell, pixels", fontsize=9)
     figure.colorbar(drawn, ax=axes[1], shrink=0.75, pad=0.02).ax.tick_params(labelsize=7)
     inside = np.argwhere(weights > 0.5 * top)
     row, column = inside[-1] if len(inside) else (rows // 2, columns // 2)
@@ -45,7 +58,7 @@ def pooling(image: Tensor, mask: Tensor, weights: Tensor, radius: int = 4) -> Dr
     for (i, j), value in np.ndenumerate(weights[part]):
         colour = "black" if value > 0.6 * top else "white"
         where = (box[0] + j + 0.5, box[3] + i + 0.5)
-        axes[2].text(*where, f"{max(value, 0):.0f}", ha="center", va="center", fontsize=7, color=colour)
+        axes[2].text(*where, f"{max(value, 0):.0f}", ha="center", va="center", fontsize=6, color=colour)
     axes[2].set_title("close-up of its edge", fontsize=9)
     axes[1].add_patch(plt.Rectangle((box[0], box[3]), 2 * radius + 1, 2 * radius + 1, fill=False, color="white"))
     for axis in axes:
@@ -66,13 +79,13 @@ def score_curves(
     Args:
         integer: x are counts: put a tick on each.
     """
-    figure, axis = plt.subplots(figsize=(5.6, 2.9), layout="constrained")
+    figure, axis = plt.subplots(figsize=(5, 2.6), layout="constrained")
     table, said = {}, []
     for i, (label, points) in enumerate(series.items()):
         x, values = np.array(list(points), float), np.array(list(points.values()), float)
         error = np.abs(values[:, 1:].T - values[:, 0])
         shift = 0.04 * (i - (len(series) - 1) / 2) * (np.ptp(x) / 4 or 1)  # so that intervals do not cover each other
-        colour = COLOURS[(4, 5, 2, 6)[i % 4]]
+        colour = LINES[i % 4]
         style = ("o-", "s--", "^:", "d-.")[i % 4]
         axis.errorbar(x + shift, values[:, 0], error, fmt=style, color=colour, capsize=3, label=label, markersize=5)
         table[label] = dict(zip(points, values[:, 0]))
@@ -89,12 +102,12 @@ def score_curves(
 
 def differences(rows: Mapping[str, Interval], xlabel: str = "paired difference in mIoU, points") -> Drawing:
     """Paired differences with their intervals beside a line at 0: label -> (value, low, high)."""
-    figure, axis = plt.subplots(figsize=(6, 0.7 + 0.36 * len(rows)), layout="constrained")
+    figure, axis = plt.subplots(figsize=(5.4, 0.7 + 0.3 * len(rows)), layout="constrained")
     labels = list(rows)[::-1]
     values = np.array([rows[label] for label in labels], float)
     error = np.abs(values[:, 1:].T - values[:, 0])
     axis.axvline(0, color="black", linewidth=1)
-    axis.errorbar(values[:, 0], range(len(labels)), xerr=error, fmt="o", color=COLOURS[4], capsize=4)
+    axis.errorbar(values[:, 0], range(len(labels)), xerr=error, fmt="o", color=LINES[0], capsize=4)
     axis.set_yticks(range(len(labels)), labels, fontsize=9)
     axis.set(xlabel=xlabel, ylim=(-0.6, len(labels) - 0.4))
     axis.grid(axis="x", alpha=0.3)

@@ -214,7 +214,6 @@ def _resume(file: Path, model, optimiser, schedule: Schedule) -> tuple[int, Hist
     except TrainingError:
         raise
     except Exception as error:
-        raise TrainingError(
-            f"{file} cannot be resumed ({str(error)[:200]}): delete it to train from the start."
-        ) from error
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise TrainingError(f"{file} cannot be resumed ({reason}): delete it to train from the start.") from error
     return state["step"], History(state["rows"], state["seconds"])

@@ -3,6 +3,7 @@
 from functools import lru_cache
 
 import torch
+from torch import nn
 
 from fsslib import Episode, build_model, load_dataset
 from fsslib.models.panet import PANet
@@ -41,3 +42,23 @@ def random_episode(batch=2, way=1, shot=1, height=SIZE, width=SIZE, seed=0, extr
         torch.stack([torch.randperm(20, generator=g)[:way] + 1 for _ in range(batch)]),
         **optional,
     )
+
+
+class Line(nn.Module):
+    """y = w·x against y = 3x: training that costs nothing. The batch of step t is t."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(4))
+        self.drop = nn.Dropout(0.5)
+        self.register_buffer("moved", torch.zeros(()))
+
+    def losses(self, batch):
+        self.moved += 1
+        noise = self.drop(torch.ones(4))
+        return {"total": ((self.weight * noise - 3) ** 2 * (1 + batch % 3)).mean()}
+
+
+def at(step):
+    """The batch of a step for `Line`."""
+    return torch.tensor(step)

@@ -1,7 +1,8 @@
-"""One training run for the kill test, as a process of its own: python killed_run.py FOLDER KILL [SAVING].
+"""Training runs for the kill test, each a process of its own: python killed_run.py FOLDER:PLAN [FOLDER:PLAN ...].
 
-Kills itself (SIGKILL: no clean-up of any kind) after step KILL, or with SAVING half-way through writing the resume
-file at that step. Finished runs leave `final.pt`.
+A plan is `-` (run to the end), `4` (SIGKILL after step 4: no clean-up of any kind) or `4s` (SIGKILL half-way through
+writing the first resume file from step 4 on). Prints one exit status a plan; finished runs leave `final.pt`.
+The parent imports torch and forks before it computes anything: a fresh process without the seconds of an import.
 """
 
 import os
@@ -9,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
+import lightning_fabric  # noqa: F401 (imported once for all children)
 import torch
 from core_tools import panet, shapes
 
@@ -40,14 +42,17 @@ def run(folder: Path, kill: int | None, saving: bool) -> None:
             die()
 
     training.torch.save = half
-    history = train_episodes(
-        model, sampler, SCHEDULE, folder=folder, save_every=2, progress=False, callback=callback
-    )
+    history = train_episodes(model, sampler, SCHEDULE, folder=folder, save_every=2, progress=False, callback=callback)
     training.torch.save = whole
     torch.save({"model": model.state_dict(), "rows": history.rows}, folder / "final.pt")
 
 
 if __name__ == "__main__":
-    where = Path(sys.argv[1])
-    where.mkdir(parents=True, exist_ok=True)
-    run(where, int(sys.argv[2]) if sys.argv[2] != "-" else None, "saving" in sys.argv)
+    for argument in sys.argv[1:]:
+        where, plan = Path(argument.rpartition(":")[0]), argument.rpartition(":")[2]
+        where.mkdir(parents=True, exist_ok=True)
+        child = os.fork()
+        if not child:
+            run(where, None if plan == "-" else int(plan.rstrip("s")), plan.endswith("s"))
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), (where / "final.pt").exists(), flush=True)

@@ -121,7 +121,7 @@ def test_empty_episode_and_wrong_requests():
         Episode.stack([])
     with pytest.raises(EpisodeError, match=r"support_images differs.*\(2, 1, 1, 3"):
         Episode.stack([episode, episode.shots(1)])
-    with pytest.raises(EpisodeError, match="query_masks differs.*None"):
+    with pytest.raises(EpisodeError, match=r"query_masks differs.*None"):
         Episode.stack([episode, replace(episode, query_masks=None)])
 
 

@@ -39,12 +39,11 @@ class Photographs(SegmentationDataset):
     """Pictures of several sizes with rectangles, as a folder of photographs would hold; void along one edge."""
 
     name, fold, split, augmentation = "photographs", 0, "test", "photo"
-    names = {1: "left", 2: "right"}
     classes = base_classes = (1, 2)
     sizes = ((64, 96), (96, 64), (64, 64), (32, 64), (96, 48), (96, 96))
 
     def __init__(self, factor: int = 1):
-        self.factor = factor
+        self.factor, self.names = factor, {1: "left", 2: "right"}
 
     def __len__(self):
         return len(self.sizes)

@@ -169,10 +169,7 @@ def test_counts_are_made_where_the_predictions_are(monkeypatch):
         monkeypatch.setattr(
             torch.Tensor, name, lambda self, *a, name=name, call=original, **k: (moved.append(name), call(self))[1]
         )
-    meter = FewShotIoU()
-    meter.update(*random_counts(way=2))
-    moved.clear()
-    parts = [part.clone() for part in random_counts(way=2)]
+    meter, parts = FewShotIoU(), random_counts(way=2)
     moved.clear()
     meter.update(*parts)
     assert not moved

@@ -26,11 +26,10 @@ class Flags(SegmentationDataset):
     """Seven grey pictures with three classes in columns 0-2, 3-5 and 6-8, and void in the last row."""
 
     name, fold, split, augmentation = "flags", 0, "test", "none"
-    names = {1: "left", 2: "middle", 3: "right"}
     classes = base_classes = (1, 2, 3)
 
     def __init__(self, shown=((1, 2, 3), (1, 2), (1, 3), (2, 3), (1, 2, 3), (1, 2), (2, 3))):
-        self.shown = shown
+        self.shown, self.names = shown, {1: "left", 2: "middle", 3: "right"}
 
     def __len__(self):
         return len(self.shown)
@@ -128,7 +127,7 @@ def test_batches_are_pure_and_legal(way):
 
 
 def test_augmentation_depends_on_the_seed_and_differs_between_the_ways():
-    data = Flags(shown=((1,), (1,), (1,), (2,), (2,), (3,)))
+    data = Flags(shown=((1,), (1,), (1,), (2,), (2,), (3,), (3,)))
     data.augmentation = "symmetry"
     plain, augmented = (sampler(2, data=data, augment=flag) for flag in (False, True))
     built = [augmented.build([EpisodeSpec((1, 2), ((2,), (3,)), 1)], augment_seed=s) for s in range(12)]

@@ -1,0 +1,249 @@
+"""Weight files: a round trip loses nothing, and whatever does not fit is refused before a weight is touched."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from core_tools import panet, random_episode
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from fsslib import build_model, load_model, load_official, save_model
+from fsslib.checkpoints import clean_state, read_note, read_state, shipped
+from fsslib.errors import CheckpointError
+from fsslib.files import atomic
+from fsslib.models.panet import PANet
+
+
+def official(model) -> dict:
+    """The model's weights under the authors' names."""
+    return {model.official_name(name): value.clone() for name, value in model.state_dict().items()}
+
+
+def vgg(seed=0):
+    torch.manual_seed(seed)
+    return build_model("panet", backbone="vgg16")
+
+
+class Picky(PANet):
+    """A method whose authors store a classifier that is never used."""
+
+    official_unused = ("classifier.", "mean")
+
+
+def same(a, b) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"width": 12, "freeze": True}, {"bn": "batch", "align_weight": 0.5}, {"last": "layer3", "stage": "layer2"}],
+)
+def test_round_trip(tmp_path, options):
+    model = panet(seed=3, backbone_options={"stride": 8, "width": 8}, **options)
+    model.backbone.layer0[1].running_mean += 1
+    path = save_model(model, tmp_path / "new" / "m.safetensors", note={"command": "make weights", "mIoU": 43.2})
+    torch.manual_seed(9)
+    back = load_model(path)
+    assert same(model, back) and back.config == model.config and not back.training
+    assert (back.freeze, back.backbone.bn, back.align_weight) == (model.freeze, model.backbone.bn, model.align_weight)
+    episode = random_episode()
+    assert torch.equal(model(episode).logits, back(episode).logits)
+    note = read_note(path)
+    assert note["command"] == "make weights" and note["mIoU"] == 43.2 and note["config"]["name"] == "panet"
+    assert [p.name for p in path.parent.iterdir()] == ["m.safetensors"]
+
+
+def test_half_precision(tmp_path):
+    model = panet(width=8)
+    full = save_model(model, tmp_path / "full.safetensors")
+    half = save_model(model, tmp_path / "half.safetensors", half=True)
+    assert half.stat().st_size < 0.6 * full.stat().st_size
+    back = load_model(half)
+    assert all(p.dtype == torch.float32 for p in back.parameters())
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(back.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        model.project.weight[0, 0] = 1e5
+    with pytest.raises(CheckpointError, match=r"project\.weight.*half=False"):
+        save_model(model, half, half=True)
+    assert same(load_model(half), back), "the old file is still there"
+
+
+def test_saving_is_atomic(tmp_path, monkeypatch):
+    model, path = panet(), tmp_path / "m.safetensors"
+    save_model(model, path)
+    before = path.read_bytes()
+    import safetensors.torch
+
+    def full_disk(state, part, facts):
+        part.write_bytes(b"half a fi")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        save_model(panet(seed=1), path)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_atomic(tmp_path):
+    path = tmp_path / "a" / "b.txt"
+    with atomic(path) as part:
+        part.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    with pytest.raises(ZeroDivisionError), atomic(path) as part:
+        part.write_text("newer")
+        raise ZeroDivisionError
+    assert path.read_text() == "new" and list(path.parent.iterdir()) == [path]
+
+
+def test_models_that_cannot_be_saved(tmp_path):
+    path = tmp_path / "m.safetensors"
+    model = panet()
+    with pytest.raises(CheckpointError, match="build_model"):
+        save_model(PANet(model.backbone), path)
+    with pytest.raises(CheckpointError, match="ready backbone"):
+        save_model(build_model("panet", backbone=model.backbone), path)
+    with pytest.raises(CheckpointError, match=r"note.*JSON"):
+        save_model(model, path, note={"when": object()})
+    with pytest.raises(CheckpointError, match=r"\.safetensors"):
+        save_model(model, tmp_path / "m.pth")
+    with torch.no_grad():
+        model.backbone.layer0[0].weight[0] = float("nan")
+    with pytest.raises(CheckpointError, match=r"backbone\.layer0\.0\.weight.*diverged"):
+        save_model(model, path)
+    assert not list(tmp_path.iterdir())
+
+
+class Bomb:
+    """A pickle that would run code when it is opened."""
+
+    def __reduce__(self):
+        return exec, ("raise SystemExit('code in a weight file was run')",)
+
+
+@pytest.mark.parametrize("loader", [read_state, load_model])
+@pytest.mark.parametrize(
+    "name", ["short.pth", "short.safetensors", "empty.pth", "text.safetensors", "code.pth", "raw.pth"]
+)
+def test_unreadable_files(tmp_path, name, loader):
+    path = tmp_path / name
+    if name == "code.pth":
+        torch.save({"weight": Bomb()}, path)
+    elif name == "raw.pth":
+        path.write_bytes(pickle.dumps({"weight": Bomb()}, protocol=2))
+    elif name == "text.safetensors":
+        path.write_text("404: not found")
+    elif name == "short.safetensors":
+        save_model(panet(), path)
+        path.write_bytes(path.read_bytes()[:5000])
+    else:
+        torch.save(panet().state_dict(), path)
+        path.write_bytes(path.read_bytes()[: 5000 if name == "short.pth" else 0])
+    with pytest.raises(CheckpointError, match=rf"{path.name}: not a readable weight file"):
+        loader(path)
+
+
+def test_files_that_are_not_ours(tmp_path):
+    path = tmp_path / "m.safetensors"
+    with pytest.raises(CheckpointError, match="no such file"):
+        load_model(path)
+    save_file({"weight": torch.ones(2)}, path)
+    with pytest.raises(CheckpointError, match=r"not written by fsslib.*load_official"):
+        load_model(path)
+    save_file({"weight": torch.ones(2)}, path, {"format": "fsslib"})
+    with pytest.raises(CheckpointError, match="not written by fsslib"):
+        load_model(path)
+    torch.save(panet().state_dict(), tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match=r"m\.pth.*not a readable fsslib"):
+        load_model(tmp_path / "m.pth")
+    # Ours, but its tensors are another model's.
+    save_file({"weight": torch.ones(2)}, path, {"format": "fsslib", "note": "{}", "config": json.dumps(panet().config)})
+    with pytest.raises(CheckpointError, match="unexpected: weight"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(tmp_path, value):
+    state = official(vgg())
+    name = next(iter(state))
+    state[name].view(-1)[3] = value
+    torch.save(state, tmp_path / "m.pth")
+    for source in (state, tmp_path / "m.pth"):
+        with pytest.raises(CheckpointError, match=rf"1 tensors hold NaN or infinity \({name}"):
+            load_official(vgg(1), source)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("kind", ["dict", "pth", "safetensors"])
+def test_official_forms(tmp_path, prefix, wrapped, kind):
+    trained, model = vgg(1), vgg(2)
+    state = {prefix + name: value for name, value in official(trained).items()}
+    source = {"state_dict": state, "epoch": 30} if wrapped else state
+    if kind == "pth":
+        torch.save(source, tmp_path / "m.pth")
+        source = tmp_path / "m.pth"
+    elif kind == "safetensors":
+        save_file(state, tmp_path / "m.safetensors")
+        source = str(tmp_path / "m.safetensors")
+    assert load_official(model, source) is model
+    assert same(trained, model)
+
+
+def test_official_misfits_list_names_and_change_nothing():
+    model = vgg(2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = official(vgg(1))
+    names = list(state)
+    del state[names[3]]
+    state["head.weight"] = torch.ones(3)
+    state[names[0]] = torch.ones(4, 3, 3, 3)
+    with pytest.raises(CheckpointError) as caught:
+        load_official(model, state)
+    text = str(caught.value)
+    ours = names[3].removeprefix("encoder.")
+    assert f"1 missing: {ours}" in text and "1 unexpected: head.weight" in text and "the given state" in text
+    assert "1 of another shape" in text and "(4, 3, 3, 3), the model has (64, 3, 3, 3)" in text
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_an_absent_batch_counter_is_zero():
+    trained, model = panet(seed=1, bn="batch"), panet(seed=2)
+    trained.train()(random_episode())
+    model.backbone.layer0[1].num_batches_tracked += 5
+    state = {k: v for k, v in official(trained).items() if not k.endswith("num_batches_tracked")}
+    load_official(model, state)
+    assert model.backbone.layer0[1].num_batches_tracked == 0
+    assert torch.equal(model.backbone.layer0[1].running_var, trained.backbone.layer0[1].running_var)
+
+
+def test_entries_that_a_method_never_uses_are_dropped():
+    trained = panet(seed=1)
+    model = Picky(panet(seed=2).backbone)
+    state = {**official(trained), "classifier.0.weight": torch.ones(2), "mean": torch.ones(3)}
+    load_official(model, {f"module.{name}": value for name, value in state.items()})
+    assert same(trained, model)
+    with pytest.raises(CheckpointError, match="unexpected: classifier"):
+        load_official(panet(), state)
+
+
+@pytest.mark.parametrize("source", [[1, 2], {}, {"state_dict": {}}, {"epoch": 3, "lr": 0.1}])
+def test_states_that_are_none(source):
+    with pytest.raises(CheckpointError, match=r"expected (a dictionary of )?tensors"):
+        clean_state(source)
+
+
+def test_shipped_weights_are_named():
+    with pytest.raises(CheckpointError, match=r"panet on shapes, fold 9; there are:"):
+        shipped("panet", fold=9)
+
+
+def test_our_files_open_without_us(tmp_path):
+    path = save_model(panet(), tmp_path / "m.safetensors")
+    with safe_open(str(path), "pt") as file:
+        assert set(file.keys()) == set(panet().state_dict())
+        assert json.loads(file.metadata()["config"])["backbone"] == "tiny"

@@ -1,0 +1,131 @@
+"""Resuming: after any kill, error or Ctrl-C a run ends with the same weights, bit for bit."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from core_tools import Line, at
+from torch import nn
+
+from fsslib.errors import TrainingError
+from fsslib.training import Schedule, fit
+
+QUIET = {"name": "line", "progress": False}
+TEN = Schedule(steps=10, lr=0.1, warmup=2)
+
+
+def run_processes(*plans: str) -> list[list[str]]:
+    here = Path(__file__).parent
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(here)}
+    done = subprocess.run([sys.executable, here / "killed_run.py", *plans], env=env, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    return [line.split() for line in done.stdout.decode().splitlines()]
+
+
+def test_killed_runs_end_with_the_same_weights(tmp_path):
+    """SIGKILL before the first file, between files, while a file is being written, and after the last step."""
+    kills = ["0", "3", "4s", "4", "6s", "7", "8s"]
+    found = run_processes(f"{tmp_path}/whole:-", *(f"{tmp_path}/cut:{kill}" for kill in [*kills, "-"]))
+    done = ["0", "True"]
+    assert found == [done, *[[str(-signal.SIGKILL), "False"]] * len(kills), done]
+    whole, cut = (torch.load(tmp_path / name / "final.pt", weights_only=True) for name in ("whole", "cut"))
+    assert whole["model"].keys() == cut["model"].keys()
+    assert all(torch.equal(value, cut["model"][name]) for name, value in whole["model"].items())
+    assert whole["rows"] == cut["rows"] and [row["seen"] for row in cut["rows"]] == list(range(8))
+
+
+@pytest.mark.parametrize("stop", [0, 3, 4, 9])
+@pytest.mark.parametrize("where", ["callback", "batch", "signal"])
+def test_an_interrupt_keeps_what_was_done(tmp_path, stop, where):
+    """Also bit for bit: neither lost nor repeated steps, wherever Ctrl-C comes."""
+    whole = Line()
+    rows = fit(whole, at, TEN, **QUIET).rows
+
+    def interrupting(step):
+        if step == stop and where == "batch":
+            raise KeyboardInterrupt
+        if step == stop and where == "signal":
+            os.kill(os.getpid(), signal.SIGINT)
+        return at(step)
+
+    def callback(step, _):
+        if step == stop and where == "callback":
+            raise KeyboardInterrupt
+
+    model = Line()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, interrupting, TEN, folder=tmp_path, save_every=3, callback=callback, **QUIET)
+    assert not model.training
+    file = tmp_path / "line.ckpt"
+    kept = torch.load(file, weights_only=True)["step"] if file.exists() else 0
+    assert kept == (stop if where == "batch" else stop + 1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    again = Line()
+    history = fit(again, at, TEN, folder=tmp_path, **QUIET)
+    assert torch.equal(again.weight, whole.weight) and torch.equal(again.moved, whole.moved)
+    assert history.rows == rows
+
+
+def test_a_second_interrupt_gets_through_at_once(tmp_path):
+    def impatient(step):
+        for _ in range(2 if step == 5 else 0):
+            os.kill(os.getpid(), signal.SIGINT)
+        return at(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(Line(), impatient, TEN, folder=tmp_path, **QUIET)
+    assert torch.load(tmp_path / "line.ckpt", weights_only=True)["step"] == 5
+
+
+def test_half_a_step_is_not_kept(tmp_path):
+    """An error inside a step leaves moved buffers behind: the file stays at the last whole step that was written."""
+
+    class Sick(Line):
+        def losses(self, batch):
+            losses = super().losses(batch)
+            return {"total": losses["total"] * (math.nan if batch == 5 else 1)}
+
+    with pytest.raises(TrainingError, match=r"nan at step 5.*learning rate"):
+        fit(Sick(), at, TEN, folder=tmp_path, save_every=2, **QUIET)
+    whole, healed = Line(), Line()
+    fit(whole, at, TEN, **QUIET)
+    fit(healed, at, TEN, folder=tmp_path, **QUIET)
+    assert torch.equal(healed.weight, whole.weight) and torch.equal(healed.moved, whole.moved)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    first = Line()
+    fit(first, at, TEN, folder=tmp_path, **QUIET)
+    again = Line()
+    history = fit(again, lambda step: pytest.fail("trained again"), TEN, folder=tmp_path, **QUIET)
+    assert torch.equal(first.weight, again.weight) and len(history.rows) == 10
+    assert [p.name for p in tmp_path.iterdir()] == ["line.ckpt"]
+
+
+@pytest.mark.parametrize("change", [{"lr": 0.2}, {"steps": 20}, {"seed": 1, "clip": 2.0}])
+def test_a_resume_file_of_another_schedule(tmp_path, change):
+    fit(Line(), at, TEN, folder=tmp_path, **QUIET)
+    with pytest.raises(TrainingError) as caught:
+        fit(Line(), at, replace(TEN, **change), folder=tmp_path, **QUIET)
+    assert all(name in str(caught.value) for name in change) and "line.ckpt" in str(caught.value)
+    assert not any(name in str(caught.value) for name in asdict(TEN).keys() - change.keys() - {"batch"})
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "other model", "not ours"])
+def test_unusable_resume_files(tmp_path, damage):
+    fit(Line(), at, TEN, folder=tmp_path, **QUIET)
+    file, model = tmp_path / "line.ckpt", Line()
+    if damage == "other model":
+        model.extra = nn.Linear(2, 2)
+    elif damage == "not ours":
+        torch.save([1, 2], file)
+    else:
+        file.write_bytes(file.read_bytes()[: 500 if damage == "truncated" else 0])
+    with pytest.raises(TrainingError, match=r"line\.ckpt cannot be resumed.*delete it"):
+        fit(model, at, TEN, folder=tmp_path, **QUIET)
