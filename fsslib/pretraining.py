@@ -100,6 +100,7 @@ def pretrain(
             schedule,
             folder=folder,
             name="pretrain",
+            data=dataset.hash(),
             **how,
         )
     finally:

@@ -91,7 +91,8 @@ def train_episodes(
         folder: where the resume file `episodic.ckpt` lives; None trains without one.
         how: `save_every`, `progress` and `callback` of `fit`.
     """
-    return fit(model, lambda step: sampler.batch(step, schedule.batch), schedule, folder=folder, name="episodic", **how)
+    where = {"folder": folder, "name": "episodic", "data": sampler.dataset.hash()}
+    return fit(model, lambda step: sampler.batch(step, schedule.batch), schedule, **where, **how)
 
 
 def fit(
@@ -100,6 +101,7 @@ def fit(
     schedule: Schedule,
     *,
     name: str,
+    data: str = "",
     folder: str | Path | None = None,
     save_every: int = 200,
     progress: bool = True,
@@ -113,6 +115,7 @@ def fit(
 
     Args:
         batch_at: step -> batch with a `.to(device)` method; must depend on the step alone.
+        data: identifies the data, so that a resume file made with other data is refused.
         callback: called as `callback(step, model)` after every step; a returned dict of numbers joins the step's row.
     Raises:
         TrainingError: nothing to train, a loss that is not finite, or a resume file of another run.
@@ -140,7 +143,8 @@ def fit(
     model.to(fabric.device, memory_format=torch.channels_last)
     optimiser = _optimiser(trainable, schedule)
     file = Path(folder) / f"{name}.ckpt" if folder else None
-    start, history = _resume(file, model, optimiser, schedule) if file else (0, History())
+    made_with = {**asdict(schedule), "data": data}
+    start, history = _resume(file, model, optimiser, made_with) if file else (0, History())
     model.train()
     began, spent = time.perf_counter(), history.seconds
     done, torn = start, False
@@ -158,13 +162,13 @@ def fit(
                     row |= {key: float(value) for key, value in (callback(step, model) or {}).items()}
                 history.seconds = spent + time.perf_counter() - began
                 if file and done % save_every == 0 and done < schedule.steps:
-                    _save(file, model, optimiser, schedule, done, history)
+                    _save(file, model, optimiser, made_with, done, history)
                 release()
         finally:
             # Also after Ctrl-C: what was trained so far is kept, and a finished run is not trained again. After half a
             # step (moved statistics, half of the weights updated) the last file is better than this state.
             if file and done > start and not torn:
-                _save(file, model, optimiser, schedule, done, history)
+                _save(file, model, optimiser, made_with, done, history)
             model.eval()
     return history
 
@@ -193,19 +197,19 @@ def _step(model, optimiser, trainable, batch, schedule: Schedule, step: int, fab
     return row
 
 
-def _save(file: Path, model, optimiser, schedule: Schedule, step: int, history: History) -> None:
-    state = {"schedule": asdict(schedule), "step": step, "rows": history.rows, "seconds": history.seconds}
+def _save(file: Path, model, optimiser, made_with: dict, step: int, history: History) -> None:
+    state = {"schedule": made_with, "step": step, "rows": history.rows, "seconds": history.seconds}
     with atomic(file) as part:
         torch.save({**state, "model": model.state_dict(), "optimiser": optimiser.state_dict()}, part)
 
 
-def _resume(file: Path, model, optimiser, schedule: Schedule) -> tuple[int, History]:
+def _resume(file: Path, model, optimiser, made_with: dict) -> tuple[int, History]:
     if not file.exists():
         return 0, History()
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-        if state["schedule"] != asdict(schedule):
-            changed = {k for k, v in asdict(schedule).items() if state["schedule"].get(k) != v}
+        if state["schedule"] != made_with:
+            changed = {k for k, v in made_with.items() if state["schedule"].get(k) != v}
             raise TrainingError(
                 f"{file} belongs to another run (other {', '.join(sorted(changed))}): use another folder or delete it."
             )

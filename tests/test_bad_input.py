@@ -18,8 +18,8 @@ from fsslib.errors import (
     TrainingError,
 )
 from fsslib.evaluation import Evaluation
+from fsslib.experiments.parameters import check_parameters
 from fsslib.nn.backbones import build_backbone
-from fsslib.parameters import check_parameters
 from fsslib.training import Schedule, train_episodes
 
 

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from fsslib import Protocol
-from fsslib.comparison import compare, over_seeds
 from fsslib.errors import ParameterError
 from fsslib.evaluation import Evaluation
+from fsslib.experiments.comparison import compare, over_seeds
 from fsslib.metrics import Scores
 
 

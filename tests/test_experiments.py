@@ -7,12 +7,11 @@ import time
 
 import pytest
 
-from fsslib import notebook
-from fsslib.commands import main
 from fsslib.errors import FsslibError, ParameterError, TrainingError
-from fsslib.experiments import collect, run, run_notebook, status, sweep, write_index
-from fsslib.runs import _stamp, check
-from fsslib.workplace import claimed
+from fsslib.experiments import collect, notebook, run, run_notebook, status, sweep, write_index
+from fsslib.experiments.commands import main
+from fsslib.experiments.runs import _stamp, check
+from fsslib.experiments.workplace import claimed
 
 BOOK = """
 # %% [markdown]
@@ -173,7 +172,7 @@ def test_a_killed_replacement_is_undone(book, tmp_path):
 
 
 def test_paths_stay_valid_in_the_folder_of_the_run(tmp_path, monkeypatch):
-    from fsslib.workplace import _absolute
+    from fsslib.experiments.workplace import _absolute
 
     monkeypatch.chdir(tmp_path)
     assert _absolute("root", "voc") == os.path.realpath(tmp_path / "voc")

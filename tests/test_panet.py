@@ -9,6 +9,7 @@ from core_tools import panet, random_episode
 
 from fsslib import build_model
 from fsslib.errors import EpisodeError
+from fsslib.losses import alignment
 from fsslib.models.panet import PANet
 from fsslib.nn.backbones import build_backbone
 
@@ -103,6 +104,19 @@ def test_alignment_is_for_training_and_has_a_weight():
     losses = model.train().losses(episode)
     torch.testing.assert_close(losses["total"], losses["query"] + 0.5 * losses["align"])
     assert panet(align=False).train().losses(episode)["align"].item() == 0
+
+
+def test_alignment_skips_ways_without_a_predicted_pixel():
+    """Of two ways one is never predicted: it adds nothing, and the divisor still counts it."""
+    episode, generator = random_episode(1, 2, 1), torch.Generator().manual_seed(0)
+    query, support = torch.randn(1, 6, 9, 9, generator=generator), torch.randn(1, 2, 1, 6, 9, 9, generator=generator)
+    scores = torch.randn(1, 3, 9, 9, generator=generator)
+    scores[:, 2] = -10
+    both = alignment(scores, query, support, episode.support_masks)
+    first = alignment(scores[:, :2], query, support[:, :1], episode.support_masks[:, :1])
+    torch.testing.assert_close(both, first / 2)
+    scores[:, 1] = -10
+    assert alignment(scores, query, support, episode.support_masks).item() == 0
 
 
 def test_a_frozen_backbone_leaves_the_projection_to_train():

@@ -2,10 +2,11 @@
 
 import pytest
 
-from fsslib import experiments, notebook, paths
-from fsslib.commands import parse_value
+from fsslib import experiments, paths
 from fsslib.errors import FsslibError, ParameterError
-from fsslib.parameters import ExperimentParameters, check_parameters, parameters_help
+from fsslib.experiments import notebook
+from fsslib.experiments.commands import parse_value
+from fsslib.experiments.parameters import ExperimentParameters, check_parameters, parameters_help
 
 
 def test_every_problem_is_listed_at_once():

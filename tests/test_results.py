@@ -3,7 +3,7 @@
 import pytest
 
 from fsslib.errors import ParameterError
-from fsslib.results import read_result, write_result
+from fsslib.experiments.results import read_result, write_result
 
 
 def names(folder):

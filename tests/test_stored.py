@@ -8,7 +8,7 @@ import torch
 from fsslib import Protocol, build_model, evaluate, load_dataset, load_model, paths
 from fsslib.baselines import baselines
 from fsslib.checkpoints import read_note, shipped
-from fsslib.results import check_result
+from fsslib.experiments.results import check_result
 
 FILES = sorted((paths.data() / "results").glob("panet-shapes-fold*.json"))
 

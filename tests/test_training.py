@@ -9,7 +9,7 @@ from core_tools import SIZE, Line, at, panet, shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsslib import EpisodeSampler, Protocol
+from fsslib import EpisodeSampler, Protocol, build_model, load_dataset
 from fsslib.errors import TrainingError
 from fsslib.nn.backbones import build_backbone
 from fsslib.pretraining import BaseSegmenter, labelled_batch, pretrain
@@ -167,3 +167,16 @@ def test_labels_are_base_classes_in_order():
 def test_the_segmenter_sees_background_and_base_classes():
     model = BaseSegmenter(build_backbone("tiny"), 15)
     assert model(torch.randn(2, 3, 33, 33)).shape == (2, 16, 9, 9)
+
+
+def test_a_resume_file_of_other_data_is_refused(tmp_path):
+    schedule = Schedule(2, batch=1)
+    for fold in (0, 1):
+        data = load_dataset("shapes", fold=fold, size=33, pool=30)
+        sampler = EpisodeSampler(data, Protocol(input_size=33))
+        model = build_model("panet", backbone="tiny")
+        if fold == 0:
+            train_episodes(model, sampler, schedule, folder=tmp_path, progress=False)
+        else:
+            with pytest.raises(TrainingError, match=r"another run \(other data\)"):
+                train_episodes(model, sampler, schedule, folder=tmp_path, progress=False)

@@ -44,6 +44,10 @@ class SegmentationDataset(ABC):
         """Sorted indices of the images that can serve as support or query of class `cls`; never raises for a known
         class without images (returns an empty list). Raises DatasetError for a class this split does not target."""
 
+    def supports_of(self, cls: int) -> list[int]:
+        """The images of `cls` that may be supports: all of them, unless some are listed without showing the class."""
+        return self.images_of(cls)
+
     @abstractmethod
     def signature(self) -> str:
         """A text that changes whenever the images or masks would: options and seed, or the sorted image ids."""

@@ -75,8 +75,9 @@ class EpisodeSampler:
         if not isinstance(shot, int) or shot < 1:
             raise DatasetError(f"shot={shot!r}: expected a whole number from 1.")
         _check_seed(seed)
-        pools = {c: dataset.images_of(c) for c in dataset.classes}
-        self.pools = {c: pool for c, pool in pools.items() if len(pool) > shot}
+        pools = {c: dataset.supports_of(c) for c in dataset.classes}
+        self.supports = {c: pool for c, pool in pools.items() if len(pool) > shot}
+        self.pools = {c: dataset.images_of(c) for c in self.supports}
         self._resize = Resize(self.protocol.input_size, self.protocol.resize)
         few = {c: len(pool) for c, pool in pools.items() if c not in self.pools}
         said = ", ".join(f"{dataset.names[c]} ({n})" for c, n in few.items())
@@ -109,7 +110,7 @@ class EpisodeSampler:
         classes = generator.permutation([first, *others]).tolist()
         supports = []
         for c in classes:
-            pool = [image for image in self.pools[c] if image != query]
+            pool = [image for image in self.supports[c] if image != query]
             supports.append(tuple(generator.permutation(pool)[: self.shot].tolist()))
         return EpisodeSpec(tuple(classes), tuple(supports), query)
 

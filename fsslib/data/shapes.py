@@ -130,6 +130,11 @@ class Shapes5i(SegmentationDataset):
         found = range(self.classes.index(cls), len(self), len(self.classes))
         return list(found) if domain is None else [i for i in found if self.domain(i) == domain]
 
+    def supports_of(self, cls: int) -> list[int]:
+        """The images of `cls` without those that the knob `absent` has emptied: they serve as queries only."""
+        found = self.images_of(cls)
+        return [i for i in found if not self.plan(i).absent] if self.knobs.absent else found
+
     def domain(self, index: int) -> int:
         """0 or 1: the images of each class alternate between the two domains of the gap."""
         return self._index(index) // len(self.classes) % 2

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ParameterError
-from .files import atomic
+from ..errors import ParameterError
+from ..files import atomic
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import FsslibError, ParameterError
+from ..errors import FsslibError, ParameterError
 from .runs import EXPERIMENT, check, run, run_name
 
 if TYPE_CHECKING:

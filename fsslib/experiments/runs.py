@@ -12,8 +12,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ..errors import ParameterError
 from . import notebook as books
-from .errors import ParameterError
 from .parameters import check_parameters
 from .runner import ERROR
 from .workplace import busy, claimed, execute, reason

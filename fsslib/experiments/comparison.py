@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import ParameterError, ProtocolError
-from .evaluation import Evaluation
+from ..errors import ParameterError, ProtocolError
+from ..evaluation import Evaluation
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .errors import ParameterError
+from ..errors import ParameterError
 
 CLASSES_PER_FOLD = 5
 BACKBONES = ("tiny", "resnet18", "resnet50", "resnet101", "vgg16", "vgg16_bn")
@@ -57,7 +57,7 @@ class ExperimentParameters(BaseModel):
 
 def conflicts(p: ExperimentParameters) -> Iterator[tuple[set[str], str]]:
     """The names involved in, and a sentence about, every combination of valid values that cannot work."""
-    from .models import available  # imports torch, which only a check needs
+    from ..models import available  # imports torch, which only a check needs
 
     if p.method not in available():
         yield {"method"}, f"method: {p.method!r} is unknown{_near(p.method, available())}"

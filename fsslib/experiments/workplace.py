@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..errors import FsslibError, ParameterError, TrainingError
+from ..files import atomic
+from ..pages import write_page
 from . import notebook as books
 from . import runner
-from .errors import FsslibError, ParameterError, TrainingError
-from .files import atomic
-from .pages import write_page
 from .results import RESULT, read_result
 
 

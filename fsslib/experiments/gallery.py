@@ -4,8 +4,8 @@ import html
 from pathlib import Path
 from typing import Any
 
-from .errors import FsslibError
-from .pages import css, external, write_text
+from ..errors import FsslibError
+from ..pages import css, external, write_text
 from .results import RESULT, collect, finished, read_result
 
 # Columns that say little beside the others, or are the same for most runs.

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import experiments, paths
-from .errors import FsslibError, ParameterError
-from .files import atomic
+from .. import experiments, paths
+from ..errors import FsslibError, ParameterError
+from ..files import atomic
 from .parameters import ExperimentParameters, parameters_help
 from .runs import EXPERIMENT
 
@@ -80,7 +80,11 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("--jobs", type=int, default=1, help="processes at a time")
     grid.add_argument("--dry-run", action="store_true", help="only say what would be run")
     table = commands.add_parser("collect", parents=[common], help="print the scores of all finished runs")
+    table.add_argument("--over-seeds", action="store_true", help="one row for runs that differ in the seed alone")
     table.add_argument("--csv", help="write them to this file instead")
+    pair = commands.add_parser("compare", help="difference of two runs, paired on the same episodes")
+    pair.add_argument("run", help="folder of a finished experiment")
+    pair.add_argument("reference", help="folder of the one it is compared with")
     commands.add_parser("status", parents=[common], help="list all runs and how they stand")
     commands.add_parser("help", help="list the parameters of an experiment")
     pages = commands.add_parser("reports", parents=[common], help="run all notebooks and write an index page")
@@ -126,12 +130,16 @@ def _do(given: argparse.Namespace) -> int:
         return int(len(failed) > 0)
     elif given.command == "collect":
         table = experiments.collect(given.runs)
+        if given.over_seeds and not table.empty:
+            table = experiments.over_seeds(table)
         if given.csv:
             with atomic(given.csv) as part:
                 table.to_csv(part, index=False)
             print(given.csv)
         else:
             print("no finished run with scores" if table.empty else table.to_string(index=False))
+    elif given.command == "compare":
+        print(experiments.compare(given.run, given.reference).round(2).to_string(index=False))
     elif given.command == "status":
         rows = experiments.status(given.runs)
         width = max((len(name) for name, _, _ in rows), default=0)

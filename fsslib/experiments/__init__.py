@@ -5,6 +5,7 @@ python -m fsslib.experiments sweep --file grid.json --jobs 2
 python -m fsslib.experiments collect
 """
 
+from .comparison import compare, over_seeds
 from .gallery import write_index
 from .parameters import ExperimentParameters, check_parameters, parameters_help
 from .results import collect, read_result, write_result
@@ -15,6 +16,8 @@ __all__ = [
     "ExperimentParameters",
     "check_parameters",
     "collect",
+    "compare",
+    "over_seeds",
     "parameters_help",
     "read_result",
     "run",
@@ -25,10 +28,3 @@ __all__ = [
     "write_index",
     "write_result",
 ]
-
-if __name__ == "__main__":
-    import sys
-
-    from .commands import main
-
-    sys.exit(main())

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError, create_model
 
-from . import paths
-from .errors import FsslibError, ParameterError
+from .. import paths
+from ..errors import FsslibError, ParameterError
 from .parameters import plain
 
 # Set by the runner: the folder where the notebook leaves its result.
