@@ -1,13 +1,16 @@
 """PANet against the authors' code: scores, losses, gradients, prototypes and counting."""
 
 import json
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from golden_tools import ROOT_GOLDEN, assert_golden, read_golden, recipe_weights
 
-from fsslib import Episode, Protocol, build_model, load_official
+from fsslib import Episode, EpisodeSampler, Protocol, build_model, load_official
+from fsslib.data.base import SegmentationDataset
+from fsslib.data.episodes import EpisodeSpec
 from fsslib.metrics import FewShotIoU
 from fsslib.ops import cosine_maps, masked_average
 
@@ -163,3 +166,37 @@ def test_reduced_vector_file_guards_parity_everywhere():
     torch.testing.assert_close(norms, golden["gradnorms"], rtol=1e-3, atol=0)
     with torch.no_grad():
         torch.testing.assert_close(model.eval()(episode).logits, golden["logits"].float(), atol=1e-4, rtol=0)
+
+
+class OneImage(SegmentationDataset):
+    """The unit file's label map as a data set, so that the sampler makes the masks."""
+
+    name, fold, split, classes, base_classes = "unit", 0, "test", (3, 7), ()
+    names: ClassVar = {3: "three", 7: "seven"}
+
+    def __init__(self, label):
+        self.label = label
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return torch.zeros(3, *self.label.shape, dtype=torch.uint8), self.label
+
+    def images_of(self, cls):
+        return [0, 1]
+
+    def signature(self):
+        return "unit"
+
+
+@pytest.mark.parametrize("classes", [(7,), (7, 3)])
+def test_units_dense_masks_under_the_published_protocol(units, classes):
+    """Void is background; what belongs to the other way of the episode is in neither mask."""
+    protocol = Protocol.published("panet", way=len(classes))
+    sampler = EpisodeSampler(OneImage(units["label"][0]), protocol)
+    spec = EpisodeSpec(classes, ((0,),) * len(classes), 1)
+    mask = sampler._support_mask(units["label"][0], 7, spec, 0)
+    key = f"getmask_ids{len(classes)}"
+    assert torch.equal((mask == 1).to(torch.uint8), units[f"{key}_fg_mask"])
+    assert torch.equal((mask == 0).to(torch.uint8), units[f"{key}_bg_mask"])

@@ -1,9 +1,13 @@
 """What an experiment leaves behind is checked, and written whole or not at all."""
 
+import shlex
+
 import pytest
 
 from fsslib.errors import ParameterError
-from fsslib.experiments.results import read_result, write_result
+from fsslib.experiments.commands import parse_value
+from fsslib.experiments.parameters import check_parameters
+from fsslib.experiments.results import command, read_result, write_result
 
 
 def names(folder):
@@ -41,3 +45,11 @@ def test_results_are_checked_and_written_whole(tmp_path):
     path.write_text("{")
     with pytest.raises(ParameterError, match="not a JSON file"):
         read_result(tmp_path)
+
+
+def test_the_command_of_a_result_gives_its_parameters_back():
+    given = {"fold": 2, "checkpoint": None, "shots": [1, 3], "options": {"last": "layer3"}, "precision": "bf16"}
+    words = shlex.split(command(check_parameters(given)))
+    assert words[:4] == ["python", "-m", "fsslib.experiments", "run"]
+    pairs = dict(word.split("=", 1) for word in words[5::2])
+    assert {name: parse_value(text, name) for name, text in pairs.items()} == given

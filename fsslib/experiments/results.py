@@ -3,11 +3,13 @@
 import json
 import math
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ParameterError
 from ..files import atomic
+from .parameters import ExperimentParameters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,6 +76,7 @@ def write_result(path: str | Path | None, result: dict[str, Any]) -> Path | None
     path = Path(path)
     path = path / RESULT if path.is_dir() else path
     parameters = {k: _shortened(v) for k, v in result["parameters"].items()}
+    result = {"command": command(parameters), **result}
     try:
         text = json.dumps({**result, "parameters": parameters}, indent=1, allow_nan=False, ensure_ascii=False)
     except TypeError as error:
@@ -81,6 +84,14 @@ def write_result(path: str | Path | None, result: dict[str, Any]) -> Path | None
     with atomic(path) as part:
         part.write_text(text + "\n", encoding="utf-8")
     return path
+
+
+def command(parameters: dict[str, Any]) -> str:
+    """The command line that runs an experiment with these parameters; what has its default is left out."""
+    known = ExperimentParameters.model_fields
+    given = {k: v for k, v in parameters.items() if k in known and v != known[k].default}
+    pairs = [f"-p {shlex.quote(f'{k}={v if isinstance(v, str) else json.dumps(v)}')}" for k, v in given.items()]
+    return " ".join(["python -m fsslib.experiments run", *pairs])
 
 
 def _shortened(value: Any) -> Any:

@@ -28,9 +28,8 @@ episodes = 200
 seed = 0
 
 # %%
-import torch
-
 import fsslib
+import torch
 from fsslib import (
     EpisodeSampler,
     Protocol,

@@ -31,10 +31,9 @@ finetune_steps = 60
 # %%
 from dataclasses import replace
 
+import fsslib
 import torch
 import torch.nn.functional as F
-
-import fsslib
 from fsslib import (
     EpisodeSampler,
     Protocol,
