@@ -19,7 +19,9 @@ def main(method: str, *folds: str) -> None:
     """Train `method` on Shapes-5i for every fold, print its score, and write the weights in half precision."""
     for fold in map(int, folds):
         began = time.time()
-        p = check_parameters({"method": method, "fold": fold, "checkpoint": None, "accelerator": "cpu", **BUDGET})
+        p = check_parameters(
+            {"method": method, "fold": fold, "checkpoint": None, "episodes": 1000, "accelerator": "cpu", **BUDGET}
+        )
         train_set, test_set = recipe.datasets(p)
         net = recipe.model(p)
         recipe.train(p, net, train_set, folder=f"runs/shipped/{method}-{fold}")
