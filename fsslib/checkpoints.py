@@ -12,6 +12,7 @@ from .errors import CheckpointError
 from .files import atomic
 from .models import build_model
 from .models.base import FewShotModel
+from .nn import weights
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -19,23 +20,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
     Raises CheckpointError: missing, truncated or unreadable file, code inside a pickle, NaN or infinite weights.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file. Check the path, or train the weights first.")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise a dozen types for a broken file
-        # The first line only: torch adds a page of advice about switching its protection off. An EOFError has none.
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise CheckpointError(
-            f"{path}: not a readable weight file ({reason}). It may be cut short: copy or download it again."
-        ) from error
-    return clean_state(state, path)
+    return clean_state(weights.read_state(path), path)
 
 
 def clean_state(state: Mapping, source: str | Path = "the given state") -> dict[str, Tensor]:

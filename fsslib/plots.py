@@ -110,20 +110,6 @@ def maps(
     return figure, alt, None
 
 
-def curves(lines: Mapping[str, Sequence[float]], ylabel: str, xlabel: str = "step", every: float = 1) -> Drawing:
-    """Lines over steps; `every` is the distance of two points."""
-    figure, axis = plt.subplots(figsize=(6, 2.8), layout="constrained")
-    for (label, values), colour, style in zip(lines.items(), COLOURS, ["-", "--", "-.", ":"] * 2):
-        axis.plot(np.arange(len(values)) * every, values, style, label=label, color=colour, linewidth=1.8)
-    axis.set(xlabel=xlabel, ylabel=ylabel)
-    axis.grid(alpha=0.3)
-    axis.legend(frameon=False)
-    said = "; ".join(
-        f"{label} goes from {values[0]:.2f} to {values[-1]:.2f}" for label, values in lines.items() if len(values)
-    )
-    return figure, f"Line plot of {ylabel} over {xlabel}: {said}.", None
-
-
 def histories(histories: Mapping[str, History], window: int = 25) -> Drawing:
     """Training curves of several stages, each in its own panel, smoothed."""
     shown = {name: history for name, history in histories.items() if history.rows}

@@ -104,16 +104,20 @@ CASES = {
         CheckpointError,
         ["no.pth", "does not exist", "give the path"],
     ),
-    "checkpoint missing": (lambda t: load_model(t / "no.safetensors"), CheckpointError, ["no such file", "Check"]),
+    "checkpoint missing": (
+        lambda t: load_model(t / "no.safetensors"),
+        CheckpointError,
+        ["does not exist", "give the path"],
+    ),
     "checkpoint truncated": (
         lambda t: load_model(weights(t, cut=9000)),
         CheckpointError,
-        ["m.safetensors", "cut short", "copy"],
+        ["m.safetensors", "truncated", "get it again"],
     ),
     "checkpoint empty": (
         lambda t: official(panet(), (t / "e.pth", (t / "e.pth").write_bytes(b""))[0]),
         CheckpointError,
-        ["e.pth", "not a readable"],
+        ["e.pth", "cannot be read"],
     ),
     "NaN weights": (lambda t: official(panet(), nan_state()), CheckpointError, ["NaN", "layer1.0.conv1", "Use an"]),
     "NaN weights in a file": (

@@ -143,13 +143,13 @@ def test_unreadable_files(tmp_path, name, loader):
     else:
         torch.save(panet().state_dict(), path)
         path.write_bytes(path.read_bytes()[: 5000 if name == "short.pth" else 0])
-    with pytest.raises(CheckpointError, match=rf"{path.name}: not a readable weight file"):
+    with pytest.raises(CheckpointError, match=rf"{path.name} cannot be read"):
         loader(path)
 
 
 def test_files_that_are_not_ours(tmp_path):
     path = tmp_path / "m.safetensors"
-    with pytest.raises(CheckpointError, match="no such file"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         load_model(path)
     save_file({"weight": torch.ones(2)}, path)
     with pytest.raises(CheckpointError, match=r"not written by fsslib.*load_official"):

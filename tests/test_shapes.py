@@ -100,7 +100,7 @@ def test_length_and_iteration():
 
 def test_signature_tells_every_option_apart():
     variants = [{}, {"fold": 1}, {"split": "val"}, {"fold_scheme": "held_out_shape"}, {"size": 65}, {"pool": 10}]
-    variants += [{"seed": 1}, {"val_classes": 2}]
+    variants += [{"seed": 1}, {"split": "train", "val_classes": 2}]
     variants += [{"gap": 0.5}, {"parts": 2}, {"co_occurrence": 0.5}, {"area": 0.5}, {"thinness": 0.5}]
     variants += [{"backgrounds": 2}, {"occlusion": 0.5}, {"label_noise": 0.5}, {"absent": 0.5}, {"swap": "shape"}]
     assert len({shapes(**v).hash() for v in variants}) == len(variants)
@@ -219,3 +219,10 @@ def test_bad_options(options, message):
 
 def test_knobs_from_a_mapping():
     assert Shapes5i(knobs={"parts": 2}).knobs == ShapesKnobs(parts=2)
+
+
+def test_the_signature_changes_with_the_images_and_only_with_them():
+    one, other = (shapes("test", val_classes=n, size=33, co_occurrence=1.0) for n in (0, 3))
+    assert all(same(one[i], other[i]) for i in range(20))
+    assert one.hash() == other.hash()
+    assert shapes("train", val_classes=0).hash() != shapes("train", val_classes=3).hash()

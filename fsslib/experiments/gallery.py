@@ -13,13 +13,13 @@ _LEFT_OUT = ("options", "root", "batch", "lr", "pretrain_lr", "seeds", "list_has
 
 
 def first_picture(notebook: Any) -> tuple[str, str, str] | None:
-    """Mime type, base64 text and alt text of the first picture among a notebook's outputs, or None."""
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            for mime, content in output.get("data", {}).items():
-                if mime in ("image/png", "image/jpeg"):
-                    alt = output.get("metadata", {}).get(mime, {}).get("alt", "figure without a description")
-                    return mime, content.replace("\n", ""), alt
+    """Mime type, base64 text and alt text of a notebook's first photograph, else of its first plot, or None."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    for mime in ("image/jpeg", "image/png"):
+        for output in outputs:
+            if content := output.get("data", {}).get(mime):
+                alt = output.get("metadata", {}).get(mime, {}).get("alt", "figure without a description")
+                return mime, content.replace("\n", ""), alt
     return None
 
 
@@ -55,7 +55,9 @@ def _scores(runs: Path) -> str:
     shared = [c for c in table.columns if c not in ("run", "shot") and len(table) > 1 and _constant(table[c])]
     said = ", ".join(f"{c} {html.escape(str(table[c].iloc[0]))}" for c in shared if table[c].iloc[0] is not None)
     table = table.drop(columns=shared)
-    body = table.to_html(index=False, border=0, float_format="{:.3f}".format, na_rep="")
+    body = table.to_html(
+        index=False, border=0, float_format=lambda v: f"{v:.1f}" if abs(v) >= 1 else f"{v:.3f}", na_rep=""
+    )
     note = f"<p>All rows: {said}.</p>" if said else ""
     return f'{note}<div class="rich" tabindex="0">{body}</div>'
 
