@@ -62,8 +62,8 @@ def model(p: Mapping) -> FewShotModel:
             if built.config[name] != p[key]:
                 raise CheckpointError(f"{path} holds {name} {built.config[name]!r}, the parameters say {p[key]!r}.")
     else:
-        options = {"width": p["width"], "freeze": p["freeze_backbone"], **p["options"]}
-        options = {key: value for key, value in options.items() if value is not None and value is not False}
+        own = {"width": p["width"], "freeze": p["freeze_backbone"]}
+        options = {key: value for key, value in own.items() if value} | p["options"]
         built = build_model(p["method"], backbone=p["backbone"], shots=p["train_shot"], weights=p["weights"], **options)
     if p["freeze_backbone"]:
         built.backbone.freeze()
@@ -93,7 +93,7 @@ def train(
         done["base pre-training"] = pretrain(net.backbone, data, schedule, size=p["size"], folder=folder)
     if stage != "pretrain" and p["episodic_steps"]:
         # A cached feature belongs to one picture: with a frozen backbone every image is used as it is.
-        rules = Protocol(way=p["way"], input_size=p["size"], void=protocol(p).void)
+        rules = protocol(p).replace(annotation="mask", queries="uniform_class")
         sampler = EpisodeSampler(data, rules, shot=p["train_shot"], seed=p["seed"], augment=not p["freeze_backbone"])
         schedule = Schedule(p["episodic_steps"], **common, lr=p["lr"])
         done["episodic training"] = train_episodes(net, sampler, schedule, folder=folder)

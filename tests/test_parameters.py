@@ -8,10 +8,14 @@ from fsslib.experiments import notebook
 from fsslib.experiments.commands import parse_value
 from fsslib.experiments.parameters import ExperimentParameters, check_parameters, parameters_help
 
+SCRATCH = {"checkpoint": None}  # a checkpoint leaves little to choose
+
 
 def test_every_problem_is_listed_at_once():
     with pytest.raises(ParameterError) as caught:
-        check_parameters({"episods": 3, "fold": "1", "shots": [1, 0], "dataset": "pascal", "lr": True, "seeds": []})
+        check_parameters(
+            {"episods": 3, "fold": "1", "shots": [1, 0], "dataset": "pascal", "lr": True, "seeds": []} | SCRATCH
+        )
     text = str(caught.value)
     for line in (
         "episods: unknown parameter, did you mean episodes?",
@@ -36,16 +40,16 @@ def test_every_problem_is_listed_at_once():
         ({"lr": float("nan")}, "lr: expected a finite number"),
         ({"shots": [1, 1]}, "names a value twice"),
         ({"shots": 1}, "shots: expected a list, found 1"),
-        ({"dataset": "pascal", "root": "no/such/folder"}, "there is no folder"),
+        ({"dataset": "pascal", "root": "no/such/folder", **SCRATCH}, "there is no folder"),
         ({"root": "."}, "has no folder; leave root out"),
-        ({"weights": "imagenet"}, "the backbone tiny has none"),
+        ({"weights": "imagenet", **SCRATCH}, "the backbone tiny has none"),
         ({"backbone": "resnet50", "weights": "no.pth", "checkpoint": None}, "there is no file 'no.pth'"),
         ({"checkpoint": "no.safetensors"}, "write shipped"),
         ({"backbone": "vgg16"}, "shipped for tiny, not vgg16; set null"),
-        ({"freeze_backbone": True, "width": 8, "pretrain_steps": 9}, "set pretrain_steps to 0"),
+        ({"freeze_backbone": True, "width": 8, "pretrain_steps": 9, **SCRATCH}, "set pretrain_steps to 0"),
         ({"freeze_backbone": True}, "nothing would train"),
-        ({"options": {"freeze": True}}, "use the parameter freeze_backbone"),
-        ({"options": {"a": object()}}, "can be passed on"),
+        ({"options": {"freeze": True}, **SCRATCH}, "use the parameter freeze_backbone"),
+        ({"options": {"backbone_options": object()}, **SCRATCH}, "can be passed on"),
         ({"precision": 32}, "precision: must be '32' or 'bf16', found 32"),
     ],
 )
@@ -56,7 +60,7 @@ def test_impossible_parameters_are_refused_in_plain_words(given, words):
 
 
 def test_valid_parameters_are_completed():
-    checked = check_parameters({"freeze_backbone": True, "pretrain_steps": 0, "width": 16, "lr": 1})
+    checked = check_parameters({"freeze_backbone": True, "pretrain_steps": 0, "width": 16, "lr": 1} | SCRATCH)
     assert (
         checked["width"] == 16 and checked["shots"] == [1, 5] and set(checked) == set(ExperimentParameters.model_fields)
     )
@@ -89,3 +93,27 @@ def test_parameter_cells_that_compute_are_refused():
     assert notebook._assignments("a: int = 3\nb = [1]  # c = d\n") == {"a": 3, "b": [1]}
     with pytest.raises(FsslibError, match="plain value"):
         notebook._assignments("a = 1 + len('x')")
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"options": {"aling": False}}, "panet has no option 'aling', did you mean align?"),
+        ({"width": 64}, "width: a checkpoint says how its model is built; leave width out"),
+        ({"options": {"align": False}}, "options: a checkpoint says how its model is built"),
+        ({"dataset": "pascal", "root": "."}, "weights are shipped for shapes, not pascal"),
+    ],
+)
+def test_what_a_checkpoint_or_a_method_does_not_take_is_refused(given, said):
+    with pytest.raises(ParameterError) as caught:
+        check_parameters(given)
+    assert said in str(caught.value)
+
+
+def test_options_reach_the_model():
+    from fsslib import recipe
+
+    p = check_parameters({"checkpoint": None, "options": {"align": False, "last": "layer3"}})
+    model = recipe.model(p)
+    assert model.align is False
+    assert model.backbone.deepest == "layer3"

@@ -57,7 +57,7 @@ class ExperimentParameters(BaseModel):
 
 def conflicts(p: ExperimentParameters) -> Iterator[tuple[set[str], str]]:
     """The names involved in, and a sentence about, every combination of valid values that cannot work."""
-    from ..models import available  # imports torch, which only a check needs
+    from ..models import available, options_of  # imports torch, which only a check needs
 
     if p.method not in available():
         yield {"method"}, f"method: {p.method!r} is unknown{_near(p.method, available())}"
@@ -84,11 +84,20 @@ def conflicts(p: ExperimentParameters) -> Iterator[tuple[set[str], str]]:
             {"checkpoint", "backbone"},
             f"checkpoint: weights are shipped for tiny, not {p.backbone}; set null or a file",
         )
+    elif p.checkpoint == "shipped" and p.dataset != "shapes":
+        yield (
+            {"checkpoint", "dataset"},
+            f"checkpoint: weights are shipped for shapes, not {p.dataset}; set null or a file",
+        )
     elif p.checkpoint not in (None, "shipped") and not Path(p.checkpoint).expanduser().is_file():
         yield (
             {"checkpoint"},
             f"checkpoint: there is no file {p.checkpoint!r}; write shipped for the one that comes along",
         )
+    if p.checkpoint is not None:
+        for name in ("weights", "width", "options"):
+            if getattr(p, name):
+                yield {"checkpoint", name}, f"{name}: a checkpoint says how its model is built; leave {name} out"
     if p.freeze_backbone and p.pretrain_steps > 0:
         yield (
             {"freeze_backbone", "pretrain_steps"},
@@ -99,8 +108,12 @@ def conflicts(p: ExperimentParameters) -> Iterator[tuple[set[str], str]]:
             {"method", "freeze_backbone", "width", "episodic_steps"},
             "freeze_backbone: nothing would train, panet is its backbone; set width, or episodic_steps to 0",
         )
-    for name in sorted(_OWN_PARAMETER.keys() & p.options.keys()):
-        yield {"options"}, f"options: {name!r} is not an option, use the parameter {_OWN_PARAMETER[name]}"
+    known = options_of(p.method) if p.method in available() else tuple(p.options)
+    for name in sorted(p.options):
+        if name in _OWN_PARAMETER:
+            yield {"options"}, f"options: {name!r} is not an option, use the parameter {_OWN_PARAMETER[name]}"
+        elif name not in known:
+            yield {"options"}, f"options: {p.method} has no option {name!r}{_near(name, known)}"
     try:
         json.dumps(p.options, allow_nan=False)
     except (TypeError, ValueError) as error:

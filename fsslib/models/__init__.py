@@ -29,6 +29,12 @@ def available() -> tuple[str, ...]:
     return tuple(_METHODS)
 
 
+def options_of(name: str) -> tuple[str, ...]:
+    """Names of the options that `build_model(name, …)` takes: the common ones and the method's own."""
+    own = [option for option in inspect.signature(_METHODS[name]).parameters if option != "backbone"]
+    return ("shots", "stem", "bn", "last", "weights", "backbone_options", *own)
+
+
 register("panet")(PANet)
 
 
@@ -64,7 +70,7 @@ def build_model(
         hint = f"did you mean {near[0]!r}?" if near else f"known methods: {', '.join(_METHODS)}."
         raise ModelError(f"method {name!r} is unknown: {hint}")
     method = _METHODS[name]
-    known = [p for p in inspect.signature(method).parameters if p != "backbone"]
+    known = options_of(name)
     for option in options:
         if option not in known:
             near = difflib.get_close_matches(option, known, 1)
@@ -83,7 +89,7 @@ def build_model(
         config |= {"backbone": backbone, "backbone_options": backbone_options or {}}
         extra = backbone_options or {}
         backbone = build_backbone(backbone, stem=stem, bn=bn, last=last, weights=weights, **extra)
-    if "shots" in known:
+    if "shots" in inspect.signature(method).parameters:
         options["shots"] = shots
     model = method(backbone, **options)
     model.config = config
