@@ -93,14 +93,16 @@ def pretrain(
     mode = backbone.bn
     backbone.set_bn("batch")
     try:
-        model = BaseSegmenter(backbone, len(dataset.base_classes))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(schedule.seed)  # the head, too, is a function of the schedule alone
+            model = BaseSegmenter(backbone, len(dataset.base_classes))
         return fit(
             model,
             lambda step: labelled_batch(dataset, size, schedule.seed, step, schedule.batch),
             schedule,
             folder=folder,
             name="pretrain",
-            data=dataset.hash(),
+            data=f"{dataset.hash()} at {size} px",
             **how,
         )
     finally:

@@ -91,7 +91,8 @@ def train_episodes(
         folder: where the resume file `episodic.ckpt` lives; None trains without one.
         how: `save_every`, `progress` and `callback` of `fit`.
     """
-    where = {"folder": folder, "name": "episodic", "data": sampler.dataset.hash()}
+    rules = [sampler.shot, sampler.seed, sampler.augment, sampler.protocol.as_dict(), model.config]
+    where = {"folder": folder, "name": "episodic", "data": f"{sampler.dataset.hash()} {rules}"}
     return fit(model, lambda step: sampler.batch(step, schedule.batch), schedule, **where, **how)
 
 
@@ -115,7 +116,7 @@ def fit(
 
     Args:
         batch_at: step -> batch with a `.to(device)` method; must depend on the step alone.
-        data: identifies the data, so that a resume file made with other data is refused.
+        data: identifies data and model, so that a resume file of another training is refused.
         callback: called as `callback(step, model)` after every step; a returned dict of numbers joins the step's row.
     Raises:
         TrainingError: nothing to train, a loss that is not finite, or a resume file of another run.
@@ -150,7 +151,9 @@ def fit(
     done, torn = start, False
     with interrupts_held() as release:
         try:
-            for step in bar(range(start, schedule.steps), desc=name, initial=start, show=progress):
+            for step in bar(
+                range(start, schedule.steps), desc=name, initial=start, total=schedule.steps, show=progress
+            ):
                 torch.manual_seed((schedule.seed * 1_000_003 + step) % 2**63)
                 batch = batch_at(step).to(fabric.device)
                 torn = True

@@ -3,8 +3,10 @@
 python tools/train_shipped.py panet 0 1 2 3      method, then folds
 """
 
+import shutil
 import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -24,12 +26,14 @@ def main(method: str, *folds: str) -> None:
         )
         train_set, test_set = recipe.datasets(p)
         net = recipe.model(p)
-        recipe.train(p, net, train_set, folder=f"runs/shipped/{method}-{fold}")
+        folder = Path(f"runs/shipped/{method}-{fold}")
+        recipe.train(p, net, train_set, folder=folder)
         scores = {k: round(v["miou"], 2) for k, v in recipe.score(p, net, test_set).summary().items()}
         note = {"command": f"python tools/train_shipped.py {method} {fold}", "miou": scores, "torch": torch.__version__}
         path = save_model(
             net, paths.data() / "weights" / f"{method}-shapes-fold{fold}.safetensors", half=True, note=note
         )
+        shutil.rmtree(folder)  # the next call of this command shall train again, not load
         print(f"{path.name}: mIoU {scores}, {time.time() - began:.0f} s", flush=True)
 
 
