@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from .data.base import IGNORE, SegmentationDataset
@@ -10,20 +12,29 @@ from .metrics import FewShotIoU, Scores
 from .protocol import Protocol
 
 
-def baselines(dataset: SegmentationDataset, protocol: Protocol | None = None) -> dict[str, Scores]:
-    """Scores of "everything is foreground" and of an oracle that marks every annotated object whatever its class.
+def baselines(
+    dataset: SegmentationDataset, protocol: Protocol | None = None, shots: Sequence[int] = (1, 5)
+) -> dict[str, Scores]:
+    """Scores of three answers that ignore the support, one-way and at the images' own size.
 
-    The oracle is the bound of a method that finds objects but ignores the support. One-way, at the images' own size,
-    on the same episode lists as `evaluate` with this protocol and `shots=(5,)` or fewer.
+    * all foreground;
+    * every object: an oracle that outlines each annotated object perfectly and calls them all the target;
+    * every novel object: an oracle that besides tells the fold's classes from all others. What a method scores above
+      it can only come from the support.
+
+    Uses the episode lists of `evaluate` with the same protocol and `shots`.
     """
     protocol = (protocol or Protocol()).replace(way=1)
-    sampler, lists, protocol = episode_lists(dataset, protocol, (5,))
-    meters = {"all foreground": FewShotIoU(), "every object (oracle)": FewShotIoU()}
+    sampler, lists, protocol = episode_lists(dataset, protocol, shots)
+    names = ("all foreground", "every object (oracle)", "every novel object (oracle)")
+    meters = {name: FewShotIoU(protocol.counting) for name in names}
+    novel = torch.tensor(dataset.classes, dtype=torch.uint8)
     for run, entry in enumerate(lists):
         for spec in entry.specs:
             target, classes = sampler.label(spec)[None], torch.tensor([spec.classes])
             mask = dataset[spec.query][1]
-            guesses = (torch.ones_like(target), ((mask > 0) & (mask != IGNORE)).long()[None])
+            marked = ((mask > 0) & (mask != IGNORE), torch.isin(mask, novel))
+            guesses = (torch.ones_like(target), *(guess.long()[None] for guess in marked))
             for meter, guess in zip(meters.values(), guesses):
                 meter.update(guess, target, classes, run)
     return {name: meter.compute() for name, meter in meters.items()}

@@ -135,7 +135,7 @@ def load_official(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
     translated = {
         theirs.get(name, name): value
         for name, value in state.items()
-        if not name.startswith(model.official_unused or ("\0",))
+        if not name.startswith(tuple(model.official_unused))
     }
     for name, value in own.items():
         if name.endswith("num_batches_tracked"):

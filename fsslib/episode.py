@@ -22,7 +22,7 @@ _SHAPES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # comparing tensors has no single answer
 class Episode:
     """A batch of B few-shot tasks with N ways and K shots.
 
@@ -173,7 +173,7 @@ class Episode:
         return Episode(**{name: None if value is None else function(value) for name, value in values.items()})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """What a model says about an episode.
 

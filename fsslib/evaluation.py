@@ -92,6 +92,9 @@ def episode_lists(
     """The sampler and one fixed list per protocol seed, drawn at the largest K, and the protocol with their hash."""
     if not shots or any(type(k) is not int or k < 1 for k in shots) or len(set(shots)) < len(shots):
         raise ProtocolError(f"shots={list(shots)}: expected whole numbers from 1, each only once, e.g. (1, 5).")
+    # What the data set knows better than the protocol's defaults stands on the card.
+    known = {name: getattr(dataset, name) for name in ("fold_scheme", "area_filter") if hasattr(dataset, name)}
+    protocol = protocol.replace(**known)
     sampler = EpisodeSampler(dataset, protocol, shot=max(shots))
     lists = tuple(sampler.fixed(protocol.episodes, seed) for seed in protocol.seeds)
     return sampler, lists, protocol.replace(list_hash="+".join(entry.hash for entry in lists))

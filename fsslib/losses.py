@@ -19,7 +19,9 @@ def segmentation(logits: Tensor, target: Tensor) -> Tensor:
 
 
 @full_precision
-def alignment(query_scores: Tensor, query_features: Tensor, support_features: Tensor, support_masks: Tensor) -> Tensor:
+def alignment(
+    query_scores: Tensor, query_features: Tensor, support_features: Tensor, support_masks: Tensor, scale: float = 20.0
+) -> Tensor:
     """Prototype alignment regularisation (PANet, ICCV 2019, section 3.4): the query, with its own predicted mask,
     must segment the support.
 
@@ -30,6 +32,7 @@ def alignment(query_scores: Tensor, query_features: Tensor, support_features: Te
         query_scores: (B, 1 + N, h, w) float, scores at feature resolution.
         query_features: (B, C, h, w) float. support_features: (B, N, K, C, h, w) float.
         support_masks: (B, N, K, H, W) long; 255 is not scored.
+        scale: the temperature α of the scores.
     Returns: scalar, mean over the episodes.
     """
     way, shot = support_masks.shape[1:3]
@@ -40,7 +43,7 @@ def alignment(query_scores: Tensor, query_features: Tensor, support_features: Te
     total = query_scores.new_zeros(())
     for w in range(way):
         pair = prototypes[:, [0, w + 1]].repeat_interleave(shot, 0)
-        scores = cosine_maps(support_features[:, w].flatten(0, 1), pair)
+        scores = cosine_maps(support_features[:, w].flatten(0, 1), pair, scale)
         labels = support_masks[:, w].flatten(0, 1)
         pixels = F.cross_entropy(
             upsample(scores, tuple(labels.shape[-2:])), labels, ignore_index=IGNORE, reduction="none"

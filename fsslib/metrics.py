@@ -13,7 +13,7 @@ from .errors import ProtocolError
 
 
 class FewShotIoU:
-    """Collects one confusion matrix per episode, on the device of the predictions, and synchronises once at the end.
+    """Collects one small confusion matrix per episode, counted on the device of the predictions.
 
     Args:
         counting: `"all"` counts every pixel; `"present"` drops the counts of channels that the label does not hold
@@ -37,6 +37,9 @@ class FewShotIoU:
             found = f"{tuple(predicted.shape)}, {tuple(target.shape)} and classes {tuple(classes.shape)}"
             raise ProtocolError(f"update(): predictions and labels are {found}; expected (B, H, W) twice and (B, N).")
         ways = classes.shape[1] + 1
+        top = int(predicted.max())
+        if top >= ways:
+            raise ProtocolError(f"update(): found channel {top} in the prediction, expected 0 to {ways - 1}.")
         batch = torch.arange(len(target), device=target.device).view(-1, 1, 1)
         cell = ((batch * ways + target) * ways + predicted)[target != IGNORE]
         counts = torch.bincount(cell, minlength=len(target) * ways * ways)
@@ -111,7 +114,8 @@ class Scores:
     def difference(self, other: Scores, draws: int = 1000, seed: int = 0) -> tuple[float, float, float]:
         """`self.miou - other.miou` and its 95 % interval, paired on the same episodes.
 
-        Raises ProtocolError when the two evaluations did not use the same episode lists.
+        Raises ProtocolError when the two evaluations did not score the same classes in the same order; whether they
+        used the same episode lists, their protocols' `list_hash` tells.
         """
         if not (np.array_equal(self.classes, other.classes) and np.array_equal(self.runs, other.runs)):
             raise ProtocolError("paired differences need the same episodes: evaluate both on one list.")

@@ -163,7 +163,7 @@ class Protocol:
                 **pfenet,
                 **{"label_size": "original", "novel_pixels": "drop", "bn": "frozen", "k_merge": "concatenated keys"},
                 **{"seeds": tuple(range(10))},
-                "source": "HDMNet code: images with novel classes dropped, best checkpoint on the test classes",
+                "source": "HDMNet code: images with novel classes dropped, best on test classes; its seeds not known",
             },
         }
         if method not in habits:

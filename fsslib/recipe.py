@@ -27,7 +27,7 @@ from .models.base import FewShotModel
 from .nn.feature_cache import CachedBackbone
 from .pretraining import pretrain
 from .protocol import Protocol
-from .training import History, Schedule, train_episodes
+from .training import History, Schedule, fabric, train_episodes
 
 
 def datasets(p: Mapping) -> tuple[SegmentationDataset, SegmentationDataset]:
@@ -43,6 +43,7 @@ def datasets(p: Mapping) -> tuple[SegmentationDataset, SegmentationDataset]:
 def protocol(p: Mapping) -> Protocol:
     """The protocol of parameters `p`: ours, or with `protocol="published"` the habits of the method's paper."""
     changes = {key: p[key] for key in ("episodes", "way", "annotation")} | {"input_size": p["size"]}
+    changes["bn"] = p["options"].get("bn", "frozen")
     if p["protocol"] == "published":
         return Protocol.published(p["method"], **changes)
     base = Protocol.shapes5i if p["dataset"] == "shapes" else Protocol.pascal5i
@@ -65,6 +66,7 @@ def model(p: Mapping) -> FewShotModel:
         own = {"width": p["width"], "freeze": p["freeze_backbone"]}
         options = {key: value for key, value in own.items() if value} | p["options"]
         built = build_model(p["method"], backbone=p["backbone"], shots=p["train_shot"], weights=p["weights"], **options)
+    built.to(memory_format=torch.channels_last)  # as in training; a later change would empty the feature cache
     if p["freeze_backbone"]:
         built.backbone.freeze()
         built.freeze = True
@@ -76,7 +78,8 @@ def features_only(trained: FewShotModel) -> FewShotModel:
     """Prototype matching on the backbone of `trained` as it is now, without any layer of the method: the reference."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return build_model("panet", backbone=trained.backbone, freeze=trained.freeze).eval()
+        stage = getattr(trained, "stage", None)
+        return build_model("panet", backbone=trained.backbone, freeze=trained.freeze, stage=stage).eval()
 
 
 def train(
@@ -102,9 +105,7 @@ def train(
 
 def score(p: Mapping, net: FewShotModel, data: SegmentationDataset) -> Evaluation:
     """Evaluate on the test split `data` for every K in `shots`, on the device that training uses."""
-    from lightning_fabric import Fabric
-
-    device = Fabric(accelerator=p["accelerator"], devices=1).device
+    device = fabric(p["accelerator"], "32").device
     return evaluate(net, data, protocol(p), shots=p["shots"], batch=p["batch"], device=device)
 
 
@@ -134,20 +135,18 @@ def result(p: Mapping, evaluations: Mapping[str, Evaluation], names: Mapping[int
     Args:
         began: `time.time()` at the start of the run.
     """
-    last = list(evaluations.values())[-1]
-    label = list(evaluations)[-1]
-    scores = {}
-    for row in table(evaluations, p["shots"]):
+    label, last = list(evaluations.items())[-1]
+    rows, scores = table(evaluations, p["shots"]), {}
+    for row in rows:
         if row["model"] == label:
-            per_class = {names[c]: round(100 * v, 2) for c, v in last.scores[row["shots"]].per_class.items()}
+            # A class without a single counted pixel has no IoU.
+            ious = last.scores[row["shots"]].per_class.items()
+            per_class = {names[c]: None if np.isnan(v) else round(100 * v, 2) for c, v in ious}
             numbers = {key: round(v, 4) for key, v in row.items() if key not in ("shots", "model")}
             scores[str(row["shots"])] = numbers | {"per_class": per_class}
     return {
         "scores": scores,
-        "rows": [
-            {k: round(v, 4) if isinstance(v, float) else v for k, v in r.items()}
-            for r in table(evaluations, p["shots"])
-        ],
+        "rows": [{k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows],
         "protocol": last.protocol.as_dict(),
         "versions": versions(),
         "seed": p["seed"],

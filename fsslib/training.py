@@ -123,8 +123,6 @@ def fit(
     """
     if type(save_every) is not int or save_every < 1:
         raise TrainingError(f"save_every={save_every!r}: expected a whole number of steps from 1.")
-    from lightning_fabric import Fabric
-
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not schedule.steps:
         model.eval()
@@ -133,15 +131,8 @@ def fit(
         raise TrainingError(
             f"{type(model).__name__} has no parameter to train: unfreeze the backbone or give the model a width."
         )
-    # Fabric announces mixed precision at every start; a notebook with three trainings needs no three announcements.
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    try:
-        fabric = Fabric(accelerator=schedule.accelerator, devices=1, precision=PRECISIONS[schedule.precision])
-    except Exception as error:  # Fabric's own types differ between versions
-        raise TrainingError(
-            f"accelerator {schedule.accelerator!r} is not usable here ({error}): take 'cpu'."
-        ) from error
-    model.to(fabric.device, memory_format=torch.channels_last)
+    engine = fabric(schedule.accelerator, schedule.precision)
+    model.to(engine.device, memory_format=torch.channels_last)
     optimiser = _optimiser(trainable, schedule)
     file = Path(folder) / f"{name}.ckpt" if folder else None
     made_with = {**asdict(schedule), "data": data}
@@ -155,9 +146,9 @@ def fit(
                 range(start, schedule.steps), desc=name, initial=start, total=schedule.steps, show=progress
             ):
                 torch.manual_seed((schedule.seed * 1_000_003 + step) % 2**63)
-                batch = batch_at(step).to(fabric.device)
+                batch = batch_at(step).to(engine.device)
                 torn = True
-                row = _step(model, optimiser, trainable, batch, schedule, step, fabric)
+                row = _step(model, optimiser, trainable, batch, schedule, step, engine)
                 # Counted before the callback runs: an error there must not make a resumed run repeat the step.
                 history.rows.append(row)
                 done, torn = step + 1, False
@@ -176,16 +167,28 @@ def fit(
     return history
 
 
+def fabric(accelerator: str, precision: str):
+    """lightning-fabric on one device. Raises TrainingError when the accelerator is not to be had here."""
+    from lightning_fabric import Fabric
+
+    # Fabric announces mixed precision at every start; a notebook with three trainings needs no three announcements.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    try:
+        return Fabric(accelerator=accelerator, devices=1, precision=PRECISIONS[precision])
+    except Exception as error:  # Fabric's own types differ between versions
+        raise TrainingError(f"accelerator {accelerator!r} is not usable here ({error}): take 'cpu'.") from error
+
+
 def _optimiser(parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
     if schedule.optimiser == "sgd":
         return torch.optim.SGD(parameters, lr=schedule.lr, momentum=0.9, weight_decay=schedule.weight_decay)
     return torch.optim.AdamW(parameters, lr=schedule.lr, weight_decay=schedule.weight_decay)
 
 
-def _step(model, optimiser, trainable, batch, schedule: Schedule, step: int, fabric) -> dict[str, float]:
+def _step(model, optimiser, trainable, batch, schedule: Schedule, step: int, engine) -> dict[str, float]:
     for group in optimiser.param_groups:
         group["lr"] = schedule.lr_at(step)
-    with fabric.autocast():
+    with engine.autocast():
         losses: dict[str, Tensor] = model.losses(batch)
     row = {key: float(value.detach()) for key, value in losses.items()}
     if not torch.isfinite(losses["total"]):
@@ -194,7 +197,7 @@ def _step(model, optimiser, trainable, batch, schedule: Schedule, step: int, fab
             "precision='32'."
         )
     optimiser.zero_grad(set_to_none=True)
-    fabric.backward(losses["total"])
+    engine.backward(losses["total"])
     torch.nn.utils.clip_grad_norm_(trainable, schedule.clip)
     optimiser.step()
     return row

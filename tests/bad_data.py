@@ -62,7 +62,7 @@ DATA_CASES = {
         ["no PASCAL VOC folder", "JPEGImages", "Unpack"],
     ),
     "pascal fold": (lambda t: pascal(t, fold=7), DatasetError, ["fold 7", "0 to 3"]),
-    "pascal validation": (lambda t: pascal(t, split="val"), DatasetError, ["val_classes"]),
+    "pascal validation": (lambda t: pascal(t, split="val", val_classes=0), DatasetError, ["val_classes"]),
     "pascal novel": (lambda t: pascal(t, novel="hide"), DatasetError, ["'hide'", "background, ignore, drop"]),
     "list file": (lambda t: pascal(t, images=t / "no.txt"), DatasetError, ["no.txt", "Pass the path"]),
     "listed but absent": (

@@ -78,7 +78,7 @@ def test_a_run_appears_whole_and_is_not_repeated(book, tmp_path):
     before = folder.stat().st_ino
     assert run({"number": 4}, runs=runs, notebook=book, progress=False) == folder
     assert folder.stat().st_ino == before, "a finished run is left alone"
-    with pytest.raises(ParameterError, match="exists and is not a run with these parameters"):
+    with pytest.raises(ParameterError, match="exists and is not a run of trial with these parameters"):
         run({"number": 5}, runs=runs, notebook=book, name=folder.name, progress=False)
     assert run({"number": 4}, runs=runs, notebook=book, force=True, progress=False) == folder
     assert folder.stat().st_ino != before and sorted(names(runs)) == sorted([folder.name, "index.html"])
@@ -166,7 +166,7 @@ def test_a_killed_replacement_is_undone(book, tmp_path):
     old = runs / "x.old.part"
     old.mkdir(parents=True)
     checked = notebook.check_against(notebook.load(book), {})
-    (old / "run.json").write_text(json.dumps({"parameters": checked}))
+    (old / "run.json").write_text(json.dumps({"parameters": checked, "notebook": "trial"}))
     assert run({}, runs=runs, notebook=book, name="x", progress=False) == runs / "x"
     assert names(runs) == ["x"]
 

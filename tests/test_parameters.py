@@ -108,12 +108,3 @@ def test_what_a_checkpoint_or_a_method_does_not_take_is_refused(given, said):
     with pytest.raises(ParameterError) as caught:
         check_parameters(given)
     assert said in str(caught.value)
-
-
-def test_options_reach_the_model():
-    from fsslib import recipe
-
-    p = check_parameters({"checkpoint": None, "options": {"align": False, "last": "layer3"}})
-    model = recipe.model(p)
-    assert model.align is False
-    assert model.backbone.deepest == "layer3"

@@ -44,10 +44,11 @@ class Pascal5i(SegmentationDataset):
     """
 
     name = "pascal"
+    fold_scheme = "VOC order, 5 a fold"
 
     def __init__(
         self, root: str | Path | None = None, fold: int = 0, split: str = "train", *, images: str | Path = "auto",
-        min_area: int = 0, novel: str = "background", val_classes: int | tuple[int, ...] = 0,
+        min_area: int = 0, novel: str = "background", val_classes: int | tuple[int, ...] = 3,
         sbd: str | Path | None = None, cache: bool = True,
     ) -> None:  # fmt: skip
         check_split(fold, split)
@@ -57,7 +58,8 @@ class Pascal5i(SegmentationDataset):
             raise DatasetError(f"novel={novel!r} is unknown: use one of {', '.join(NOVEL)}.")
         if isinstance(min_area, bool) or not isinstance(min_area, int) or min_area < 0:
             raise DatasetError(f"min_area={min_area!r}: expected a number of pixels, 0 or more (2048 in PFENet).")
-        self.fold, self.split, self.min_area, self.novel, self.names = fold, split, min_area, novel, voc_lists.NAMES
+        self.fold, self.split, self.novel, self.names = fold, split, novel, voc_lists.NAMES
+        self.area_filter = min_area
         novel_classes = tuple(range(5 * fold + 1, 5 * fold + 6))
         self.base_classes = tuple(c for c in self.names if c not in novel_classes)
         held_back = _validation_classes(val_classes, self.base_classes)
@@ -127,7 +129,7 @@ class Pascal5i(SegmentationDataset):
         return areas[keep]
 
     def _choose_classes(self, targets: tuple[int, ...]) -> None:
-        usable = self._areas >= max(1, self.min_area)
+        usable = self._areas >= max(1, self.area_filter)
         self._images = {c: np.flatnonzero(usable[:, c]).tolist() for c in targets}
         self.classes = tuple(c for c in targets if len(self._images[c]) >= 2)
         self.missing = {c: len(self._images[c]) for c in targets if c not in self.classes}
@@ -135,7 +137,7 @@ class Pascal5i(SegmentationDataset):
             return
         where = f"PASCAL-5i fold {self.fold} split {self.split!r} ({len(self)} images, list: {self.recipe})"
         lacking = ", ".join(f"{c} {self.names[c]} ({count})" for c, count in self.missing.items())
-        reason = f"fewer than 2 images with at least {max(1, self.min_area)} pixels of the class: {lacking}"
+        reason = f"fewer than 2 images with at least {max(1, self.area_filter)} pixels of the class: {lacking}"
         if not self.classes:
             raise DatasetError(
                 f"{where} has no usable class; {reason}. Lower min_area, use another fold, or a list with more images."
@@ -167,7 +169,7 @@ class Pascal5i(SegmentationDataset):
         return hashlib.sha256("\n".join(self._list_ids).encode()).hexdigest()
 
     def signature(self) -> str:
-        settings = (self.fold, self.split, self.classes, self.min_area, self.novel, self._relabel[:21].tolist())
+        settings = (self.fold, self.split, self.classes, self.area_filter, self.novel, self._relabel[:21].tolist())
         pixels = hashlib.sha256(self._areas.tobytes()).hexdigest()
         return "\n".join([f"{self.name} {settings} {pixels}", *self.ids])
 

@@ -49,7 +49,9 @@ class ExperimentParameters(BaseModel):
     episodes: int = Field(200, ge=2, description="evaluation episodes for each shot and list")
     seeds: list[int] = Field([0], min_length=1, description="seeds of the evaluation lists")
     seed: int = Field(0, ge=0, description="seed of initialisation and training")
-    precision: Literal["32", "bf16"] = Field("32", description="number format of training and evaluation")
+    precision: Literal["32", "bf16"] = Field(
+        "32", description="number format of training; scores are always computed in 32 bits"
+    )
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="device; auto takes a GPU if there is one")
     protocol: Literal["honest", "published"] = Field("honest", description="evaluation rules: ours, or the paper's")
     options: dict[str, Any] = Field({}, description="further keyword options of build_model")
@@ -98,12 +100,22 @@ def conflicts(p: ExperimentParameters) -> Iterator[tuple[set[str], str]]:
         for name in ("weights", "width", "options"):
             if getattr(p, name):
                 yield {"checkpoint", name}, f"{name}: a checkpoint says how its model is built; leave {name} out"
+    if p.protocol == "published" and (p.dataset == "shapes" or p.seeds != [0]):
+        wrong = "has papers on photographs only" if p.dataset == "shapes" else "has the paper's own seeds"
+        name = "dataset" if p.dataset == "shapes" else "seeds"
+        yield {"protocol", name}, f"{name}: the published protocol {wrong}; use protocol=honest, or leave {name} out"
+    if p.freeze_backbone and p.options.get("bn") == "batch":
+        yield (
+            {"freeze_backbone", "options"},
+            "options: bn=batch moves the statistics of a frozen backbone; leave it out",
+        )
     if p.freeze_backbone and p.pretrain_steps > 0:
         yield (
             {"freeze_backbone", "pretrain_steps"},
             f"freeze_backbone: pre-training trains the backbone; set pretrain_steps to 0 (it is {p.pretrain_steps})",
         )
-    if p.method == "panet" and p.freeze_backbone and p.width is None and p.episodic_steps > 0:
+    scratch = p.checkpoint is None or p.checkpoint == "shipped"  # a file may hold a projection that can train
+    if p.method == "panet" and p.freeze_backbone and p.width is None and p.episodic_steps > 0 and scratch:
         yield (
             {"method", "freeze_backbone", "width", "episodic_steps"},
             "freeze_backbone: nothing would train, panet is its backbone; set width, or episodic_steps to 0",

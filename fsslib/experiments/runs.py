@@ -97,9 +97,10 @@ def run_notebook(
 
 
 def _valid_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name.endswith(".part"):
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name.endswith((".part", ".old")):
         raise ParameterError(
-            f"name: {name!r} cannot name a run; use letters, digits, '-', '_' and '.', and no '.part'."
+            f"name: {name!r} cannot name a run; use letters, digits, '-', '_' and '.', and no '.part' or '.old' at the "
+            "end."
         )
     return name
 
@@ -124,9 +125,11 @@ def _run(source: Path, folder: Path, checked: dict[str, Any], force: bool, progr
             os.rename(old, folder)  # a forced run was killed between its two renames
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists() and not force:
-            if (record := _record(folder)) is None or record["parameters"] != checked:
+            record = _record(folder) or {}
+            if record.get("parameters") != checked or record.get("notebook") != source.stem:
                 raise ParameterError(
-                    f"{folder} exists and is not a run with these parameters: choose another name, or force it."
+                    f"{folder} exists and is not a run of {source.stem} with these parameters: choose another name, or "
+                    "force it."
                 )
             return folder
         _clear(part, keep_training=_record(part) == _stamp(source, checked) and not force)

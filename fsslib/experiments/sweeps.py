@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import FsslibError, ParameterError
 from .runs import EXPERIMENT, check, run, run_name
+from .workplace import stop_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,6 +97,7 @@ def sweep(
             outcomes = list(pool.map(one, planned))
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
+            stop_all()
             raise
     rows = [
         {"run": name, **{n: checked[n] for n in grid}, "state": state, "problem": problem}

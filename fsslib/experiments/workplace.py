@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .. import paths
 from ..errors import FsslibError, ParameterError, TrainingError
 from ..files import atomic
 from ..pages import write_page
@@ -77,6 +78,17 @@ def execute(source: Path, part: Path, checked: dict[str, Any], title: str, progr
     _tidy(part, title)
 
 
+# Standard inputs of the processes at work: a process whose input is closed leaves.
+_AT_WORK: set = set()
+
+
+def stop_all() -> None:
+    """End every notebook that this process has under way."""
+    for pipe in list(_AT_WORK):
+        with contextlib.suppress(OSError):
+            pipe.close()
+
+
 def _ended_well(order: dict[str, Any], part: Path, lock: int) -> bool:
     child = subprocess.Popen(
         [sys.executable, "-P", runner.__file__],  # -P: this package's folder must not shadow other modules
@@ -88,6 +100,7 @@ def _ended_well(order: dict[str, Any], part: Path, lock: int) -> bool:
         start_new_session=True,  # an interrupt reaches this process, which then closes the child's standard input
         text=True,
     )
+    _AT_WORK.add(child.stdin)
     try:
         child.stdin.write(json.dumps(order) + "\n")
         child.stdin.flush()
@@ -95,6 +108,7 @@ def _ended_well(order: dict[str, Any], part: Path, lock: int) -> bool:
     except BrokenPipeError:
         return False
     finally:
+        _AT_WORK.discard(child.stdin)
         with contextlib.suppress(BrokenPipeError):
             child.stdin.close()
         child.wait()
@@ -112,8 +126,10 @@ def _tidy(part: Path, title: str) -> None:
             cell.outputs = [o for o in cell.outputs if not _only_widget(o.get("data", {}))]
     for name in ("input_path", "output_path"):
         notebook.metadata.get("papermill", {}).pop(name, None)
+    text = nbformat.writes(notebook).replace(str(part.resolve()), ".")
+    text = text.replace(str(paths.repository()) + os.sep, "").replace(str(Path.home()) + os.sep, "~/")
     with atomic(path) as temporary:
-        temporary.write_text(nbformat.writes(notebook).replace(str(part.resolve()), ".") + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
     write_page(path, path.with_suffix(".html"), title=title)
 
 

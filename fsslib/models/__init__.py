@@ -81,7 +81,7 @@ def build_model(
     if not isinstance(backbone, (str, Backbone)):
         raise ModelError(f"backbone={backbone!r}: expected a name, e.g. 'tiny', or a Backbone of fsslib.nn.backbones.")
     given = {"weights": weights, "stem": stem, "last": last, "backbone_options": backbone_options}
-    spare = [option for option, value in given.items() if value]
+    spare = [option for option, value in given.items() if value] + ["bn"] * (bn != getattr(backbone, "bn", bn))
     if spare and not isinstance(backbone, str):
         raise ModelError(f"{', '.join(spare)}: the backbone is built already; give its name, or leave them out.")
     config = {"name": name, "shots": shots, "bn": bn, "last": last, "stem": stem, **options}

@@ -63,7 +63,7 @@ class PANet(FewShotModel):
         prediction, scores = self._predict(episode, query, support)
         terms = {"query": segmentation(prediction.logits, episode.query_masks)}
         if self.align and self.training:
-            terms["align"] = alignment(scores, query, support, episode.support_masks)
+            terms["align"] = alignment(scores, query, support, episode.support_masks, self.scale)
         else:
             terms["align"] = torch.zeros_like(terms["query"])
         return {**terms, "total": terms["query"] + self.align_weight * terms["align"]}

@@ -81,7 +81,8 @@ class CachedBackbone(Backbone):
         native = mode or images.dtype
         found = {}
         for s, stage in enumerate(stages):
-            feature = torch.stack([rows[i][s] for i in range(len(keys))]).to(images.device, native)
+            # Converted one by one: autocast on a CPU refuses to stack float16.
+            feature = torch.stack([rows[i][s].to(images.device, native) for i in range(len(keys))])
             found[stage] = feature.contiguous(memory_format=_layout(images))
         return found
 

@@ -34,14 +34,7 @@ from dataclasses import replace
 import fsslib
 import torch
 import torch.nn.functional as F
-from fsslib import (
-    EpisodeSampler,
-    Protocol,
-    evaluate,
-    load_dataset,
-    load_model,
-    plots,
-)
+from fsslib import EpisodeSampler, Protocol, evaluate, load_dataset, load_model, plots
 from fsslib import plots_prototypes as pictures
 from fsslib.checkpoints import read_note, shipped
 from fsslib.data.weak import annotate
@@ -54,9 +47,7 @@ from fsslib.plots_prototypes import mean_interval, percent, verdict
 from fsslib.training import Schedule, train_episodes
 
 # %% tags=["nbval-ignore-output"]
-print(
-    f"fsslib {fsslib.__version__}, torch {torch.__version__.split('+')[0]}, {torch.get_num_threads()} thread(s)"
-)
+print(f"fsslib {fsslib.__version__}, torch {torch.__version__.split('+')[0]}, {torch.get_num_threads()} thread(s)")
 
 # %%
 path = shipped("panet", "shapes", fold)
@@ -85,11 +76,7 @@ one = few.select(order[:1])
 # %%
 query, support = net.features(one)
 print("query features  ", tuple(query.shape), "= episodes, channels, rows, columns")
-print(
-    "support features",
-    tuple(support.shape),
-    "= episodes, ways, shots, channels, rows, columns",
-)
+print("support features", tuple(support.shape), "= episodes, ways, shots, channels, rows, columns")
 
 # %% [markdown]
 # ## Masked average pooling
@@ -110,15 +97,8 @@ def pool(features, mask):
     return (large * mask).sum((1, 2)) / (mask.sum() + 1e-5)
 
 
-ours, library = (
-    pool(features, mask),
-    masked_average(features[None], mask[None, None])[0, 0],
-)
-print(
-    len(ours),
-    "numbers; the same as the library's:",
-    torch.allclose(ours, library, atol=1e-4),
-)
+ours, library = (pool(features, mask), masked_average(features[None], mask[None, None])[0, 0])
+print(len(ours), "numbers; the same as the library's:", torch.allclose(ours, library, atol=1e-4))
 
 # %% [markdown]
 # The library does it without the large tensor. Enlarging is linear, so the sum can be taken on the other side: carry
@@ -128,22 +108,12 @@ print(
 
 # %%
 weights = project_mask(mask, features.shape[-2:])
-print(
-    "weights",
-    tuple(weights.shape),
-    "add up to the object's pixels:",
-    bool((weights.sum() - mask.sum()).abs() < 0.1),
-)
+print("weights", tuple(weights.shape), "add up to the object's pixels:", bool((weights.sum() - mask.sum()).abs() < 0.1))
 pooled = (features * weights).sum((1, 2)) / mask.sum()
 print("and give the same prototype:", torch.allclose(pooled, library, atol=1e-4))
 
 # %%
-show(
-    *pictures.pooling(
-        one.support_images[0, 0, 0], one.support_masks[0, 0, 0], weights
-    ),
-    photo=True,
-)
+show(*pictures.pooling(one.support_images[0, 0, 0], one.support_masks[0, 0, 0], weights), photo=True)
 
 # %% [markdown]
 # Inside the object every cell has the full weight. At the edge the weights fade: those cells saw object *and*
@@ -159,47 +129,24 @@ show(
 # %%
 class EarlyFusion(PANet):
     def prototypes(self, features, masks):
-        small = F.interpolate(
-            masks.flatten(0, 2)[:, None].float(),
-            features.shape[-2:],
-            mode="nearest-exact",
-        )
-        return super().prototypes(
-            features, small.long().view(*masks.shape[:3], *features.shape[-2:])
-        )
+        small = F.interpolate(masks.flatten(0, 2)[:, None].float(), features.shape[-2:], mode="nearest-exact")
+        return super().prototypes(features, small.long().view(*masks.shape[:3], *features.shape[-2:]))
 
 
 knobs = {"thinness": 1.0, "area": 0.5}
-thin_set = load_dataset(
-    "shapes", fold=fold, split="test", val_classes=0, knobs=knobs
-)
-late, early = (
-    evaluate(m, thin_set, protocol).scores[1]
-    for m in (net, EarlyFusion(net.backbone).eval())
-)
+thin_set = load_dataset("shapes", fold=fold, split="test", val_classes=0, knobs=knobs)
+late, early = (evaluate(m, thin_set, protocol).scores[1] for m in (net, EarlyFusion(net.backbone).eval()))
 
 thin = EpisodeSampler(thin_set, protocol, shot=1)
 thin_masks = thin.build(thin.fixed(episodes, seed).specs).support_masks[:, 0] == 1
-cells = F.interpolate(thin_masks.float(), (25, 25), mode="nearest-exact").sum(
-    (1, 2, 3)
-)
+cells = F.interpolate(thin_masks.float(), (25, 25), mode="nearest-exact").sum((1, 2, 3))
 pixels = int(thin_masks.sum((1, 2, 3)).median())
-print(
-    f"median support: {pixels} object pixels, {int(cells.median())} cells after rounding"
-)
-print(
-    f"all episodes: mIoU late {100 * late.miou:.0f} %, early {100 * early.miou:.0f} %"
-)
-print(
-    f"{int((cells == 0).sum())} supports of {episodes} have no cell left: a zero prototype"
-)
+print(f"median support: {pixels} object pixels, {int(cells.median())} cells after rounding")
+print(f"all episodes: mIoU late {100 * late.miou:.0f} %, early {100 * early.miou:.0f} %")
+print(f"{int((cells == 0).sum())} supports of {episodes} have no cell left: a zero prototype")
 
 # %% tags=["nbval-ignore-output"]
-print(
-    verdict(
-        "thin objects, late - early fusion, mIoU", percent(late.difference(early))
-    )
-)
+print(verdict("thin objects, late - early fusion, mIoU", percent(late.difference(early))))
 
 # %% [markdown]
 # Measure before you believe a plausible story. The supports without a cell are real, but few, and with the default
@@ -216,36 +163,22 @@ print(
 # \hat{M}(x,y) = \underset{c}{\mathrm{argmax}} \; P_c(x,y)$$
 
 # %%
-prototypes = net.prototypes(
-    support, one.support_masks
-)  # (1, 2, C): background, object
+prototypes = net.prototypes(support, one.support_masks)  # (1, 2, C): background, object
 cosines = F.cosine_similarity(query[:, None], prototypes[..., None, None], dim=2)
 scores = 20 * cosines
 same = torch.allclose(scores, cosine_maps(query, prototypes), atol=1e-4)
 print("scores", tuple(scores.shape), "as in the library:", same)
 probability = upsample(scores, (97, 97)).softmax(1)
-print(
-    "prediction as in the library:",
-    torch.equal(probability.argmax(1), net(one).masks()),
-)
+print("prediction as in the library:", torch.equal(probability.argmax(1), net(one).masks()))
 
 # %%
 image, predicted = one.query_images[0], probability.argmax(1)[0]
-row = [
-    ("query", plots.overlay(image)),
-    ("cosine, background", cosines[0, 0]),
-    ("cosine, object", cosines[0, 1]),
-]
-row += [
-    ("probability, object", probability[0, 1]),
-    ("prediction", plots.overlay(image, predicted)),
-]
+row = [("query", plots.overlay(image)), ("cosine, background", cosines[0, 0]), ("cosine, object", cosines[0, 1])]
+row += [("probability, object", probability[0, 1]), ("prediction", plots.overlay(image, predicted))]
 row += [("true mask", plots.overlay(image, one.query_masks[0]))]
 inside = one.query_masks[0] == 1
 means = [float(upsample(cosines, (97, 97))[0, c][inside].mean()) for c in (0, 1)]
-print(
-    f"on the true object: cosine {means[1]:.2f} to the object's prototype, {means[0]:.2f} to the background's"
-)
+print(f"on the true object: cosine {means[1]:.2f} to the object's prototype, {means[0]:.2f} to the background's")
 alt = (
     f"Query, its cosine maps, probability, prediction and true mask. On the {test_set.names[int(one.classes)]} the "
     f"cosine is on average {means[1]:.2f} to the object's prototype and {means[0]:.2f} to the background's."
@@ -268,20 +201,13 @@ by_alpha = {a: upsample(a * cosines, (97, 97)) for a in alphas}
 for a, logits in by_alpha.items():
     sure = (logits.softmax(1).amax(1) > 0.9).float().mean()
     loss = F.cross_entropy(logits, one.query_masks)
-    print(
-        f"alpha {a:3d}: {100 * sure:3.0f} % of the pixels above 0.9, cross entropy {loss:.2f}"
-    )
-same = all(
-    torch.equal(m.argmax(1), by_alpha[20].argmax(1)) for m in by_alpha.values()
-)
+    print(f"alpha {a:3d}: {100 * sure:3.0f} % of the pixels above 0.9, cross entropy {loss:.2f}")
+same = all(torch.equal(m.argmax(1), by_alpha[20].argmax(1)) for m in by_alpha.values())
 print("the same prediction each time:", same)
 
 # %%
 row = [(f"alpha = {a}", logits.softmax(1)[0, 1]) for a, logits in by_alpha.items()]
-shares = [
-    int(100 * (m.softmax(1).amax(1) > 0.9).float().mean().round(decimals=2))
-    for m in by_alpha.values()
-]
+shares = [int(100 * (m.softmax(1).amax(1) > 0.9).float().mean().round(decimals=2)) for m in by_alpha.values()]
 alt = f"Probability of the object for alpha {alphas}: {shares} percent of the pixels are above 0.9 for one of the classes."
 show(*pictures.strip(row, alt, (0, 1), side=1.3))
 
@@ -295,27 +221,17 @@ show(*pictures.strip(row, alt, (0, 1), side=1.3))
 
 # %%
 def parts_set(parts):
-    return load_dataset(
-        "shapes", fold=fold, split="test", val_classes=0, knobs={"parts": parts}
-    )
+    return load_dataset("shapes", fold=fold, split="test", val_classes=0, knobs={"parts": parts})
 
 
 def by_part(data, episode, specs):
     """The same episodes with every part of the support as a way of its own; other parts are left out (255)."""
     masks = episode.support_masks
-    parts = torch.stack([data.truth(s.supports[0][0]).parts for s in specs])[
-        :, None, None
-    ]
-    ways = [
-        torch.where(masks == 1, torch.where(parts == p, 1, 255), masks)
-        for p in range(1, data.knobs.parts + 1)
-    ]
+    parts = torch.stack([data.truth(s.supports[0][0]).parts for s in specs])[:, None, None]
+    ways = [torch.where(masks == 1, torch.where(parts == p, 1, 255), masks) for p in range(1, data.knobs.parts + 1)]
     images = episode.support_images.expand(-1, len(ways), -1, -1, -1, -1)
     return replace(
-        episode,
-        support_images=images,
-        support_masks=torch.cat(ways, 1),
-        classes=episode.classes.expand(-1, len(ways)),
+        episode, support_images=images, support_masks=torch.cat(ways, 1), classes=episode.classes.expand(-1, len(ways))
     )
 
 
@@ -328,28 +244,17 @@ queries, found = net.features(parts)
 p_parts = net.prototypes(found, parts.support_masks)[:, 1:]
 p_mean = net.prototypes(found[:, :1], whole.support_masks)[:, 1:]
 apart = F.cosine_similarity(p_parts[:, 0], p_parts[:, 1], dim=-1)
-hidden = (parts.support_masks == 1).sum((-2, -1)).amin(
-    (1, 2)
-) < 60  # a part with hardly a pixel says nothing
+hidden = (parts.support_masks == 1).sum((-2, -1)).amin((1, 2)) < 60  # a part with hardly a pixel says nothing
 i = int(apart.masked_fill(hidden, 1).argmin())
 near = F.cosine_similarity(p_mean[i], p_parts[i], dim=-1).tolist()
-print(
-    f"cosine of the mean with part 1 {near[0]:.2f}, with part 2 {near[1]:.2f}; between the parts {apart[i]:.2f}"
-)
+print(f"cosine of the mean with part 1 {near[0]:.2f}, with part 2 {near[1]:.2f}; between the parts {apart[i]:.2f}")
 
 # %%
-cosines = cosine_maps(
-    queries[i : i + 1], torch.cat([p_parts[i], p_mean[i]])[None], scale=1
-)[0]
+cosines = cosine_maps(queries[i : i + 1], torch.cat([p_parts[i], p_mean[i]])[None], scale=1)[0]
 coloured = whole.support_masks[i, 0, 0] * data.truth(specs[i].supports[0][0]).parts
 row = [("support, parts", plots.overlay(whole.support_images[i, 0, 0], coloured))]
-row += [
-    ("query, true mask", plots.overlay(whole.query_images[i], whole.query_masks[i]))
-]
-row += [
-    (f"cosine, {name}", m)
-    for name, m in zip(("part 1", "part 2", "their mean"), cosines)
-]
+row += [("query, true mask", plots.overlay(whole.query_images[i], whole.query_masks[i]))]
+row += [(f"cosine, {name}", m) for name, m in zip(("part 1", "part 2", "their mean"), cosines)]
 alt = (
     f"A support with two parts, the query, and cosine maps of part 1, part 2 and their mean. The parts' prototypes have "
     f"a cosine of {apart[i]:.2f}; the mean has {near[0]:.2f} and {near[1]:.2f} to them."
@@ -380,26 +285,17 @@ def score_parts(parts, count):
             support_images=episode.query_images[:, None, None],
             support_masks=episode.query_masks[:, None, None],
         )
-        for meter, variant in zip(
-            meters, (episode, by_part(data, episode, specs), own)
-        ):
-            meter.update(
-                (net(variant).masks() > 0).long(),
-                episode.query_masks,
-                episode.classes,
-            )
+        for meter, variant in zip(meters, (episode, by_part(data, episode, specs), own)):
+            meter.update((net(variant).masks() > 0).long(), episode.query_masks, episode.classes)
     return [meter.compute() for meter in meters]
 
 
 variants = ("one prototype", "one per part", "query's own prototype")
-measured = {
-    parts: score_parts(parts, max(10, episodes // 2)) for parts in (1, 2, 3, 4)
-}
+measured = {parts: score_parts(parts, max(10, episodes // 2)) for parts in (1, 2, 3, 4)}
 
 # %% tags=["nbval-ignore-output"]
 curves = {
-    name: {n: percent((s[i].miou, *s[i].interval())) for n, s in measured.items()}
-    for i, name in enumerate(variants)
+    name: {n: percent((s[i].miou, *s[i].interval())) for n, s in measured.items()} for i, name in enumerate(variants)
 }
 show(*pictures.score_curves(curves, "parts per object"))
 
@@ -407,22 +303,12 @@ show(*pictures.score_curves(curves, "parts per object"))
 for i, name in enumerate(variants):
     for n in (1, 4):
         tp, fp, fn = measured[n][i].table[:, 1].sum(0)
-        print(
-            f"{name:22s} {n} part(s): mIoU {100 * measured[n][i].miou:3.0f} %,",
-            end=" ",
-        )
-        print(
-            f"precision {100 * tp / (tp + fp):3.0f} %, recall {100 * tp / (tp + fn):3.0f} %"
-        )
+        print(f"{name:22s} {n} part(s): mIoU {100 * measured[n][i].miou:3.0f} %,", end=" ")
+        print(f"precision {100 * tp / (tp + fp):3.0f} %, recall {100 * tp / (tp + fn):3.0f} %")
 
 # %% tags=["nbval-ignore-output"]
 for n in (2, 3, 4):
-    print(
-        verdict(
-            f"{n} parts, one per part - one prototype",
-            percent(measured[n][1].difference(measured[n][0])),
-        )
-    )
+    print(verdict(f"{n} parts, one per part - one prototype", percent(measured[n][1].difference(measured[n][0]))))
 
 # %% [markdown]
 # Read the three lines together. If averaging alone were to blame, one prototype per part would repair the score. Before
@@ -439,27 +325,18 @@ for n in (2, 3, 4):
 # *predicted* query mask, pools prototypes from the query, and segments the support with them, whose mask is known.
 
 # %%
-pair = few.select(
-    [order[len(order) // 2]]
-)  # the median episode: not perfect, not hopeless
+pair = few.select([order[len(order) // 2]])  # the median episode: not perfect, not hopeless
 query, support = net.features(pair)
 scores = cosine_maps(query, net.prototypes(support, pair.support_masks))
-back = (
-    F.one_hot(scores.argmax(1), 2).movedim(-1, 1).float()
-)  # the predicted mask, on the grid
+back = F.one_hot(scores.argmax(1), 2).movedim(-1, 1).float()  # the predicted mask, on the grid
 from_query = masked_average(query, back)
 scores_back = cosine_maps(support[:, 0, 0], from_query)
 
 # %%
-known, answer = (
-    pair.support_masks[0, 0, 0],
-    upsample(scores_back, (97, 97)).argmax(1)[0],
-)
+known, answer = (pair.support_masks[0, 0, 0], upsample(scores_back, (97, 97)).argmax(1)[0])
 returned = 100 * (answer == known).float().mean()
 row = [("support, its mask", plots.overlay(pair.support_images[0, 0, 0], known))]
-row += [
-    ("query, prediction", plots.overlay(pair.query_images[0], net(pair).masks()[0]))
-]
+row += [("query, prediction", plots.overlay(pair.query_images[0], net(pair).masks()[0]))]
 row += [("support, from query", plots.overlay(pair.support_images[0, 0, 0], answer))]
 print(f"{returned:.0f} % of the support's pixels come back right")
 alt = (
@@ -480,10 +357,7 @@ show(*pictures.strip(row, alt, side=1.4), photo=True)
 way_back = upsample(scores_back, (97, 97))
 par = F.cross_entropy(way_back, pair.support_masks[:, 0, 0], ignore_index=255)
 library = alignment(scores, query, support, pair.support_masks)
-print(
-    "the loss in one line equals the library's:",
-    torch.allclose(par, library, atol=1e-4),
-)
+print("the loss in one line equals the library's:", torch.allclose(par, library, atol=1e-4))
 
 # %% [markdown]
 # ### Does it help?
@@ -504,21 +378,13 @@ def relearn(align):
             module.reset_parameters()
     if align is not None:
         model.align = align
-        batches = EpisodeSampler(
-            train_set, Protocol.shapes5i(), shot=1, seed=seed, augment=True
-        )
+        batches = EpisodeSampler(train_set, Protocol.shapes5i(), shot=1, seed=seed, augment=True)
         with torch.enable_grad():
-            train_episodes(
-                model, batches, Schedule(finetune_steps, batch=8, lr=2e-3, seed=seed)
-            )
+            train_episodes(model, batches, Schedule(finetune_steps, batch=8, lr=2e-3, seed=seed))
     return model
 
 
-models = {
-    "before": relearn(None),
-    "with PAR": relearn(True),
-    "without PAR": relearn(False),
-}
+models = {"before": relearn(None), "with PAR": relearn(True), "without PAR": relearn(False)}
 
 # %% [markdown]
 # PAR is often motivated by a distance: it should bring the prototypes of support and query together. So measure that,
@@ -535,49 +401,26 @@ def distances(model):
         e = sampler.build(fixed[start : start + 20])
         query, support = model.features(e)
         p = model.prototypes(support, e.support_masks)[:, 1]
-        q = model.prototypes(query[:, None, None], e.query_masks[:, None, None])[
-            :, 1
-        ]
-        rows.append(
-            torch.stack([1 - F.cosine_similarity(p, q), (p - q).norm(dim=1)], 1)
-        )
+        q = model.prototypes(query[:, None, None], e.query_masks[:, None, None])[:, 1]
+        rows.append(torch.stack([1 - F.cosine_similarity(p, q), (p - q).norm(dim=1)], 1))
     return torch.cat(rows)
 
 
 gaps = {name: distances(model) for name, model in models.items()}
-trained = {
-    name: evaluate(model, test_set, protocol).scores[1]
-    for name, model in models.items()
-}
+trained = {name: evaluate(model, test_set, protocol).scores[1] for name, model in models.items()}
 
 # %% tags=["nbval-ignore-output"]
 for name in models:
     cosine, euclid = gaps[name].mean(0).tolist()
-    print(
-        f"{name:12s} mIoU {100 * trained[name].miou:5.1f} %   distance: cosine {cosine:.3f}, Euclidean {euclid:.2f}"
-    )
+    print(f"{name:12s} mIoU {100 * trained[name].miou:5.1f} %   distance: cosine {cosine:.3f}, Euclidean {euclid:.2f}")
 gain = gaps["with PAR"] - gaps["without PAR"]
-print(
-    verdict(
-        "mIoU, with - without PAR",
-        percent(trained["with PAR"].difference(trained["without PAR"])),
-    )
-)
+print(verdict("mIoU, with - without PAR", percent(trained["with PAR"].difference(trained["without PAR"]))))
 print(verdict("cosine distance, with - without PAR", mean_interval(gain[:, 0]), 3))
-print(
-    verdict("Euclidean distance, with - without PAR", mean_interval(gain[:, 1]), 3)
-)
+print(verdict("Euclidean distance, with - without PAR", mean_interval(gain[:, 1]), 3))
 
 # %% tags=["nbval-ignore-output"]
-rows = {
-    "with - without PAR": percent(
-        trained["with PAR"].difference(trained["without PAR"])
-    )
-}
-rows |= {
-    f"{k} - before": percent(trained[k].difference(trained["before"]))
-    for k in ("with PAR", "without PAR")
-}
+rows = {"with - without PAR": percent(trained["with PAR"].difference(trained["without PAR"]))}
+rows |= {f"{k} - before": percent(trained[k].difference(trained["before"])) for k in ("with PAR", "without PAR")}
 show(*pictures.differences(rows))
 
 # %% [markdown]
@@ -596,10 +439,7 @@ show(*pictures.differences(rows))
 result = evaluate(net, test_set, protocol, shots=(1, 2, 3, 4, 5))
 for k, s in result.scores.items():
     print(f"K={k}: mIoU {100 * s.miou:.0f} %")
-print(
-    "five shots beat one, beyond the interval:",
-    result.scores[5].difference(result.scores[1])[1] > 0,
-)
+print("five shots beat one, beyond the interval:", result.scores[5].difference(result.scores[1])[1] > 0)
 
 # %% tags=["nbval-ignore-output"]
 curve = {k: percent((s.miou, *s.interval())) for k, s in result.scores.items()}
@@ -613,30 +453,14 @@ print(verdict("K=5 - K=3", percent(result.scores[5].difference(result.scores[3])
 # %%
 single, five = (result.scores[k].episode_iou() for k in (1, 5))
 most = int((five - single).argmax())
-rescued = EpisodeSampler(test_set, protocol, shot=5).build(
-    [result.lists[0].specs[most]]
-)
+rescued = EpisodeSampler(test_set, protocol, shot=5).build([result.lists[0].specs[most]])
 row = [
-    (
-        f"support {k + 1}",
-        plots.overlay(
-            rescued.support_images[0, 0, k], rescued.support_masks[0, 0, k]
-        ),
-    )
+    (f"support {k + 1}", plots.overlay(rescued.support_images[0, 0, k], rescued.support_masks[0, 0, k]))
     for k in range(5)
 ]
 query_image = rescued.query_images[0]
-row += [
-    ("query", plots.overlay(query_image)),
-    ("true mask", plots.overlay(query_image, rescued.query_masks[0])),
-]
-row += [
-    (
-        f"prediction, K={k}",
-        plots.overlay(query_image, net(rescued.shots(k)).masks()[0]),
-    )
-    for k in (1, 5)
-]
+row += [("query", plots.overlay(query_image)), ("true mask", plots.overlay(query_image, rescued.query_masks[0]))]
+row += [(f"prediction, K={k}", plots.overlay(query_image, net(rescued.shots(k)).masks()[0])) for k in (1, 5)]
 alt = (
     f"Five supports of {test_set.names[int(rescued.classes)]}, the query and its true mask, and predictions: "
     f"IoU {100 * single[most]:.0f} % with the first support alone, {100 * five[most]:.0f} % with all five."
@@ -656,38 +480,20 @@ show(*pictures.strip(row, alt, side=1.2, columns=5), photo=True)
 # %%
 kinds = ("mask", "scribble", "box")
 shown = one.support_images[0, 0, 0]
-row = [
-    (k, plots.overlay(shown, annotate(one.support_masks[0, 0, 0], k, seed=seed)))
-    for k in kinds
-]
-counts = {
-    k: int((annotate(one.support_masks[0, 0, 0], k, seed=seed) == 1).sum())
-    for k in kinds
-}
+row = [(k, plots.overlay(shown, annotate(one.support_masks[0, 0, 0], k, seed=seed))) for k in kinds]
+counts = {k: int((annotate(one.support_masks[0, 0, 0], k, seed=seed) == 1).sum()) for k in kinds}
 alt = f"One support annotated with a mask, a scribble and a box. Pixels marked as the object: {counts}."
 show(*pictures.strip(row, alt), photo=True)
 
 # %%
 weak = {"mask": result.scores}
-weak |= {
-    k: evaluate(net, test_set, protocol.replace(annotation=k), shots=(1, 5)).scores
-    for k in kinds[1:]
-}
+weak |= {k: evaluate(net, test_set, protocol.replace(annotation=k), shots=(1, 5)).scores for k in kinds[1:]}
 for k in kinds:
-    print(
-        f"{k:9s} mIoU K=1: {100 * weak[k][1].miou:.0f} %, K=5: {100 * weak[k][5].miou:.0f} %"
-    )
+    print(f"{k:9s} mIoU K=1: {100 * weak[k][1].miou:.0f} %, K=5: {100 * weak[k][5].miou:.0f} %")
 
 # %% tags=["nbval-ignore-output"]
 names = [(kind, k) for kind in ("scribble", "box") for k in (1, 5)]
-show(
-    *pictures.differences(
-        {
-            f"{a} - mask, K={k}": percent(weak[a][k].difference(weak["mask"][k]))
-            for a, k in names
-        }
-    )
-)
+show(*pictures.differences({f"{a} - mask, K={k}": percent(weak[a][k].difference(weak["mask"][k])) for a, k in names}))
 
 # %% [markdown]
 # Compare $K = 1$ with $K = 5$ in this figure. A scribble is a *noisy* sample of the right thing, and noise averages
@@ -737,9 +543,7 @@ def temperature(margin, probability):
 
 answer = temperature(0.1, 0.95)
 reached = torch.tensor([0.9 * answer, 0.8 * answer]).softmax(0)[0]
-assert abs(reached - 0.95) < 1e-3, (
-    "the softmax over alpha * (a, a - d) must give P for the first"
-)
+assert abs(reached - 0.95) < 1e-3, "the softmax over alpha * (a, a - d) must give P for the first"
 print(f"exercise 1: alpha = {answer:.0f}")
 
 
@@ -747,12 +551,8 @@ print(f"exercise 1: alpha = {answer:.0f}")
 class InsideOnly(PANet):
     def prototypes(self, features, masks):
         outside = (masks != 1).flatten(0, 2)[:, None].float()
-        edge = (F.max_pool2d(outside, 5, 1, 2)[:, 0].view(masks.shape) > 0) & (
-            masks == 1
-        )
-        kept = ((masks == 1) & ~edge).sum(
-            (-2, -1), keepdim=True
-        ) > 0  # a thin object keeps its mask
+        edge = (F.max_pool2d(outside, 5, 1, 2)[:, 0].view(masks.shape) > 0) & (masks == 1)
+        kept = ((masks == 1) & ~edge).sum((-2, -1), keepdim=True) > 0  # a thin object keeps its mask
         return super().prototypes(features, torch.where(edge & kept, 255, masks))
 
 
@@ -766,8 +566,7 @@ print("exercise 2:", verdict("inside only - whole mask", gain).split(", ")[-1])
 class EqualVotes(PANet):
     def prototypes(self, features, masks):
         shots = [
-            super(EqualVotes, self).prototypes(features[:, :, [k]], masks[:, :, [k]])
-            for k in range(masks.shape[2])
+            super(EqualVotes, self).prototypes(features[:, :, [k]], masks[:, :, [k]]) for k in range(masks.shape[2])
         ]
         return torch.stack([F.normalize(p, dim=-1) for p in shots]).mean(0)
 
@@ -775,11 +574,7 @@ class EqualVotes(PANet):
 equal = EqualVotes(net.backbone).eval()
 same = (equal(few).masks() == net(few).masks()).float().mean()
 assert same > 0.999, "at K = 1 the length of a prototype does not matter to a cosine"
-gain = percent(
-    evaluate(equal, test_set, protocol, shots=(5,))
-    .scores[5]
-    .difference(result.scores[5])
-)
+gain = percent(evaluate(equal, test_set, protocol, shots=(5,)).scores[5].difference(result.scores[5]))
 print("exercise 3:", verdict("equal votes - plain mean", gain).split(", ")[-1])
 
 # %% [markdown]

@@ -59,9 +59,7 @@ from fsslib.experiments.parameters import ExperimentParameters, check_parameters
 from fsslib.figure import show
 
 began = time.time()
-p = check_parameters(
-    {name: globals()[name] for name in ExperimentParameters.model_fields}
-)
+p = check_parameters({name: globals()[name] for name in ExperimentParameters.model_fields})
 
 # %% [markdown]
 # ## Data and protocol
@@ -72,9 +70,7 @@ p = check_parameters(
 train_set, test_set = recipe.datasets(p)
 novel = [test_set.names[c] for c in test_set.classes]
 print(f"{len(train_set)} training images of {len(train_set.classes)} base classes")
-print(
-    f"{len(test_set)} test images of {len(novel)} novel classes: {', '.join(novel)}"
-)
+print(f"{len(test_set)} test images of {len(novel)} novel classes: {', '.join(novel)}")
 
 # %%
 print(recipe.protocol(p).card())
@@ -89,14 +85,10 @@ print(recipe.protocol(p).card())
 net = recipe.model(p)
 total = sum(x.numel() for x in net.parameters())
 learnable = sum(x.numel() for x in net.parameters() if x.requires_grad)
-print(
-    f"{p['method']} on {p['backbone']}: {total:,} parameters, {learnable:,} of them learnable"
-)
+print(f"{p['method']} on {p['backbone']}: {total:,} parameters, {learnable:,} of them learnable")
 
 # %%
-evaluations = {
-    "before training": recipe.score(p, recipe.features_only(net), test_set)
-}
+evaluations = {"before training": recipe.score(p, recipe.features_only(net), test_set)}
 
 # %% [markdown]
 # ## Training
@@ -107,9 +99,7 @@ evaluations = {
 # %%
 histories = recipe.train(p, net, train_set, folder=out, stage="pretrain")
 if histories:
-    evaluations["after base pre-training"] = recipe.score(
-        p, recipe.features_only(net), test_set
-    )
+    evaluations["after base pre-training"] = recipe.score(p, recipe.features_only(net), test_set)
 histories |= recipe.train(p, net, train_set, folder=out, stage="episodic")
 evaluations["trained"] = recipe.score(p, net, test_set)
 
@@ -128,9 +118,7 @@ table = pd.DataFrame(recipe.table(evaluations, p["shots"]))
 table.drop(columns="seconds").round(1)
 
 # %% tags=["nbval-ignore-output"]
-rows = {
-    f"{r.model}, K={r.shots}": (r.miou, r.low, r.high) for r in table.itertuples()
-}
+rows = {f"{r.model}, K={r.shots}": (r.miou, r.low, r.high) for r in table.itertuples()}
 show(*plots.score_bars(rows))
 
 # %% [markdown]
@@ -138,12 +126,7 @@ show(*plots.score_bars(rows))
 
 # %% tags=["nbval-ignore-output"]
 most = max(p["shots"])
-show(
-    *plots.class_bars(
-        {f"K={k}": evaluations["trained"].scores[k] for k in p["shots"]},
-        test_set.names,
-    )
-)
+show(*plots.class_bars({f"K={k}": evaluations["trained"].scores[k] for k in p["shots"]}, test_set.names))
 
 # %% [markdown]
 # ## Best, median and worst episodes
@@ -166,10 +149,7 @@ show(*plots.episodes(episode, predicted, notes, test_set.names), photo=True)
 
 # %% tags=["nbval-ignore-output"]
 seconds = {name: f"{history.seconds:.0f} s" for name, history in histories.items()}
-seconds |= {
-    f"episode, K={k}": f"{1000 * v:.1f} ms"
-    for k, v in evaluations["trained"].seconds.items()
-}
+seconds |= {f"episode, K={k}": f"{1000 * v:.1f} ms" for k, v in evaluations["trained"].seconds.items()}
 pd.Series(seconds | recipe.versions(), name="cost and versions").to_frame()
 
 # %%
