@@ -28,8 +28,9 @@ episodes = 200
 seed = 0
 
 # %%
-import fsslib
 import torch
+
+import fsslib
 from fsslib import EpisodeSampler, Protocol, build_model, evaluate, load_dataset, load_model, plots
 from fsslib.baselines import baselines
 from fsslib.checkpoints import read_note, shipped

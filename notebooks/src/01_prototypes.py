@@ -31,9 +31,10 @@ finetune_steps = 60
 # %%
 from dataclasses import replace
 
-import fsslib
 import torch
 import torch.nn.functional as F
+
+import fsslib
 from fsslib import EpisodeSampler, Protocol, evaluate, load_dataset, load_model, plots
 from fsslib import plots_prototypes as pictures
 from fsslib.checkpoints import read_note, shipped
@@ -149,7 +150,7 @@ print(f"{int((cells == 0).sum())} supports of {episodes} have no cell left: a ze
 print(verdict("thin objects, late - early fusion, mIoU", percent(late.difference(early))))
 
 # %% [markdown]
-# Measure before you believe a plausible story. The supports without a cell are real, but few, and with the default
+# Measure before you believe. The supports without a cell are real, but few, and with the default
 # parameters both scores are so low that the fusion hardly matters: at stride 4 the features of a thin object have seen
 # mostly its surroundings, and no way of pooling brings back what they lost. Rounding may even come out ahead: it drops
 # the mixed cells at the edge (exercise 2). What late fusion buys is a prototype for every support.

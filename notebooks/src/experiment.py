@@ -52,6 +52,7 @@ import time
 
 import pandas as pd
 import torch
+
 from fsslib import plots, recipe, save_model
 from fsslib.evaluation import examples
 from fsslib.experiments import write_result
