@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from . import __version__, paths
-from .errors import CheckpointError
+from .errors import CheckpointError, ModelError
 from .files import atomic
 from .models import build_model
 from .models.base import FewShotModel
@@ -93,14 +93,22 @@ def read_note(path: str | Path) -> dict:
         raise CheckpointError(f"{path}: not a readable fsslib checkpoint ({error}).") from error
     if facts.get("format") != "fsslib" or not {"note", "config"} <= facts.keys():
         raise CheckpointError(f"{path}: not written by fsslib. For an authors' checkpoint use load_official.")
-    return {**json.loads(facts["note"]), "config": json.loads(facts["config"])}
+    try:
+        return {**json.loads(facts["note"]), "config": json.loads(facts["config"])}
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: its header is damaged ({error}): copy or download it again.") from error
 
 
 def load_model(path: str | Path) -> FewShotModel:
     """Rebuild a model saved by `save_model`, in eval mode. Raises CheckpointError for anything else."""
     state = read_state(path)
-    config = dict(read_note(path)["config"])
-    model = build_model(config.pop("name"), **config)
+    try:
+        config = dict(read_note(path)["config"])
+        model = build_model(config.pop("name"), **config)
+    except (ModelError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: its model cannot be built here ({error}). Was it made by another version?"
+        ) from error
     load_strict(
         model, {name: value.float() if value.is_floating_point() else value for name, value in state.items()}, path
     )

@@ -75,7 +75,12 @@ class Evaluation:
 def examples(
     evaluation: Evaluation, dataset: SegmentationDataset, *, shot: int, each: int = 2
 ) -> tuple[Episode, list[str]]:
-    """The best, median and worst `each` episodes by their own IoU, and a note of its rank and IoU for each."""
+    """The best, median and worst `each` episodes by their own IoU, and a note of its rank and IoU for each.
+
+    Raises ProtocolError for an evaluation read from a file: it knows the counts, not the episodes.
+    """
+    if not evaluation.lists:
+        raise ProtocolError("this evaluation holds no episode lists (it was read from a file): run evaluate() again.")
     order = np.argsort(-evaluation.scores[shot].episode_iou(), kind="stable")
     ious = evaluation.scores[shot].episode_iou()
     middle = max(0, (len(order) - each) // 2)

@@ -84,7 +84,7 @@ class Protocol:
                 f"Protocol.seeds: found {self.seeds!r}, expected a tuple of whole numbers from 0, each only once."
             )
         object.__setattr__(self, "seeds", seeds)
-        if self.selection == "test_fold" and not self.source:
+        if self.selection == "test_fold" and not self.name.startswith("published "):
             raise ProtocolError(
                 "Protocol.selection='test_fold' picks the checkpoint on the classes it is scored on. It exists only in "
                 "Protocol.published(...); use 'val_classes' or 'last'."

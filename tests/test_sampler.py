@@ -202,3 +202,21 @@ def test_images_emptied_by_absent_are_queries_only():
     masks = [sampler.build([spec]).validate().query_masks for spec in specs]
     assert any(not (mask == 1).any() for mask in masks)
     assert not any(data.plan(i).absent for spec in specs for pool in spec.supports for i in pool)
+
+
+def test_what_cannot_be_built_is_refused_in_words():
+    data = load_dataset("shapes", split="test", size=33, pool=60)
+    sampler = EpisodeSampler(data, Protocol(input_size=33), shot=2)
+    with pytest.raises(DatasetError, match="at least one spec"):
+        sampler.build([])
+    one, two = sampler.fixed(1).shots(1).specs[0], sampler.fixed(1).specs[0]
+    with pytest.raises(DatasetError, match="same number of ways and shots"):
+        sampler.build([one, two])
+    for count in (0, -1, 2.0, True):
+        with pytest.raises(DatasetError, match="whole number of episodes"):
+            sampler.fixed(count)
+
+
+def test_equal_knobs_are_the_same_data():
+    first, second = (load_dataset("shapes", knobs={"area": area}).hash() for area in (1, 1.0))
+    assert first == second

@@ -117,6 +117,8 @@ class EpisodeSampler:
     def fixed(self, episodes: int, seed: int = 0) -> EpisodeList:
         """The first `episodes` draws of `seed`, with a hash over the draws and the data."""
         _check_seed(seed)
+        if type(episodes) is not int or episodes < 1:
+            raise DatasetError(f"fixed({episodes!r}): expected a whole number of episodes from 1.")
         specs = tuple(self.draw(seed, index) for index in range(episodes))
         text = json.dumps([self.dataset.hash(), [[s.classes, s.supports, s.query] for s in specs]])
         return EpisodeList(specs, hashlib.sha256(text.encode()).hexdigest()[:12])
@@ -126,6 +128,8 @@ class EpisodeSampler:
 
         Raises DatasetError when a support image holds no pixel of its class.
         """
+        if len({(len(spec.classes), *map(len, spec.supports)) for spec in specs}) != 1:
+            raise DatasetError("build() needs at least one spec, and the same number of ways and shots in all of them.")
         parts = [
             self._one(spec, None if augment_seed is None else augment_seed * 1009 + i) for i, spec in enumerate(specs)
         ]

@@ -76,6 +76,8 @@ class ShapesKnobs:
             if not good or not low <= value <= high:  # NaN fails the comparison too
                 what = "a whole number" if kind is int else "a number"
                 raise DatasetError(f"Shapes-5i knob {name} is {value!r}: give {what} from {low} to {high}.")
+            # 1 and 1.0 are the same knob and must have the same signature.
+            object.__setattr__(self, name, kind(value))
         if self.swap not in SWAPS:
             raise DatasetError(f"Shapes-5i knob swap is {self.swap!r}: give None, 'texture' or 'shape'.")
 
