@@ -176,7 +176,7 @@ show(*plots.score_bars(rows))
 
 # %%
 for name, (value, _, _) in rows.items():
-    print(f"{name:22s} mIoU {value:3.0f} %  (list {result.protocol.list_hash})")
+    print(f"{name:27s} mIoU {value:3.0f} %  (list {result.protocol.list_hash})")
 
 # %% [markdown]
 # The thin lines in the figure are 95 % intervals: they say how far the score would move with another draw of episodes
