@@ -4,9 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # setdefault: a run under OMP_NUM_THREADS=2 must stay possible.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The same examples in every run: a failure must be there again when somebody looks for it.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 ROOT = Path(__file__).resolve().parents[1]
 
 
