@@ -51,3 +51,29 @@ def alignment(
         mean = pixels.sum((-2, -1)) / (labels != IGNORE).sum((-2, -1)).clamp_min(1)
         total = total + (mean.view(-1, shot).sum(1) * (area[:, w + 1] > 0)).sum()
     return total / (shot * way * query_scores.shape[0])
+
+
+@full_precision
+def distillation(
+    student: Tensor, log_teacher: Tensor, *, temperature: float = 5.0, factor: float = 0.9, mean: str = "elements"
+) -> Tensor:
+    """Divergence of the student prototype's channel distribution from the teacher's (SD-AANet, arXiv 2108.06600, SDPM).
+
+    factor · τ² · mean of p·(log p − log softmax(S/τ)) with the teacher's distribution p. The authors' code averages
+    over channels too (`mean="elements"`), which makes it C times smaller than the usual divergence per prototype
+    (`mean="prototypes"`). Gradients flow into both arguments.
+
+    Args:
+        student: (..., C) float, raw prototypes S.
+        log_teacher: (..., C) float, logarithms of distributions over the channels.
+        temperature: τ. factor: the constant in front.
+    Returns: scalar, float32.
+    """
+    divergence = log_teacher.float().exp() * (log_teacher.float() - log_distribution(student, temperature))
+    size = divergence.numel() if mean == "elements" else divergence.numel() // divergence.shape[-1]
+    return factor * temperature**2 * divergence.sum() / size
+
+
+def log_distribution(prototypes: Tensor, temperature: float = 5.0) -> Tensor:
+    """log softmax of (..., C) prototypes over their channels at a temperature, float32."""
+    return F.log_softmax(prototypes.float() / temperature, -1)

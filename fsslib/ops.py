@@ -8,6 +8,8 @@ from torch import Tensor
 
 EPS_AREA = 1e-5  # PANet adds it to the mask area, so that an empty mask gives the zero vector
 EPS_NORM = 1e-8  # torch's cosine similarity clamps each norm here
+EPS_SOFT_AREA = 5e-4  # PFENet's methods add it to the area of the resized mask
+EPS_PRIOR = 1e-7  # PFENet's prior adds it to products of norms and to the range of the similarities
 
 
 def full_precision(function):
@@ -22,11 +24,19 @@ def full_precision(function):
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resize of (B, C, h, w) to `size`, PANet's convention (`align_corners=False`).
-
-    PFENet-family methods use `align_corners=True`: they call `F.interpolate` themselves, on purpose.
-    """
+    """Bilinear resize of (B, C, h, w) to `size`, PANet's convention (`align_corners=False`); see `resize`."""
     return F.interpolate(maps, size, mode="bilinear", align_corners=False)
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize of (..., h, w) to `size`, PFENet's convention (`align_corners=True`): the corner cells' centres
+    stay on the corners, which fits images of 8k + 1 pixels. SD-AANet, ASGNet and HDMNet use it everywhere.
+    """
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    flat = maps.reshape(-1, 1, *maps.shape[-2:]) if maps.ndim != 4 else maps
+    resized = F.interpolate(flat, size, mode="bilinear", align_corners=True)
+    return resized.reshape(*maps.shape[:-2], *size)
 
 
 @lru_cache(maxsize=64)
@@ -81,3 +91,56 @@ def cosine_maps(features: Tensor, prototypes: Tensor, scale: float = 20.0) -> Te
     feature_norm = features.norm(dim=1, keepdim=True).clamp_min(EPS_NORM)
     prototypes = prototypes / prototypes.norm(dim=-1, keepdim=True).clamp_min(EPS_NORM)
     return scale * torch.einsum("bpc,bchw->bphw", prototypes, features / feature_norm)
+
+
+@full_precision
+def masked_pool(features: Tensor, masks: Tensor, eps: float = EPS_SOFT_AREA) -> Tensor:
+    """Masked average pooling at the resolution of the features (PFENet, arXiv 2008.01449; "GAP" in SD-AANet).
+
+    Args:
+        features: (..., C, h, w) float.
+        masks: (..., h, w) float weights; may be fractional where a mask was resized.
+        eps: added to the area.
+    Returns: (..., C) float32; the zero vector for an empty mask.
+    """
+    masks = masks.float()
+    total = torch.einsum("...chw,...hw->...c", features.float(), masks)
+    return total / (masks.sum((-2, -1)) + eps).unsqueeze(-1)
+
+
+@full_precision
+def prior_mask(query: Tensor, support: Tensor, masks: Tensor, *, stretch: bool = True) -> Tensor:
+    """How much every query position resembles its most similar support object position (PFENet, arXiv 2008.01449, 3.2).
+
+    Training-free, so no gradient passes. Only the support positions under the mask are compared: every other one has
+    zero features after masking and a cosine of exactly 0.
+
+    Args:
+        query: (B, C, h, w) float, features of the deepest stage.
+        support: (B, K, C, h', w') float, of the same stage.
+        masks: (B, K, h', w') float in [0, 1]; the features are multiplied by it.
+        stretch: min-max normalise every map to [0, 1].
+    Returns: (B, K, h, w) float32, one map per shot; all zero for an empty mask.
+    """
+    with torch.no_grad():
+        batch, shot, channels = support.shape[:3]
+        weights = masks.float().flatten(2)
+        counts = (weights > 0).sum(-1)
+        most = int(counts.max())
+        similarity = query.new_zeros((batch, shot, *query.shape[-2:]), dtype=torch.float32)
+        if most == 0:
+            return similarity
+        # The foreground positions of every map first; shorter lists are filled up with positions of weight 0.
+        order = (weights > 0).to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[..., :most]
+        columns = support.float().flatten(3).gather(3, order.unsqueeze(2).expand(-1, -1, channels, -1))
+        columns = columns * weights.gather(2, order).unsqueeze(2)
+        rows = query.float().flatten(2)
+        dots = torch.einsum("bkcn,bcm->bknm", columns, rows)
+        scale = columns.norm(dim=2).unsqueeze(-1) * rows.norm(dim=1)[:, None, None] + EPS_PRIOR
+        best = dots.div_(scale).amax(2)
+        # Among all positions there would be a cosine of 0 wherever any cell is masked out.
+        best = torch.where((counts < weights.shape[-1]).unsqueeze(-1), best.clamp_min(0), best)
+        if stretch:
+            low, high = best.amin(-1, keepdim=True), best.amax(-1, keepdim=True)
+            best = (best - low) / (high - low + EPS_PRIOR)
+        return best.view_as(similarity)

@@ -10,6 +10,7 @@ from ..errors import ModelError
 from ..nn.backbones import Backbone, build_backbone
 from .base import FewShotModel
 from .panet import PANet
+from .sdaanet import SDAANet
 
 _METHODS: dict[str, type[FewShotModel]] = {}
 
@@ -36,6 +37,7 @@ def options_of(name: str) -> tuple[str, ...]:
 
 
 register("panet")(PANet)
+register("sdaanet")(SDAANet)
 
 
 def build_model(

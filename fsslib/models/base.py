@@ -38,6 +38,11 @@ class FewShotModel(nn.Module, ABC):
     def losses(self, episode: Episode) -> dict[str, Tensor]:
         """Scalar losses by name, with their sum to minimise as `"total"`. Needs `query_masks`."""
 
+    @property
+    def batch_statistics(self) -> bool:
+        """Whether the backbone's batch norm looks at the batch, so that the grouping of its calls matters."""
+        return self.backbone.bn == "batch" and self.backbone.training
+
     def official_name(self, name: str) -> str:
         """The name that parameter `name` has in the authors' checkpoints."""
         return name
@@ -50,7 +55,7 @@ class FewShotModel(nn.Module, ABC):
         """
         batch, way, shot = episode.support_images.shape[:3]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-            if self.backbone.bn == "batch" and self.backbone.training:
+            if self.batch_statistics:
                 query = self.backbone(episode.query_images, stages)
                 calls = [
                     self.backbone(episode.support_images[:, w, k], stages) for w in range(way) for k in range(shot)
