@@ -15,6 +15,7 @@ _CHOICES = {
     "counting": ("all", "present"),
     "queries": ("uniform_class", "every_image"),
     "bn": ("frozen", "batch"),
+    "augmentation": ("dataset", "photo", "flip", "symmetry", "pfenet", "none"),
     "annotation": ("mask", "box", "scribble"),
 }
 _MEANING = {
@@ -23,6 +24,8 @@ _MEANING = {
     "novel_pixels": "what pixels of novel classes become in training images",
     "void": "what the 255 border of support masks counts as",
     "input_size": "network input, pixels a side",
+    "train_size": "input of the training, pixels a side",
+    "augmentation": "random changes of training images",
     "resize": "how an image becomes square",
     "label_size": "where predictions are compared with labels",
     "queries": "how queries are drawn",
@@ -44,6 +47,7 @@ class Protocol:
     """Everything about data, episodes and counting that a score depends on besides the weights.
 
     The defaults are the honest ones: no choice looks at the test fold, every pixel and every episode counts.
+    `train_size=None` trains at `input_size`; `augmentation="dataset"` changes images as suits the data set.
     `selection="test_fold"` exists only in `Protocol.published(...)`.
 
     Raises ProtocolError for unknown choices and numbers out of range.
@@ -66,6 +70,8 @@ class Protocol:
     bn: str = "frozen"
     selection: str = "last"
     counting: str = "all"
+    train_size: int | None = None
+    augmentation: str = "dataset"
     list_hash: str = ""
     source: str = ""
 
@@ -74,8 +80,10 @@ class Protocol:
             if getattr(self, field) not in choices:
                 found = getattr(self, field)
                 raise ProtocolError(f"Protocol.{field}: found {found!r}, expected one of {', '.join(choices)}.")
-        for field, least in {"area_filter": 0, "input_size": 16, "episodes": 1, "way": 1}.items():
+        for field, least in {"area_filter": 0, "input_size": 16, "train_size": 16, "episodes": 1, "way": 1}.items():
             value = getattr(self, field)
+            if field == "train_size" and value is None:
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ProtocolError(f"Protocol.{field}: found {value!r}, expected a whole number from {least}.")
         seeds = tuple(self.seeds) if isinstance(self.seeds, (tuple, list, range)) else ()
@@ -104,7 +112,8 @@ class Protocol:
 
     def card(self) -> str:
         """The protocol as lines of text: choice, value and what it means."""
-        values = {k: ", ".join(map(str, v)) if isinstance(v, tuple) else str(v) for k, v in asdict(self).items()}
+        said = asdict(self) | {"train_size": self.train_size or self.input_size}
+        values = {k: ", ".join(map(str, v)) if isinstance(v, tuple) else str(v) for k, v in said.items()}
         rows = [f"Protocol {self.name}"]
         rows += [f"  {key:<13} {values[key]:<18} {meaning}" for key, meaning in _MEANING.items() if values[key]]
         return "\n".join(rows)
@@ -130,7 +139,10 @@ class Protocol:
 
     @classmethod
     def published(cls, method: str, **changes) -> Protocol:
-        """The habits behind a paper's PASCAL-5i numbers, as its authors' code has them (not a recommendation)."""
+        """The habits behind a paper's PASCAL-5i numbers, as its authors' code has them (not a recommendation).
+
+        A habit that `changes` replaces is named in `source`.
+        """
         pfenet = {
             "fold_scheme": "VOC order, 5 a fold",
             "area_filter": 2048,
@@ -156,6 +168,7 @@ class Protocol:
             },
             "sdaanet": {
                 **pfenet,
+                **{"train_size": 321, "augmentation": "pfenet"},
                 "k_merge": "mean of re-weighted prototypes and priors",
                 "source": "SD-AANet code: labels resized to 473, best checkpoint on the test classes",
             },
@@ -168,4 +181,7 @@ class Protocol:
         }
         if method not in habits:
             raise ProtocolError(f"no published protocol for {method!r}; known: {', '.join(habits)}.")
-        return cls(**{"name": f"published {method}", **habits[method]}).replace(**changes)
+        paper = cls(**{"name": f"published {method}", **habits[method]})
+        changed = paper.replace(**changes)
+        other = [name for name in habits[method] if getattr(changed, name) != getattr(paper, name)]
+        return changed.replace(source=f"{changed.source}; not as there: {', '.join(other)}") if other else changed

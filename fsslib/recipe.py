@@ -27,27 +27,67 @@ from .models.base import FewShotModel
 from .nn.feature_cache import CachedBackbone
 from .pretraining import pretrain
 from .protocol import Protocol
-from .training import History, Schedule, fabric, train_episodes
+from .schedule import Schedule
+from .selection import Selection, validation_score
+from .training import History, fabric, train_episodes
+
+# What the parameter `training` may hold besides details of the Schedule, and what stands for it when it does not.
+TRAINING = {"augmentation": "dataset", "validation_episodes": None}
+# Base classes that `selection="val_classes"` keeps out of training: enough for one-way episodes that mean something.
+HELD_BACK = 3
 
 
 def datasets(p: Mapping) -> tuple[SegmentationDataset, SegmentationDataset]:
-    """Training and test split of parameters `p`; all base classes train, since nothing is selected on validation."""
-    options = {"size": p["size"]} if p["dataset"] == "shapes" else {}
-    if p["dataset"] != "shapes":
-        published = protocol(p)
-        options = {"min_area": published.area_filter, "novel": published.novel_pixels}
-    where = {"root": p["root"], "fold": p["fold"], "val_classes": 0}
-    return tuple(load_dataset(p["dataset"], split=split, **where, **options) for split in ("train", "test"))
+    """Training and test split of parameters `p`.
+
+    All base classes train, unless the checkpoint is selected on some that are held back for it.
+    """
+    return _split(p, "train", _train_size(p)), _split(p, "test", p["size"])
+
+
+def _split(p: Mapping, split: str, size: int) -> SegmentationDataset:
+    rules = protocol(p)
+    options = {"min_area": rules.area_filter, "novel": rules.novel_pixels}
+    if p["dataset"] == "shapes":
+        options = {"size": size}
+    options["val_classes"] = HELD_BACK if p["selection"] == "val_classes" else 0
+    return load_dataset(p["dataset"], split=split, root=p["root"], fold=p["fold"], **options)
+
+
+def _train_size(p: Mapping) -> int:
+    return p["train_size"] or p["size"]
 
 
 def protocol(p: Mapping) -> Protocol:
     """The protocol of parameters `p`: ours, or with `protocol="published"` the habits of the method's paper."""
-    changes = {key: p[key] for key in ("episodes", "way", "annotation")} | {"input_size": p["size"]}
-    changes["bn"] = p["options"].get("bn", "frozen")
+    changes = {key: p[key] for key in ("episodes", "way", "annotation", "train_size", "selection")}
+    changes |= {"input_size": p["size"], "bn": p["options"].get("bn", "frozen")}
+    # A cached feature belongs to one picture: with a frozen backbone every image is used as it is.
+    changes["augmentation"] = "none" if p["freeze_backbone"] else {**TRAINING, **p["training"]}["augmentation"]
     if p["protocol"] == "published":
         return Protocol.published(p["method"], **changes)
     base = Protocol.shapes5i if p["dataset"] == "shapes" else Protocol.pascal5i
     return base(**changes, seeds=tuple(p["seeds"]))
+
+
+def configuration(p: Mapping) -> dict:
+    """The arguments of `build_model` that parameters `p` ask for when there is no checkpoint."""
+    own = {"width": p["width"], "freeze": p["freeze_backbone"]}
+    options = {key: value for key, value in own.items() if value} | p["options"]
+    return {
+        "name": p["method"],
+        "backbone": p["backbone"],
+        "shots": p["train_shot"],
+        "weights": p["weights"],
+        **options,
+    }
+
+
+def checkpoint(p: Mapping) -> Path | None:
+    """The file that parameters `p` start from. Raises CheckpointError when none is shipped for them."""
+    if p["checkpoint"] == "shipped":
+        return shipped(p["method"], p["dataset"], p["fold"])
+    return Path(p["checkpoint"]).expanduser() if p["checkpoint"] else None
 
 
 def model(p: Mapping) -> FewShotModel:
@@ -56,16 +96,13 @@ def model(p: Mapping) -> FewShotModel:
     Raises CheckpointError when `checkpoint` holds another method or backbone than the parameters say.
     """
     torch.manual_seed(p["seed"])
-    if p["checkpoint"]:
-        path = shipped(p["method"], p["dataset"], p["fold"]) if p["checkpoint"] == "shipped" else p["checkpoint"]
+    if path := checkpoint(p):
         built = load_model(path)
         for key, name in (("method", "name"), ("backbone", "backbone")):
             if built.config[name] != p[key]:
                 raise CheckpointError(f"{path} holds {name} {built.config[name]!r}, the parameters say {p[key]!r}.")
     else:
-        own = {"width": p["width"], "freeze": p["freeze_backbone"]}
-        options = {key: value for key, value in own.items() if value} | p["options"]
-        built = build_model(p["method"], backbone=p["backbone"], shots=p["train_shot"], weights=p["weights"], **options)
+        built = build_model(**configuration(p))
     built.to(memory_format=torch.channels_last)  # as in training; a later change would empty the feature cache
     if p["freeze_backbone"]:
         built.backbone.freeze()
@@ -79,7 +116,8 @@ def features_only(trained: FewShotModel) -> FewShotModel:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         stage = getattr(trained, "stage", None)
-        return build_model("panet", backbone=trained.backbone, freeze=trained.freeze, stage=stage).eval()
+        same = {"backbone": trained.backbone, "bn": trained.backbone.bn, "freeze": trained.freeze}
+        return build_model("panet", **same, stage=stage).eval()
 
 
 def train(
@@ -87,20 +125,54 @@ def train(
 ) -> dict[str, History]:
     """Base pre-training, then episodic training (or only the one `stage`: `"pretrain"` or `"episodic"`).
 
-    With `folder`, both resume where they were stopped. Raises TrainingError when a loss is not finite.
+    Unless `selection` is `"last"`, the net ends with the state that scored best on its validation episodes, and the
+    episodic History says which. With `folder`, both resume where they were stopped. Raises TrainingError when a loss
+    is not finite.
     """
     common = {"batch": p["batch"], "precision": p["precision"], "accelerator": p["accelerator"], "seed": p["seed"]}
     done = {}
     if stage != "episodic" and p["pretrain_steps"]:
         schedule = Schedule(p["pretrain_steps"], **{**common, "batch": 2 * p["batch"]}, lr=p["pretrain_lr"])
-        done["base pre-training"] = pretrain(net.backbone, data, schedule, size=p["size"], folder=folder)
+        done["base pre-training"] = _pretrain(net, data, schedule, size=_train_size(p), folder=folder)
     if stage != "pretrain" and p["episodic_steps"]:
-        # A cached feature belongs to one picture: with a frozen backbone every image is used as it is.
-        rules = protocol(p).replace(annotation="mask", queries="uniform_class")
+        rules = protocol(p).replace(annotation="mask", input_size=_train_size(p))
         sampler = EpisodeSampler(data, rules, shot=p["train_shot"], seed=p["seed"], augment=not p["freeze_backbone"])
-        schedule = Schedule(p["episodic_steps"], **common, lr=p["lr"])
-        done["episodic training"] = train_episodes(net, sampler, schedule, folder=folder)
+        details = {name: value for name, value in p["training"].items() if name not in TRAINING}
+        schedule = Schedule(p["episodic_steps"], **common, lr=p["lr"], **details)
+        chosen = selection(p)
+        history = train_episodes(net, sampler, schedule, folder=folder, callback=chosen)
+        if chosen:
+            chosen.restore(net)
+            history.selected = chosen.summary()
+        done["episodic training"] = history
     return done
+
+
+def _pretrain(net: FewShotModel, data: SegmentationDataset, schedule: Schedule, **where) -> History:
+    """Base pre-training of the backbone, also where the method itself keeps the backbone as it is."""
+    if net.freeze:
+        net.backbone.requires_grad_(True)
+    try:
+        return pretrain(net.backbone, data, schedule, **where)
+    finally:
+        if net.freeze:
+            net.backbone.freeze()
+
+
+def selection(p: Mapping) -> Selection | None:
+    """What chooses the checkpoint of parameters `p`; None where the last state stays.
+
+    Validation is an evaluation with the same protocol on one list (the first of `seeds`, `validation_episodes` long):
+    of base classes held back from training, or as some papers have it of the test fold itself.
+    """
+    if p["selection"] == "last":
+        return None
+    rules = protocol(p)
+    episodes = {**TRAINING, **p["training"]}["validation_episodes"] or p["episodes"]
+    rules = rules.replace(episodes=episodes, seeds=rules.seeds[:1])
+    data = _split(p, "test" if p["selection"] == "test_fold" else "val", p["size"])
+    score, identity = validation_score(data, rules, shot=p["train_shot"], batch=p["batch"])
+    return Selection(score, every=p["validate_every"], steps=p["episodic_steps"], rules=identity)
 
 
 def score(p: Mapping, net: FewShotModel, data: SegmentationDataset) -> Evaluation:
@@ -129,11 +201,18 @@ def versions() -> dict[str, str]:
     return known | {"torchvision": torchvision.__version__.split("+")[0], "python": platform.python_version()}
 
 
-def result(p: Mapping, evaluations: Mapping[str, Evaluation], names: Mapping[int, str], began: float) -> dict:
+def result(
+    p: Mapping,
+    evaluations: Mapping[str, Evaluation],
+    names: Mapping[int, str],
+    began: float,
+    histories: Mapping[str, History] | None = None,
+) -> dict:
     """What `result.json` holds. The last evaluation is the score, the first the reference it is compared with.
 
     Args:
         began: `time.time()` at the start of the run.
+        histories: what `train` returned; says which step was selected, by which validation score.
     """
     label, last = list(evaluations.items())[-1]
     rows, scores = table(evaluations, p["shots"]), {}
@@ -144,8 +223,10 @@ def result(p: Mapping, evaluations: Mapping[str, Evaluation], names: Mapping[int
             per_class = {names[c]: None if np.isnan(v) else round(100 * v, 2) for c, v in ious}
             numbers = {key: round(v, 4) for key, v in row.items() if key not in ("shots", "model")}
             scores[str(row["shots"])] = numbers | {"per_class": per_class}
+    selected = [history.selected for history in (histories or {}).values() if history.selected]
     return {
         "scores": scores,
+        "selection": {"rule": p["selection"], **(selected[-1] if selected else {})},
         "rows": [{k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows],
         "protocol": last.protocol.as_dict(),
         "versions": versions(),

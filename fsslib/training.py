@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -18,63 +17,24 @@ from .files import atomic
 from .interrupts import interrupts_held
 from .models.base import FewShotModel
 from .progress import bar
+from .schedule import PRECISIONS, Schedule
 
-PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
-ACCELERATORS = ("auto", "cpu", "gpu")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to train. Budgets are steps, never seconds, so that a run can be repeated.
-
-    Attributes:
-        steps, batch: optimiser steps and images (or episodes) per step.
-        lr: peak learning rate after `warmup` steps; falls linearly to 0 at the end.
-        optimiser: `"adamw"` or `"sgd"` (momentum 0.9).
-        clip: largest gradient norm.
-        precision: `"32"` or `"bf16"` (autocast). accelerator: `"auto"`, `"cpu"` or `"gpu"`.
-        seed: the batch and every random drop of step t are pure functions of (seed, t).
-    """
-
-    steps: int
-    batch: int = 8
-    lr: float = 1e-3
-    weight_decay: float = 1e-2
-    warmup: int = 30
-    optimiser: str = "adamw"
-    clip: float = 1.0
-    precision: str = "32"
-    accelerator: str = "cpu"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        choices = {"precision": PRECISIONS, "optimiser": ("adamw", "sgd"), "accelerator": ACCELERATORS}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise TrainingError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(known)}.")
-        for name, least in {"steps": 0, "batch": 1, "warmup": 0, "seed": 0}.items():
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise TrainingError(f"{name}={value!r}: expected a whole number from {least}.")
-        for name in ("lr", "clip", "weight_decay"):
-            value, zero = getattr(self, name), name == "weight_decay"
-            good = isinstance(value, (int, float)) and math.isfinite(value) and (value > 0 or (zero and value == 0))
-            if not good:
-                raise TrainingError(f"{name}={value!r}: expected a finite number {'from' if zero else 'above'} 0.")
-
-    def lr_at(self, step: int) -> float:
-        """Learning rate of step `step` (0-based)."""
-        return self.lr * min(
-            (step + 1) / max(self.warmup, 1), (self.steps - step) / max(self.steps - self.warmup, 1), 1
-        )
+__all__ = ["History", "Schedule", "fabric", "fit", "train_episodes"]
 
 
 @dataclass
 class History:
-    """What training recorded: one row of losses a step, and how long it took."""
+    """What training recorded.
+
+    Attributes:
+        rows: one row of losses a step, and whatever its callback said.
+        seconds: how long it took.
+        selected: the state that was chosen, see `selection.Selection.summary`; empty when the last one stayed.
+    """
 
     rows: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
+    selected: dict[str, float] = field(default_factory=dict)
 
     def smooth(self, name: str, window: int = 25) -> list[float]:
         """Running mean of loss `name` over `window` steps, for plotting."""
@@ -118,6 +78,8 @@ def fit(
         batch_at: step -> batch with a `.to(device)` method; must depend on the step alone.
         data: identifies data and model, so that a resume file of another training is refused.
         callback: called as `callback(step, model)` after every step; a returned dict of numbers joins the step's row.
+            One with a state (`state_dict`, `load_state_dict`) has it kept in the resume file, and its text `rules`
+            must be the same when the run goes on.
     Raises:
         TrainingError: nothing to train, a loss that is not finite, or a resume file of another run.
     """
@@ -135,13 +97,17 @@ def fit(
     model.to(engine.device, memory_format=torch.channels_last)
     optimiser = _optimiser(trainable, schedule)
     file = Path(folder) / f"{name}.ckpt" if folder else None
-    made_with = {**asdict(schedule), "data": data}
-    start, history = _resume(file, model, optimiser, made_with) if file else (0, History())
+    made_with = {**asdict(schedule), "data": data, "callback": getattr(callback, "rules", "")}
+    # `due`: the callback of the last step never came to its end.
+    start, history, due = _resume(file, model, optimiser, made_with, callback) if file else (0, History(), False)
     model.train()
     began, spent = time.perf_counter(), history.seconds
     done, torn = start, False
     with interrupts_held() as release:
         try:
+            if due and callback:
+                _call(callback, start - 1, model, history.rows[-1])
+                due = False
             for step in bar(
                 range(start, schedule.steps), desc=name, initial=start, total=schedule.steps, show=progress
             ):
@@ -153,16 +119,18 @@ def fit(
                 history.rows.append(row)
                 done, torn = step + 1, False
                 if callback:
-                    row |= {key: float(value) for key, value in (callback(step, model) or {}).items()}
+                    due = True
+                    _call(callback, step, model, row)
+                    due = False
                 history.seconds = spent + time.perf_counter() - began
                 if file and done % save_every == 0 and done < schedule.steps:
-                    _save(file, model, optimiser, made_with, done, history)
+                    _save(file, model, optimiser, made_with, done, history, due, callback)
                 release()
         finally:
             # Also after Ctrl-C: what was trained so far is kept, and a finished run is not trained again. After half a
             # step (moved statistics, half of the weights updated) the last file is better than this state.
             if file and done > start and not torn:
-                _save(file, model, optimiser, made_with, done, history)
+                _save(file, model, optimiser, made_with, done, history, due, callback)
             model.eval()
     return history
 
@@ -181,7 +149,8 @@ def fabric(accelerator: str, precision: str):
 
 def _optimiser(parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
     if schedule.optimiser == "sgd":
-        return torch.optim.SGD(parameters, lr=schedule.lr, momentum=0.9, weight_decay=schedule.weight_decay)
+        momentum, decay = schedule.momentum, schedule.weight_decay
+        return torch.optim.SGD(parameters, lr=schedule.lr, momentum=momentum, weight_decay=decay)
     return torch.optim.AdamW(parameters, lr=schedule.lr, weight_decay=schedule.weight_decay)
 
 
@@ -198,20 +167,27 @@ def _step(model, optimiser, trainable, batch, schedule: Schedule, step: int, eng
         )
     optimiser.zero_grad(set_to_none=True)
     engine.backward(losses["total"])
-    torch.nn.utils.clip_grad_norm_(trainable, schedule.clip)
+    if schedule.clip is not None:
+        torch.nn.utils.clip_grad_norm_(trainable, schedule.clip)
     optimiser.step()
     return row
 
 
-def _save(file: Path, model, optimiser, made_with: dict, step: int, history: History) -> None:
-    state = {"schedule": made_with, "step": step, "rows": history.rows, "seconds": history.seconds}
+def _call(callback, step: int, model, row: dict) -> None:
+    row |= {key: float(value) for key, value in (callback(step, model) or {}).items()}
+
+
+def _save(file: Path, model, optimiser, made_with: dict, step: int, history: History, due: bool, callback) -> None:
+    state = {"schedule": made_with, "step": step, "rows": history.rows, "seconds": history.seconds, "due": due}
+    if hasattr(callback, "state_dict"):
+        state["callback"] = callback.state_dict()
     with atomic(file) as part:
         torch.save({**state, "model": model.state_dict(), "optimiser": optimiser.state_dict()}, part)
 
 
-def _resume(file: Path, model, optimiser, made_with: dict) -> tuple[int, History]:
+def _resume(file: Path, model, optimiser, made_with: dict, callback) -> tuple[int, History, bool]:
     if not file.exists():
-        return 0, History()
+        return 0, History(), False
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
         if state["schedule"] != made_with:
@@ -221,9 +197,11 @@ def _resume(file: Path, model, optimiser, made_with: dict) -> tuple[int, History
             )
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
+        if hasattr(callback, "load_state_dict"):
+            callback.load_state_dict(state["callback"])
     except TrainingError:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise TrainingError(f"{file} cannot be resumed ({reason}): delete it to train from the start.") from error
-    return state["step"], History(state["rows"], state["seconds"])
+    return state["step"], History(state["rows"], state["seconds"]), state["due"]

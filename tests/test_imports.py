@@ -18,12 +18,12 @@ each_file = pytest.mark.parametrize("path", FILES, ids=NAMES)
 # that are not named, are the top floor: experiments, plots, widgets, pages and whatever else only people call.
 FLOORS = [
     {"errors"},
-    {"files", "interrupts", "progress", "episode", "paths", "protocol"},
+    {"files", "interrupts", "progress", "episode", "paths", "protocol", "schedule"},
     {"ops", "losses", "metrics"},
     {"nn"},
     {"models"},
     {"data"},
-    {"checkpoints", "training", "evaluation", "pretraining"},
+    {"checkpoints", "training", "evaluation", "pretraining", "selection"},
 ]
 
 # Stands in front of a script: makes modules as absent as if they had never been installed, and refuses connections.

@@ -6,6 +6,7 @@ from fsslib import experiments, paths
 from fsslib.errors import FsslibError, ParameterError
 from fsslib.experiments import notebook
 from fsslib.experiments.commands import parse_value
+from fsslib.experiments.files import read_parameters
 from fsslib.experiments.parameters import ExperimentParameters, check_parameters, parameters_help
 
 SCRATCH = {"checkpoint": None}  # a checkpoint leaves little to choose
@@ -50,6 +51,20 @@ def test_every_problem_is_listed_at_once():
         ({"freeze_backbone": True}, "nothing would train"),
         ({"options": {"freeze": True}, **SCRATCH}, "use the parameter freeze_backbone"),
         ({"options": {"backbone_options": object()}, **SCRATCH}, "can be passed on"),
+        ({"training": {"lr": 1}}, "'lr' has a parameter of its own, lr"),
+        ({"training": {"decai": "poly"}}, "'decai' is unknown, did you mean decay?"),
+        ({"training": {"decay": "cosine"}}, "training: decay 'cosine': expected one of linear, poly"),
+        ({"training": {"clip": "none"}}, "training: clip='none': expected a finite number"),
+        ({"training": {"augmentation": "wild"}}, "training: augmentation: found 'wild', expected one of"),
+        ({"training": {"validation_episodes": 9}}, "nothing is selected; leave validation_episodes out"),
+        ({"selection": "val_classes", **SCRATCH}, "validate_every: selection=val_classes needs a number of steps"),
+        ({"validate_every": 5}, "nothing is selected"),
+        ({"selection": "val_classes", "validate_every": 5}, "shipped weights know all base classes"),
+        ({"selection": "val_classes", "validate_every": 5, "way": 4, **SCRATCH}, "holds back 3 classes, 4 are asked"),
+        ({"selection": "test_fold", "validate_every": 5, **SCRATCH}, "only protocol=published"),
+        ({"selection": "last", "train_size": 32}, "train_size: must be greater than or equal to 33"),
+        ({"method": "sdaanet", "options": {"teacher": "x"}, **SCRATCH}, "sdaanet cannot be built like this"),
+        ({"freeze_backbone": True, "width": 8, "training": {"augmentation": "flip"}, **SCRATCH}, "leave augmentation"),
         ({"precision": 32}, "precision: must be '32' or 'bf16', found 32"),
     ],
 )
@@ -67,6 +82,39 @@ def test_valid_parameters_are_completed():
     assert check_parameters({"freeze_backbone": True, "pretrain_steps": 0, "episodic_steps": 0})["width"] is None
     assert all(name in parameters_help() for name in checked)
     assert all(field.description for field in ExperimentParameters.model_fields.values())
+
+
+def test_several_details_are_wrong_at_once():
+    training = {"momentum": 2, "validation_episodes": 0, "batch": 3, "clip": None}
+    given = {"training": training, "selection": "val_classes", "validate_every": 10, "episodic_steps": 0} | SCRATCH
+    with pytest.raises(ParameterError) as caught:
+        check_parameters(given)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 4 and all(any(word in line for line in lines) for word in ("momentum", "batch", "nothing is"))
+
+
+def test_a_method_with_layers_of_its_own_trains_on_a_frozen_backbone():
+    assert check_parameters({"method": "sdaanet", "freeze_backbone": True, **SCRATCH})["width"] is None
+
+
+@pytest.mark.parametrize(
+    "name, text, words",
+    [
+        ("a.yaml", "fold: 1\nfold: 2\n", "fold is given twice"),
+        ("a.json", '{"fold": 1, "fold": 2}', "fold is given twice"),
+        ("a.yaml", "training: {clip: 1, clip: 2}\n", "clip is given twice"),
+        ("a.yaml", "fold: [1\n", "cannot be read as YAML"),
+        ("a.json", "fold: 1", "cannot be read as JSON"),
+        ("a.yaml", "- fold\n", "expected names with values, found list"),
+        ("a.yaml", "!!python/object/apply:os.getcwd []\n", "cannot be read as YAML"),
+        ("none.yaml", None, "cannot be read as YAML"),
+    ],
+)
+def test_parameter_files_that_cannot_be_read(name, text, words, tmp_path):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ParameterError, match=words):
+        read_parameters(tmp_path / name)
 
 
 def test_the_notebook_experiment_has_these_parameters():
@@ -101,7 +149,10 @@ def test_parameter_cells_that_compute_are_refused():
         ({"options": {"aling": False}}, "panet has no option 'aling', did you mean align?"),
         ({"width": 64}, "width: a checkpoint says how its model is built; leave width out"),
         ({"options": {"align": False}}, "options: a checkpoint says how its model is built"),
-        ({"dataset": "pascal", "root": "."}, "weights are shipped for shapes, not pascal"),
+        (
+            {"dataset": "pascal", "root": "."},
+            "no weights are shipped for panet on pascal, fold 0; there are: panet-shapes",
+        ),
     ],
 )
 def test_what_a_checkpoint_or_a_method_does_not_take_is_refused(given, said):

@@ -1,5 +1,6 @@
 """Protocol: honest defaults, choices that are checked, and a card that shows all of them."""
 
+import re
 from dataclasses import fields
 
 import pytest
@@ -31,6 +32,9 @@ def test_the_card_shows_every_choice(name):
     card = protocol.card()
     for item in fields(protocol):
         value = getattr(protocol, item.name)
+        if item.name == "train_size" and value is None:
+            assert re.search(rf"train_size +{protocol.input_size} ", card), "what it stands for is said"
+            continue
         for part in value if isinstance(value, tuple) else (value,):
             assert str(part) in card, item.name
     assert all(len(line.split()) > 2 for line in card.splitlines()[1:]), "every line says what it means"
@@ -52,6 +56,15 @@ def test_habits_of_the_papers():
     assert (panet.void, panet.counting, panet.input_size, len(panet.seeds)) == ("background", "present", 417, 5)
     assert (asgnet.resize, asgnet.label_size, asgnet.area_filter) == ("pad", "original", 2 * 32 * 32)
     assert (hdmnet.novel_pixels, hdmnet.bn, hdmnet.queries) == ("drop", "frozen", "every_image")
+    sdaanet = Protocol.published("sdaanet")
+    assert (sdaanet.train_size, sdaanet.input_size, sdaanet.augmentation) == (321, 473, "pfenet")
+
+
+def test_a_habit_that_was_changed_is_named_on_the_card():
+    habits = Protocol.published("sdaanet")
+    assert Protocol.published("sdaanet", episodes=7, selection="test_fold", list_hash="x").source == habits.source
+    other = Protocol.published("sdaanet", selection="last", bn="frozen")
+    assert other.source == f"{habits.source}; not as there: selection, bn" and other.source in other.card()
 
 
 @pytest.mark.parametrize(
@@ -66,6 +79,9 @@ def test_habits_of_the_papers():
         ("queries", "random"),
         ("bn", "sync"),
         ("annotation", "point"),
+        ("augmentation", "wild"),
+        ("train_size", 8),
+        ("train_size", 97.0),
         ("input_size", 8),
         ("input_size", 97.0),
         ("episodes", 0),

@@ -1,5 +1,6 @@
 """An experiment's steps outside a notebook: what is trained, what the card says, what a result may hold."""
 
+import itertools
 import time
 
 import numpy as np
@@ -16,7 +17,7 @@ from fsslib.metrics import Scores
 from fsslib.nn.backbones import build_backbone
 from fsslib.nn.feature_cache import CachedBackbone
 from fsslib.pretraining import pretrain
-from fsslib.training import Schedule, fabric
+from fsslib.training import Schedule, fabric, train_episodes
 
 SMALL = {"checkpoint": None, "size": 33, "batch": 2, "episodes": 4, "shots": [1], "accelerator": "cpu"}
 
@@ -51,6 +52,7 @@ def test_options_reach_the_model_and_the_card():
     p = parameters(options={"align": False, "last": "layer3", "bn": "batch"})
     net = recipe.model(p)
     assert (net.align, net.backbone.deepest, recipe.protocol(p).bn) == (False, "layer3", "batch")
+    assert recipe.score(p, recipe.features_only(net), recipe.datasets(p)[1]).protocol.bn == "batch"
 
 
 @pytest.mark.parametrize(
@@ -85,6 +87,37 @@ def test_pre_training_depends_on_its_schedule_alone():
         pretrain(backbone, data, Schedule(2, batch=2), size=33, progress=False)
         ends.append(backbone.state_dict())
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in start)
+
+
+def test_pre_training_thaws_what_the_method_keeps_frozen():
+    p = parameters(method="sdaanet", width=4, options={"scales": [4, 2]}, pretrain_steps=1, episodic_steps=1)
+    train_set, _ = recipe.datasets(p)
+    net = recipe.model(p)
+    assert net.freeze
+    states = [{name: value.clone() for name, value in net.backbone.state_dict().items()}]
+    for stage in ("pretrain", "episodic"):
+        assert recipe.train(p, net, train_set, stage=stage)
+        states.append({name: value.clone() for name, value in net.backbone.state_dict().items()})
+        assert not any(x.requires_grad for x in net.backbone.parameters())
+    moved = [any(not torch.equal(value, b[name]) for name, value in a.items()) for a, b in itertools.pairwise(states)]
+    assert moved == [True, False], "the backbone learns in the pre-training and in it alone"
+
+
+def test_training_and_test_may_have_sizes_of_their_own(monkeypatch):
+    p = parameters(train_size=41, episodic_steps=1, training={"decay": "poly", "clip": None, "warmup": 0})
+    train_set, test_set = recipe.datasets(p)
+    assert (train_set[0][0].shape[-1], test_set[0][0].shape[-1]) == (41, 33)
+    seen = []
+
+    def spy(net, sampler, schedule, **how):
+        seen.append((sampler.batch(0, 1).query_images.shape[-1], schedule.decay, schedule.clip, schedule.warmup))
+        return train_episodes(net, sampler, schedule, **how)
+
+    monkeypatch.setattr(recipe, "train_episodes", spy)
+    net = recipe.model(p)
+    recipe.train(p, net, train_set)
+    assert seen == [(41, "poly", None, 0)]
+    assert recipe.score(p, net, test_set).protocol.card().count(" 41 ") == 1
 
 
 def test_a_class_without_a_counted_pixel_does_not_spoil_the_result():

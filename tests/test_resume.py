@@ -30,13 +30,16 @@ def run_processes(*plans: str) -> list[list[str]]:
 
 def test_killed_runs_end_with_the_same_weights(tmp_path):
     """SIGKILL before the first file, between files, while a file is being written, and after the last step."""
-    kills = ["0", "3", "4s", "4", "6s", "7", "8s"]
+    kills = ["0", "3", "4s", "4", "5", "6s", "7", "8s"]
     found = run_processes(f"{tmp_path}/whole:-", *(f"{tmp_path}/cut:{kill}" for kill in [*kills, "-"]))
     done = ["0", "True"]
     assert found == [done, *[[str(-signal.SIGKILL), "False"]] * len(kills), done]
     whole, cut = (torch.load(tmp_path / name / "final.pt", weights_only=True) for name in ("whole", "cut"))
     assert whole["model"].keys() == cut["model"].keys()
     assert all(torch.equal(value, cut["model"][name]) for name, value in whole["model"].items())
+    assert whole["selected"].keys() == cut["selected"].keys() and whole["summary"] == cut["summary"]
+    assert all(torch.equal(value, cut["selected"][name]) for name, value in whole["selected"].items())
+    assert [i for i, row in enumerate(cut["rows"], 1) if "val_miou" in row] == [3, 6, 8]
     assert whole["rows"] == cut["rows"] and [row["seen"] for row in cut["rows"]] == list(range(8))
 
 

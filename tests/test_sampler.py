@@ -79,6 +79,31 @@ def test_every_image_asks_each_image_in_turn():
     assert sorted(drawer.draw(3, i).query for i in range(20)) == list(range(20))
 
 
+def test_every_epoch_of_a_training_has_an_order_of_its_own():
+    data = shapes("test", 20)
+    drawer, again = (sampler(data=data, queries="every_image", seed=s) for s in (5, 5))
+    asked = []
+    drawer.build = lambda specs, augment_seed: asked.append([spec.query for spec in specs])
+    for step in range(10):
+        drawer.batch(step, 4)
+    epochs = [[query for batch in part for query in batch] for part in (asked[:5], asked[5:])]
+    assert all(sorted(epoch) == sorted(drawer.images) == list(range(20)) for epoch in epochs)
+    assert epochs[0] != epochs[1] and list(range(20)) not in epochs
+    again.build, first = drawer.build, asked[7]
+    again.batch(7, 4)
+    assert asked[-1] == first, "also when nothing was drawn before"
+
+
+def test_the_kind_of_augmentation_is_the_protocols():
+    data = Flags()
+    data.augmentation = "none"
+    spec = [EpisodeSpec((1,), ((0,),), 4)]
+    own, asked = (EpisodeSampler(data, Protocol(input_size=18, **rules)) for rules in ({}, {"augmentation": "flip"}))
+    plain = own.build(spec).query_masks
+    assert all(torch.equal(own.build(spec, seed).query_masks, plain) for seed in range(8))
+    assert any(torch.equal(asked.build(spec, seed).query_masks, plain.flip(2)) for seed in range(8))
+
+
 def test_the_class_of_the_query_is_not_always_way_one():
     drawer = sampler(way=3)
     specs = [drawer.draw(0, i) for i in range(60)]

@@ -38,6 +38,42 @@ def test_learning_rates(steps, warmup, lr):
             assert rates[0] == pytest.approx(lr / warmup)
 
 
+@pytest.mark.parametrize("warmup", [0, 100])
+def test_poly_rates_are_the_published_ones(shared, warmup):
+    """The authors' helper multiplies every group by ten, so that the rate in their configuration is a tenth of ours."""
+    from safetensors.torch import load_file
+
+    golden = load_file(shared / "golden" / "sdaanet" / "units.safetensors")
+    schedule = Schedule(steps=2000, lr=10 * 0.0025, decay="poly", power=0.9, warmup=warmup)
+    found = [schedule.lr_at(int(it) - 1) for it in golden["units/poly_iters"]]
+    for group in golden[f"units/poly_lr_warmup{int(warmup > 0)}"].double().T.tolist():
+        assert found == pytest.approx(group, rel=1e-6, abs=1e-12)
+
+
+def test_poly_rates():
+    rates = [Schedule(steps=10, lr=2.0, decay="poly", power=0.5, warmup=0).lr_at(step) for step in range(10)]
+    assert rates == pytest.approx([2 * (1 - it / 10) ** 0.5 for it in range(1, 11)]) and rates[-1] == 0
+    assert Schedule(steps=10, lr=2.0, decay="poly", warmup=4).lr_at(1) == pytest.approx(2 * (0.1 + 0.9 * 2 / 4))
+
+
+@pytest.mark.parametrize("change", [{"momentum": 0.5}, {"momentum": 0}, {"clip": None}, {"clip": 0.01}])
+def test_momentum_and_clipping(change):
+    """Against the same steps written out."""
+    schedule = Schedule(steps=3, lr=0.05, warmup=0, optimiser="sgd", weight_decay=0, **change)
+    model, plain = Line(), Line()
+    fit(model, at, schedule, **QUIET)
+    speed = torch.zeros(4)
+    for step in range(3):
+        torch.manual_seed(step)
+        loss = plain.losses(at(step))["total"]
+        (gradient,) = torch.autograd.grad(loss, plain.weight)
+        if schedule.clip is not None:
+            gradient = gradient * min(1, schedule.clip / (gradient.norm() + 1e-6))
+        speed = schedule.momentum * speed + gradient
+        plain.weight.data -= schedule.lr_at(step) * speed
+    assert torch.allclose(model.weight, plain.weight, rtol=1e-5)
+
+
 def test_episodic_training_learns():
     model = panet(bn="batch")
     history = train_episodes(
@@ -89,6 +125,11 @@ def test_nothing_to_train():
         ("lr", math.inf),
         ("lr", "1e-3"),
         ("clip", 0),
+        ("clip", True),
+        ("decay", "cosine"),
+        ("power", 0),
+        ("momentum", 1.0),
+        ("momentum", -0.1),
         ("weight_decay", -0.1),
     ],
 )

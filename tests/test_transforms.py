@@ -118,6 +118,31 @@ def test_augment_kinds():
     assert set(KINDS) >= {"photo", "flip", "none"}
 
 
+def test_augmentation_of_the_pfenet_family():
+    """Half turned, half blurred (the image alone), half flipped, independently; neither scaled nor moved."""
+    image, mask = Resize(97)(*pair())
+    size = (mask == 3).sum()
+    made = [augment(image, mask, seed, "pfenet") for seed in range(200)]
+    flips = {True: mask.flip(1), False: mask}
+    turned = [not any(torch.equal(m, flip) for flip in flips.values()) for _, m in made]
+    flipped = [bool(((m == 255) & (flips[True] == 255)).sum() > ((m == 255) & (mask == 255)).sum()) for _, m in made]
+    # Without a turn, only the blur can change the image.
+    still = [(i, flips[bool(f)], f) for (i, m), f, t in zip(made, flipped, turned) if not t]
+    sharp = [torch.equal(i, image.flip(2) if f else image) for i, _, f in still]
+    for share in (turned, flipped, sharp):
+        assert 0.38 < sum(share) / len(share) < 0.62
+    for (i, m), t in zip(made, turned):
+        assert aligned(i, m) and abs(int((m == 3).sum() - size)) < 30
+        assert t or set(m.unique().tolist()) == {0, 3, 255}
+    bent = [m for (_, m), t in zip(made, turned) if t]
+    assert all((m[0] == 255).any() and (m[-1] == 255).any() for m in bent), "what a turn invents is ignored"
+    blurred = next(i for (i, _, _), s in zip(still, sharp) if not s)
+    assert len(blurred[0].unique()) > len(image[0].unique()) and (blurred.int() - image.int()).abs().max() < 256
+    assert all(torch.equal(a, b) for a, b in zip(made[3], augment(image, mask, 3, "pfenet")))
+    corner = next(i for (i, m), t in zip(made, turned) if t and (m[0, -1] == 255) and (m[0, -3:] == 255).all())
+    assert (corner[:, 0, -1] - torch.tensor(MEAN_COLOUR)).abs().max() < 40
+
+
 def test_normalise_and_back():
     image = torch.randint(0, 256, (2, 3, 9, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     out = normalise(image)
@@ -144,6 +169,8 @@ def test_normalise_and_back():
         (lambda i, m: train_augment(97, scale=(0, 1)), "0 < smallest"),
         (lambda i, m: train_augment(97, rotate=-3), "degrees from 0 to 180"),
         (lambda i, m: train_augment(97, colour=1), "below 1"),
+        (lambda i, m: train_augment(97, rotated=1.5), "rotated=1.5"),
+        (lambda i, m: train_augment(97, blurred=-1), "blurred=-1"),
         (lambda i, m: train_augment(97)(i, m, 0.5), "whole number"),
         (lambda i, m: augment(i, m, 1), "square"),
         (lambda i, m: augment(i[:, :, :60], m[:, :60], 1, "wild"), "'wild' is unknown"),

@@ -17,13 +17,13 @@ TRAIN = {
 VAL = {"2008_000011": {1: 8}, "2008_000012": {1: 2, 6: 9}, "2008_000013": {2: 8}, "2008_000014": {2: 5}, "x_15": {3: 7}}
 
 
-def label(columns: dict[int, int]) -> np.ndarray:
+def label(columns: dict[int, int], scale: int = 1) -> np.ndarray:
     mask, at = np.zeros((H, W), np.uint8), 1
     for cls, count in columns.items():
         mask[4:, at : at + count] = cls
         at += count + 1
     mask[:4, :5] = 255
-    return mask
+    return mask.repeat(scale, 0).repeat(scale, 1)
 
 
 def save_mask(mask: np.ndarray, file, palette=None) -> None:
@@ -32,15 +32,15 @@ def save_mask(mask: np.ndarray, file, palette=None) -> None:
     picture.save(file)
 
 
-def make_voc(tmp_path):
-    """A VOC folder with seven train and five val images."""
+def make_voc(tmp_path, scale: int = 1):
+    """A VOC folder with seven train and five val images of 40 x 32 pixels, times `scale`."""
     root = tmp_path / "VOCdevkit" / "VOC2012"
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
     for name, columns in {**TRAIN, **VAL}.items():
-        colour = np.random.default_rng(len(columns)).integers(0, 256, (H, W, 3)).astype(np.uint8)
+        colour = np.random.default_rng(len(columns)).integers(0, 256, (scale * H, scale * W, 3)).astype(np.uint8)
         Image.fromarray(colour).save(root / "JPEGImages" / f"{name}.jpg")
-        save_mask(label(columns), root / "SegmentationClass" / f"{name}.png")
+        save_mask(label(columns, scale), root / "SegmentationClass" / f"{name}.png")
     for part, ids in (("train", TRAIN), ("val", VAL)):
         (root / "ImageSets/Segmentation" / f"{part}.txt").write_text("\n".join(ids) + "\n")
     return root

@@ -53,10 +53,12 @@ class EpisodeSampler:
 
     Args:
         dataset: any SegmentationDataset; episodes target its `classes`.
-        protocol: input size, resizing, void policy, ways, query order and annotation of the supports.
+        protocol: input size, resizing, void policy, ways, query order, annotation of the supports, augmentation.
         shot: K.
         seed: base of the training batches; fixed lists have seeds of their own.
-        augment: random scaling, rotation and flips, drawn per image (training only).
+        augment: random changes of the protocol's kind, drawn per image (training only).
+    Attributes:
+        images: indices of the images that can be queries, each once: an epoch of `queries="every_image"`.
     Raises:
         DatasetError: fewer usable classes than ways. A class with fewer than K + 1 images is left out with a warning.
     """
@@ -93,14 +95,17 @@ class EpisodeSampler:
         self._classes_in: dict[int, list[int]] = {}
         for image, c in holders:
             self._classes_in.setdefault(image, []).append(c)
-        self._images = list(self._classes_in)
+        self.images = tuple(self._classes_in)
+        kind = self.protocol.augmentation
+        self._kind = dataset.augmentation if kind == "dataset" else kind
+        self._epoch: tuple[int, np.ndarray] | None = None
 
     def draw(self, seed: int, index: int) -> EpisodeSpec:
         """Episode `index` of the endless sequence `seed`."""
         generator = np.random.default_rng([seed, index])
         known = list(self.pools)
         if self.protocol.queries == "every_image":
-            query = self._images[index % len(self._images)]
+            query = self.images[index % len(self.images)]
             first = int(generator.choice(self._classes_in[query]))
         else:
             first = int(generator.choice(known))
@@ -138,9 +143,22 @@ class EpisodeSampler:
         return Episode(normalise(images), masks, normalise(support_images), support_masks, classes)
 
     def batch(self, step: int, size: int) -> Episode:
-        """The training batch of `step`: a pure function of the sampler's seed and the step."""
-        specs = [self.draw(self.seed, step * size + item) for item in range(size)]
+        """The training batch of `step`: a pure function of the sampler's seed and the step.
+
+        With `queries="every_image"` each epoch has an order of its own.
+        """
+        specs = [self.draw(self.seed, self._shuffled(step * size + item)) for item in range(size)]
         return self.build(specs, augment_seed=self.seed * 1_000_003 + step if self.augment else None)
+
+    def _shuffled(self, index: int) -> int:
+        """`index` itself, or when every image has its turn another one of the same epoch."""
+        if self.protocol.queries != "every_image":
+            return index
+        epoch, place = divmod(index, len(self.images))
+        if self._epoch is None or self._epoch[0] != epoch:
+            order = np.random.default_rng([self.seed, epoch, 321]).permutation(len(self.images))
+            self._epoch = epoch, order
+        return epoch * len(self.images) + int(self._epoch[1][place])
 
     def label(self, spec: EpisodeSpec) -> Tensor:
         """(H, W) long query mask at the image's original size."""
@@ -150,7 +168,7 @@ class EpisodeSampler:
         image, mask = self._resize(*self.dataset[index])
         if seed is None:
             return image, mask
-        return augment(image, mask, seed, self.dataset.augmentation)
+        return augment(image, mask, seed, self._kind)
 
     def _one(self, spec: EpisodeSpec, seed: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         image, mask = self._load(spec.query, seed)

@@ -96,17 +96,18 @@ class Resize:
 
 
 class train_augment:
-    """Random scale, rotation, flip, crop and colour; a pure function of image, mask and an integer seed.
+    """Random scale, rotation, blur, flip, crop and colour; a pure function of image, mask and an integer seed.
 
-    The image is resized as `Resize(size, mode)` would, times a random scale; rotated about its centre; flipped; then
-    cropped, or filled up, to `size` x `size` at a random place. No global random state is read or moved: the seed
-    feeds a generator of its own, which draws scale, angle, flip, place and colour always in this order.
+    The image is resized as `Resize(size, mode)` would, times a random scale; rotated about its centre; blurred;
+    flipped; then cropped, or filled up, to `size` x `size` at a random place. No global random state is read or moved:
+    the seed feeds a generator of its own, which draws all there is to draw always in the same order.
 
     Args:
         size: pixels a side, at least 8.
         flip: flip left to right in half of the cases.
         scale: smallest and largest factor, both > 0 (PFENet: 0.9 to 1.1).
-        rotate: largest angle in degrees, either way.
+        rotate: largest angle in degrees, either way. rotated: share of the images that are rotated at all.
+        blurred: share of the images that get a Gaussian blur of 5 x 5 pixels; the mask stays sharp.
         colour: strength of brightness, contrast and saturation changes: each by a factor in 1 ± colour; 0 is off.
         mode: `"squash"` or `"pad"`, as in Resize.
     Raises DatasetError for impossible options and for images and masks that do not belong together.
@@ -120,6 +121,8 @@ class train_augment:
         rotate: float = 10,
         colour: float = 0.0,
         mode: str = "squash",
+        rotated: float = 1.0,
+        blurred: float = 0.0,
     ):
         _check_options(size, mode)
         if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 10:
@@ -129,25 +132,30 @@ class train_augment:
         if not 0 <= colour < 1:
             raise DatasetError(f"colour={colour!r}: expected a strength from 0 to below 1.")
         self.size, self.flip, self.scale, self.rotate = int(size), flip, tuple(scale), rotate
-        self.colour, self.mode = colour, mode
+        for name, share in {"rotated": rotated, "blurred": blurred}.items():
+            if not 0 <= share <= 1:
+                raise DatasetError(f"{name}={share!r}: expected a share from 0 to 1.")
+        self.colour, self.mode, self.rotated, self.blurred = colour, mode, rotated, blurred
 
     def __call__(self, image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         _check_pair(image, mask)
         if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
             raise DatasetError(f"seed={seed!r}: expected a whole number, the same one gives the same picture.")
         generator = torch.Generator().manual_seed(int(seed) % 2**63)
-        draw = torch.rand(8, generator=generator, dtype=torch.float64).tolist()
+        draw = torch.rand(10, generator=generator, dtype=torch.float64).tolist()
         low, high = self.scale
         longest = max(1, round(self.size * (low + (high - low) * draw[0])))
         pair = _resize(image, mask, _target(*mask.shape, longest, self.mode))
         angle = self.rotate * (2 * draw[1] - 1)
-        if angle:
+        if angle and draw[8] < self.rotated:
             bilinear = v2.InterpolationMode.BILINEAR
             pair = [F.rotate(pair[0], angle, bilinear, fill=MEAN_COLOUR), F.rotate(pair[1], angle, fill=IGNORE)]
+        if draw[9] < self.blurred:
+            pair = [F.gaussian_blur(pair[0], [5, 5]), pair[1]]
         if self.flip and draw[2] < 0.5:
             pair = [F.horizontal_flip(part) for part in pair]
         image, mask = self._place(pair, draw[3], draw[4])
-        for change, at in zip((F.adjust_brightness, F.adjust_contrast, F.adjust_saturation), draw[5:]):
+        for change, at in zip((F.adjust_brightness, F.adjust_contrast, F.adjust_saturation), draw[5:8]):
             if self.colour:
                 image = change(image, 1 + self.colour * (2 * at - 1))
         return _plain(image, mask)
@@ -167,6 +175,7 @@ class train_augment:
 KINDS = {
     "photo": {},
     "flip": {"scale": (1.0, 1.0), "rotate": 0},
+    "pfenet": {"scale": (1.0, 1.0), "rotate": 10, "rotated": 0.5, "blurred": 0.5},
     "none": {"scale": (1.0, 1.0), "rotate": 0, "flip": False},
 }
 
@@ -178,7 +187,8 @@ def augment(image: Tensor, mask: Tensor, seed: int, kind: str = "photo") -> tupl
         image, mask: (3, S, S) and (S, S) uint8, as `Resize` returns them.
         seed: a whole number; the result is a pure function of it and of the pair.
         kind: a data set's `augmentation`: `"photo"` (scale 0.9 to 1.1, 10 degrees, flips), `"flip"`, `"symmetry"` (see
-            `symmetry`) or `"none"`.
+            `symmetry`) or `"none"`; or `"pfenet"`: half of the images turned by up to 10 degrees, half blurred, half
+            flipped, as SD-AANet's code does (PFENet's own besides scales and crops).
     Raises DatasetError for an unknown kind or an image that is not square.
     """
     if kind not in (*KINDS, "symmetry"):

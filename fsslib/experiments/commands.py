@@ -9,6 +9,7 @@ from typing import Any
 from .. import experiments, paths
 from ..errors import FsslibError, ParameterError
 from ..files import atomic
+from .files import read_parameters
 from .parameters import ExperimentParameters, parameters_help
 from .runs import EXPERIMENT
 
@@ -40,7 +41,7 @@ def parse_value(text: str, name: str = "") -> Any:
 
 
 def _given(pairs: list[str], file: str | None = None) -> dict[str, Any]:
-    given = _from_file(file) if file else {}
+    given = read_parameters(file) if file else {}
     seen = set()
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -53,16 +54,6 @@ def _given(pairs: list[str], file: str | None = None) -> dict[str, Any]:
     return given
 
 
-def _from_file(file: str) -> dict[str, Any]:
-    try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ParameterError(f"{file} cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ParameterError(f"{file}: expected names and values in braces, found {type(content).__name__}.")
-    return content
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fsslib.experiments", description="Runs of the notebooks.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -72,11 +63,13 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument("-p", dest="pairs", action="append", default=[], metavar="NAME=VALUE", help="a parameter")
     many.add_argument("--notebook", default=EXPERIMENT, help="name or path (default: experiment)")
     one = commands.add_parser("run", parents=[common, many], help="run a notebook with parameters")
-    one.add_argument("--file", help="JSON file with parameters; -p goes before it")
+    one.add_argument("-f", "--file", help="YAML or JSON file with parameters; -p goes before it")
     one.add_argument("--name", help="name of the run (default: made from the parameters)")
     one.add_argument("--force", action="store_true", help="run again what is done")
     grid = commands.add_parser("sweep", parents=[common, many], help="run every combination of a grid")
-    grid.add_argument("--file", required=True, help="JSON file: parameter -> list of values; -p holds for all runs")
+    grid.add_argument(
+        "-f", "--file", required=True, help="YAML or JSON file: parameter -> list of values; -p holds for all runs"
+    )
     grid.add_argument("--jobs", type=int, default=1, help="processes at a time")
     grid.add_argument("--dry-run", action="store_true", help="only say what would be run")
     table = commands.add_parser("collect", parents=[common], help="print the scores of all finished runs")
@@ -116,7 +109,7 @@ def _do(given: argparse.Namespace) -> int:
         print(experiments.run(parameters, runs=given.runs, notebook=given.notebook, name=given.name, force=given.force))
     elif given.command == "sweep":
         table = experiments.sweep(
-            _from_file(given.file),
+            read_parameters(given.file),
             base=_given(given.pairs),
             jobs=given.jobs,
             runs=given.runs,

@@ -9,7 +9,19 @@ from ..pages import css, external, write_text
 from .results import RESULT, collect, finished, read_result
 
 # Columns that say little beside the others, or are the same for most runs.
-_LEFT_OUT = ("options", "root", "batch", "lr", "pretrain_lr", "seeds", "list_hash", "precision", "accelerator")
+_LEFT_OUT = (
+    "options",
+    "training",
+    "validate_every",
+    "root",
+    "batch",
+    "lr",
+    "pretrain_lr",
+    "seeds",
+    "list_hash",
+    "precision",
+    "accelerator",
+)
 
 
 def first_picture(notebook: Any) -> tuple[str, str, str] | None:

@@ -30,6 +30,7 @@ way = 1
 shots = [1, 5]
 train_shot = 1
 size = 97
+train_size = None
 width = None
 freeze_backbone = False
 pretrain_steps = 0
@@ -37,6 +38,9 @@ episodic_steps = 40
 batch = 8
 lr = 1e-4
 pretrain_lr = 3e-3
+training = {}
+selection = "last"
+validate_every = 0
 annotation = "mask"
 episodes = 200
 seeds = [0]
@@ -95,7 +99,8 @@ evaluations = {"before training": recipe.score(p, recipe.features_only(net), tes
 # ## Training
 #
 # Budgets are steps. The batch at step t depends on the seed and t alone, so a run that was stopped goes on exactly
-# where it was.
+# where it was. Unless `selection` is `last`, the training is validated every `validate_every` steps on a fixed list of
+# episodes, and its best state is the one that is scored below.
 
 # %%
 histories = recipe.train(p, net, train_set, folder=out, stage="pretrain")
@@ -105,6 +110,9 @@ histories |= recipe.train(p, net, train_set, folder=out, stage="episodic")
 evaluations["trained"] = recipe.score(p, net, test_set)
 
 # %% tags=["nbval-ignore-output"]
+for history in histories.values():
+    if history.selected:
+        print("selected after step {step}: validation mIoU {val_miou:.1f} %".format(**history.selected))
 show(*plots.histories(histories))
 
 # %% [markdown]
@@ -155,7 +163,7 @@ pd.Series(seconds | recipe.versions(), name="cost and versions").to_frame()
 
 # %%
 if out is not None:
-    write_result(out, recipe.result(p, evaluations, test_set.names, began))
+    write_result(out, recipe.result(p, evaluations, test_set.names, began, histories))
     save_model(net, f"{out}/model.safetensors")
     for label, entry in evaluations.items():
         entry.save(f"{out}/{label.replace(' ', '-')}.npz")
