@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -164,6 +165,29 @@ class Scores:
             counts = np.einsum("re,ecs->rcs", weight, pair.astype(float))
             values.append((counts[..., 0] / np.maximum(counts.sum(-1), 1)).mean(-1))
         return np.mean(values, 0)
+
+
+def over_trainings(
+    own: Sequence[Scores], others: Sequence[Scores] | None = None, draws: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean mIoU of the same method trained several times, and its 95 % interval over episodes, shared by all trainings.
+
+    With `others` (one per training, in the same order) the mean difference instead, paired on the same episodes. The
+    interval says what other episodes would change; the spread of the single scores, what other trainings would.
+
+    Raises ProtocolError when the evaluations did not score the same episodes, or come in different numbers.
+    """
+    every = [*own, *(others or [])]
+    same = all(np.array_equal(every[0].classes, s.classes) and np.array_equal(every[0].runs, s.runs) for s in every)
+    if not own or not same or (others is not None and len(others) != len(own)):
+        raise ProtocolError("over_trainings needs as many evaluations on both sides, all on the same episodes.")
+    # The same seed draws the same episodes for every training.
+    drawn = np.mean([s._miou(s._weights(draws, seed)) for s in own], 0)
+    value = float(np.mean([s.miou for s in own]))
+    if others is not None:
+        drawn = drawn - np.mean([s._miou(s._weights(draws, seed)) for s in others], 0)
+        value -= float(np.mean([s.miou for s in others]))
+    return value, *_quantiles(drawn)
 
 
 def _mean(values) -> np.ndarray:

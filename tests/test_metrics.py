@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsslib.errors import ProtocolError
-from fsslib.metrics import FewShotIoU
+from fsslib.metrics import FewShotIoU, over_trainings
 
 
 def random_counts(episodes=12, way=1, size=9, seed=0, ids=(3, 5, 8), right=0.6):
@@ -176,3 +176,37 @@ def test_counts_are_made_where_the_predictions_are(monkeypatch):
     assert not moved
     meter.compute()
     assert moved
+
+
+def trained(seed, right):
+    """Scores of one training on the episodes that all trainings of `test_several_trainings_…` share."""
+    _, target, classes = random_counts(40, seed=7)
+    g = torch.Generator().manual_seed(seed)
+    keep = (torch.rand(target.shape, generator=g) < right) & (target != 255)
+    predicted = torch.where(keep, target, torch.randint(0, 2, target.shape, generator=g))
+    meter = FewShotIoU()
+    meter.update(predicted, target, classes)
+    return meter.compute()
+
+
+def test_several_trainings_are_averaged_on_shared_episodes():
+    good, poor = [trained(s, 0.8) for s in range(3)], [trained(s + 10, 0.5) for s in range(3)]
+    mean, low, high = over_trainings(good)
+    assert mean == pytest.approx(np.mean([s.miou for s in good])) and low < mean < high
+    gain, low, high = over_trainings(good, poor)
+    assert gain == pytest.approx(np.mean([a.miou - b.miou for a, b in zip(good, poor)])) and 0 < low < gain < high
+    # One training: nothing but the ordinary paired difference.
+    assert over_trainings(good[:1], poor[:1]) == pytest.approx(good[0].difference(poor[0]))
+    assert over_trainings(good, good) == (0, 0, 0)
+    # Trainings share the episodes, so three equal ones know no more than one.
+    assert over_trainings([good[0]] * 3) == pytest.approx((good[0].miou, *good[0].interval()))
+
+
+@pytest.mark.parametrize("wrong", [([], None), ([trained(0, 0.5)], [])])
+def test_several_trainings_need_the_same_number_and_the_same_episodes(wrong):
+    with pytest.raises(ProtocolError, match="over_trainings"):
+        over_trainings(*wrong)
+    other = FewShotIoU()
+    other.update(*random_counts(40, seed=8))
+    with pytest.raises(ProtocolError, match="same episodes"):
+        over_trainings([trained(0, 0.5)], [other.compute()])

@@ -1,7 +1,7 @@
-"""Recomputes `data/results/*.json`: each file is what the notebook `experiment` wrote, copied as it is.
+"""Recomputes `data/results/METHOD-shapes-foldN.json`: each file is what the notebook `experiment` wrote, as it is.
 
-python tools/results.py              all of them, every fold of the shipped weights on 1,000 episodes
-python tools/results.py 0 2          some folds
+python tools/results.py                      all shipped weights on 1,000 episodes
+python tools/results.py panet-0 sdaanet-0    some of them
 """
 
 import shutil
@@ -11,13 +11,16 @@ from fsslib import paths
 from fsslib.experiments import run
 
 PARAMETERS = {"checkpoint": "shipped", "pretrain_steps": 0, "episodic_steps": 0, "episodes": 1000, "shots": [1, 5]}
+SHIPPED = ("panet-0", "panet-1", "panet-2", "panet-3", "sdaanet-0")
 
 
-def main(*folds: str) -> None:
-    """Evaluate the shipped PANet of every fold through papermill and keep its result file."""
-    for fold in map(int, folds or "0123"):
-        folder = run({**PARAMETERS, "fold": fold}, runs=paths.repository() / "runs" / "results", force=True)
-        target = paths.data() / "results" / f"panet-shapes-fold{fold}.json"
+def main(*names: str) -> None:
+    """Evaluate shipped weights through papermill and keep the result files."""
+    for name in names or SHIPPED:
+        method, fold = name.split("-")
+        parameters = {**PARAMETERS, "method": method, "fold": int(fold)}
+        folder = run(parameters, runs=paths.repository() / "runs" / "results", force=True)
+        target = paths.data() / "results" / f"{method}-shapes-fold{fold}.json"
         shutil.copyfile(folder / "result.json", target)
         print(target.name, flush=True)
 

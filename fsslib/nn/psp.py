@@ -17,6 +17,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) normalised; with B = h = w = 1 in training by the running statistics, which then stay."""
         if self.training and features.numel() == features.shape[1]:
             return nn.functional.batch_norm(
                 features, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
@@ -44,5 +45,6 @@ class PyramidPooling(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
+        """(B, inputs, h, w) to (B, inputs + len(bins)·width, h, w)."""
         size = tuple(features.shape[-2:])
         return torch.cat([features, *(resize(stage(features), size) for stage in self.stages)], 1)
