@@ -51,8 +51,8 @@ class OneWayModel(FewShotModel):
             return Prediction(ways[0].logits, self.keep(**ways[0].maps))
         margins = [way.logits[:, 1] - way.logits[:, 0] for way in ways]
         logits = torch.stack([torch.zeros_like(margins[0]), *margins], 1)
-        maps = {name: torch.stack([way.maps[name] for way in ways], 1) for name in ways[0].maps}
-        return Prediction(logits, self.keep(**maps))
+        kept = [self.keep(**way.maps) for way in ways]
+        return Prediction(logits, {name: torch.stack([maps[name] for maps in kept], 1) for name in kept[0]})
 
     def losses(self, episode: Episode) -> dict[str, Tensor]:
         """Scalars by name and their weighted sum as `"total"`, means over the ways."""

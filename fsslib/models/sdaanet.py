@@ -60,7 +60,7 @@ class SDAANet(OneWayModel):
         dropout: channel dropout of the reduced features.
         freeze: keep the backbone's parameters as they are.
     Raises:
-        ModelError: an unknown choice, or a backbone that ends before layer3.
+        ModelError: an unknown choice, an impossible number, or a backbone that ends before layer3.
     """
 
     def __init__(
@@ -93,6 +93,10 @@ class SDAANet(OneWayModel):
             raise ModelError(f"sdaanet needs layer2 and layer3; {backbone.name} ends at {backbone.deepest}.")
         if type(width) is not int or width < 1:
             raise ModelError(f"sdaanet: width={width!r}: expected a whole number of channels from 1.")
+        if not (isinstance(temperature, (int, float)) and 0 < temperature < float("inf")):
+            raise ModelError(f"sdaanet: temperature={temperature!r}: expected a positive number.")
+        if not (isinstance(dropout, (int, float)) and 0 <= dropout <= 1):
+            raise ModelError(f"sdaanet: dropout={dropout!r}: expected a probability from 0 to 1.")
         choose(kd_mean, ("elements", "prototypes"), "sdaanet: kd_mean=")
         choose(attention, ("mean_prototype", "each_support"), "sdaanet: attention=")
         choose(prior_masking, ("twice", "after"), "sdaanet: prior_masking=")
@@ -154,9 +158,9 @@ class SDAANet(OneWayModel):
             if labels is not None:
                 nearest = nn.functional.interpolate((labels == 1).float()[:, None], size, mode="nearest")[:, 0]
                 own = masked_pool(query_features, nearest)
-                log_teacher, teacher_query = self.sdpm.log_teacher(gate, students, own, self.distil["temperature"])
+                log_teacher, teacher = self.sdpm.log_teacher(gate, students, own, self.distil["temperature"])
                 losses["kd"] = distillation(students, log_teacher, **self.distil)
-                maps |= {"query_prototype": own, "teacher": (teacher_query + students) / 2}
+                maps |= {"query_prototype": own, "teacher": teacher}
         if query_factor is not None:
             query_features = query_features * query_factor.to(query_features.dtype)[:, :, None, None]
         merged = students.mean(1)

@@ -40,7 +40,7 @@ class FeatureEnrichment(nn.Module):
 
     def __init__(self, *, constant: int, pooled: int, resized: int, width: int, scales: Sequence[float] = SCALES):
         super().__init__()
-        absolute = [s > 1 and s == int(s) for s in scales if isinstance(s, (int, float))]
+        absolute = [s > 1 and float(s).is_integer() for s in scales if isinstance(s, (int, float))]
         good = len(absolute) == len(scales) > 0 and all(s > 0 for s in scales)
         if not good or not (all(absolute) or all(s <= 1 for s in scales)):
             raise ModelError(

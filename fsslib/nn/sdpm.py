@@ -45,7 +45,7 @@ class SDPM(nn.Module):
         return gate, factor * prototypes, on_query[self.query_factor]
 
     def log_teacher(self, gate: Tensor, students: Tensor, query: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """The teachers' log distributions and the query prototypes t they were made with, both (B, K, C).
+        """The teachers' log distributions and prototypes T = (t + S)/2, both (B, K, C).
 
         Args:
             gate, students: as `forward` returns them. query: (B, C), prototype of the query under its own mask.
@@ -56,9 +56,10 @@ class SDPM(nn.Module):
         own = students
         if self.teachers == "integral":
             own, query = (x.mean(1, keepdim=True).expand_as(students) for x in (students, query))
+        prototypes = (query + own) / 2
         if self.teacher == "prototypes":
-            log_teacher = log_distribution((query + own) / 2, temperature)
+            log_teacher = log_distribution(prototypes, temperature)
         else:
             both = torch.stack([log_distribution(x, temperature) for x in (query, own)])
             log_teacher = both.logsumexp(0) - math.log(2)
-        return (log_teacher.detach() if self.detach_teacher else log_teacher), query
+        return (log_teacher.detach() if self.detach_teacher else log_teacher), prototypes

@@ -1,0 +1,191 @@
+"""SD-AANet against the authors' code: logits, everything in between, losses, gradients, moved statistics."""
+
+import pytest
+import torch
+from golden_tools import ROOT_GOLDEN, assert_golden, read_golden
+from sdaanet_tools import (
+    ABSOLUTE,
+    LOSSES,
+    REDUCED,
+    RELATIVE,
+    excess,
+    golden_file,
+    names,
+    official_model,
+    official_state,
+    record,
+    reduced_episode,
+    reduced_evaluation,
+    reduced_excess,
+    reduced_model,
+    reduced_training,
+)
+
+from fsslib import build_model, load_official
+from fsslib.errors import CheckpointError
+from fsslib.losses import distillation, log_distribution
+from fsslib.metrics import FewShotIoU
+from fsslib.ops import masked_pool
+
+EVAL = {
+    "eval_r50_1shot": ("resnet50", ABSOLUTE),
+    "eval_r50_5shot": ("resnet50", ABSOLUTE),
+    "eval_r50_1shot_relbins": ("resnet50", RELATIVE),
+    "eval_r50_2shot_emptymask": ("resnet50", ABSOLUTE),
+    "eval_vgg_1shot": ("vgg16_bn", ABSOLUTE),
+    "eval_r101_1shot_relbins": ("resnet101", RELATIVE),
+}
+
+
+@pytest.fixture(scope="module")
+def model_of(shared):
+    """Models by backbone, each built once."""
+    kept = {}
+
+    def model(backbone: str):
+        if backbone not in kept:
+            kept[backbone] = official_model(shared, backbone)
+        return kept[backbone]
+
+    return model
+
+
+@pytest.mark.parametrize("name", EVAL)
+@torch.no_grad()
+def test_evaluation(model_of, shared, name):
+    """Every stored tensor at 1e-5 of its largest value, priors at 1e-4, the distillation at 1e-4 of itself."""
+    backbone, scales = EVAL[name]
+    golden, facts, episode = golden_file(shared, name)
+    model = model_of(backbone)
+    assert tuple(facts["ppm_scales"]) == scales
+    model.enrichment.scales, model.explain = scales, True
+    prediction, found = record(model, episode, "forward")
+    stored = {key for key in names(golden) if not key.startswith("in/")}
+    off = excess(found, golden, train=False)
+    assert off.keys() == stored and len(stored) > 50
+    assert max(off.values()) <= 1, {key: value for key, value in off.items() if value > 1}
+    assert torch.equal(prediction.logits, found["out/logits"])
+    assert torch.equal(prediction.maps["prior"], found["prior/mask"])
+    assert torch.equal(prediction.maps["attention"], found["saam/query_attention"])
+    wanted = torch.stack([golden[f"sdpm/kd_{k}"] for k in range(episode.shot)]).mean()
+    torch.testing.assert_close(model.losses(episode)["kd"], wanted, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", ["train_r50_1shot", "train_r50_3shot"])
+def test_training(model_of, shared, name):
+    """Batch statistics everywhere: values, losses, what each loss trains and by how much, and the moved buffers."""
+    golden, facts, episode = golden_file(shared, name)
+    model = load_official(model_of("resnet50"), official_state(shared / "specs/sdaanet_state.json", "resnet50"))
+    model.enrichment.scales = ABSOLUTE
+    model.backbone.set_bn("batch")
+    losses, found = record(model.train(), episode, "losses")
+    model.eval().backbone.set_bn("frozen")
+    off = excess(found, golden, train=True)
+    rest = {key for key in names(golden) if not key.startswith(("in/", "loss/", "grad/", "gradnorm/", "buf_after/"))}
+    assert off.keys() == rest and len(rest) > 50
+    assert max(off.values()) <= 1, {key: value for key, value in off.items() if value > 1}
+    assert losses.keys() == set(LOSSES)
+    for term in LOSSES:
+        share = 2e-3 if term == "kd" else 1e-5
+        torch.testing.assert_close(losses[term].detach(), golden[f"loss/{term}"], rtol=share, atol=0)
+    named = {model.official_name(n): p for n, p in model.named_parameters()}
+    order = facts["gradnorm_names"]
+    assert {n for n, p in named.items() if p.requires_grad} == set(order) and len(order) == 60
+    for term in LOSSES:
+        grads = torch.autograd.grad(losses[term], [named[n] for n in order], retain_graph=True, allow_unused=True)
+        norms = torch.tensor([-1.0 if grad is None else float(grad.norm()) for grad in grads])
+        torch.testing.assert_close(
+            norms, golden[f"gradnorm/{term}"], rtol=1e-3, atol=0, msg=lambda m, t=term: f"{t}: {m}"
+        )
+    total = dict(zip(order, grads))
+    stored = [key for key in names(golden) if key.startswith("grad/")]
+    assert len(stored) == 7
+    for key in stored:
+        assert_golden(total[key[5:]], golden, key, atol=2e-3 * float(golden[key].abs().max()))
+    buffers = {model.official_name(n): b for n, b in model.named_buffers()}
+    moved = [key for key in names(golden) if key.startswith("buf_after/")]
+    assert len(moved) == 21
+    for key in moved:
+        largest = golden[key if key in golden else f"{key}.sub"].abs().max()
+        assert_golden(buffers[key[10:]], golden, key, atol=1e-4 * float(largest))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "trainable", "millions"),
+    [("resnet50", 21_341_261, 44.85), ("resnet101", 21_341_261, 63.84), ("vgg16_bn", 20_948_045, 35.67)],
+)
+def test_parameter_counts(backbone, trainable, millions):
+    with torch.device("meta"):
+        model = build_model("sdaanet", backbone=backbone)
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == trainable
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 2) == millions
+
+
+def test_official_checkpoints_load_strictly(model_of, shared):
+    model, state = model_of("vgg16_bn"), official_state(shared / "specs/sdaanet_state.json", "vgg16_bn")
+    own = dict(model.state_dict())
+    assert {model.official_name(name) for name in own} == set(state)
+    wrapped = {
+        "epoch": 3,
+        "state_dict": {f"module.{name}": value + 1 for name, value in state.items()},
+        "optimizer": {},
+    }
+    load_official(model, wrapped)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[model.official_name(name)] + 1), name
+    load_official(model, state)
+    lacking = {name: value for name, value in state.items() if name != "alpha_conv.1.0.weight"}
+    with pytest.raises(CheckpointError, match=r"1 missing: .*alpha"):
+        load_official(model, lacking)
+    with pytest.raises(CheckpointError, match=r"1 unexpected: simple_mask\.2\.stages\.4"):
+        load_official(model, state | {"simple_mask.2.stages.4.1.weight": torch.zeros(256, 1024, 1, 1)})
+    with pytest.raises(CheckpointError, match="another shape"):
+        load_official(model, state | {"init_merge.0.0.weight": torch.zeros(256, 513, 1, 1)})
+
+
+@pytest.fixture(scope="module")
+def units(shared):
+    tensors, _ = read_golden(shared / "golden/sdaanet/units.safetensors")
+    return {key.removeprefix("units/"): value for key, value in tensors.items()}
+
+
+@pytest.mark.parametrize("mask", ["soft", "zero", "single"])
+def test_units_masked_pooling(units, mask):
+    """The single pixel tells the 5e-4 in the divisor from any other number."""
+    found, expected = masked_pool(units["gap_feat"], units[f"gap_mask_{mask}"][:, 0]), units[f"gap_out_{mask}"]
+    off = 1e-5 * float(expected.abs().max())
+    torch.testing.assert_close(found[..., None, None], expected, rtol=0, atol=off)
+
+
+def test_units_distillation_and_both_gradients(units):
+    student, teacher = (units[f"kd_{k}"][..., 0, 0].clone().requires_grad_() for k in ("student", "teacher"))
+    loss = distillation(student, log_distribution(teacher))
+    torch.testing.assert_close(loss.detach(), units["kd_loss"], rtol=1e-5, atol=0)
+    for found, key in zip(torch.autograd.grad(loss, (student, teacher)), ("kd_grad_student", "kd_grad_teacher")):
+        expected = units[key]
+        assert float(expected.abs().max()) > 1e-6
+        off = 1e-5 * float(expected.abs().max())
+        torch.testing.assert_close(found[..., None, None], expected, rtol=0, atol=off)
+
+
+def test_units_iou_counts_and_fb_iou(units):
+    predicted, target = units["iou_pred"].long(), units["iou_target"].long()
+    meter = FewShotIoU()
+    meter.update(predicted, target, torch.ones(len(target), 1).long())
+    scores = meter.compute()
+    tp, fp, fn = scores.table.transpose(2, 0, 1)
+    expected = units["iou_inter_union_target"].numpy()
+    assert (tp == expected[:, 0]).all() and (tp + fp + fn == expected[:, 1]).all() and (tp + fn == expected[:, 2]).all()
+    pair = tp.sum(0) / (tp + fp + fn).sum(0)
+    assert abs(torch.tensor([*pair, scores.fb_iou]) - units["fb_iou"]).max() < 1e-9
+    assert (target == 255).any(), "the ignored pixels are part of the check"
+
+
+def test_reduced_vector_file_guards_parity_everywhere():
+    """Our own numbers from the day the golden files passed: two ways, two shots, void, an empty mask, soft masks."""
+    stored, _ = read_golden(ROOT_GOLDEN / "sdaanet.safetensors")
+    model, episode = reduced_model(), reduced_episode(stored)
+    numbers = reduced_evaluation(model, episode) | reduced_training(model, episode)
+    assert numbers.keys() == stored.keys() - set(REDUCED)
+    off = reduced_excess(numbers, stored)
+    assert max(off.values()) <= 1, {name: value for name, value in off.items() if value > 1}

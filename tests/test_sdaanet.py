@@ -1,0 +1,183 @@
+"""SD-AANet on a tiny backbone: what every option changes, and that it changes nothing else."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from core_tools import random_episode
+from sdaanet_tools import LOSSES, RELATIVE, everything, tiny
+
+from fsslib.errors import ModelError
+from fsslib.losses import distillation, log_distribution
+from fsslib.models.sdaanet import SDAANet
+
+INNER = {f"inner/{i}" for i in range(4)}
+DECODED = {"logits", "main", "aux", "total"} | INNER
+# What may change; everything else must stay to the bit.
+OPTIONS = {
+    "alpha=0": ({"alpha": 0.0}, {"total"}),
+    "beta=0": ({"beta": 0.0}, {"total"}),
+    "aux_weight=0": ({"aux_weight": 0.0}, {"total"}),
+    "temperature": ({"temperature": 1.0}, {"kd", "total"}),
+    "kd_factor": ({"kd_factor": 0.3}, {"kd", "total"}),
+    "kd_mean": ({"kd_mean": "prototypes"}, {"kd", "total"}),
+    "teacher": ({"teacher": "distributions"}, {"kd", "total"}),
+    "teacher_query": ({"teacher_query": "reweighted"}, {"kd", "total", "teacher"}),
+    "teachers": ({"teachers": "integral"}, {"kd", "total", "teacher"}),
+    "query_factor=mean": ({"query_factor": "mean"}, {"query_factor", "query_reweighted"} | DECODED),
+    "query_factor=none": ({"query_factor": "none"}, {"query_factor", "query_reweighted"} | DECODED),
+    "attention": ({"attention": "each_support"}, {"attention"} | DECODED),
+    "prior_masking": ({"prior_masking": "after"}, {"prior", "prior_shots"} | DECODED),
+    "scales": ({"scales": RELATIVE}, DECODED),
+    "detach_teacher": ({"detach_teacher": True}, set()),
+    "dropout": ({"dropout": 0.9}, set()),
+    "freeze": ({"freeze": False}, set()),
+    "bn": ({"bn": "batch"}, set()),
+    "shots": ({"shots": 5}, set()),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_changes_what_it_says_and_nothing_else(option):
+    options, changes = OPTIONS[option]
+    episode, models = random_episode(2, 1, 2), (tiny(), tiny(**options))
+    for model in models:
+        # Untrained, the attention hardly matters: its differences would drown in the last digit of a loss.
+        model.saam.query_map.weight.data *= 100
+    before, after = (everything(model, episode) for model in models)
+    assert before.keys() == after.keys()
+    same = {n for n in before if before[n].shape == after[n].shape and torch.equal(before[n], after[n])}
+    assert before.keys() - same == changes
+
+
+def test_the_losses_are_what_the_options_make_of_them():
+    episode = random_episode(2, 1, 2)
+    plain = everything(tiny(), episode)
+    assert plain["kd"] > 0 and plain["saam"] > 0
+    expected = plain["main"] + plain["aux"] + 50 * plain["kd"] + 0.5 * plain["saam"]
+    torch.testing.assert_close(plain["total"], expected)
+    weighed = everything(tiny(alpha=2.0, beta=3.0, aux_weight=0.25), episode)
+    expected = plain["main"] + 0.25 * plain["aux"] + 2 * plain["kd"] + 3 * plain["saam"]
+    torch.testing.assert_close(weighed["total"], expected)
+    found = [everything(tiny(**options), episode)["kd"] for options in ({"kd_mean": "prototypes"}, {"kd_factor": 0.3})]
+    torch.testing.assert_close(found, [8 * plain["kd"], plain["kd"] / 3], rtol=1e-5, atol=0)
+
+
+def strong(**options) -> SDAANet:
+    """As `tiny`, with features so large that the distillation is no small difference of large numbers."""
+    model = tiny(**options)
+    for reduction in (model.down_query, model.down_supp):
+        reduction[0].weight.data *= 20
+    return model
+
+
+def test_the_teachers_are_what_the_options_make_of_them():
+    """Against the equations, from the maps."""
+    episode = random_episode(2, 1, 3)
+    maps = everything(strong(), episode)
+    gate, student, query = maps["gate"], maps["students"], maps["query_prototype"].unsqueeze(1)
+    torch.testing.assert_close(student, maps["pooled"] * (gate + 1) / 2)
+    torch.testing.assert_close(maps["prototypes"], student.mean(1))
+    factor = ((gate + 1) / 2).prod(1) * (gate.mean(1) + 3) / 4
+    torch.testing.assert_close(maps["query_factor"], factor)
+    torch.testing.assert_close(maps["query_reweighted"], maps["query_features"] * factor[..., None, None])
+    own = query * (gate + 1) / 2
+    mean = student.mean(1, keepdim=True).expand_as(student)
+    teachers = [
+        ({}, (query + student) / 2),
+        ({"teacher_query": "reweighted"}, (own + student) / 2),
+        ({"teachers": "integral"}, (query + mean) / 2),
+        ({"teachers": "integral", "teacher_query": "reweighted"}, (own.mean(1, keepdim=True) + mean) / 2),
+    ]
+    seen = []
+    for options, teacher in teachers:
+        for kind in ("prototypes", "distributions"):
+            found = everything(strong(teacher=kind, **options), episode)
+            torch.testing.assert_close(found["teacher"], teacher)
+            log_teacher = log_distribution(teacher)
+            if kind == "distributions":
+                other = mean if "teachers" in options else student
+                log_teacher = (((2 * teacher - other) / 5).softmax(-1) / 2 + (other / 5).softmax(-1) / 2).log()
+            torch.testing.assert_close(found["kd"], distillation(student, log_teacher), rtol=1e-4, atol=0)
+            seen.append(float(found["kd"]))
+    assert all(larger > 1.01 * smaller for smaller, larger in pairwise(sorted(seen))), seen
+    single = random_episode(2, 1, 1)
+    for query_of in ("original", "reweighted"):
+        pair = [everything(strong(teachers=t, teacher_query=query_of), single)["kd"] for t in ("separate", "integral")]
+        torch.testing.assert_close(*pair, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_only_an_attached_teacher_trains_the_query_features(detach):
+    model = tiny(detach_teacher=detach).train()
+    kd = model.losses(random_episode(2, 1, 2))["kd"]
+    heads = model.down_query[0], model.down_supp[0], model.sdpm.gate[0]
+    reached = torch.autograd.grad(kd, [head.weight for head in heads], allow_unused=True)
+    assert (reached[0] is None) == detach
+    assert all(grad.abs().sum() > 0 for grad in reached[1:])
+
+
+@pytest.mark.parametrize(
+    ("options", "channels", "absent", "zero"),
+    [
+        ({"sdpm": False}, 18, {"gate", "query_factor", "teacher", "query_prototype"}, {"kd"}),
+        ({"saam": False}, 17, {"attention", "support_attention"}, {"saam"}),
+        ({"prior": False}, 17, {"prior", "prior_shots"}, set()),
+        ({"sdpm": False, "saam": False, "prior": False}, 16, {"gate", "attention", "prior"}, {"kd", "saam"}),
+    ],
+)
+def test_a_part_that_is_off_leaves_no_trace(options, channels, absent, zero):
+    model, episode = tiny(**options), random_episode(2, 1, 2)
+    full = everything(tiny(), episode)
+    found = everything(model, episode)
+    assert model.enrichment.merge[0][0].in_channels == channels and len(full.keys() & absent) == len(absent)
+    assert not found.keys() & absent
+    assert {name for name in LOSSES if found[name] == 0} == zero
+    parts = {name for name in options if name != "prior"}
+    assert not any(name.split(".")[0] in parts for name in model.state_dict())
+    if not options.get("sdpm", True):
+        assert torch.equal(found["students"], found["pooled"])
+        assert torch.equal(found["query_reweighted"], found["query_features"])
+    losses = model.train().losses(episode)
+    losses["total"].backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_width_scales_everything_behind_the_backbone():
+    counts = []
+    for width in (8, 16):
+        model = tiny(width=width)
+        counts.append({n: p.shape for n, p in model.named_parameters() if not n.startswith("backbone.")})
+    small, large = counts
+    assert small.keys() == large.keys()
+    maps = {"saam.support_logits", "saam.query_map", *(f"enrichment.inner.{i}.3" for i in range(4))}
+    maps |= {"enrichment.classifier.3"}
+    for name in small:
+        if name.rpartition(".")[0] not in maps:
+            assert large[name][0] == 2 * small[name][0], name
+    assert tiny(width=1)(random_episode()).logits.shape == (2, 2, 33, 33)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"teacher": "prototype"}, r"teacher=.*Did you mean 'prototypes'"),
+        ({"teacher_query": "none"}, "teacher_query="),
+        ({"teachers": "both"}, "teachers="),
+        ({"query_factor": "sum"}, "query_factor="),
+        ({"attention": "mean"}, "attention="),
+        ({"prior_masking": "before"}, "prior_masking="),
+        ({"kd_mean": "batch"}, "kd_mean="),
+        ({"width": 0}, "width=0"),
+        ({"width": 8.0}, "width=8.0"),
+        ({"width": True}, "width=True"),
+        ({"scales": (60, 0.5)}, "scales="),
+        ({"temperature": 0}, "temperature=0"),
+        ({"dropout": 1.5}, "dropout=1.5"),
+        ({"last": "layer2"}, "needs layer2 and layer3; tiny ends at layer2"),
+        ({"teachr": "prototypes"}, "no option 'teachr': did you mean 'teacher'"),
+    ],
+)
+def test_options_that_make_no_sense(options, message):
+    with pytest.raises(ModelError, match=message):
+        tiny(**options)
