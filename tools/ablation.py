@@ -1,13 +1,13 @@
 """Trains the ablation of SD-AANet on Shapes-5i, fold 0, and writes `data/results/sdaanet-ablation.json`.
 
 python tools/ablation.py train 0 1 2      the six variants for each training seed (finished ones are skipped)
-python tools/ablation.py table            the paired table, and the weights that ship (variant "both", seed 0)
+python tools/ablation.py table            the paired table
+python tools/ablation.py ship             the weights that ship: variant "both", seed 0
 
 All variants of a seed share budget, batches and the pre-trained backbone, and are scored on the same 1,000 episodes.
 """
 
 import json
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -74,7 +74,7 @@ def train(*seeds: str) -> None:
 
 
 def table() -> None:
-    """Collect the finished runs, and ship the weights of the whole method's first seed."""
+    """Collect the finished runs."""
     counts = {v: [Evaluation.load(folder_of(v, s) / "trained.npz") for s in SEEDS] for v in VARIANTS}
     results = {v: [json.loads((folder_of(v, s) / "result.json").read_text()) for s in SEEDS] for v in VARIANTS}
     rows = []
@@ -102,12 +102,18 @@ def table() -> None:
     target = paths.data() / "results" / "sdaanet-ablation.json"
     with atomic(target) as part:
         Path(part).write_text(json.dumps(content, indent=1))
-    net = load_model(folder_of("both", 0) / "model.safetensors")
-    miou = {k: round(v["miou"], 2) for k, v in first["scores"].items()}
-    note = {"command": "python tools/ablation.py train 0; python tools/ablation.py table", "miou": miou}
+    print(target.name)
+
+
+def ship() -> None:
+    """Keep the weights of the whole method's first seed in half precision."""
+    folder = folder_of("both", 0)
+    result = json.loads((folder / "result.json").read_text())
+    miou = {k: round(v["miou"], 2) for k, v in result["scores"].items()}
+    note = {"command": "python tools/ablation.py train 0; python tools/ablation.py ship", "miou": miou}
     path = paths.data() / "weights" / "sdaanet-shapes-fold0.safetensors"
-    save_model(net, path, half=True, note=note | {"torch": first["versions"]["torch"]})
-    print(f"{target.name}, {path.name}")
+    save_model(load_model(folder / "model.safetensors"), path, half=True, note=note | {"torch": torch.__version__})
+    print(path.name)
 
 
 def _learnable(folder: Path) -> int:
@@ -120,4 +126,4 @@ def _percent(value):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"train": train, "table": table}[sys.argv[1]](*sys.argv[2:])
+    {"train": train, "table": table, "ship": ship}[sys.argv[1]](*sys.argv[2:])
