@@ -25,6 +25,7 @@ OPTIONS = {
     "teacher_query": ({"teacher_query": "reweighted"}, {"kd", "total", "teacher"}),
     "teachers": ({"teachers": "integral"}, {"kd", "total", "teacher"}),
     "query_factor=mean": ({"query_factor": "mean"}, {"query_factor", "query_reweighted"} | DECODED),
+    "query_factor=average": ({"query_factor": "average"}, {"query_factor", "query_reweighted"} | DECODED),
     "query_factor=none": ({"query_factor": "none"}, {"query_factor", "query_reweighted"} | DECODED),
     "attention": ({"attention": "each_support"}, {"attention"} | DECODED),
     "prior_masking": ({"prior_masking": "after"}, {"prior", "prior_shots"} | DECODED),

@@ -66,16 +66,19 @@ def test_the_order_of_the_shots_and_the_batch_do_not_matter(options):
 
 
 def test_the_same_support_twice_is_one_support_but_for_the_factor():
-    """One gate twice multiplies twice, which is the published code's choice; with the mean it does not."""
+    """One gate twice multiplies twice, which is the published code's choice; with mean or average it does not."""
     episode = random_episode(2, 1, 1)
     twice = replace(
         episode,
         support_images=episode.support_images.repeat(1, 1, 2, 1, 1, 1),
         support_masks=episode.support_masks.repeat(1, 1, 2, 1, 1),
     )
-    found, expected = (everything(tiny(query_factor="mean"), e) for e in (twice, episode))
-    for name in ("logits", "prior", "attention", *LOSSES):
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5)
+    for factor in ("mean", "average"):
+        found, expected = (everything(tiny(query_factor=factor), e) for e in (twice, episode))
+        for name in ("logits", "prior", "attention", *LOSSES):
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5)
+    one = everything(tiny(), episode)["query_factor"]
+    torch.testing.assert_close(expected["query_factor"], one)
     found, expected = (everything(tiny(), e)["query_factor"] for e in (twice, episode))
     assert (found < expected).all()
 

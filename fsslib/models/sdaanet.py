@@ -53,7 +53,8 @@ class SDAANet(OneWayModel):
         teacher_query: `"original"` query features in the teacher, or `"reweighted"` by each support's gate (paper).
         teachers: `"separate"`, one per support with its own student, or `"integral"`, one for all.
         detach_teacher: stop the gradient into the teacher (paper: the teacher guides); the code lets it pass.
-        query_factor: `"product"` of all gates and their average once more, `"mean"` of the factors (paper), `"none"`.
+        query_factor: `"product"` of all factors and their average once more; `"average"`, the same with the averaged
+            factor in place of the product (equal at one shot, of the same size at any); `"mean"` (paper); `"none"`.
         attention: query map from the `"mean_prototype"`, or the mean of the maps of `"each_support"` (paper).
         prior_masking: mask the support `"twice"`, before and after the deepest stage, or only `"after"` it, which saves
             a pass through that stage and lets cached features serve.

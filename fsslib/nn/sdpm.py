@@ -23,7 +23,7 @@ class SDPM(nn.Module):
         self, width: int, *, query_factor: str, teacher: str, teacher_query: str, teachers: str, detach_teacher: bool
     ):
         super().__init__()
-        choose(query_factor, ("product", "mean", "none"), "sdaanet: query_factor=")
+        choose(query_factor, ("product", "average", "mean", "none"), "sdaanet: query_factor=")
         choose(teacher, ("prototypes", "distributions"), "sdaanet: teacher=")
         choose(teacher_query, ("original", "reweighted"), "sdaanet: teacher_query=")
         choose(teachers, ("separate", "integral"), "sdaanet: teachers=")
@@ -41,8 +41,9 @@ class SDPM(nn.Module):
         factor = (gate + 1) / 2
         mean = factor.mean(1)
         # The authors' code multiplies the query by every g_k in turn and by the average gate once more.
-        on_query = {"product": factor.prod(1) * (mean + 1) / 2, "mean": mean, "none": torch.ones_like(mean)}
-        return gate, factor * prototypes, on_query[self.query_factor]
+        choices = {"product": factor.prod(1) * (mean + 1) / 2, "average": mean * (mean + 1) / 2, "mean": mean}
+        on_query = choices.get(self.query_factor, torch.ones_like(mean))
+        return gate, factor * prototypes, on_query
 
     def log_teacher(self, gate: Tensor, students: Tensor, query: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """The teachers' log distributions and prototypes T = (t + S)/2, both (B, K, C).
