@@ -123,24 +123,22 @@ def prior_mask(query: Tensor, support: Tensor, masks: Tensor, *, stretch: bool =
     Returns: (B, K, h, w) float32, one map per shot; all zero for an empty mask.
     """
     with torch.no_grad():
-        batch, shot, channels = support.shape[:3]
-        weights = masks.float().flatten(2)
-        counts = (weights > 0).sum(-1)
-        most = int(counts.max())
-        similarity = query.new_zeros((batch, shot, *query.shape[-2:]), dtype=torch.float32)
-        if most == 0:
-            return similarity
-        # The foreground positions of every map first; shorter lists are filled up with positions of weight 0.
-        order = (weights > 0).to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[..., :most]
-        columns = support.float().flatten(3).gather(3, order.unsqueeze(2).expand(-1, -1, channels, -1))
-        columns = columns * weights.gather(2, order).unsqueeze(2)
-        rows = query.float().flatten(2)
-        dots = torch.einsum("bkcn,bcm->bknm", columns, rows)
-        scale = columns.norm(dim=2).unsqueeze(-1) * rows.norm(dim=1)[:, None, None] + EPS_PRIOR
-        best = dots.div_(scale).amax(2)
-        # Among all positions there would be a cosine of 0 wherever any cell is masked out.
-        best = torch.where((counts < weights.shape[-1]).unsqueeze(-1), best.clamp_min(0), best)
+        batch, shot = support.shape[:2]
+        weights, rows = masks.float().flatten(2), query.float().flatten(2)
+        norms = rows.norm(dim=1, keepdim=True)
+        # The foreground first; one synchronisation tells how many positions of each map that is.
+        order = (weights > 0).to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
+        counts = (weights > 0).sum(-1).tolist()
+        best = rows.new_zeros((batch, shot, rows.shape[-1]))
+        # One map at a time: all matrices together would not fit where images are large and shots are many.
+        for b, k in ((b, k) for b in range(batch) for k in range(shot) if counts[b][k]):
+            chosen = order[b, k, : counts[b][k]]
+            columns = support[b, k].flatten(1)[:, chosen].float() * weights[b, k, chosen]
+            cosines = (columns.T @ rows[b]).div_(columns.norm(dim=0)[:, None] * norms[b] + EPS_PRIOR)
+            # Among all positions there would be a cosine of 0 wherever any cell is masked out.
+            whole = len(chosen) == weights.shape[-1]
+            best[b, k] = cosines.amax(0) if whole else cosines.amax(0).clamp_min_(0)
         if stretch:
             low, high = best.amin(-1, keepdim=True), best.amax(-1, keepdim=True)
             best = (best - low) / (high - low + EPS_PRIOR)
-        return best.view_as(similarity)
+        return best.unflatten(-1, tuple(query.shape[-2:]))

@@ -118,13 +118,24 @@ def histories(histories: Mapping[str, History], window: int = 25) -> Drawing:
     )
     said = []
     for axis, (name, history) in zip(axes[0], shown.items()):
-        terms = [term for term in history.rows[0] if term != "total" or len(history.rows[0]) == 1]
-        for term, colour, style in zip(terms, COLOURS, ["-", "--", "-."]):
+        losses = [term for term in history.rows[0] if not term.startswith("val_")]
+        terms = [term for term in losses if term != "total" or len(losses) == 1]
+        largest = 0.0
+        for term, colour, style in zip(terms, COLOURS, ["-", "--", "-.", ":", "-"]):
             values = history.smooth(term, window)
             axis.plot(values, style, color=colour, label="loss" if term == "total" else term)
-            said.append(f"{name} {term} from {values[0]:.2f} to {values[-1]:.2f}")
+            said.append(f"{name} {term} from {values[0]:.2g} to {values[-1]:.2g}")
+            largest = max(largest, values[-1])
+        if any(0 < history.smooth(term, window)[-1] < largest / 100 for term in terms):
+            axis.set_yscale("log")
         axis.set(title=name, xlabel="step", ylabel=f"loss (mean of {window} steps)")
         axis.grid(alpha=0.3)
+        checks = [(step, row["val_miou"]) for step, row in enumerate(history.rows, 1) if "val_miou" in row]
+        if checks:
+            right = axis.twinx()
+            right.plot(*zip(*checks), "o-", color="black", markersize=3, label="validation")
+            right.set(ylabel="validation mIoU, %", ylim=(0, None))
+            said.append(f"validation from {checks[0][1]:.1f} to {checks[-1][1]:.1f} percent")
         axis.legend(frameon=False)
     return figure, f"Training curves: {'; '.join(said) or 'nothing was trained'}.", None
 

@@ -15,7 +15,7 @@ _CHOICES = {
     "counting": ("all", "present"),
     "queries": ("uniform_class", "every_image"),
     "bn": ("frozen", "batch"),
-    "augmentation": ("dataset", "photo", "flip", "symmetry", "pfenet", "none"),
+    "augmentation": ("dataset", "photo", "flip", "symmetry", "sdaanet", "none"),
     "annotation": ("mask", "box", "scribble"),
 }
 _MEANING = {
@@ -25,7 +25,7 @@ _MEANING = {
     "void": "what the 255 border of support masks counts as",
     "input_size": "network input, pixels a side",
     "train_size": "input of the training, pixels a side",
-    "augmentation": "random changes of training images",
+    "augmentation": "random changes of images in episodic training",
     "resize": "how an image becomes square",
     "label_size": "where predictions are compared with labels",
     "queries": "how queries are drawn",
@@ -141,7 +141,7 @@ class Protocol:
     def published(cls, method: str, **changes) -> Protocol:
         """The habits behind a paper's PASCAL-5i numbers, as its authors' code has them (not a recommendation).
 
-        A habit that `changes` replaces is named in `source`.
+        What `changes` replaces is named in `source`.
         """
         pfenet = {
             "fold_scheme": "VOC order, 5 a fold",
@@ -168,9 +168,9 @@ class Protocol:
             },
             "sdaanet": {
                 **pfenet,
-                **{"train_size": 321, "augmentation": "pfenet"},
+                **{"train_size": 321, "augmentation": "sdaanet"},
                 "k_merge": "mean of re-weighted prototypes and priors",
-                "source": "SD-AANet code: labels resized to 473, best checkpoint on the test classes",
+                "source": "SD-AANet code; there, training queries may also show a class below the area filter",
             },
             "hdmnet": {
                 **pfenet,
@@ -183,5 +183,6 @@ class Protocol:
             raise ProtocolError(f"no published protocol for {method!r}; known: {', '.join(habits)}.")
         paper = cls(**{"name": f"published {method}", **habits[method]})
         changed = paper.replace(**changes)
-        other = [name for name in habits[method] if getattr(changed, name) != getattr(paper, name)]
+        own = [field.name for field in fields(cls) if field.name not in ("name", "list_hash", "source")]
+        other = [name for name in own if getattr(changed, name) != getattr(paper, name)]
         return changed.replace(source=f"{changed.source}; not as there: {', '.join(other)}") if other else changed

@@ -16,7 +16,7 @@ import torch
 import torchvision
 
 from . import __version__
-from .checkpoints import load_model, shipped
+from .checkpoints import load_model, read_note, shipped
 from .data import load_dataset
 from .data.base import SegmentationDataset
 from .data.episodes import EpisodeSampler
@@ -32,7 +32,7 @@ from .selection import Selection, validation_score
 from .training import History, fabric, train_episodes
 
 # What the parameter `training` may hold besides details of the Schedule, and what stands for it when it does not.
-TRAINING = {"augmentation": "dataset", "validation_episodes": None}
+TRAINING = {"augmentation": "dataset", "validation_episodes": None, "epochs": None}
 # Base classes that `selection="val_classes"` keeps out of training: enough for one-way episodes that mean something.
 HELD_BACK = 3
 
@@ -61,7 +61,7 @@ def _train_size(p: Mapping) -> int:
 def protocol(p: Mapping) -> Protocol:
     """The protocol of parameters `p`: ours, or with `protocol="published"` the habits of the method's paper."""
     changes = {key: p[key] for key in ("episodes", "way", "annotation", "train_size", "selection")}
-    changes |= {"input_size": p["size"], "bn": p["options"].get("bn", "frozen")}
+    changes |= {"input_size": p["size"], "bn": built_with(p).get("bn", "frozen")}
     # A cached feature belongs to one picture: with a frozen backbone every image is used as it is.
     changes["augmentation"] = "none" if p["freeze_backbone"] else {**TRAINING, **p["training"]}["augmentation"]
     if p["protocol"] == "published":
@@ -70,10 +70,16 @@ def protocol(p: Mapping) -> Protocol:
     return base(**changes, seeds=tuple(p["seeds"]))
 
 
+def built_with(p: Mapping) -> dict:
+    """What the model of parameters `p` is built with: the checkpoint knows, or `configuration` says."""
+    path = checkpoint(p)
+    return read_note(path)["config"] if path else configuration(p)
+
+
 def configuration(p: Mapping) -> dict:
     """The arguments of `build_model` that parameters `p` ask for when there is no checkpoint."""
     own = {"width": p["width"], "freeze": p["freeze_backbone"]}
-    options = {key: value for key, value in own.items() if value} | p["options"]
+    options = {key: value for key, value in own.items() if value is not None} | p["options"]
     return {
         "name": p["method"],
         "backbone": p["backbone"],
@@ -134,12 +140,14 @@ def train(
     if stage != "episodic" and p["pretrain_steps"]:
         schedule = Schedule(p["pretrain_steps"], **{**common, "batch": 2 * p["batch"]}, lr=p["pretrain_lr"])
         done["base pre-training"] = _pretrain(net, data, schedule, size=_train_size(p), folder=folder)
-    if stage != "pretrain" and p["episodic_steps"]:
+    if stage != "pretrain" and (p["episodic_steps"] or p["training"].get("epochs")):
         rules = protocol(p).replace(annotation="mask", input_size=_train_size(p))
         sampler = EpisodeSampler(data, rules, shot=p["train_shot"], seed=p["seed"], augment=not p["freeze_backbone"])
         details = {name: value for name, value in p["training"].items() if name not in TRAINING}
-        schedule = Schedule(p["episodic_steps"], **common, lr=p["lr"], **details)
-        chosen = selection(p)
+        epoch = len(sampler.images) // p["batch"]
+        steps = p["training"].get("epochs", 0) * epoch or p["episodic_steps"]
+        schedule = Schedule(steps, **common, lr=p["lr"], **details)
+        chosen = selection(p, steps, p["validate_every"] or epoch)
         history = train_episodes(net, sampler, schedule, folder=folder, callback=chosen)
         if chosen:
             chosen.restore(net)
@@ -159,8 +167,8 @@ def _pretrain(net: FewShotModel, data: SegmentationDataset, schedule: Schedule, 
             net.backbone.freeze()
 
 
-def selection(p: Mapping) -> Selection | None:
-    """What chooses the checkpoint of parameters `p`; None where the last state stays.
+def selection(p: Mapping, steps: int | None = None, every: int | None = None) -> Selection | None:
+    """What chooses the checkpoint of `p`, or of a training of other length; None where the last state stays.
 
     Validation is an evaluation with the same protocol on one list (the first of `seeds`, `validation_episodes` long):
     of base classes held back from training, or as some papers have it of the test fold itself.
@@ -172,7 +180,7 @@ def selection(p: Mapping) -> Selection | None:
     rules = rules.replace(episodes=episodes, seeds=rules.seeds[:1])
     data = _split(p, "test" if p["selection"] == "test_fold" else "val", p["size"])
     score, identity = validation_score(data, rules, shot=p["train_shot"], batch=p["batch"])
-    return Selection(score, every=p["validate_every"], steps=p["episodic_steps"], rules=identity)
+    return Selection(score, every=every or p["validate_every"], steps=steps or p["episodic_steps"], rules=identity)
 
 
 def score(p: Mapping, net: FewShotModel, data: SegmentationDataset) -> Evaluation:

@@ -37,8 +37,8 @@ class History:
     selected: dict[str, float] = field(default_factory=dict)
 
     def smooth(self, name: str, window: int = 25) -> list[float]:
-        """Running mean of loss `name` over `window` steps, for plotting."""
-        values = [row[name] for row in self.rows]
+        """Running mean of `name` over `window` of the rows that hold it, for plotting."""
+        values = [row[name] for row in self.rows if name in row]
         return [sum(values[max(0, i - window + 1) : i + 1]) / min(i + 1, window) for i in range(len(values))]
 
 

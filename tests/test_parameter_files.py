@@ -7,7 +7,7 @@ import torch
 from papermill.iorw import read_yaml_file
 from voc_tree import make_voc
 
-from fsslib import load_model, paths, recipe
+from fsslib import EpisodeSampler, load_model, paths, recipe
 from fsslib.errors import ParameterError
 from fsslib.experiments.commands import main
 from fsslib.experiments.files import read_parameters
@@ -16,7 +16,7 @@ from fsslib.experiments.parameters import check_parameters
 FILES = sorted((paths.data() / "recipes").glob("*.yaml"))
 # Everything that costs time, and nothing else.
 SMALL = {"backbone": "tiny", "weights": None, "width": 4, "train_size": 33, "size": 41, "batch": 2, "shots": [1]}
-SMALL |= {"episodic_steps": 6, "validate_every": 2, "episodes": 5}
+SMALL |= {"pretrain_steps": 1, "episodic_steps": 6, "validate_every": 2, "episodes": 5}
 each = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 
 
@@ -31,6 +31,7 @@ def small(path, voc):
     given = read_parameters(path)
     options = {**given.get("options", {}), "scales": [4, 2]}
     training = {**given["training"], "validation_episodes": 5}
+    training.pop("epochs", None)
     return {**given, **SMALL, "options": options, "training": training, "root": str(voc)}
 
 
@@ -68,6 +69,23 @@ def test_a_recipe_in_miniature(path, voc):
     if p["selection"] == "test_fold":
         # One list of the same seed: the published score is that of the very episodes it was chosen on.
         assert 100 * recipe.score(p, net, test_set).scores[1].miou == pytest.approx(history.selected["val_miou"])
+
+
+@pytest.mark.filterwarnings("ignore:PASCAL-5i fold 0")
+def test_epochs_are_passes_over_the_images_and_each_is_validated(voc):
+    path = next(file for file in FILES if file.stem == "sdaanet-pascal-published")
+    assert read_parameters(path)["training"]["epochs"] == 200
+    given = small(path, voc)
+    given |= {"episodic_steps": 0, "validate_every": 0, "training": {**given["training"], "epochs": 2}}
+    p = check_parameters(given)
+    train_set, _ = recipe.datasets(p)
+    images = EpisodeSampler(train_set, recipe.protocol(p)).images
+    rows = recipe.train(p, recipe.model(p), train_set)["episodic training"].rows
+    epoch = len(images) // 2
+    assert len(rows) == 2 * epoch
+    assert [i for i, row in enumerate(rows, 1) if "val_miou" in row] == [epoch, 2 * epoch]
+    with pytest.raises(ParameterError, match="set episodic_steps to 0, or leave epochs out"):
+        check_parameters({**given, "episodic_steps": 3})
 
 
 @pytest.mark.filterwarnings("ignore:PASCAL-5i fold 0")

@@ -49,6 +49,11 @@ def test_every_problem_is_listed_at_once():
         ({"backbone": "vgg16"}, "shipped for tiny, not vgg16; set null"),
         ({"freeze_backbone": True, "width": 8, "pretrain_steps": 9, **SCRATCH}, "set pretrain_steps to 0"),
         ({"freeze_backbone": True}, "nothing would train"),
+        ({"method": "sdaanet", **SCRATCH}, "sdaanet keeps its backbone as it is, and this one would be random"),
+        ({"training": {"momentum": 0.8}}, "momentum does nothing without optimiser=sgd"),
+        ({"training": {"decay": "linear", "power": 0.8}}, "power does nothing without decay=poly"),
+        ({"training": {"epochs": 0}, "episodic_steps": 0}, "epochs=0"),
+        ({"training": {"epochs": 2}}, "set episodic_steps to 0, or leave epochs out"),
         ({"options": {"freeze": True}, **SCRATCH}, "use the parameter freeze_backbone"),
         ({"options": {"backbone_options": object()}, **SCRATCH}, "can be passed on"),
         ({"training": {"lr": 1}}, "'lr' has a parameter of its own, lr"),
@@ -59,7 +64,7 @@ def test_every_problem_is_listed_at_once():
         ({"training": {"validation_episodes": 9}}, "nothing is selected; leave validation_episodes out"),
         ({"selection": "val_classes", **SCRATCH}, "validate_every: selection=val_classes needs a number of steps"),
         ({"validate_every": 5}, "nothing is selected"),
-        ({"selection": "val_classes", "validate_every": 5}, "shipped weights know all base classes"),
+        ({"selection": "val_classes", "validate_every": 5}, "trained weights know the validation classes"),
         ({"selection": "val_classes", "validate_every": 5, "way": 4, **SCRATCH}, "holds back 3 classes, 4 are asked"),
         ({"selection": "test_fold", "validate_every": 5, **SCRATCH}, "only protocol=published"),
         ({"selection": "last", "train_size": 32}, "train_size: must be greater than or equal to 33"),
@@ -85,7 +90,7 @@ def test_valid_parameters_are_completed():
 
 
 def test_several_details_are_wrong_at_once():
-    training = {"momentum": 2, "validation_episodes": 0, "batch": 3, "clip": None}
+    training = {"momentum": 2, "optimiser": "sgd", "validation_episodes": 0, "batch": 3, "clip": None}
     given = {"training": training, "selection": "val_classes", "validate_every": 10, "episodic_steps": 0} | SCRATCH
     with pytest.raises(ParameterError) as caught:
         check_parameters(given)

@@ -57,14 +57,15 @@ def test_habits_of_the_papers():
     assert (asgnet.resize, asgnet.label_size, asgnet.area_filter) == ("pad", "original", 2 * 32 * 32)
     assert (hdmnet.novel_pixels, hdmnet.bn, hdmnet.queries) == ("drop", "frozen", "every_image")
     sdaanet = Protocol.published("sdaanet")
-    assert (sdaanet.train_size, sdaanet.input_size, sdaanet.augmentation) == (321, 473, "pfenet")
+    assert (sdaanet.train_size, sdaanet.input_size, sdaanet.augmentation) == (321, 473, "sdaanet")
 
 
 def test_a_habit_that_was_changed_is_named_on_the_card():
     habits = Protocol.published("sdaanet")
-    assert Protocol.published("sdaanet", episodes=7, selection="test_fold", list_hash="x").source == habits.source
+    assert Protocol.published("sdaanet", selection="test_fold", list_hash="x").source == habits.source
+    assert Protocol.published("sdaanet", episodes=7).source.endswith("not as there: episodes")
     other = Protocol.published("sdaanet", selection="last", bn="frozen")
-    assert other.source == f"{habits.source}; not as there: selection, bn" and other.source in other.card()
+    assert other.source == f"{habits.source}; not as there: bn, selection" and other.source in other.card()
 
 
 @pytest.mark.parametrize(

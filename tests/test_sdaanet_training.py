@@ -7,6 +7,8 @@ import torch
 from core_tools import random_episode
 from sdaanet_tools import LOSSES, RELATIVE, tiny
 
+from fsslib import build_model
+
 
 def spoiled(what: str):
     """An episode with one thing missing."""
@@ -129,3 +131,15 @@ def test_batch_statistics_in_the_published_order():
     first.clear(), sizes.clear()
     model.eval().losses(episode)
     assert [len(x) for x in first] == [10] and sizes == [10]
+
+
+def test_channels_are_dropped_where_the_paper_drops_them():
+    model = build_model("sdaanet", backbone="tiny", width=8, scales=(4, 2))
+    dropped = {name: m.p for name, m in model.named_modules() if isinstance(m, torch.nn.Dropout2d)}
+    heads = ["saam.bottleneck.3", "enrichment.inner.0.2", "enrichment.inner.1.2", "enrichment.classifier.2"]
+    assert dropped == {"down_query.2": 0.5, "down_supp.2": 0.5} | dict.fromkeys(heads, 0.1)
+    torch.manual_seed(0)
+    reduction = build_model("sdaanet", backbone="tiny", width=1000, scales=(4, 2), saam=False, dropout=0.3).down_query
+    found = reduction.train()(torch.rand(1, 96, 3, 3)), reduction.eval()(torch.rand(1, 96, 3, 3))
+    silent = [float((features.amax((0, 2, 3)) == 0).float().mean()) for features in found]
+    assert silent[0] - silent[1] == pytest.approx(0.3 * (1 - silent[1]), abs=0.06)

@@ -118,11 +118,11 @@ def test_augment_kinds():
     assert set(KINDS) >= {"photo", "flip", "none"}
 
 
-def test_augmentation_of_the_pfenet_family():
+def test_augmentation_as_published_by_sdaanet():
     """Half turned, half blurred (the image alone), half flipped, independently; neither scaled nor moved."""
     image, mask = Resize(97)(*pair())
     size = (mask == 3).sum()
-    made = [augment(image, mask, seed, "pfenet") for seed in range(200)]
+    made = [augment(image, mask, seed, "sdaanet") for seed in range(200)]
     flips = {True: mask.flip(1), False: mask}
     turned = [not any(torch.equal(m, flip) for flip in flips.values()) for _, m in made]
     flipped = [bool(((m == 255) & (flips[True] == 255)).sum() > ((m == 255) & (mask == 255)).sum()) for _, m in made]
@@ -138,7 +138,7 @@ def test_augmentation_of_the_pfenet_family():
     assert all((m[0] == 255).any() and (m[-1] == 255).any() for m in bent), "what a turn invents is ignored"
     blurred = next(i for (i, _, _), s in zip(still, sharp) if not s)
     assert len(blurred[0].unique()) > len(image[0].unique()) and (blurred.int() - image.int()).abs().max() < 256
-    assert all(torch.equal(a, b) for a, b in zip(made[3], augment(image, mask, 3, "pfenet")))
+    assert all(torch.equal(a, b) for a, b in zip(made[3], augment(image, mask, 3, "sdaanet")))
     corner = next(i for (i, m), t in zip(made, turned) if t and (m[0, -1] == 255) and (m[0, -3:] == 255).all())
     assert (corner[:, 0, -1] - torch.tensor(MEAN_COLOUR)).abs().max() < 40
 

@@ -52,10 +52,12 @@ def train(*seeds: str) -> None:
         pretrained = RUNS / f"backbone-{seed}.pt"
         for variant, changes in VARIANTS.items():
             folder = folder_of(variant, seed)
-            if (folder / "result.json").is_file():
-                continue
             began = time.time()
             p = check_parameters({**COMMON, **changes, "seed": seed})
+            if (folder / "result.json").is_file():
+                if json.loads((folder / "result.json").read_text())["parameters"] != p:
+                    raise SystemExit(f"{folder} was made with other parameters: delete it, then run this again.")
+                continue
             train_set, test_set = recipe.datasets(p)
             net = recipe.model(p)
             # The backbone is initialised and pre-trained by the seed alone, so once is enough for all variants.

@@ -175,7 +175,7 @@ class train_augment:
 KINDS = {
     "photo": {},
     "flip": {"scale": (1.0, 1.0), "rotate": 0},
-    "pfenet": {"scale": (1.0, 1.0), "rotate": 10, "rotated": 0.5, "blurred": 0.5},
+    "sdaanet": {"scale": (1.0, 1.0), "rotate": 10, "rotated": 0.5, "blurred": 0.5},
     "none": {"scale": (1.0, 1.0), "rotate": 0, "flip": False},
 }
 
@@ -187,7 +187,7 @@ def augment(image: Tensor, mask: Tensor, seed: int, kind: str = "photo") -> tupl
         image, mask: (3, S, S) and (S, S) uint8, as `Resize` returns them.
         seed: a whole number; the result is a pure function of it and of the pair.
         kind: a data set's `augmentation`: `"photo"` (scale 0.9 to 1.1, 10 degrees, flips), `"flip"`, `"symmetry"` (see
-            `symmetry`) or `"none"`; or `"pfenet"`: half of the images turned by up to 10 degrees, half blurred, half
+            `symmetry`) or `"none"`; or `"sdaanet"`: half of the images turned by up to 10 degrees, half blurred, half
             flipped, as SD-AANet's code does (PFENet's own besides scales and crops).
     Raises DatasetError for an unknown kind or an image that is not square.
     """

@@ -56,7 +56,8 @@ def _data(p: "ExperimentParameters") -> Iterator[Problem]:
     if p.protocol == "published" and (p.dataset == "shapes" or p.seeds != [0]):
         wrong = "has papers on photographs only" if p.dataset == "shapes" else "has the paper's own seeds"
         name = "dataset" if p.dataset == "shapes" else "seeds"
-        yield {"protocol", name}, f"{name}: the published protocol {wrong}; use protocol=honest, or leave {name} out"
+        change = "set dataset to pascal" if p.dataset == "shapes" else "leave seeds out"
+        yield {"protocol", name}, f"{name}: the published protocol {wrong}; use protocol=honest, or {change}"
 
 
 def _weights(p: "ExperimentParameters") -> Iterator[Problem]:
@@ -102,7 +103,7 @@ def _model(p: "ExperimentParameters") -> Iterator[Problem]:
         sound &= name in known and name not in _OWN_OPTION
     if problem := _not_json(p.options):
         yield {"options"}, f"options: {problem}"
-    elif sound and (p.options or p.freeze_backbone) and not (p.checkpoint and p.options):
+    elif sound and not (p.checkpoint and p.options):
         yield from _build(p)
 
 
@@ -125,8 +126,16 @@ def _build(p: "ExperimentParameters") -> Iterator[Problem]:
         with torch.device("meta"):
             net = build_model(**config)
     except Exception as error:  # options are free-form: whatever a constructor makes of them
-        yield names, f"options: {p.method} cannot be built like this: {error}"
+        text = str(error).removeprefix(f"{p.method}: ")
+        yield names, f"options: {p.method} cannot be built like this: {text}"
         return
+    taught = p.checkpoint or p.weights or p.pretrain_steps
+    if p.freeze_backbone is None and net.freeze and p.episodic_steps and not taught:
+        yield (
+            {*names, "weights", "pretrain_steps", "episodic_steps"},
+            f"pretrain_steps: {p.method} keeps its backbone as it is, and this one would be random; "
+            "set pretrain_steps, weights or checkpoint",
+        )
     net.backbone.freeze()
     if p.freeze_backbone and p.episodic_steps and not any(x.requires_grad for x in net.parameters()):
         yield (
@@ -148,7 +157,8 @@ def _training(p: "ExperimentParameters") -> Iterator[Problem]:
     if p.freeze_backbone and p.pretrain_steps > 0:
         yield (
             {"freeze_backbone", "pretrain_steps"},
-            f"freeze_backbone: pre-training trains the backbone; set pretrain_steps to 0 (it is {p.pretrain_steps})",
+            "freeze_backbone: pre-training trains the backbone; "
+            f"set pretrain_steps to 0 (it is {p.pretrain_steps}), or leave freeze_backbone out",
         )
     if p.freeze_backbone and "augmentation" in p.training:
         yield (
@@ -162,9 +172,9 @@ def _training(p: "ExperimentParameters") -> Iterator[Problem]:
             problem = f"{name!r} has a parameter of its own, {_OWN_DETAIL[name]}"
         elif name not in known:
             problem = f"{name!r} is unknown{near(name, known)}"
-        elif name == "validation_episodes":
+        elif name in ("validation_episodes", "epochs"):
             if type(value) is not int or value < 1:
-                problem = f"validation_episodes={value!r}: expected a whole number from 1"
+                problem = f"{name}={value!r}: expected a whole number from 1"
         else:
             try:
                 Protocol(augmentation=value) if name == "augmentation" else Schedule(1, **{name: value})
@@ -172,6 +182,14 @@ def _training(p: "ExperimentParameters") -> Iterator[Problem]:
                 problem = str(error).removeprefix("Protocol.").rstrip(".")
         if problem:
             yield {"training"}, f"training: {problem}"
+    if p.episodic_steps and "epochs" in p.training:
+        yield (
+            {"training", "episodic_steps"},
+            "training: epochs say how long; set episodic_steps to 0, or leave epochs out",
+        )
+    for name, needs, value in (("momentum", "optimiser", "sgd"), ("power", "decay", "poly")):
+        if name in p.training and p.training.get(needs) != value:
+            yield {"training"}, f"training: {name} does nothing without {needs}={value}; set it, or leave {name} out"
 
 
 def _selection(p: "ExperimentParameters") -> Iterator[Problem]:
@@ -189,15 +207,18 @@ def _selection(p: "ExperimentParameters") -> Iterator[Problem]:
         if "validation_episodes" in p.training:
             yield {"selection", "training"}, "training: nothing is selected; leave validation_episodes out"
         return
-    if not p.validate_every:
+    if not p.validate_every and "epochs" not in p.training:
         yield (
             {"selection", "validate_every"},
             f"validate_every: selection={p.selection} needs a number of steps above 0",
         )
-    if not p.episodic_steps:
+    if not p.episodic_steps and "epochs" not in p.training:
         yield {"selection", "episodic_steps"}, "selection: nothing is trained; set episodic_steps, or selection to last"
-    if p.selection == "val_classes" and p.checkpoint == "shipped":
-        yield {"selection", "checkpoint"}, "selection: shipped weights know all base classes; set checkpoint to null"
+    if p.selection == "val_classes" and p.checkpoint:
+        yield (
+            {"selection", "checkpoint"},
+            "selection: trained weights know the validation classes; set checkpoint to null",
+        )
     if p.selection == "val_classes" and p.way > HELD_BACK:
         yield {"selection", "way"}, f"way: selection=val_classes holds back {HELD_BACK} classes, {p.way} are asked for"
 

@@ -32,7 +32,9 @@ class ExperimentParameters(BaseModel):
     size: int = Field(97, ge=33, description="side of the images, in pixels")
     train_size: int | None = Field(None, ge=33, description="side of the images in training; none: the same")
     width: int | None = Field(None, ge=1, description="channels of the layers behind the backbone; none: the method's")
-    freeze_backbone: bool = Field(False, description="keep the backbone as it is, and its features in memory")
+    freeze_backbone: bool | None = Field(
+        None, description="true: keep the backbone as it is, and its features in memory; none: the method's habit"
+    )
     pretrain_steps: int = Field(0, ge=0, description="steps of ordinary segmentation training on the base classes")
     episodic_steps: int = Field(40, ge=0, description="steps of training on episodes")
     batch: int = Field(8, ge=1, description="images or episodes in a training step")

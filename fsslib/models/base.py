@@ -70,8 +70,8 @@ class FewShotModel(nn.Module, ABC):
         return query, {s: value.reshape(*shape, *value.shape[-3:]) for s, value in support.items()}
 
     def keep(self, **maps: Tensor) -> dict[str, Tensor]:
-        """The named maps, detached, when the model explains itself; nothing otherwise."""
-        return {name: value.detach() for name, value in maps.items()} if self.explain else {}
+        """The named maps, detached and in float32, when the model explains itself; nothing otherwise."""
+        return {name: value.detach().float() for name, value in maps.items()} if self.explain else {}
 
     @staticmethod
     def require_labels(episode: Episode) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..episode import Episode
 from ..errors import ModelError
 from ..losses import distillation, segmentation
-from ..nn.backbones import STAGES, choose
+from ..nn.backbones import STAGES, check_number, check_switch, choose
 from ..nn.enrichment import SCALES, FeatureEnrichment
 from ..nn.saam import SAAM
 from ..nn.sdpm import SDPM
@@ -34,7 +34,7 @@ _OFFICIAL = {
 
 
 class SDAANet(OneWayModel):
-    """Zhao, Liu, Lyu, Chen: "Self-Distillation Embedded Supervised Affinity Attention Model for Few-Shot
+    """Zhao, Liu, Lyu, Chen: "A Self-Distillation Embedded Supervised Affinity Attention Model for Few-Shot
     Segmentation", arXiv 2108.06600 (IEEE TCDS 2024); built on PFENet (arXiv 2008.01449).
 
     Symbols: F_q, F_k reduced features of query and support k; p_k masked average of F_k; g_k channel factor, S_k,
@@ -60,6 +60,12 @@ class SDAANet(OneWayModel):
             a pass through that stage and lets cached features serve.
         dropout: channel dropout of the reduced features.
         freeze: keep the backbone's parameters as they are.
+    Maps with `explain` (B episodes, K shots, C = width, on an h x w grid): `query_features`, `query_reweighted`
+    (B, C, h, w), `support_features` (B, K, C, h, w), `pooled`, `gate`, `students`, `teacher` (B, K, C), `prototypes`,
+    `query_factor`, `query_prototype` (B, C), `prior` and `attention` (B, 1, h, w), `prior_shots` (B, K, h, w),
+    `support_attention` (B, K, 2, h, w), `inner/0`… (B, 2, rows, columns). `teacher` and `query_prototype` need query
+    masks, `support_attention` the eval mode; what is switched off has no maps.
+
     Raises:
         ModelError: an unknown choice, an impossible number, or a backbone that ends before layer3.
     """
@@ -89,15 +95,18 @@ class SDAANet(OneWayModel):
         dropout: float = 0.5,
         freeze: bool = True,
     ):
-        super().__init__(backbone, freeze=freeze)
+        super().__init__(backbone, freeze=bool(freeze))
         if "layer3" not in backbone.channels:
             raise ModelError(f"sdaanet needs layer2 and layer3; {backbone.name} ends at {backbone.deepest}.")
         if type(width) is not int or width < 1:
             raise ModelError(f"sdaanet: width={width!r}: expected a whole number of channels from 1.")
-        if not (isinstance(temperature, (int, float)) and 0 < temperature < float("inf")):
-            raise ModelError(f"sdaanet: temperature={temperature!r}: expected a positive number.")
-        if not (isinstance(dropout, (int, float)) and 0 <= dropout <= 1):
-            raise ModelError(f"sdaanet: dropout={dropout!r}: expected a probability from 0 to 1.")
+        switches = {"sdpm": sdpm, "saam": saam, "prior": prior, "detach_teacher": detach_teacher, "freeze": freeze}
+        for name, value in switches.items():
+            check_switch(value, f"sdaanet: {name}")
+        for name, value in {"alpha": alpha, "beta": beta, "aux_weight": aux_weight, "kd_factor": kd_factor}.items():
+            check_number(value, f"sdaanet: {name}")
+        check_number(temperature, "sdaanet: temperature", zero=False)
+        check_number(dropout, "sdaanet: dropout", 1)
         choose(kd_mean, ("elements", "prototypes"), "sdaanet: kd_mean=")
         choose(attention, ("mean_prototype", "each_support"), "sdaanet: attention=")
         choose(prior_masking, ("twice", "after"), "sdaanet: prior_masking=")

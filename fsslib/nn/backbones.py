@@ -24,7 +24,22 @@ def choose(value: object, valid: Sequence[str], what: str) -> None:
     if value not in valid:
         near = difflib.get_close_matches(str(value), valid, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ModelError(f"{what} {value!r} is unknown.{hint} Valid: {', '.join(map(repr, valid))}.")
+        gap = "" if what.endswith("=") else " "
+        raise ModelError(f"{what}{gap}{value!r} is unknown.{hint} Valid: {', '.join(map(repr, valid))}.")
+
+
+def check_number(value: object, what: str, most: float = float("inf"), *, zero: bool = True) -> None:
+    """Raise ModelError unless `value` is a finite number from 0 (above it without `zero`) to `most`."""
+    good = type(value) in (int, float) and value < float("inf") and (0 < value <= most or (zero and value == 0))
+    if not good:
+        limit = "" if most == float("inf") else f" to {most}"
+        raise ModelError(f"{what}={value!r}: expected a number {'from' if zero else 'above'} 0{limit}.")
+
+
+def check_switch(value: object, what: str) -> None:
+    """Raise ModelError unless `value` is True or False: a text would count as True."""
+    if type(value) is not bool:
+        raise ModelError(f"{what}={value!r}: expected True or False.")
 
 
 class Backbone(nn.Module):

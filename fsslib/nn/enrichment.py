@@ -40,6 +40,8 @@ class FeatureEnrichment(nn.Module):
 
     def __init__(self, *, constant: int, pooled: int, resized: int, width: int, scales: Sequence[float] = SCALES):
         super().__init__()
+        if not isinstance(scales, Sequence) or isinstance(scales, str):
+            raise ModelError(f"scales={scales!r}: expected a list of numbers, e.g. (60, 30, 15, 8).")
         absolute = [s > 1 and float(s).is_integer() for s in scales if isinstance(s, (int, float))]
         good = len(absolute) == len(scales) > 0 and all(s > 0 for s in scales)
         if not good or not (all(absolute) or all(s <= 1 for s in scales)):
