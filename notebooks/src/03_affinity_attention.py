@@ -404,8 +404,8 @@ print("the maximum loses less when masked twice:", bool(drop["maximum, masked tw
 print("without patches masked after is above masked twice, beyond the paired interval:", mean_interval(clean)[1] > 0)
 
 # %% [markdown]
-# Masking *before* `layer4` protects: a stray patch among zeros matches badly. It also has a price, the last line; the
-# fourth weakness, small objects, will explain it.
+# Masking *before* `layer4` protects: a stray patch among zeros matches badly. It also has a price, the last line; small
+# objects, the fourth weakness, will explain it.
 #
 # ## SAAM: a head that learns on the support
 #
@@ -537,9 +537,9 @@ for name, part in parts.items():
 net.zero_grad()
 
 # %% [markdown]
-# The query's own two parts learn from the segmentation loss alone, which does not care what the map looks like. Replace
-# them by their supervised twins: first the last layer, then the reduction too. As a control, give the head the
-# prototype of *another class*: a mere finder of objects would not mind.
+# The query's two parts learn from the segmentation loss alone, which does not care what the map looks like. Replace them by
+# their supervised twins: first the last layer, then the reduction too. As a control, give the head the prototype of
+# *another class*: a mere finder of objects would not mind.
 
 
 # %%
@@ -586,8 +586,8 @@ for name in ("attention", "head, foreign prototype"):
 # The supervised head carries over to queries of classes it never saw, and it listens to the prototype. Only, that is not
 # the map that the decoder receives.
 #
-# Mind the scope: one seed of a short training of a small network, on easy data with a strong prior. The paper
-# credits SAAM with a gain on PASCAL-5i with a ResNet-50. Notebook 04 retrains without it.
+# Mind the scope: one seed of a short training of a small network, with a strong prior. The paper credits SAAM with a
+# gain on PASCAL-5i. Notebook 04 retrains without it.
 #
 # ## Watch it emerge
 #
@@ -758,8 +758,8 @@ print("every exchange of the prior costs 40 points or more:", all(v > 40 for k, 
 print("every exchange of the attention costs less than 15:", all(v < 15 for k, v in lost.items() if k[0] == "a"))
 
 # %% [markdown]
-# This decoder hangs on the prior. Two warnings. Zeros are not "no information": the decoder hardly ever saw such a map, so
-# part of the loss is surprise. And this is an *intervention* on a trained network, no ablation: trained without the
+# This decoder hangs on the prior. But zeros are not "no information": it hardly ever saw such a map, so part of the loss is
+# surprise. And this is an *intervention* on a trained network, no ablation: trained without the
 # prior, it would have learned other ways (notebook 04).
 #
 # ## More shots
