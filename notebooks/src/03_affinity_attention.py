@@ -409,7 +409,7 @@ print("without patches masked after is above masked twice, beyond the paired int
 #
 # ## SAAM: a head that learns on the support
 #
-# SAAM reads the reduced features $F$ (`layer3` and `layer2` through a trained 1x1 convolution) with the support's
+# SAAM reads the reduced features $F$ (`layer3` and `layer2` through a trained 1x1 convolution and a ReLU) with the support's
 # prototype $p$ behind every position:
 #
 # $$H(F, p) = \mathrm{fuse}\big(\mathrm{PSP}(\mathrm{conv}_{3 \times 3}([F, p]))\big)$$
@@ -495,7 +495,7 @@ print("the prediction stays:", torch.equal(turned(one).masks(), net(one).masks()
 
 # %% [markdown]
 # So the segmentation loss cannot prefer "high on the object" to "low on the object". An AUC far *below* 0.5 still is a
-# useful map; one *near* 0.5 does not rank pixels by the object.
+# useful map; one *near* 0.5 does not rank pixels by the object. A *mean* near 0.5 may also hide maps of both signs.
 #
 # ## Prior, attention, truth
 #
@@ -587,7 +587,7 @@ for name in ("attention", "head, foreign prototype"):
 # the map that the decoder receives.
 #
 # Mind the scope: one seed of a short training of a small network, with a strong prior. The paper credits SAAM with a
-# gain on PASCAL-5i. Notebook 04 retrains without it.
+# gain on PASCAL-5i. Notebook 04 compares trainings with and without it.
 #
 # ## Watch it emerge
 #
@@ -660,7 +660,7 @@ show(*pictures.emergence(history.smooth("total", 10), emerging, "AUC, novel clas
 # %% tags=["nbval-ignore-output"]
 shown = {f"step {s}": m for s, m in snapshots.items() if s in (10, 50, train_steps)}
 row = [*shown.values(), plots.overlay(watched.query_images[0], watched.query_masks[0])]
-found = {s: aucs(m[None], watched.query_masks[:1] == 1)[0] for s, m in snapshots.items()}
+found = {s: aucs(m[None], watched.query_masks[:1] == 1)[0] for s, m in snapshots.items() if f"step {s}" in shown}
 alt = "The head's map of one query during training, each on its own scale, and its true mask; "
 alt += ", ".join(f"AUC {value:.2f} at step {s}" for s, value in found.items()) + "."
 show(*pictures.gallery({"": row}, [*shown, "true mask"], alt, side=0.92), photo=True)
@@ -760,7 +760,7 @@ print("every exchange of the attention costs less than 15:", all(v < 15 for k, v
 # %% [markdown]
 # This decoder hangs on the prior. But zeros are not "no information": it hardly ever saw such a map, so part of the loss is
 # surprise. And this is an *intervention* on a trained network, no ablation: trained without the
-# prior, it would have learned other ways (notebook 04).
+# prior, it would have learned other ways.
 #
 # ## More shots
 #
@@ -790,12 +790,12 @@ print(verdict("AUC of the prior, K=5 - K=1", mean_interval(averaged - single), 3
 print(verdict("mIoU at K=5, each support - mean prototype", gap))
 
 # %% [markdown]
-# (If five shots lower the mIoU of these weights, the gates are the reason; see notebook 02.)
+# (Five shots lower the mIoU of these weights; the product of the gates is the reason, see notebooks 02 and 04.)
 #
 # ## Summary
 #
 # * Prior: deep features, cosine with the object's positions, maximum, stretch. No learning, and a strong start.
-# * It always peaks at 1, follows texture, trusts single matches, and weakens on small objects.
+# * It peaks at 1 with and without the object, follows texture, trusts single matches, and weakens on small objects.
 # * SAAM's head is supervised on the support and carries over to novel queries. Its map for the query passes through two
 #   parts that this supervision never reaches; its sign is arbitrary.
 # * Measure a map (AUC), its use (intervention), its worth (retrained ablation). A picture shows none of them.
@@ -831,6 +831,8 @@ def check_prior(answer):
     c = cosines_of(query, support * grid[:, None])
     background = cosines_of(query, support).amax(1)
     slips = {"the mean of the matches, not the best": c.sum(1), "a softmax changes the cosines": c.softmax(1).amax(1)}
+    dots = (support * grid[:, None]).flatten(2).mT @ query.flatten(2)
+    slips |= {"dot products: normalise the features": dots.amax(1)}
     slips |= {"the maximum must run over the support": c.amax(2), "the background takes part": background}
     slips = {
         k: (v - v.amin(1, keepdim=True)) / (v - v.amin(1, keepdim=True)).amax(1, keepdim=True) for k, v in slips.items()
@@ -878,7 +880,7 @@ print("exercise 3: an empty mask gives zeros:", bool((nothing == 0).all()))
 print("a full mask still gives 0..1:", bool(everything.min() == 0 and everything.max() > 0.999))
 
 # %% [markdown]
-# **Read next**: notebook 04 puts SD-AANet together and retrains it part by part.
+# **Read next**: notebook 04 puts SD-AANet together and shows it retrained part by part.
 #
 # **References**: Q. Zhao, B. Liu, S. Lyu, H. Chen, *A Self-Distillation Embedded Supervised Affinity Attention Model for
 # Few-Shot Segmentation*, IEEE TCDS 2024, arXiv 2108.06600 (original code: github.com/cv516Buaa/SD-AANet). Z. Tian, H. Zhao, M. Shu, Z. Yang, R. Li, J. Jia, *Prior

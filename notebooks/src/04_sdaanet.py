@@ -79,14 +79,14 @@ show(*flow.dataflow(one, net(one), (deep_q, deep_s), test_set.names[int(one.clas
 
 # %% [markdown]
 # Four things enter the blue bar: the student prototype $S$, the re-weighted query, the prior $R$ and the attention $A$.
-# Two of them, $R$ and $A$, are single maps that point somewhere; see whether they agree. What lies behind the bar is
+# Two of them, $R$ and $A$, are single maps; see whether they agree. What lies behind the bar is
 # PFENet's decoder. What is orange exists in training only.
 #
 # ## The forward pass, in nine small steps
 #
 # Each step uses the library's layers and is compared with what the library computed inside.
 #
-# **1. Features.** Two 1×1 convolutions, one for the query and one for the support, reduce layer3 and layer2.
+# **1. Features.** Two 1×1 convolutions with a ReLU, one for the query and one for the support, reduce layer3 and layer2.
 
 # %%
 maps = net(one).maps
@@ -115,7 +115,7 @@ print("p", tuple(p.shape), same(p, "pooled"))
 # **3. Gate and student** (SDPM). Two layers turn the prototype into one number per channel; half of the identity is
 # mixed in, so that no channel is switched off:
 #
-# $$a = \sigma(W_2\,\mathrm{ReLU}(W_1 p)) \qquad g = \tfrac{1}{2}(a + 1) \qquad S = g \cdot p$$
+# $$a = \sigma(W_2\,\mathrm{ReLU}(W_1 p + b_1) + b_2) \qquad g = \tfrac{1}{2}(a + 1) \qquad S = g \cdot p$$
 
 # %%
 squeeze, relu, excite, sigmoid = net.sdpm.gate
@@ -125,7 +125,7 @@ S = g * p
 print("gate", same(a, "gate"), " student", same(S, "students"))
 
 # %% [markdown]
-# **4. The query is re-weighted, too**: with one shot by $g \cdot (g + 1)/2$. The second factor is not in the paper, only
+# **4. The query is re-weighted, too**: with one shot by $g \cdot (g + 1)/2$. Summaries of the paper lack the second factor; it is
 # in the authors' code. Remember it; with five shots it will have a say.
 
 # %%
@@ -144,8 +144,8 @@ R = (best - best.min()) / (best.max() - best.min() + 1e-7)
 print("prior", same(R, "prior"))
 
 # %% [markdown]
-# **6. Attention** (SAAM). The prototype is laid beside every query cell, and a head with a large field of view says how
-# well the two go together. It reads the original features, not the re-weighted ones.
+# **6. Attention** (SAAM). The prototype is laid beside every query cell, and a head with a large field of view turns
+# each pair into one number. It reads the original features, not the re-weighted ones. (What the map is worth: notebook 03.)
 
 # %%
 head = net.saam
@@ -221,8 +221,9 @@ rows = {
 pd.DataFrame(rows).T.round(5)
 
 # %% [markdown]
-# A weight of 50 sounds large, but its loss is averaged over channels and compares softened distributions. A weight tells
-# you nothing until you see the number it weighs.
+# A weight of 50 sounds large, but its loss is averaged over channels and compares softened distributions. Neither
+# weight nor share of the loss is the whole story: what moves parameters is the gradient, and in an untrained network that
+# of `kd` is large (notebook 02).
 #
 # Which parameters does each loss reach? The gradient knows.
 
@@ -264,8 +265,8 @@ for group, found in norms.items():
 #
 # ## Training
 #
-# The backbone inside the weights is untouched by episodes. So we can throw the heads away and train new ones, as the
-# shipped ones were, only shorter.
+# The backbone inside the weights is untouched by episodes. So we can throw the heads away and train new ones, much as
+# the shipped ones were, with fewer steps and smaller batches.
 
 # %%
 torch.manual_seed(seed)
@@ -376,7 +377,7 @@ show(*pictures.strip(row, f"One query and its masks; pixels that are right: {sai
 
 # %% [markdown]
 # The supports carried the information all along. What broke was the *scale*: a shift between training and testing. The
-# product is not in the paper; it comes from one line of code inside a loop.
+# product is not in what summaries of the paper say; it comes from one line of code inside a loop.
 #
 # ## Two ways
 #
@@ -444,13 +445,14 @@ print("50 x kd at the end of each training:", ", ".join(f"{50 * value:.4f}" for 
 # %% [markdown]
 # How to read this, whichever way a line falls:
 #
-# * **PANet** has no decoder, and its backbone learns in the episodes. What separates it from the *baseline* is PFENet's
-#   part: prior, pyramid and a learned classifier.
+# * **PANet** has no decoder, and its backbone learns in the episodes. The *baseline* has PFENet's
+#   part instead (prior, pyramid, a learned classifier), a frozen backbone and its own learning rate.
 # * **+ SDPM** and **+ SAAM** are the claim of the paper. Compare every gain with the spread of the dots before you
 #   believe a table with one training per variant. And parts need not add up: in a network they depend on each other.
 # * At $K = 5$ the plain variants with SDPM carry the shrinking product. What separates **both** from **both, average
 #   factor** is that one line, not distillation.
-# * Scores above the oracle cannot come from outlines alone: there the model uses the support.
+# * A score clearly above the oracle could not come from outlines alone. No interval here lies wholly above it, and a
+#   score below it does not say that the support is ignored.
 # * Three seeds, one fold, 32 channels, pictures of 97 pixels: this says what the parts do *here*, not on photographs.
 #
 # ## What the paper reports
@@ -471,10 +473,11 @@ names = ("area_filter", "label_size", "queries", "seeds", "bn", "selection", "in
 pd.DataFrame([{"choice": n, "published": paper[n], "here": ours[n]} for n in names if paper[n] != ours[n]])
 
 # %% [markdown]
-# `test_fold` means that the best of 200 epochs was picked on the very classes that are reported, with one list of 1,000
-# episodes and one seed. Objects below 2,048 pixels are left out, labels are resized before scoring, and the code
-# multiplies the configured learning rate by ten. The gains are 1.2 to 2.5 points; one unpaired list of our 1,000 episodes
-# cannot resolve that. The gains may well be there, but such a table cannot show them.
+# `test_fold` means that the best of 200 epochs (PASCAL-5i) was picked on the very classes that are reported, on one list
+# of 1,000 episodes. A picture enters the list only if some class covers 2,048 pixels of it, and `batch` means that the
+# backbone's batch norm was in training mode. The code multiplies the configured learning rate by ten. The gains are 1.2 to
+# 3.7 points, without intervals or repeated trainings; here, trainings of one variant differ by more. The gains may well be
+# there, but such a table cannot show them.
 #
 # ## Parameters and cost
 #
@@ -494,7 +497,7 @@ more = [100 * (a / b - 1) for a, b in zip(counts["SD-AANet"], counts["baseline"]
 print(f"more than the baseline: {more[0]:.0f} % in all, {more[1]:.0f} % of what is learned")
 
 # %% [markdown]
-# The 30 % count the frozen backbone, too. Of what is *learned*, SAAM alone is half.
+# 30 % fits a count that includes the frozen backbone. Of what is *learned*, SAAM alone is half.
 
 # %% tags=["nbval-ignore-output"]
 print("seconds an episode here:", ", ".join(f"K={k}: {s:.3f}" for k, s in result.seconds.items()))
@@ -505,14 +508,14 @@ print("seconds an episode here:", ", ".join(f"K={k}: {s:.3f}" for k, s in result
 # * SD-AANet is PFENet's decoder with a gated prototype and one more guiding map. Nine steps rebuild it.
 # * Four losses, and a table of gradients tells which of them trains what. A weight means nothing without its loss.
 # * With $K$ shots the published code multiplies $K$ gates. The score drops; an average repairs it without training.
-# * A gain is real if its paired interval and all trainings agree; parameters count twice, in all and learned.
+# * A gain is real if its paired interval and all trainings agree. Here none was, and SAAM alone was worse.
 #
 # ## Exercises
 #
 # **1. Channels of the merge.** `Difficulty: easy / 5 minutes`. How many channels enter the merge when parts are off?
 #
 # **2. The factor of K shots.** `Difficulty: medium / 10 minutes`. From gates $a$ of shape $(B, K, C)$, the factor on the
-# query, as published. Hint: look twice at step 4.
+# query, as published. Hint: at $K = 1$ it must give step 4.
 #
 # **3. The total.** `Difficulty: easy / 5 minutes`. What is minimised?
 #
@@ -571,7 +574,7 @@ assert heavy == 50 and torch.allclose(own, losses["total"]), "weights 1, 1, 50 a
 print("exercise 3: right")
 
 # %% [markdown]
-# **Read next**: notebook 05 replaces the one prototype by several superpixels.
+# **Read next**: `experiment`, the report with your own parameters.
 #
 # **References**: Q. Zhao, B. Liu, S. Lyu, H. Chen, *A Self-Distillation Embedded Supervised Affinity Attention Model
 # for Few-Shot Segmentation*, arXiv 2108.06600, IEEE TCDS 2024. Z. Tian et al., *Prior Guided Feature Enrichment Network for
