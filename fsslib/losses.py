@@ -7,6 +7,8 @@ from torch import Tensor
 from .episode import IGNORE
 from .ops import EPS_AREA, cosine_maps, full_precision, upsample
 
+EPS_LOG = 1e-12  # HDMNet adds it inside the logarithms
+
 
 def segmentation(logits: Tensor, target: Tensor) -> Tensor:
     """Cross entropy averaged over the pixels that count; 0 (with gradient 0) when every pixel is ignored.
@@ -77,3 +79,30 @@ def distillation(
 def log_distribution(prototypes: Tensor, temperature: float = 5.0) -> Tensor:
     """log softmax of (..., C) prototypes over their channels at a temperature, float32."""
     return F.log_softmax(prototypes.float() / temperature, -1)
+
+
+@full_precision
+def correlation_distillation(labels: Tensor, correlations: list[Tensor], *, truth: bool = True) -> list[Tensor]:
+    """Every correlation map learns from the coarser one (HDMNet, arXiv 2303.14652, correlation map distillation).
+
+    Maps are distributions over the positions (softmax); the divergence is Σ t·(log t − log s), mean over the batch. The
+    teacher is detached and enlarged to the student's grid. The coarsest map learns from the ground truth: uniform over
+    the cells that see nothing but object.
+
+    Args:
+        labels: (B, H, W) long, 1 object; everything else (255, too) is not.
+        correlations: (B, hᵢ, wᵢ) float maps from coarse to fine.
+        truth: whether the ground truth teaches the coarsest map.
+    Returns: one scalar a term, in the order of the maps.
+    """
+    # -1e9 before resizing: a cell that saw any other pixel is left with nothing.
+    target = torch.where(labels == 1, 1.0, -1e9)
+    teachers = [target if truth else None, *(c.detach().float() for c in correlations[:-1])]
+    terms = []
+    for teacher, student in zip(teachers, correlations):
+        if teacher is not None:
+            enlarged = upsample(teacher[:, None], tuple(student.shape[-2:])).flatten(1).softmax(-1)
+            own = student.float().flatten(1).softmax(-1)
+            divergence = enlarged * ((enlarged + EPS_LOG).log() - (own + EPS_LOG).log())
+            terms.append(divergence.sum(-1).mean())
+    return terms

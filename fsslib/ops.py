@@ -9,7 +9,7 @@ from torch import Tensor
 EPS_AREA = 1e-5  # PANet adds it to the mask area, so that an empty mask gives the zero vector
 EPS_NORM = 1e-8  # torch's cosine similarity clamps each norm here
 EPS_SOFT_AREA = 5e-4  # PFENet's methods add it to the area of the resized mask
-EPS_PRIOR = 1e-7  # PFENet's prior adds it to products of norms and to the range of the similarities
+EPS_PRIOR = 1e-7  # PFENet's prior adds it to products of norms and to the range of the similarities; so does BAM
 
 
 def full_precision(function):
@@ -142,3 +142,25 @@ def prior_mask(query: Tensor, support: Tensor, masks: Tensor, *, stretch: bool =
             low, high = best.amin(-1, keepdim=True), best.amax(-1, keepdim=True)
             best = (best - low) / (high - low + EPS_PRIOR)
         return best.unflatten(-1, tuple(query.shape[-2:]))
+
+
+@full_precision
+def gram_distance(query: Tensor, support: Tensor) -> Tensor:
+    """Distance of two scenes: of the cosines between all pairs of channels (BAM, arXiv 2203.07615, section 3.4).
+
+    ψ = ‖G(query) − G(support)‖ / C with G_ab the cosine of channels a and b over the image, and the Frobenius norm.
+
+    Args:
+        query: (B, C, h, w) float. support: (B, K, C, h', w') float.
+    Returns: (B, K) float32, from 0 (same texture).
+    """
+    difference = gram(query)[:, None] - gram(support.flatten(0, 1)).unflatten(0, support.shape[:2])
+    return difference.flatten(2).norm(dim=-1) / query.shape[1]
+
+
+@full_precision
+def gram(features: Tensor) -> Tensor:
+    """Cosines between all pairs of channels: (B, C, h, w) float to (B, C, C) float32."""
+    rows = features.float().flatten(2)
+    norms = rows.norm(dim=-1, keepdim=True)
+    return rows @ rows.transpose(1, 2) / (norms @ norms.transpose(1, 2) + EPS_PRIOR)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data.base import IGNORE, SegmentationDataset
+from .data.base import SegmentationDataset, base_table
 from .data.transforms import Resize, augment, normalise
 from .errors import TrainingError
 from .losses import segmentation
@@ -65,10 +65,8 @@ def labelled_batch(dataset: SegmentationDataset, size: int, seed: int, step: int
         image, mask = augment(image, mask, int(generator.integers(2**31)), dataset.augmentation)
         images.append(image)
         masks.append(mask)
-    table = torch.zeros(256, dtype=torch.long)
-    table[torch.tensor(dataset.base_classes)] = torch.arange(1, len(dataset.base_classes) + 1)
-    table[IGNORE] = IGNORE
-    return LabelledImages(normalise(torch.stack(images)), table[torch.stack(masks).long()])
+    labels = base_table(dataset.base_classes)[torch.stack(masks).long()]
+    return LabelledImages(normalise(torch.stack(images)), labels)
 
 
 def pretrain(
@@ -77,6 +75,7 @@ def pretrain(
     schedule: Schedule,
     *,
     size: int = 97,
+    learner: nn.Module | None = None,
     folder: str | Path | None = None,
     **how,
 ) -> History:
@@ -84,20 +83,29 @@ def pretrain(
 
     Args:
         size: input pixels a side. folder: where the resume file `pretrain.ckpt` lives. how: see `training.fit`.
-    Raises TrainingError for a frozen backbone, and as `training.fit` does.
+        learner: a segmenter around the same backbone (a method's `base_learner`) that is trained and kept; None puts a
+            `BaseSegmenter` around it, whose head is thrown away.
+    Raises TrainingError for a frozen backbone, or a learner of another number of classes, and as `training.fit` does.
     """
     if not any(parameter.requires_grad for parameter in backbone.parameters()):
         raise TrainingError(
             "the backbone is frozen, so pre-training would change nothing: build it without freeze=True."
         )
+    classes = len(dataset.base_classes)
+    if learner is not None and learner.classes != classes:
+        raise TrainingError(
+            f"the base learner has {learner.classes} classes, {dataset.name} fold {dataset.fold} has {classes} base "
+            f"classes: build the model with base_classes={classes}."
+        )
     mode = backbone.bn
     backbone.set_bn("batch")
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(schedule.seed)  # the head, too, is a function of the schedule alone
-            model = BaseSegmenter(backbone, len(dataset.base_classes))
+        if learner is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(schedule.seed)  # the head, too, is a function of the schedule alone
+                learner = BaseSegmenter(backbone, classes)
         return fit(
-            model,
+            learner,
             lambda step: labelled_batch(dataset, size, schedule.seed, step, schedule.batch),
             schedule,
             folder=folder,

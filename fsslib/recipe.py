@@ -157,14 +157,16 @@ def train(
 
 
 def _pretrain(net: FewShotModel, data: SegmentationDataset, schedule: Schedule, **where) -> History:
-    """Base pre-training of the backbone, also where the method itself keeps the backbone as it is."""
-    if net.freeze:
-        net.backbone.requires_grad_(True)
+    """Base pre-training of the backbone (or of the method's base learner), also where episodic training keeps it."""
+    learner = net.base_learner
+    frozen = [weight for weight in (learner or net.backbone).parameters() if not weight.requires_grad]
+    for weight in frozen:
+        weight.requires_grad_(True)
     try:
-        return pretrain(net.backbone, data, schedule, **where)
+        return pretrain(net.backbone, data, schedule, learner=learner, **where)
     finally:
-        if net.freeze:
-            net.backbone.freeze()
+        for weight in frozen:
+            weight.requires_grad_(False)
 
 
 def selection(p: Mapping, steps: int | None = None, every: int | None = None) -> Selection | None:

@@ -95,7 +95,7 @@ def fit(
         )
     engine = fabric(schedule.accelerator, schedule.precision)
     model.to(engine.device, memory_format=torch.channels_last)
-    optimiser = _optimiser(trainable, schedule)
+    optimiser = _optimiser(model, schedule)
     file = Path(folder) / f"{name}.ckpt" if folder else None
     made_with = {**asdict(schedule), "data": data, "callback": getattr(callback, "rules", "")}
     # `due`: the callback of the last step never came to its end.
@@ -147,7 +147,14 @@ def fabric(accelerator: str, precision: str):
         raise TrainingError(f"accelerator {accelerator!r} is not usable here ({error}): take 'cpu'.") from error
 
 
-def _optimiser(parameters: list[nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
+def _optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    """One group for every factor that the model gives the learning rate of its parameters."""
+    factor = getattr(model, "lr_factor", lambda name: 1.0)
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(factor(name), []).append(parameter)
+    parameters = [{"params": group, "factor": value} for value, group in groups.items()]
     if schedule.optimiser == "sgd":
         momentum, decay = schedule.momentum, schedule.weight_decay
         return torch.optim.SGD(parameters, lr=schedule.lr, momentum=momentum, weight_decay=decay)
@@ -156,7 +163,7 @@ def _optimiser(parameters: list[nn.Parameter], schedule: Schedule) -> torch.opti
 
 def _step(model, optimiser, trainable, batch, schedule: Schedule, step: int, engine) -> dict[str, float]:
     for group in optimiser.param_groups:
-        group["lr"] = schedule.lr_at(step)
+        group["lr"] = group["factor"] * schedule.lr_at(step)
     with engine.autocast():
         losses: dict[str, Tensor] = model.losses(batch)
     row = {key: float(value.detach()) for key, value in losses.items()}

@@ -117,7 +117,7 @@ PLANTED = {
         function("prior_mask", lambda f: lambda *a: f(*a).amax(1, keepdim=True).expand(-1, 5, -1, -1))
     ),
     "layer2 before layer3": Error(
-        function("_joined", lambda f: lambda s: f(s).roll(512, 1)), "feat/query_reduced", features=True
+        function("joined", lambda f: lambda s: f(s).roll(512, 1)), "feat/query_reduced", features=True
     ),
     "prototype before feature in the attention": Error(
         turned("saam.reduce.0", torch.arange(512).roll(256)), "saam/query_attention"
@@ -143,7 +143,7 @@ def hard_masks(patch, model):
 
 REDUCED_TOO = {
     "hard masks": (hard_masks, "logits"),
-    "layer2 before layer3": (function("_joined", lambda f: lambda s: f(s).roll(512, 1)), "logits"),
+    "layer2 before layer3": (function("joined", lambda f: lambda s: f(s).roll(512, 1)), "logits"),
     "scales only swapped": (setting("enrichment", "scales", (9, 5, 3, 4)), "logits"),
     **{
         name: (PLANTED[name].plant, key)

@@ -2,7 +2,9 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ..errors import DatasetError
@@ -71,3 +73,11 @@ def check_split(fold: int, split: str, folds: int = 4) -> None:
         raise DatasetError(f"split {split!r} is unknown: use one of {', '.join(SPLITS)}.")
     if not isinstance(fold, int) or not 0 <= fold < folds:
         raise DatasetError(f"fold {fold!r} does not exist: folds are numbered 0 to {folds - 1}.")
+
+
+def base_table(base_classes: Sequence[int]) -> Tensor:
+    """(256,) long: class id -> position among the sorted base classes from 1; 0 for every other id, 255 stays."""
+    table = torch.zeros(256, dtype=torch.long)
+    table[torch.tensor(base_classes, dtype=torch.long)] = torch.arange(1, len(base_classes) + 1)
+    table[IGNORE] = IGNORE
+    return table

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..episode import Episode
 from ..errors import DatasetError
 from ..protocol import Protocol
-from .base import IGNORE, SegmentationDataset
+from .base import IGNORE, SegmentationDataset, base_table
 from .transforms import Resize, augment, normalise
 from .weak import annotate
 
@@ -138,9 +138,12 @@ class EpisodeSampler:
         parts = [
             self._one(spec, None if augment_seed is None else augment_seed * 1009 + i) for i, spec in enumerate(specs)
         ]
-        images, masks, support_images, support_masks = (torch.stack(column) for column in zip(*parts))
+        images, labels, support_images, support_masks = (torch.stack(column) for column in zip(*parts))
+        masks = torch.stack([self._query_mask(label, spec.classes) for label, spec in zip(labels, specs)])
         classes = torch.tensor([spec.classes for spec in specs])
-        return Episode(normalise(images), masks, normalise(support_images), support_masks, classes)
+        images, support_images = normalise(images), normalise(support_images)
+        base, index = self._base_annotation(labels, classes)
+        return Episode(images, masks, support_images, support_masks, classes, base, index)
 
     def batch(self, step: int, size: int) -> Episode:
         """The training batch of `step`: a pure function of the sampler's seed and the step.
@@ -178,7 +181,14 @@ class EpisodeSampler:
             loaded = [self._load(i, own) for i, own in zip(pool, seeds)]
             images.append(torch.stack([item for item, _ in loaded]))
             masks.append(torch.stack([self._support_mask(m, c, spec, i) for (_, m), i in zip(loaded, pool)]))
-        return image, self._query_mask(mask, spec.classes), torch.stack(images), torch.stack(masks)
+        return image, mask, torch.stack(images), torch.stack(masks)
+
+    def _base_annotation(self, labels: Tensor, classes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The queries' labels as positions in the sorted base classes, from 1 (0 what is none, 255 kept), and for
+        one-way episodes of base classes their position, from 0."""
+        table = base_table(self.dataset.base_classes)
+        known = len(self.dataset.base_classes) and bool((table[classes] > 0).all()) and classes.shape[1] == 1
+        return table[labels.long()], table[classes[:, 0]] - 1 if known else None
 
     def _query_mask(self, mask: Tensor, classes: Sequence[int]) -> Tensor:
         out = torch.where(mask == IGNORE, IGNORE, 0).long()

@@ -8,7 +8,9 @@ from torch import nn
 
 from ..errors import ModelError
 from ..nn.backbones import Backbone, build_backbone
+from .asgnet import ASGNet
 from .base import FewShotModel
+from .hdmnet import HDMNet
 from .panet import PANet
 from .sdaanet import SDAANet
 
@@ -38,6 +40,8 @@ def options_of(name: str) -> tuple[str, ...]:
 
 register("panet")(PANet)
 register("sdaanet")(SDAANet)
+register("asgnet")(ASGNet)
+register("hdmnet")(HDMNet)
 
 
 def build_model(
@@ -90,6 +94,8 @@ def build_model(
     if isinstance(backbone, str):
         config |= {"backbone": backbone, "backbone_options": backbone_options or {}}
         extra = backbone_options or {}
+        if stem is None and backbone.startswith("resnet"):
+            stem = method.stem
         backbone = build_backbone(backbone, stem=stem, bn=bn, last=last, weights=weights, **extra)
     if "shots" in inspect.signature(method).parameters:
         options["shots"] = shots

@@ -1,7 +1,8 @@
 """What all methods have in common: the episode in, logits and losses out, and how a backbone is called."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,17 @@ class FewShotModel(nn.Module, ABC):
     Attributes:
         explain: when true, `forward` fills `Prediction.maps` with named intermediate results.
         config: the arguments of `build_model` that made this model (set there), so that a checkpoint can rebuild it.
+        stem: the ResNet stem of the method's paper, which `build_model` takes unless it is told another.
+        official_prefixes: how names of parameters begin here -> in the authors' checkpoints; the first that fits.
         official_unused: prefixes of entries in the authors' checkpoints that the method never uses.
+        base_learner: for methods that contain a segmenter of the base classes: what base pre-training trains, any
+            module with `losses(LabelledImages)`. None: the backbone alone, under a linear head that is thrown away.
     """
 
+    stem: str = "classic"
+    official_prefixes: Mapping[str, str] = MappingProxyType({})
     official_unused: tuple[str, ...] = ()
+    base_learner: nn.Module | None = None
 
     def __init__(self, backbone: nn.Module, *, freeze: bool):
         super().__init__()
@@ -45,7 +53,11 @@ class FewShotModel(nn.Module, ABC):
 
     def official_name(self, name: str) -> str:
         """The name that parameter `name` has in the authors' checkpoints."""
-        return name
+        return translated(name, self.official_prefixes)
+
+    def lr_factor(self, name: str) -> float:
+        """What the learning rate of parameter `name` is multiplied with, as in the authors' code."""
+        return 1.0
 
     def encode(self, episode: Episode, stages: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Backbone features of the queries (B, C, h, w) and of the supports (B, N, K, C, h, w), by stage.
@@ -78,3 +90,11 @@ class FewShotModel(nn.Module, ABC):
         """Raise EpisodeError when the episode has no query masks to compute a loss with."""
         if episode.query_masks is None:
             raise EpisodeError("query_masks: found None, expected (B, H, W) long: losses compare with the query masks.")
+
+
+def translated(name: str, prefixes: Mapping[str, str]) -> str:
+    """`name` with the first of `prefixes` that it begins with replaced."""
+    for ours, theirs in prefixes.items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..episode import IGNORE, Episode, Prediction
+from ..ops import resize
 from .base import FewShotModel
 
 
@@ -71,3 +72,9 @@ class OneWayModel(FewShotModel):
             own = {name: value[:, w] for name, value in support.items()}
             found.append(self.segment(query, own, episode.support_masks[:, w], labels, learn))
         return found
+
+
+def joined(features: dict[str, Tensor]) -> Tensor:
+    """layer3 and layer2 (in this order) as one map; a larger layer2 (VGG) is resized to layer3's grid."""
+    deep, shallow = features["layer3"], features["layer2"]
+    return torch.cat([deep, resize(shallow, tuple(deep.shape[-2:]))], 1)

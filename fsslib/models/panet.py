@@ -1,5 +1,7 @@
 """PANet: prototypes from the support, cosine matching in the query, and alignment back from query to support."""
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +29,8 @@ class PANet(FewShotModel):
             backbone is frozen.
         freeze: keep the backbone's parameters as they are.
     """
+
+    official_prefixes = MappingProxyType({"": "encoder."})
 
     def __init__(
         self,
@@ -85,9 +89,6 @@ class PANet(FewShotModel):
         pair = torch.stack([masks == 0, masks == 1], 3).flatten(0, 2).float()
         pooled = masked_average(features.flatten(0, 2), pair).view(batch, way, shot, 2, -1).mean(2)
         return torch.cat([pooled[:, :, 0].mean(1, keepdim=True), pooled[:, :, 1]], 1)
-
-    def official_name(self, name: str) -> str:
-        return "encoder." + name
 
     def _predict(self, episode: Episode, query: Tensor, support: Tensor) -> tuple[Prediction, Tensor]:
         prototypes = self.prototypes(support, episode.support_masks)

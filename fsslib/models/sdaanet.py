@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from ..episode import Episode
 from ..errors import ModelError
 from ..losses import distillation, segmentation
-from ..nn.backbones import STAGES, check_number, check_switch, choose
+from ..nn.backbones import STAGES, check_count, check_number, check_switch, choose
 from ..nn.enrichment import SCALES, FeatureEnrichment
 from ..nn.saam import SAAM
 from ..nn.sdpm import SDPM
 from ..ops import masked_pool, prior_mask, resize
-from .one_way import OneWayModel, Outcome
+from .one_way import OneWayModel, Outcome, joined
 
 # Our names of modules and the authors'.
 _OFFICIAL = {
@@ -70,6 +70,8 @@ class SDAANet(OneWayModel):
         ModelError: an unknown choice, an impossible number, or a backbone that ends before layer3.
     """
 
+    official_prefixes = _OFFICIAL
+
     def __init__(
         self,
         backbone: nn.Module,
@@ -98,8 +100,7 @@ class SDAANet(OneWayModel):
         super().__init__(backbone, freeze=bool(freeze))
         if "layer3" not in backbone.channels:
             raise ModelError(f"sdaanet needs layer2 and layer3; {backbone.name} ends at {backbone.deepest}.")
-        if type(width) is not int or width < 1:
-            raise ModelError(f"sdaanet: width={width!r}: expected a whole number of channels from 1.")
+        check_count(width, "sdaanet: width")
         switches = {"sdpm": sdpm, "saam": saam, "prior": prior, "detach_teacher": detach_teacher, "freeze": freeze}
         for name, value in switches.items():
             check_switch(value, f"sdaanet: {name}")
@@ -131,7 +132,7 @@ class SDAANet(OneWayModel):
         if self.prior and self.prior_masking == "after" and deepest == "layer4":
             stages.append(deepest)
         query, support = self.encode(episode, stages)
-        found = {"reduced": self.down_query(_joined(query))}, {"reduced": self._reduced_supports(support)}
+        found = {"reduced": self.down_query(joined(query))}, {"reduced": self._reduced_supports(support)}
         if self.prior:
             for side, deep in zip(found, self._deep(episode, query, support)):
                 side["deep"] = deep
@@ -185,15 +186,9 @@ class SDAANet(OneWayModel):
             losses = terms | {"total": sum(self.weights[name] * value for name, value in terms.items())}
         return Outcome(logits, losses, maps)
 
-    def official_name(self, name: str) -> str:
-        for ours, theirs in _OFFICIAL.items():
-            if name.startswith(ours):
-                return theirs + name.removeprefix(ours)
-        return name
-
     def _reduced_supports(self, support: dict[str, Tensor]) -> Tensor:
-        joined = _joined({stage: value.flatten(0, 2) for stage, value in support.items()})
-        return self.down_supp(joined).unflatten(0, support["layer3"].shape[:3])
+        both = joined({stage: value.flatten(0, 2) for stage, value in support.items()})
+        return self.down_supp(both).unflatten(0, support["layer3"].shape[:3])
 
     @torch.no_grad()
     def _deep(self, episode: Episode, query: dict[str, Tensor], support: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -226,9 +221,3 @@ class SDAANet(OneWayModel):
         if self.attention == "mean_prototype":
             return self.saam.query(query, prototypes.mean(1))
         return torch.stack([self.saam.query(query, own) for own in prototypes.unbind(1)]).mean(0)
-
-
-def _joined(features: dict[str, Tensor]) -> Tensor:
-    """layer3 and layer2 (in this order) as one map; a larger layer2 (VGG) is resized to layer3's grid."""
-    deep, shallow = features["layer3"], features["layer2"]
-    return torch.cat([deep, resize(shallow, tuple(deep.shape[-2:]))], 1)

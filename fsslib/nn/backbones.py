@@ -36,6 +36,12 @@ def check_number(value: object, what: str, most: float = float("inf"), *, zero: 
         raise ModelError(f"{what}={value!r}: expected a number {'from' if zero else 'above'} 0{limit}.")
 
 
+def check_count(value: object, what: str) -> None:
+    """Raise ModelError unless `value` is a whole number from 1."""
+    if type(value) is not int or value < 1:
+        raise ModelError(f"{what}={value!r}: expected a whole number from 1.")
+
+
 def check_switch(value: object, what: str) -> None:
     """Raise ModelError unless `value` is True or False: a text would count as True."""
     if type(value) is not bool:

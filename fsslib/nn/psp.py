@@ -48,3 +48,28 @@ class PyramidPooling(nn.Module):
         """(B, inputs, h, w) to (B, inputs + len(bins)·width, h, w)."""
         size = tuple(features.shape[-2:])
         return torch.cat([features, *(resize(stage(features), size) for stage in self.stages)], 1)
+
+
+class PSPHead(nn.Module):
+    """PSPNet's head in the two parts that HDMNet uses: a feature of context, and the classes.
+
+    Args:
+        inputs: channels of the backbone's deepest stage. width: channels of the feature (512 in the paper).
+        classes: of the output, background included.
+    """
+
+    def __init__(self, inputs: int, width: int, classes: int):
+        super().__init__()
+        branch = max(1, inputs // len(BINS))
+        self.pooling = PyramidPooling(inputs, branch)
+        joined = inputs + len(BINS) * branch
+        self.level5 = nn.Sequential(nn.Conv2d(joined, width, 3, padding=1, bias=False), BatchNorm2d(width))
+        self.classifier = nn.Sequential(nn.ReLU(), nn.Dropout2d(0.1), nn.Conv2d(width, classes, 1))
+
+    def features(self, deepest: Tensor) -> Tensor:
+        """(B, inputs, h, w) to (B, width, h, w), before the ReLU: may be negative."""
+        return self.level5(self.pooling(deepest))
+
+    def forward(self, deepest: Tensor) -> Tensor:
+        """(B, inputs, h, w) to logits (B, classes, h, w)."""
+        return self.classifier(self.features(deepest))
