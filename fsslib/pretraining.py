@@ -55,14 +55,21 @@ class BaseSegmenter(nn.Module):
         return {"total": segmentation(logits, target)}
 
 
-def labelled_batch(dataset: SegmentationDataset, size: int, seed: int, step: int, batch: int) -> LabelledImages:
-    """The pre-training batch of `step`: a pure function of (seed, step). Classes become 1.. in order of their ids."""
+def labelled_batch(
+    dataset: SegmentationDataset, size: int, seed: int, step: int, batch: int, change: bool = True
+) -> LabelledImages:
+    """The pre-training batch of `step`: a pure function of (seed, step). Classes become 1.. in order of their ids.
+
+    Without `change` the images come as they are.
+    """
     generator = np.random.default_rng([seed, step, 77])
     resize = Resize(size)
     images, masks = [], []
     for index in generator.integers(len(dataset), size=batch).tolist():
         image, mask = resize(*dataset[index])
-        image, mask = augment(image, mask, int(generator.integers(2**31)), dataset.augmentation)
+        own = int(generator.integers(2**31))
+        if change:
+            image, mask = augment(image, mask, own, dataset.augmentation)
         images.append(image)
         masks.append(mask)
     labels = base_table(dataset.base_classes)[torch.stack(masks).long()]
@@ -81,13 +88,17 @@ def pretrain(
 ) -> History:
     """Train `backbone` in place to segment the base classes of `dataset`; it ends in the BN mode it came in.
 
+    A frozen backbone stays as it is, and is allowed only under a `learner` that has something else to train; the images
+    are then used unchanged, so that their features can be cached.
+
     Args:
         size: input pixels a side. folder: where the resume file `pretrain.ckpt` lives. how: see `training.fit`.
         learner: a segmenter around the same backbone (a method's `base_learner`) that is trained and kept; None puts a
             `BaseSegmenter` around it, whose head is thrown away.
     Raises TrainingError for a frozen backbone, or a learner of another number of classes, and as `training.fit` does.
     """
-    if not any(parameter.requires_grad for parameter in backbone.parameters()):
+    frozen = not any(parameter.requires_grad for parameter in backbone.parameters())
+    if frozen and not any(parameter.requires_grad for parameter in (learner or backbone).parameters()):
         raise TrainingError(
             "the backbone is frozen, so pre-training would change nothing: build it without freeze=True."
         )
@@ -98,7 +109,8 @@ def pretrain(
             f"classes: build the model with base_classes={classes}."
         )
     mode = backbone.bn
-    backbone.set_bn("batch")
+    if not frozen:
+        backbone.set_bn("batch")
     try:
         if learner is None:
             with torch.random.fork_rng(devices=[]):
@@ -106,7 +118,7 @@ def pretrain(
                 learner = BaseSegmenter(backbone, classes)
         return fit(
             learner,
-            lambda step: labelled_batch(dataset, size, schedule.seed, step, schedule.batch),
+            lambda step: labelled_batch(dataset, size, schedule.seed, step, schedule.batch, not frozen),
             schedule,
             folder=folder,
             name="pretrain",
@@ -114,4 +126,5 @@ def pretrain(
             **how,
         )
     finally:
-        backbone.set_bn(mode)
+        if not frozen:
+            backbone.set_bn(mode)

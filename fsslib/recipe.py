@@ -49,7 +49,7 @@ def _split(p: Mapping, split: str, size: int) -> SegmentationDataset:
     rules = protocol(p)
     options = {"min_area": rules.area_filter, "novel": rules.novel_pixels}
     if p["dataset"] == "shapes":
-        options = {"size": size}
+        options = {"size": size, "knobs": p["train_knobs" if split == "train" else "knobs"]}
     options["val_classes"] = HELD_BACK if p["selection"] == "val_classes" else 0
     return load_dataset(p["dataset"], split=split, root=p["root"], fold=p["fold"], **options)
 
@@ -64,6 +64,8 @@ def protocol(p: Mapping) -> Protocol:
     changes |= {"input_size": p["size"], "bn": built_with(p).get("bn", "frozen")}
     # A cached feature belongs to one picture: with a frozen backbone every image is used as it is.
     changes["augmentation"] = "none" if p["freeze_backbone"] else {**TRAINING, **p["training"]}["augmentation"]
+    if p["novel_pixels"]:
+        changes["novel_pixels"] = p["novel_pixels"]
     if p["protocol"] == "published":
         return Protocol.published(p["method"], **changes)
     base = Protocol.shapes5i if p["dataset"] == "shapes" else Protocol.pascal5i
@@ -158,8 +160,10 @@ def train(
 
 def _pretrain(net: FewShotModel, data: SegmentationDataset, schedule: Schedule, **where) -> History:
     """Base pre-training of the backbone (or of the method's base learner), also where episodic training keeps it."""
-    learner = net.base_learner
-    frozen = [weight for weight in (learner or net.backbone).parameters() if not weight.requires_grad]
+    learner, kept = net.base_learner, set()
+    if isinstance(net.backbone, CachedBackbone):
+        kept = set(net.backbone.parameters())
+    frozen = [w for w in (learner or net.backbone).parameters() if not w.requires_grad and w not in kept]
     for weight in frozen:
         weight.requires_grad_(True)
     try:

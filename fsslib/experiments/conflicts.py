@@ -39,6 +39,8 @@ def near(name: str, known: Any) -> str:
 
 
 def _data(p: "ExperimentParameters") -> Iterator[Problem]:
+    from ..data.shapes_knobs import ShapesKnobs  # imports torch, which only a check needs
+
     for name in ("shots", "seeds"):
         values, least = getattr(p, name), 1 if name == "shots" else 0
         if min(values) < least:
@@ -51,6 +53,13 @@ def _data(p: "ExperimentParameters") -> Iterator[Problem]:
         yield {"dataset", "root"}, "root: the data set shapes is generated and has no folder; leave root out"
     elif p.root is not None and not Path(p.root).expanduser().is_dir():
         yield {"root"}, f"root: there is no folder {p.root!r}"
+    for name in ("knobs", "train_knobs"):
+        if getattr(p, name) and p.dataset != "shapes":
+            yield {"dataset", name}, f"{name}: only the generated data set shapes has knobs; leave {name} out"
+        try:
+            ShapesKnobs.of(getattr(p, name))
+        except FsslibError as error:
+            yield {name}, f"{name}: {str(error).removeprefix('Shapes-5i ').rstrip('.')}"
     if p.way > CLASSES_PER_FOLD:
         yield {"way"}, f"way: {p.way} classes are asked for, a fold has {CLASSES_PER_FOLD}"
     if p.protocol == "published" and (p.dataset == "shapes" or p.seeds != [0]):
@@ -136,6 +145,12 @@ def _build(p: "ExperimentParameters") -> Iterator[Problem]:
             f"pretrain_steps: {p.method} keeps its backbone as it is, and this one would be random; "
             "set pretrain_steps, weights or checkpoint",
         )
+    if p.freeze_backbone and p.pretrain_steps and net.base_learner is None:
+        yield (
+            {*names, "freeze_backbone", "pretrain_steps"},
+            f"freeze_backbone: pre-training trains the backbone, and {p.method} has no base learner beside it; "
+            f"set pretrain_steps to 0 (it is {p.pretrain_steps}), or leave freeze_backbone out",
+        )
     net.backbone.freeze()
     if p.freeze_backbone and p.episodic_steps and not any(x.requires_grad for x in net.parameters()):
         yield (
@@ -153,12 +168,6 @@ def _training(p: "ExperimentParameters") -> Iterator[Problem]:
         yield (
             {"freeze_backbone", "options"},
             "options: bn=batch moves the statistics of a frozen backbone; leave it out",
-        )
-    if p.freeze_backbone and p.pretrain_steps > 0:
-        yield (
-            {"freeze_backbone", "pretrain_steps"},
-            "freeze_backbone: pre-training trains the backbone; "
-            f"set pretrain_steps to 0 (it is {p.pretrain_steps}), or leave freeze_backbone out",
         )
     if p.freeze_backbone and "augmentation" in p.training:
         yield (

@@ -31,6 +31,11 @@ class ExperimentParameters(BaseModel):
     train_shot: int = Field(1, ge=1, description="labelled images of a class in training")
     size: int = Field(97, ge=33, description="side of the images, in pixels")
     train_size: int | None = Field(None, ge=33, description="side of the images in training; none: the same")
+    knobs: dict[str, Any] = Field({}, description="difficulty of the shapes in evaluation, of fsslib.data.ShapesKnobs")
+    train_knobs: dict[str, Any] = Field({}, description="the same for the training images")
+    novel_pixels: Literal["background", "ignore", "drop"] | None = Field(
+        None, description="novel classes in training images; drop leaves such images out; none: the protocol's habit"
+    )
     width: int | None = Field(None, ge=1, description="channels of the layers behind the backbone; none: the method's")
     freeze_backbone: bool | None = Field(
         None, description="true: keep the backbone as it is, and its features in memory; none: the method's habit"
