@@ -11,7 +11,7 @@ from .data.episodes import EpisodeSampler
 from .episode import Episode, Prediction
 from .errors import FsslibError
 from .evaluation import evaluate
-from .models import build_model
+from .models import build_model, register
 from .protocol import Protocol
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "load_dataset",
     "load_model",
     "load_official",
+    "register",
     "save_model",
 ]

@@ -15,7 +15,7 @@ _CHOICES = {
     "counting": ("all", "present"),
     "queries": ("uniform_class", "every_image"),
     "bn": ("frozen", "batch"),
-    "augmentation": ("dataset", "photo", "flip", "symmetry", "sdaanet", "none"),
+    "augmentation": ("dataset", "photo", "flip", "symmetry", "sdaanet", "pfenet", "hdmnet", "none"),
     "annotation": ("mask", "box", "scribble"),
 }
 _MEANING = {
@@ -150,6 +150,7 @@ class Protocol:
             "selection": "test_fold",
         }
         pfenet |= {"queries": "every_image", "seeds": (321,), "bn": "batch"}
+        small = "; there, training queries may also show a class below the area filter"
         habits = {
             "panet": {
                 **{
@@ -163,20 +164,24 @@ class Protocol:
             },
             "asgnet": {
                 **pfenet,
+                **{"train_size": 473, "augmentation": "pfenet"},
                 **{"resize": "pad", "label_size": "original", "k_merge": "union of prototypes"},
-                "source": "ASGNet code: best checkpoint on the test classes",
+                "source": f"ASGNet code: best checkpoint on the test classes{small}; the padding is black, the image "
+                "inside has sides of whole eights, and an evaluation has one episode more",
             },
             "sdaanet": {
                 **pfenet,
                 **{"train_size": 321, "augmentation": "sdaanet"},
                 "k_merge": "mean of re-weighted prototypes and priors",
-                "source": "SD-AANet code; there, training queries may also show a class below the area filter",
+                "source": f"SD-AANet code{small}",
             },
             "hdmnet": {
                 **pfenet,
                 **{"label_size": "original", "novel_pixels": "drop", "bn": "frozen", "k_merge": "concatenated keys"},
                 **{"seeds": (510, 365, 382, 322, 988, 98, 742, 17, 595, 106)},
-                "source": "HDMNet code: images with novel classes dropped, best on test classes",
+                **{"train_size": 473, "augmentation": "hdmnet"},
+                "source": f"HDMNet code: images with novel classes dropped, best on test classes{small}; the checkpoint "
+                "is chosen on episodes of another seed, 321",
             },
         }
         if method not in habits:

@@ -16,13 +16,16 @@ from pathlib import Path
 
 import torch
 
-from fsslib import load_model, paths, recipe, save_model
+from fsslib import evaluate, load_model, paths, recipe, save_model
 from fsslib.experiments import run
 from fsslib.experiments.parameters import check_parameters
+from fsslib.experiments.runs import run_name
 from fsslib.files import atomic
+from fsslib.metrics import over_trainings
 
 RUNS = paths.repository() / "runs" / "comparison"
 KEPT = paths.data() / "results" / "comparison"
+WEIGHTS = paths.data() / "weights"
 SEEDS = (0, 1, 2)
 COMMON = {"checkpoint": None, "episodes": 1000, "accelerator": "cpu", "precision": "bf16"}
 COMMON |= {"pretrain_steps": 2500, "pretrain_lr": 3e-3, "episodic_steps": 1500, "batch": 8}
@@ -31,12 +34,27 @@ SCALES = [1.0, 0.5, 0.25, 0.125]
 METHODS = {
     "panet": {"lr": 2e-3},
     "sdaanet": {"width": 32, "lr": 4e-3, "options": {"scales": SCALES, "dropout": 0.1}},
+    "asgnet": {"width": 32, "lr": 4e-3, "options": {"scales": SCALES, "dropout": 0.1, "superpixel_area": 15.0}},
+    "hdmnet": {"width": 32, "lr": 4e-3, "options": {"dropout": 0.1}},
 }
+# One phenomenon each, see fsslib.data.ShapesKnobs; the first value is the standard difficulty.
+KNOBS = {
+    "gap": (0.0, 0.5, 1.0),
+    "parts": (1, 2, 3, 4),
+    "area": (1.0, 0.7, 0.5),
+    "co_occurrence": (0.0, 0.5, 1.0),
+}
+KNOB_EPISODES = 300
 
 
 def parameters(method: str, seed: int) -> dict:
     """What the notebook `experiment` is run with."""
     return {**COMMON, **METHODS[method], "method": method, "seed": seed}
+
+
+def folder_of(method: str, seed: int) -> Path:
+    """Where its run leaves its files."""
+    return RUNS / run_name(check_parameters(parameters(method, seed)))
 
 
 def train(seeds: str = "0,1,2", methods: str = "") -> None:
@@ -48,6 +66,59 @@ def train(seeds: str = "0,1,2", methods: str = "") -> None:
             print(method, seed, {k: round(v["miou"], 1) for k, v in scores.items()}, flush=True)
 
 
+def keep() -> None:
+    """Copy what the runs wrote, as it is."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    for method in METHODS:
+        for seed in SEEDS:
+            folder = folder_of(method, seed)
+            for source, ending in (("result.json", "json"), ("trained.npz", "npz")):
+                shutil.copyfile(folder / source, KEPT / f"{method}-{seed}.{ending}")
+            print(f"{method}-{seed}", flush=True)
+
+
+def ship(methods: str = "") -> None:
+    """Keep the weights of seed 0 in half precision."""
+    for method in methods.split(",") if methods else METHODS:
+        folder = folder_of(method, 0)
+        result = json.loads((folder / "result.json").read_text())
+        miou = {k: round(v["miou"], 2) for k, v in result["scores"].items()}
+        command = f"python tools/comparison.py train 0 {method}; python tools/comparison.py ship {method}"
+        # PANet's other weights of this fold had a larger budget.
+        name = "panet-shapes-fold0-short" if method == "panet" else f"{method}-shapes-fold0"
+        path = WEIGHTS / f"{name}.safetensors"
+        note = {"command": command, "miou": miou, "torch": torch.__version__}
+        save_model(load_model(folder / "model.safetensors"), path, half=True, note=note)
+        print(path.name, flush=True)
+
+
+def knobs() -> None:
+    """mIoU at one shot of every trained model against every knob, over the training seeds."""
+    nets = {m: [load_model(folder_of(m, seed) / "model.safetensors") for seed in SEEDS] for m in METHODS}
+    rows = []
+    for knob, values in KNOBS.items():
+        for value in values:
+            p = check_parameters({**COMMON, "knobs": {knob: value}, "episodes": KNOB_EPISODES})
+            _, test_set = recipe.datasets(p)
+            found = {}
+            for method, trained in nets.items():
+                scored = [evaluate(net, test_set, recipe.protocol(p), shots=[1], batch=8) for net in trained]
+                own = [evaluation.scores[1] for evaluation in scored]
+                found[method] = own
+                row = {"knob": knob, "value": value, "method": method, "miou": over_trainings(own)}
+                row["gain over panet"] = over_trainings(own, found["panet"])
+                rows.append({k: _percent(v) if isinstance(v, tuple) else v for k, v in row.items()})
+                rows[-1] |= {"per_seed": _percent([s.miou for s in own]), "list_hash": scored[0].protocol.list_hash}
+            print(knob, value, {r["method"]: r["miou"][0] for r in rows[-len(nets) :]}, flush=True)
+    content = {"command": "python tools/comparison.py knobs", "episodes": KNOB_EPISODES, "shots": 1, "rows": rows}
+    with atomic(paths.data() / "results" / "comparison-knobs.json") as part:
+        Path(part).write_text(json.dumps({**content, "versions": recipe.versions()}, indent=1))
+
+
+def _percent(values) -> list[float]:
+    return [round(100 * value, 2) for value in values]
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"train": train}[sys.argv[1]](*sys.argv[2:])
+    {"train": train, "keep": keep, "ship": ship, "knobs": knobs}[sys.argv[1]](*sys.argv[2:])

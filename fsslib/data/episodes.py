@@ -15,6 +15,7 @@ from torch import Tensor
 from ..episode import Episode
 from ..errors import DatasetError
 from ..protocol import Protocol
+from .augmentation import WHOLE, augment_whole
 from .base import IGNORE, SegmentationDataset, base_table
 from .transforms import Resize, augment, normalise
 from .weak import annotate
@@ -167,18 +168,21 @@ class EpisodeSampler:
         """(H, W) long query mask at the image's original size."""
         return self._query_mask(self.dataset[spec.query][1], spec.classes)
 
-    def _load(self, index: int, seed: int | None) -> tuple[Tensor, Tensor]:
+    def _load(self, index: int, seed: int | None, objects: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Image and mask at the input size; `objects` are the classes that a random crop should not lose."""
+        if seed is not None and self._kind in WHOLE:
+            return augment_whole(*self.dataset[index], seed, self._kind, self.protocol.input_size, objects)
         image, mask = self._resize(*self.dataset[index])
         if seed is None:
             return image, mask
         return augment(image, mask, seed, self._kind)
 
     def _one(self, spec: EpisodeSpec, seed: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        image, mask = self._load(spec.query, seed)
+        image, mask = self._load(spec.query, seed, spec.classes)
         images, masks = [], []
         for way, (c, pool) in enumerate(zip(spec.classes, spec.supports)):
             seeds = [None if seed is None else seed + 7919 * (way * len(pool) + k + 1) for k in range(len(pool))]
-            loaded = [self._load(i, own) for i, own in zip(pool, seeds)]
+            loaded = [self._load(i, own, (c,)) for i, own in zip(pool, seeds)]
             images.append(torch.stack([item for item, _ in loaded]))
             masks.append(torch.stack([self._support_mask(m, c, spec, i) for (_, m), i in zip(loaded, pool)]))
         return image, mask, torch.stack(images), torch.stack(masks)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import ParameterError
+from ..errors import ModelError, ParameterError
 from .conflicts import conflicts, near
 
 BACKBONES = ("tiny", "resnet18", "resnet50", "resnet101", "vgg16", "vgg16_bn")
@@ -20,6 +20,7 @@ class ExperimentParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     method: str = Field("panet", description="which model: a name of fsslib.models.available()")
+    plugin: str | None = Field(None, description="Python file that registers a method of your own; none: ours")
     backbone: Literal[BACKBONES] = Field("tiny", description="feature extractor")
     weights: str | None = Field(None, description="backbone weights: none (random), imagenet (downloads) or a file")
     checkpoint: str | None = Field("shipped", description="trained model to start from: shipped, a file, or none")
@@ -86,6 +87,13 @@ def check_parameters(given: dict[str, Any]) -> dict[str, Any]:
         checked = ExperimentParameters.model_construct(
             **{n: v for n, v in given.items() if n in fields and n not in bad}
         )
+    if "plugin" not in bad and checked.plugin:
+        from ..models import use  # imports torch, which only a check needs
+
+        try:
+            use(checked.plugin)
+        except ModelError as error:
+            problems, bad = [*problems, f"plugin: {error}"], bad | {"method", "options"}
     problems += [text for names, text in conflicts(checked) if not names & bad]
     if problems:
         raise ParameterError("\n".join(problems))

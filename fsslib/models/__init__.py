@@ -1,8 +1,12 @@
 """The methods by name."""
 
 import difflib
+import importlib.util
 import inspect
+import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from torch import nn
 
@@ -30,6 +34,32 @@ def register(name: str) -> Callable[[type[FewShotModel]], type[FewShotModel]]:
 def available() -> tuple[str, ...]:
     """Names that `build_model` accepts."""
     return tuple(_METHODS)
+
+
+def use(path: str | os.PathLike) -> tuple[str, ...]:
+    """Run a Python file of your own that registers methods; returns their names. A second call runs it anew.
+
+    Raises ModelError: no such file, an error inside it, or nothing registered.
+    """
+    path = Path(path).expanduser().resolve()
+    if path.suffix != ".py" or not path.is_file():
+        raise ModelError(f"{path} is no Python file: give one that registers a method with @fsslib.register.")
+    name = f"fsslib_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    before = dict(_METHODS)
+    sys.modules[name] = module  # so that its classes can be pickled
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a file of one's own may raise
+        sys.modules.pop(name)
+        _METHODS.clear()
+        _METHODS.update(before)
+        raise ModelError(f"{path} cannot be used: {type(error).__name__}: {error}") from error
+    found = tuple(key for key, method in _METHODS.items() if method.__module__ == name)
+    if not found:
+        raise ModelError(f"{path} registers no method: write @fsslib.register('its name') above the class.")
+    return found
 
 
 def options_of(name: str) -> tuple[str, ...]:
@@ -74,7 +104,7 @@ def build_model(
     if name not in _METHODS:
         near = difflib.get_close_matches(str(name), _METHODS, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known methods: {', '.join(_METHODS)}."
-        raise ModelError(f"method {name!r} is unknown: {hint}")
+        raise ModelError(f"method {name!r} is unknown: {hint} A method of your own: fsslib.models.use('its file.py').")
     method = _METHODS[name]
     known = options_of(name)
     for option in options:

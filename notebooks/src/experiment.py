@@ -20,6 +20,7 @@
 
 # %% tags=["parameters"]
 method = "panet"
+plugin = None
 backbone = "tiny"
 weights = None
 checkpoint = "shipped"
