@@ -180,8 +180,8 @@ class Protocol:
                 **{"label_size": "original", "novel_pixels": "drop", "bn": "frozen", "k_merge": "concatenated keys"},
                 **{"seeds": (510, 365, 382, 322, 988, 98, 742, 17, 595, 106)},
                 **{"train_size": 473, "augmentation": "hdmnet"},
-                "source": f"HDMNet code: images with novel classes dropped, best on test classes{small}; the checkpoint "
-                "is chosen on episodes of another seed, 321",
+                "source": f"HDMNet code: images with novel classes dropped, best on test classes{small}; the "
+                "checkpoint is chosen on episodes of another seed, 321",
             },
         }
         if method not in habits:

@@ -160,9 +160,8 @@ def train(
 
 def _pretrain(net: FewShotModel, data: SegmentationDataset, schedule: Schedule, **where) -> History:
     """Base pre-training of the backbone (or of the method's base learner), also where episodic training keeps it."""
-    learner, kept = net.base_learner, set()
-    if isinstance(net.backbone, CachedBackbone):
-        kept = set(net.backbone.parameters())
+    learner = net.base_learner
+    kept = set(net.backbone.parameters()) if isinstance(net.backbone, CachedBackbone) else set()
     frozen = [w for w in (learner or net.backbone).parameters() if not w.requires_grad and w not in kept]
     for weight in frozen:
         weight.requires_grad_(True)

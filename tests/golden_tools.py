@@ -2,11 +2,12 @@
 
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def recipe_weights(names_and_shapes, scales=(), salt="") -> dict[str, Tensor]:
@@ -59,6 +60,48 @@ def assert_golden(found: Tensor, golden: dict[str, Tensor], key: str, atol: floa
         assert list(found.shape) == golden[f"{key}.shape"].tolist(), key
         expected, found = golden[f"{key}.sub"].float(), found.flatten()[golden[f"{key}.idx"].long()]
     torch.testing.assert_close(found, expected, atol=atol, rtol=rtol, msg=lambda text: f"{key}: {text}")
+
+
+def names(golden: dict[str, Tensor]) -> set[str]:
+    """The names of the stored tensors, those of sampled ones without their endings."""
+    return {key.removesuffix(end) if (end := _ending(key)) else key for key in golden}
+
+
+def _ending(key: str) -> str:
+    return next((end for end in (".sub", ".idx", ".shape", ".stats") if key.endswith(end)), "")
+
+
+def excess(
+    found: dict[str, Tensor], golden: dict[str, Tensor], tolerance: Callable[[str, Tensor], float]
+) -> dict[str, float]:
+    """Largest deviation of every value from its golden tensor, in units of the tolerance; above 1 is a failure.
+
+    `tolerance(key, expected)` is the largest allowed absolute deviation; 0 asks for equal values. Values without a
+    golden tensor are left out.
+    """
+    return {key: _excess(value, golden, key, tolerance) for key, value in found.items() if key in names(golden)}
+
+
+def _excess(value: Tensor, golden: dict[str, Tensor], key: str, tolerance: Callable[[str, Tensor], float]) -> float:
+    if key in golden:
+        expected = golden[key]
+    else:
+        assert list(value.shape) == golden[f"{key}.shape"].tolist(), key
+        expected, value = golden[f"{key}.sub"], value.flatten()[golden[f"{key}.idx"].long()]
+    assert value.shape == expected.shape, (key, value.shape, expected.shape)
+    expected, value = expected.double(), value.detach().double()
+    assert torch.isfinite(value).all(), key
+    allowed = tolerance(key, expected)
+    off = float((value - expected).abs().max())
+    return off / allowed if allowed else (0.0 if off == 0 else float("inf"))
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    """Set every drop probability to 0, as the golden files had it."""
+    for part in model.modules():
+        if isinstance(part, (nn.Dropout, nn.Dropout2d)):
+            part.p = 0.0
+    return model
 
 
 ROOT_GOLDEN = Path(__file__).parent / "golden"

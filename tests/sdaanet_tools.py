@@ -7,10 +7,11 @@ from functools import lru_cache, partial
 from pathlib import Path
 from unittest import mock
 
+import golden_tools
 import torch
 import torch.nn.functional as F
-from golden_tools import read_golden, recipe_weights
-from torch import Tensor, nn
+from golden_tools import names, read_golden, recipe_weights, without_dropout
+from torch import Tensor
 
 from fsslib import Episode, build_model, load_official
 from fsslib.losses import distillation
@@ -20,6 +21,7 @@ from fsslib.models.sdaanet import SDAANet
 RELATIVE, ABSOLUTE = (1.0, 0.5, 0.25, 0.125), (60, 30, 15, 8)
 LOSSES = ("main", "aux", "kd", "saam", "total")
 SCALES = [[".bn3.weight", 0.25]]
+__all__ = ["names", "without_dropout"]  # what other tests still look for here
 REDUCED = ("query_images", "query_masks", "support_images", "support_masks", "classes")
 
 
@@ -36,14 +38,6 @@ def everything(model: SDAANet, episode: Episode) -> dict[str, Tensor]:
     model.explain = True
     prediction = model.eval()(episode)
     return {"logits": prediction.logits, **prediction.maps, **model.losses(episode)}
-
-
-def without_dropout(model: nn.Module) -> nn.Module:
-    """Set every drop probability to 0, as the golden files had it."""
-    for part in model.modules():
-        if isinstance(part, nn.Dropout2d):
-            part.p = 0.0
-    return model
 
 
 @lru_cache(maxsize=2)
@@ -139,37 +133,16 @@ def _by_golden_name(model: SDAANet, episode: Episode, seen: dict[str, list]) -> 
 
 
 def excess(found: dict[str, Tensor], golden: dict[str, Tensor], train: bool) -> dict[str, float]:
-    """Largest deviation of every value from its golden tensor, in units of the tolerance; above 1 is a failure."""
-    return {key: _excess(value, golden, key, train) for key, value in found.items() if key in names(golden)}
+    """`golden_tools.excess` with the tolerances that the golden README gives SD-AANet."""
+    return golden_tools.excess(found, golden, partial(_tolerance, train))
 
 
-def _excess(value: Tensor, golden: dict[str, Tensor], key: str, train: bool) -> float:
-    if key in golden:
-        expected = golden[key]
-    else:
-        assert list(value.shape) == golden[f"{key}.shape"].tolist(), key
-        expected, value = golden[f"{key}.sub"], value.flatten()[golden[f"{key}.idx"].long()]
-    assert value.shape == expected.shape, (key, value.shape, expected.shape)
-    expected, value = expected.double(), value.double()
-    assert torch.isfinite(value).all(), key
-    tolerance = (1e-4 if train else 1e-5) * float(expected.abs().max())
+def _tolerance(train: bool, key: str, expected: Tensor) -> float:
     if key.startswith(("prior/", "dec/prior_")):
-        tolerance = 1e-4
-    elif key.startswith("sdpm/kd_"):
-        tolerance = (2e-3 if train else 1e-4) * float(expected.abs())
-    elif key == "out/pred":
-        tolerance = 0.0
-    off = float((value - expected).abs().max())
-    return off / tolerance if tolerance else (0.0 if off == 0 else float("inf"))
-
-
-def names(golden: dict[str, Tensor]) -> set[str]:
-    """The names of the stored tensors, those of sampled ones without their endings."""
-    return {key.removesuffix(end) if (end := _ending(key)) else key for key in golden}
-
-
-def _ending(key: str) -> str:
-    return next((end for end in (".sub", ".idx", ".shape", ".stats") if key.endswith(end)), "")
+        return 1e-4
+    if key.startswith("sdpm/kd_"):
+        return (2e-3 if train else 1e-4) * float(expected.abs())
+    return 0.0 if key == "out/pred" else (1e-4 if train else 1e-5) * float(expected.abs().max())
 
 
 def reduced_model() -> SDAANet:

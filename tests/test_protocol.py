@@ -58,12 +58,20 @@ def test_habits_of_the_papers():
     assert (hdmnet.novel_pixels, hdmnet.bn, hdmnet.queries) == ("drop", "frozen", "every_image")
     sdaanet = Protocol.published("sdaanet")
     assert (sdaanet.train_size, sdaanet.input_size, sdaanet.augmentation) == (321, 473, "sdaanet")
+    assert (asgnet.train_size, asgnet.input_size, asgnet.augmentation) == (473, 473, "pfenet")
+    assert (hdmnet.train_size, hdmnet.input_size, hdmnet.augmentation) == (473, 473, "hdmnet")
+    for protocol in (asgnet, sdaanet, hdmnet):
+        assert "a class below the area filter" in protocol.source, "what is not as there is said"
+    assert "321" in hdmnet.source and 321 not in hdmnet.seeds and "black" in asgnet.source
 
 
 def test_a_habit_that_was_changed_is_named_on_the_card():
     habits = Protocol.published("sdaanet")
     assert Protocol.published("sdaanet", selection="test_fold", list_hash="x").source == habits.source
     assert Protocol.published("sdaanet", episodes=7).source.endswith("not as there: episodes")
+    for method in ("asgnet", "hdmnet"):
+        own = Protocol.published(method)
+        assert Protocol.published(method, augmentation="photo").source == f"{own.source}; not as there: augmentation"
     other = Protocol.published("sdaanet", selection="last", bn="frozen")
     assert other.source == f"{habits.source}; not as there: bn, selection" and other.source in other.card()
 

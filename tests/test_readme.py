@@ -1,10 +1,16 @@
 """The README tells the truth: its Python runs, its links and commands exist."""
 
+import json
 import re
 from pathlib import Path
 
+import pytest
+
+from fsslib import EpisodeSampler, Protocol, load_model, models, recipe
+from fsslib.errors import CheckpointError, ModelError, ParameterError
+from fsslib.experiments import run
 from fsslib.experiments.commands import _parser, parse_value
-from fsslib.experiments.parameters import ExperimentParameters
+from fsslib.experiments.parameters import ExperimentParameters, check_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -14,6 +20,58 @@ def test_the_first_python_example_runs(capsys):
     block = re.search(r"```python\n(.*?)```", TEXT, re.S)[1]
     exec(block.replace("episodes=200", "episodes=4"), {})
     assert "'miou'" in capsys.readouterr().out
+
+
+@pytest.fixture
+def own_method(tmp_path, monkeypatch) -> Path:
+    """The README's file of a fifth method; forgotten again after the test."""
+    monkeypatch.setattr(models, "_METHODS", dict(models._METHODS))
+    path = tmp_path / "nearest.py"
+    path.write_text(re.search(r"```python\n(# nearest.py.*?)```", TEXT, re.S)[1], encoding="utf-8")
+    return path
+
+
+def test_a_method_of_ones_own_is_one_short_file_that_works_by_name(own_method):
+    assert len(own_method.read_text(encoding="utf-8").splitlines()) <= 40
+    parameters = {"plugin": str(own_method), "method": "nearest", "checkpoint": None, "options": {"scale": 10.0}}
+    parameters |= {"pretrain_steps": 2, "episodic_steps": 2, "episodes": 6, "shots": [1, 2], "accelerator": "cpu"}
+    p = check_parameters(parameters)
+    train_set, test_set = recipe.datasets(p)
+    net = recipe.model(p)
+    histories = recipe.train(p, net, train_set)
+    assert list(histories["episodic training"].rows[-1]) == ["main", "total"]
+    assert float(net.scale.detach()) != 10
+    evaluation = recipe.score(p, net, test_set)
+    assert {k: s["miou"] > 0 for k, s in evaluation.summary().items()} == {1: True, 2: True}
+    two_ways = EpisodeSampler(test_set, Protocol(way=2), shot=3).batch(0, 2)
+    assert net(two_ways).logits.shape == (2, 3, 97, 97)
+
+
+def test_a_report_of_a_method_of_ones_own(own_method, tmp_path):
+    parameters = {"plugin": str(own_method), "method": "nearest", "checkpoint": None, "shots": [1]}
+    folder = run(parameters | {"pretrain_steps": 1, "episodic_steps": 1, "episodes": 4}, runs=tmp_path, progress=False)
+    assert json.loads((folder / "result.json").read_text())["parameters"]["method"] == "nearest"
+    models._METHODS.pop("nearest")
+    with pytest.raises(CheckpointError, match="nearest"):
+        load_model(folder / "model.safetensors")
+    assert models.use(own_method) == ("nearest",)
+    assert type(load_model(folder / "model.safetensors")).__name__ == "Nearest"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("import nothing_like_this", "ModuleNotFoundError"), ("a = 1", "registers no method"), (None, "no Python file")],
+)
+def test_a_file_that_is_no_method(tmp_path, text, said):
+    path = tmp_path / "mine.py"
+    if text is not None:
+        path.write_text(text)
+    before = models.available()
+    with pytest.raises(ModelError, match=said):
+        models.use(path)
+    with pytest.raises(ParameterError, match=said):
+        check_parameters({"plugin": str(path)})
+    assert models.available() == before
 
 
 def test_links_lead_somewhere():

@@ -30,11 +30,11 @@ SEEDS = (0, 1, 2)
 COMMON = {"checkpoint": None, "episodes": 1000, "accelerator": "cpu", "precision": "bf16"}
 COMMON |= {"pretrain_steps": 2500, "pretrain_lr": 3e-3, "episodic_steps": 1500, "batch": 8}
 SCALES = [1.0, 0.5, 0.25, 0.125]
-# What differs from the authors' code: the width, grids relative to the small images, and less dropout for 32 channels.
+# What differs from the authors' code: the width, grids relative to the small images, and less or no dropout.
 METHODS = {
     "panet": {"lr": 2e-3},
     "sdaanet": {"width": 32, "lr": 4e-3, "options": {"scales": SCALES, "dropout": 0.1}},
-    "asgnet": {"width": 32, "lr": 4e-3, "options": {"scales": SCALES, "dropout": 0.1, "superpixel_area": 15.0}},
+    "asgnet": {"width": 32, "lr": 1e-3, "options": {"scales": SCALES, "dropout": 0.0, "superpixel_area": 15.0}},
     "hdmnet": {"width": 32, "lr": 4e-3, "options": {"dropout": 0.1}},
 }
 # One phenomenon each, see fsslib.data.ShapesKnobs; the first value is the standard difficulty.

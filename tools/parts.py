@@ -24,6 +24,7 @@ PARTS = (1, 2, 3, 4)
 TRAINED_ON = 3
 VARIANTS = {"several": {}, "one": {"max_superpixels": 1}}
 EPISODES = 500
+BUDGET = {"pretrain_steps": 1500, "episodic_steps": 1000}
 
 
 def settings(variant: str, seed: int, **more) -> dict:
@@ -32,7 +33,16 @@ def settings(variant: str, seed: int, **more) -> dict:
     options = own["options"] | VARIANTS[variant]
     train_knobs = {"parts": TRAINED_ON}
     return check_parameters(
-        {**COMMON, **own, "method": "asgnet", "seed": seed, "options": options, "train_knobs": train_knobs, **more}
+        {
+            **COMMON,
+            **BUDGET,
+            **own,
+            "method": "asgnet",
+            "seed": seed,
+            "options": options,
+            "train_knobs": train_knobs,
+            **more,
+        }
     )
 
 

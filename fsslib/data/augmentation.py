@@ -75,11 +75,14 @@ def _turn(pair: tuple, angle: float) -> tuple:
 
 
 def _crop(pair: tuple, size: int, objects: Sequence[int], places: list[tuple[float, float]]) -> tuple:
-    """The first crop that holds enough of the object; `places` are the down and right in [0, 1) of one after another."""
+    """The first crop that holds enough of the object, or the last; `places`: how far down and right, 0 to 1."""
     room = [max(0, size - side) for side in pair[1].shape]
     top, left = (side // 2 for side in room)
     image, mask = _pad(pair, left, top, room[1] - left, room[0] - top)
-    target = torch.isin(mask.as_subclass(Tensor), torch.tensor(tuple(objects), dtype=torch.uint8))
+    label = mask.as_subclass(Tensor)
+    target = torch.zeros_like(label, dtype=torch.bool)
+    for c in objects:
+        target |= label == c
     wanted = KEPT * int(target.sum())
     for down, right in places:
         top, left = (int(at * (side - size + 1)) for at, side in zip((down, right), mask.shape))

@@ -106,7 +106,7 @@ class ASGNet(OneWayModel):
             check_switch(value, f"asgnet: {name}")
         check_count(width, "asgnet: width")
         check_count(max_superpixels, "asgnet: max_superpixels")
-        if not isinstance(iterations, Sequence) or len(iterations) != 2:
+        if not isinstance(iterations, Sequence) or isinstance(iterations, str) or len(iterations) != 2:
             raise ModelError(f"asgnet: iterations={iterations!r}: expected two numbers, of training and evaluation.")
         for value in iterations:
             check_count(value, "asgnet: iterations")
@@ -212,8 +212,8 @@ class ASGNet(OneWayModel):
         features = torch.stack([part.features for part in parts]).mean(0)
         probability = torch.stack([part.probability for part in parts]).mean(0)
         similarity = torch.cat([part.similarity for part in parts], 1)
-        ignored = ~used.flatten(1)[:, :, None, None]
-        return Allocation(features, similarity, probability, similarity.masked_fill(ignored, -torch.inf).argmax(1))
+        guide = allocate(query, prototypes.flatten(1, 2), used.flatten(1)).guide
+        return Allocation(features, similarity, probability, guide)
 
     def _allocate(self, query: Tensor, prototypes: Tensor, used: Tensor) -> Allocation:
         found = allocate(query, prototypes, used, merge=self.similarity)

@@ -186,17 +186,15 @@ class HDMNet(OneWayModel):
         ]
         prior = torch.cat(priors, 1)
         own = self._merged(self.query_merge, query["reduced"], prototypes.mean(1), PRIOR_WEIGHT * prior)
-        others = self._merged(self.supp_merge, support["reduced"].flatten(0, 1), prototypes.flatten(0, 1))
-        small, correlations, maps = self.transformer(own, others.unflatten(0, masks.shape[:2]), masks, prior)
+        keys = self._merged(self.supp_merge, support["reduced"].flatten(0, 1), prototypes.flatten(0, 1))
+        small, correlations, maps = self.transformer(own, keys.unflatten(0, masks.shape[:2]), masks, prior)
         meta, base = small.float().softmax(1), query["base"].float().softmax(1)
-        base_map = base[:, 1:].sum(1, keepdim=True)
+        others = base
         if learn:
             # The episode's class is a base class here, and no background.
-            excluded = (torch.arange(base.shape[1], device=base.device) == support["own"][:, None]) | (
-                torch.arange(base.shape[1], device=base.device) == 0
-            )
-            base_map = base.masked_fill(excluded[:, :, None, None], 0.0).sum(1, keepdim=True)
-        merged = meta
+            own_channel = support["own"][:, None, None, None].expand(-1, 1, *size)
+            others = base.scatter(1, own_channel, 0.0)
+        base_map, merged = others[:, 1:].sum(1, keepdim=True), meta
         if self.ensemble is not None:
             scenes = gram_distance(query["scene"], support["scene"])
             merged, inside = self.ensemble(meta, base_map, self.ensemble.distance(scenes))

@@ -48,7 +48,8 @@ def cluster(features: Tensor, masks: Tensor, seeds: Seeds, *, iterations: int = 
         index = seeds.points[..., 0] * width + seeds.points[..., 1]
         start = torch.stack([seeds.points[..., 0], seeds.points[..., 1]], -1).float() / reach
         feature = features.flatten(2).transpose(1, 2).gather(1, index[..., None].expand(-1, -1, channels))
-        centres = torch.cat([feature, start], -1)
+        # In double precision: from round to round exp(-D) magnifies the last digits.
+        centres, cells = torch.cat([feature, start], -1).double(), cells.double()
         for _ in range(iterations):
             # Direct differences: the expanded square would lose 1e-4 near a distance of 0.
             distance = torch.cdist(centres, cells, compute_mode="donot_use_mm_for_euclid_dist")
@@ -56,6 +57,7 @@ def cluster(features: Tensor, masks: Tensor, seeds: Seeds, *, iterations: int = 
             # The softmax is exp(-D) over its sum, without its underflow where every distance is large.
             weights = torch.where(clustered[:, None, None], -distance, 0.0).softmax(-1)
             centres = weights @ cells
+        centres, weights = centres.float(), weights.float()
         spread = torch.zeros(count, centres.shape[1], height * width, device=features.device)
         spread.scatter_(2, order[:, None].expand_as(weights), weights)
         average = masked_pool(features, masks)

@@ -1,0 +1,199 @@
+"""Figures and words about superpixels: where they start, how they move, how many there are, and what they gain.
+
+Each drawing function returns `(figure, alt text, data)` for `fsslib.figure.show`, like those of `fsslib.plots`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.colors import to_rgb
+from torch import Tensor
+
+from .plots import Drawing, overlay
+from .plots_ablation import gain_verdict
+from .plots_attention import _around, _badge
+from .plots_prototypes import LINES
+
+HUES = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73")  # one per superpixel, light enough for black letters
+
+
+def tinted(labels: np.ndarray | Tensor, image: Tensor | None = None, strength: float = 0.65) -> np.ndarray:
+    """(H, W, 3) picture of whole numbers: 1, 2, … in the colours of `HUES`, 0 pale; over the grey image if given.
+
+    Args:
+        labels: (H, W) whole numbers; more than five start again. image: (3, H, W) normalised.
+    """
+    labels = np.asarray(labels).astype(int)
+    grey = np.full((*labels.shape, 3), 0.92)
+    if image is not None:
+        grey = 0.45 + 0.4 * overlay(image).mean(-1, keepdims=True).repeat(3, -1)
+    shown = grey.copy()
+    for value in np.unique(labels[labels > 0]):
+        inside, colour = labels == value, np.array(to_rgb(HUES[(value - 1) % len(HUES)]))
+        shown[inside] = (1 - strength) * grey[inside] + strength * colour if image is not None else colour
+    return shown
+
+
+def placement(rows: Mapping[str, tuple[Tensor, Tensor, Mapping[str, tuple[Tensor, int]]]], margin: int = 2) -> Drawing:
+    """Where rules put the seeds of supports: one row per support, one panel per rule, seeds numbered in their order.
+
+    Args:
+        rows: label -> (image (3, H, W) normalised, mask (h, w) of the cells, rule -> (points (P, 2), count)).
+            Points beyond `count` are not drawn; a count below two means no seed at all.
+    """
+    rules = list(next(iter(rows.values()))[2])
+    figure, axes = plt.subplots(
+        len(rows), len(rules), figsize=(1.75 * len(rules) + 0.4, 1.75 * len(rows)), squeeze=False, layout="constrained"
+    )
+    said = []
+    for line, (label, (image, cells, found)) in zip(axes, rows.items()):
+        side = cells.shape[-1]
+        left, top, width = _around(np.asarray(cells) > 0, margin)
+        for axis, (rule, (points, count)) in zip(line, found.items()):
+            axis.imshow(tinted(cells), extent=(0, side, side, 0), interpolation="nearest")
+            axis.imshow(overlay(image), extent=(0, side, side, 0), interpolation="bicubic", alpha=0.45)
+            shown = points[:count].tolist() if count >= 2 else []
+            for number, (row, column) in enumerate(shown, 1):
+                axis.text(column + 0.5, row + 0.5, str(number), **_badge("white"))
+            axis.set(xlim=(left, left + width), ylim=(top + width, top), xticks=[], yticks=[])
+            axis.set_title(f"{rule}: {count}", fontsize=8)
+            said.append(f"{label}, {rule}: {count} superpixel{'s' * (count != 1)}")
+        line[0].set_ylabel(label, fontsize=8)
+    return figure, f"Numbered seeds on the cells of support objects. {'; '.join(said)}.", None
+
+
+def clustering(rows: Mapping[str, Mapping[int, tuple[Tensor, Tensor]]], cells: Tensor, shown: int = 0) -> Drawing:
+    """Iterations of a clustering: one row per way of clustering, one panel per iteration.
+
+    Colours are the weights of the cells in superpixel `shown`, as a share of the largest; circles mark the centres of
+    all superpixels with their numbers, lines the way each has come.
+
+    Args:
+        rows: label -> {iteration: (centres (P, 2) row and column in cells, weights (P, h, w))}.
+        cells: (h, w) of the object. shown: number of a superpixel, from 0.
+    """
+    steps = list(next(iter(rows.values())))
+    figure, axes = plt.subplots(
+        len(rows), len(steps), figsize=(1.25 * len(steps) + 0.3, 1.35 * len(rows)), squeeze=False, layout="constrained"
+    )
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    inside = np.asarray(cells) > 0
+    left, top, width = _around(inside, 1)
+    said = []
+    for line, (label, stages) in zip(axes, rows.items()):
+        trail = np.stack([np.asarray(centres) for centres, _ in stages.values()])
+        for i, (axis, step, (_, weights)) in enumerate(zip(line, steps, stages.values())):
+            own = np.asarray(weights)[shown]
+            axis.imshow(np.ma.masked_where(~inside, own / own.max()), cmap="cividis", vmin=0, vmax=1)
+            for p in range(trail.shape[1]):
+                row, column = trail[: i + 1, p].T
+                axis.plot(column, row, color="white", linewidth=1.2)
+                axis.text(column[-1], row[-1], str(p + 1), **_badge(HUES[p % len(HUES)]))
+            axis.set(xlim=(left - 0.5, left + width - 0.5), ylim=(top + width - 0.5, top - 0.5), xticks=[], yticks=[])
+            axis.set_title(f"t = {step}", fontsize=8)
+        line[0].set_ylabel(label, fontsize=8)
+        ends = [float(spread(points)) for points in (trail[0], trail[-1])]
+        said.append(f"{label}: mean distance of the centres from {ends[0]:.1f} to {ends[1]:.1f} cells")
+    alt = f"Weights of superpixel {shown + 1} and all centres after {', '.join(map(str, steps))} iterations. "
+    return figure, alt + "; ".join(said) + ".", None
+
+
+def spread(points: np.ndarray | Tensor) -> float:
+    """Mean distance between (P, 2) points, in their unit; 0 for one point."""
+    points = np.asarray(points, float)
+    if len(points) < 2:
+        return 0.0
+    distance = np.linalg.norm(points[:, None] - points, axis=-1)
+    return float(distance.sum() / (len(points) * (len(points) - 1)))
+
+
+def counts(cells: Sequence[int], rules: Mapping[str, Sequence[int]], top: int | None = None) -> Drawing:
+    """The number of superpixels against the area of the object: one mark per support and rule.
+
+    Args:
+        cells: object cells of each support. rules: label -> number of superpixels of each. top: last cell on the axis.
+    """
+    figure, axis = plt.subplots(figsize=(5.2, 2.2), layout="constrained")
+    table = {}
+    for i, (label, numbers) in enumerate(rules.items()):
+        numbers, shift = np.asarray(numbers), 0.12 * (i - (len(rules) - 1) / 2)
+        axis.plot(cells, numbers + shift, "os^d"[i % 4], color=LINES[i % 4], markersize=3, alpha=0.5, label=label)
+        table[label] = {n: int((numbers == n).sum()) for n in range(int(max(map(max, rules.values()))) + 1)}
+    axis.set(xlabel="cells of the object", ylabel="superpixels", xlim=(0, top))
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    data = pd.DataFrame(table).rename_axis("superpixels")
+    said = "; ".join(f"{label}: {min(n)} to {max(n)}" for label, n in rules.items())
+    return figure, f"Superpixels against the area of {len(cells)} supports. {said}.", data
+
+
+def by_parts(rows: Sequence[Mapping]) -> Drawing:
+    """mIoU of several prototypes and of one against the number of parts; below, the paired gain. A column a shot.
+
+    Args:
+        rows: dictionaries with `parts`, `shots`, and in percent `several`, `one`, `gain of several` (value, low, high)
+            and `several per seed`, `one per seed`; as in `data/results/asgnet-parts.json`.
+    """
+    shots = sorted({row["shots"] for row in rows})
+    figure, axes = plt.subplots(
+        2, len(shots), figsize=(2.9 * len(shots), 3.9), sharex=True, sharey="row", squeeze=False, layout="constrained"
+    )
+    said = []
+    for column, shot in zip(axes.T, shots):
+        own = sorted((row for row in rows if row["shots"] == shot), key=lambda row: row["parts"])
+        x = np.array([row["parts"] for row in own], float)
+        for i, name in enumerate(("several", "one")):
+            value, low, high = np.array([row[name] for row in own], float).T
+            style = {"fmt": ("o-", "s--")[i], "color": LINES[i], "capsize": 3, "markersize": 4}
+            column[0].errorbar(x + 0.08 * i - 0.04, value, (value - low, high - value), label=name, **style)
+        value, low, high = np.array([row["gain of several"] for row in own], float).T
+        column[1].axhline(0, color="black", linewidth=0.8)
+        column[1].errorbar(x, value, (value - low, high - value), fmt="o", color=LINES[0], capsize=3, markersize=5)
+        for row, at in zip(own, x):
+            column[1].plot([at + 0.2] * len(gains_of(row)), gains_of(row), "o", color=LINES[1], markersize=3)
+        column[0].set_title(f"{shot} shot{'s' * (shot > 1)}", fontsize=10)
+        column[1].set(xlabel="parts of every object", xticks=x)
+        said += [f"K={shot}, {row['parts']} parts: {row['several'][0]:.1f} and {row['one'][0]:.1f}" for row in own]
+    axes[0, 0].set_ylabel("mIoU, %")
+    axes[0, -1].legend(frameon=False, fontsize=8, title="prototypes", title_fontsize=8)
+    axes[1, 0].set_ylabel("gain of several,\npoints")
+    for axis in axes.flat:
+        axis.grid(alpha=0.3)
+        axis.tick_params(labelsize=8)
+    alt = f"mIoU of several prototypes and of one, with 95 % intervals over episodes. {'; '.join(said)}. "
+    alt += "Below, the paired gain of several with its interval, a small dot for each training."
+    data = pd.DataFrame({(f"K={r['shots']}", r["parts"]): {"gain": r["gain of several"][0]} for r in rows}).T.round(1)
+    return figure, alt, data
+
+
+def gains_of(row: Mapping) -> list[float]:
+    """The gain of several prototypes over one in each training, in points."""
+    return [a - b for a, b in zip(row["several per seed"], row["one per seed"])]
+
+
+def part_verdicts(rows: Sequence[Mapping]) -> list[str]:
+    """One sentence per number of shots and parts: the gain of several prototypes, its interval, and what it says."""
+    ordered = sorted(rows, key=lambda row: (row["shots"], row["parts"]))
+    label = "K={}, {} part{}: several - one prototype"
+    return [
+        gain_verdict(label.format(r["shots"], r["parts"], "s" * (r["parts"] > 1)), r["gain of several"], gains_of(r))
+        for r in ordered
+    ]
+
+
+def conclusion(rows: Sequence[Mapping]) -> str:
+    """What all rows together say about several prototypes, whichever way they fall."""
+    counted = {"better": [], "worse": []}
+    for row, sentence in zip(sorted(rows, key=lambda row: (row["shots"], row["parts"])), part_verdicts(rows)):
+        word = sentence.rsplit(", ", 1)[1]
+        if word in counted:
+            counted[word].append(f"K={row['shots']} with {row['parts']} part{'s' * (row['parts'] > 1)}")
+    said = [f"several prototypes are {word} at {', '.join(where)}" for word, where in counted.items() if where]
+    rest = len(rows) - sum(map(len, counted.values()))
+    if not said:
+        return f"in none of {len(rows)} comparisons are several prototypes better or worse than one"
+    return "; ".join(said) + (f"; the other {rest} of {len(rows)} comparisons decide nothing" if rest else "")
