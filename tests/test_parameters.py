@@ -156,7 +156,7 @@ def test_parameter_cells_that_compute_are_refused():
         ({"options": {"align": False}}, "options: a checkpoint says how its model is built"),
         (
             {"dataset": "pascal", "root": "."},
-            "no weights are shipped for panet on pascal, fold 0; there are: panet-shapes",
+            "no weights are shipped for panet on pascal, fold 0; there are: asgnet-shapes",
         ),
     ],
 )
