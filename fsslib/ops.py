@@ -23,6 +23,11 @@ def full_precision(function):
     return wrapped
 
 
+def precise(tensor: Tensor) -> Tensor:
+    """In double precision, where the device has it (Apple's GPUs do not)."""
+    return tensor.float() if tensor.device.type == "mps" else tensor.double()
+
+
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear resize of (B, C, h, w) to `size`, PANet's convention (`align_corners=False`); see `resize`."""
     return F.interpolate(maps, size, mode="bilinear", align_corners=False)

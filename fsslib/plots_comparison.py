@@ -60,7 +60,7 @@ def matrix(
         panels: title -> {(row, column): (value, low, high), difference of every training}.
     """
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(3.9 * len(panels), 2.9), squeeze=False, sharey=True, layout="constrained"
+        1, len(panels), figsize=(3.2 * len(panels), 2.9), squeeze=False, sharey=True, layout="constrained"
     )
     found = {title: np.full((len(names), len(names)), np.nan) for title in panels}
     said = []
@@ -175,50 +175,62 @@ def contrasts(ious: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
 def side_by_side(
     episode: Episode, masks: Mapping[str, Tensor], ious: Mapping[str, Sequence[float]], rows: Sequence[str], what: str
 ) -> Drawing:
-    """One row for each one-way episode: support, query, true mask, and the prediction of every method with its IoU.
+    """One row for each one-way episode: support, query with the true outline, and every method's mask with its IoU.
 
     Args:
         masks: method -> (B, H, W) long. ious: method -> B fractions. rows: label of every row. what: begins the words.
     """
-    titles = ["support", "query", "true mask", *masks]
-    size = (1.02 * len(titles) + 0.3, 1.13 * episode.batch + 0.2)
+    titles = ["support", "query", *masks]
+    size = (0.7 * len(titles) + 0.3, 0.83 * episode.batch + 0.2)
     figure, axes = plt.subplots(episode.batch, len(titles), figsize=size, squeeze=False, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
     said = []
     for b, row in enumerate(axes):
         query = episode.query_images[b]
-        pictures = [overlay(episode.support_images[b, 0, 0], episode.support_masks[b, 0, 0]), overlay(query)]
-        pictures += [overlay(query, mask[b]) for mask in (episode.query_masks, *masks.values())]
+        pictures = [_marked(episode.support_images[b, 0, 0], episode.support_masks[b, 0, 0]), overlay(query)]
+        pictures += [_marked(query, mask[b]) for mask in masks.values()]
         for axis, picture in zip(row, pictures):
             axis.imshow(picture, interpolation="bicubic")
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
+        row[1].contour(episode.query_masks[b] == 1, [0.5], colors="black", linewidths=2.2)
+        row[1].contour(episode.query_masks[b] == 1, [0.5], colors="white", linewidths=1)
         best = max(ious, key=lambda name: ious[name][b])
-        for axis, name in zip(row[3:], masks):
+        for axis, name in zip(row[2:], masks):
             weight = "bold" if name == best else "normal"
             axis.set_xlabel(f"IoU {100 * ious[name][b]:.0f} %", fontsize=8, labelpad=1, weight=weight)
         row[0].set_ylabel(rows[b], fontsize=8)
         numbers = ", ".join(f"{name} {100 * ious[name][b]:.0f}" for name in masks)
         said.append(f"{rows[b].replace(chr(10), ' ')}: {numbers}")
     for axis, title in zip(axes[0], titles):
-        axis.set_title(title, fontsize=9)
+        axis.set_title(title, fontsize=8)
     return figure, f"{what} IoU in percent. {'; '.join(said)}.", None
+
+
+def _marked(image: Tensor, mask: Tensor) -> np.ndarray:
+    """`overlay` with a paler background: small pictures need it."""
+    shown = overlay(image, mask)
+    outside = (mask == 0).numpy()
+    shown[outside] = 0.65 + 0.35 * shown[outside]
+    return shown
 
 
 def trade(points: Mapping[str, tuple[float, Interval, int]], xlabel: str) -> Drawing:
     """Score against cost: method -> (cost, (mIoU, low, high), learnable parameters); the area grows with the latter."""
-    figure, axis = plt.subplots(figsize=(5.2, 2.7), layout="constrained")
+    figure, axis = plt.subplots(figsize=(5.8, 2.4), layout="constrained")
     said = []
     largest = max(learned for *_, learned in points.values())
     for i, (name, (cost, (value, low, high), learned)) in enumerate(points.items()):
         error = [[value - low], [high - value]]
-        axis.errorbar(cost, value, yerr=error, fmt="none", color=COLOURS[i % 5], capsize=3)
-        axis.scatter(cost, value, s=30 + 270 * learned / largest, color=COLOURS[i % 5], alpha=0.75, edgecolor="black")
-        label = f"{name}\n{learned:,} learned"
-        axis.annotate(label, (cost, value), (9, 9), textcoords="offset points", fontsize=8, va="bottom")
+        colour, mark = COLOURS[i % 5], STYLES[i % 5][0]
+        axis.errorbar(cost, value, yerr=error, fmt="none", color=colour, capsize=3)
+        label = f"{name}, {learned:,} learned"
+        area = 25 + 200 * learned / largest
+        axis.scatter(cost, value, area, color=colour, marker=mark, alpha=0.75, edgecolor="black", label=label)
         said.append(f"{name} {cost:.2f} and {value:.1f}, {learned:,} learned parameters")
     axis.set(xlabel=xlabel, ylabel="mIoU, %")
-    axis.margins(0.25, 0.3)
+    axis.margins(0.12, 0.15)
     axis.grid(alpha=0.3)
+    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), labelspacing=1)
     data = pd.DataFrame({n: (c, v[0], k) for n, (c, v, k) in points.items()}, index=[xlabel, "mIoU, %", "learned"]).T
     return figure, f"mIoU against {xlabel}: {'; '.join(said)}.", data.round(2)

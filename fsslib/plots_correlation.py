@@ -15,15 +15,16 @@ from torch import Tensor
 from .plots import Drawing, overlay
 from .plots_prototypes import LINES
 
-Panel = tuple[str, Tensor | None, Tensor | np.ndarray | None, Tensor | None]
+Panel = tuple[str, Tensor | np.ndarray | None, Tensor | np.ndarray | None, Tensor | None]
 
 
 def heat(rows: Mapping[str, Sequence[Panel]], alt: str, side: float = 1.15) -> Drawing:
     """Rows of pictures with heat maps on them and the outline of a mask: label -> panels of (title, image, map, mask).
 
     Args:
-        rows: an image is (3, H, W) normalised, a map (h, w) float of any size, each on its own scale, which stands
-            under its title; a mask (H, W) long, whose 1 is outlined. Each of the three may be None.
+        rows: an image is (3, H, W) normalised, or a picture of `plots.overlay`; a map is (h, w) float of any size, each
+            on its own scale, which stands under its title; a mask is (H, W) long, whose 1 is outlined. Each of the
+            three may be None.
         alt: what there is to see; the ranges of the maps are added.
     """
     columns, said = max(map(len, rows.values())), []
@@ -49,7 +50,7 @@ def heat(rows: Mapping[str, Sequence[Panel]], alt: str, side: float = 1.15) -> D
 def _draw(axis: plt.Axes, image: Tensor | None, values: np.ndarray | None, mask: Tensor | None) -> None:
     extent = (0, 1, 1, 0)
     if image is not None:
-        picture = overlay(image)
+        picture = overlay(image) if isinstance(image, Tensor) else image
         if values is not None:  # colour would mix with that of the map
             picture = picture.mean(-1, keepdims=True).repeat(3, -1)
         axis.imshow(picture, extent=extent, interpolation="bicubic")
@@ -67,7 +68,7 @@ def _draw(axis: plt.Axes, image: Tensor | None, values: np.ndarray | None, mask:
 
 def _short(value: float) -> str:
     """Two digits that mean something, and no minus zero."""
-    return f"{value:.2g}" if 0 < abs(value) < 0.1 else f"{value + 0.0:.1f}"
+    return "0" if abs(value) < 5e-4 else f"{value:.1g}" if abs(value) < 0.1 else f"{value:.2g}"
 
 
 def attention_axes(matrices: Mapping[str, Tensor | np.ndarray]) -> Drawing:
@@ -81,7 +82,7 @@ def attention_axes(matrices: Mapping[str, Tensor | np.ndarray]) -> Drawing:
     said, table = [], {}
     received = {title: np.asarray(m, float).sum(0) for title, m in matrices.items()}
     given = {title: np.asarray(m, float).sum(1) for title, m in matrices.items()}
-    tops = [1.08 * max(float(v.max()) for v in sums.values()) for sums in (given, received)]
+    top = 1.08 * max(float(v.max()) for v in received.values())
     for i, (title, matrix) in enumerate(matrices.items()):
         matrix = np.asarray(matrix, float)
         main, right, below = (figure.add_subplot(grid[place]) for place in ((0, 2 * i), (0, 2 * i + 1), (1, 2 * i)))
@@ -90,10 +91,10 @@ def attention_axes(matrices: Mapping[str, Tensor | np.ndarray]) -> Drawing:
         main.set(xticks=[], yticks=[])
         main.set_ylabel("support object", fontsize=8)
         right.barh(range(len(matrix)), given[title], 0.9, color=LINES[0])
-        right.set(ylim=(len(matrix) - 0.5, -0.5), yticks=[], xlim=(0, tops[0]))
+        right.set(ylim=(len(matrix) - 0.5, -0.5), yticks=[], xlim=(0, 1.15 * given[title].max()))
         right.set_title("gives", fontsize=8)
-        below.bar(range(matrix.shape[1]), received[title], 0.9, color=LINES[1])
-        below.set(xlim=(-0.5, matrix.shape[1] - 0.5), xticks=[], ylim=(0, tops[1]))
+        below.stairs(received[title], np.arange(matrix.shape[1] + 1) - 0.5, fill=True, color=LINES[1])
+        below.set(xlim=(-0.5, matrix.shape[1] - 0.5), xticks=[], ylim=(0, top))
         below.set_xlabel("query positions", fontsize=8)
         below.set_ylabel("receives", fontsize=8)
         for axis in (right, below):

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgb
-from torch import Tensor
+from torch import Tensor, from_numpy
 
 from .plots import Drawing, overlay
 from .plots_ablation import gain_verdict
@@ -21,21 +21,24 @@ from .plots_prototypes import LINES
 HUES = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73")  # one per superpixel, light enough for black letters
 
 
-def tinted(labels: np.ndarray | Tensor, image: Tensor | None = None, strength: float = 0.65) -> np.ndarray:
-    """(H, W, 3) picture of whole numbers: 1, 2, … in the colours of `HUES`, 0 pale; over the grey image if given.
+def tinted(labels: np.ndarray | Tensor, image: Tensor, strength: float = 0.65) -> np.ndarray:
+    """(H, W, 3) grey picture with whole numbers 1, 2, … in the colours of `HUES`, which start again after five.
 
     Args:
-        labels: (H, W) whole numbers; more than five start again. image: (3, H, W) normalised.
+        labels: (h, w) whole numbers, 0 for nothing; enlarged cell by cell. image: (3, H, W) normalised.
     """
-    labels = np.asarray(labels).astype(int)
-    grey = np.full((*labels.shape, 3), 0.92)
-    if image is not None:
-        grey = 0.45 + 0.4 * overlay(image).mean(-1, keepdims=True).repeat(3, -1)
-    shown = grey.copy()
+    labels = _enlarged(labels, image).astype(int)
+    shown = 0.45 + 0.4 * overlay(image).mean(-1, keepdims=True).repeat(3, -1)
     for value in np.unique(labels[labels > 0]):
-        inside, colour = labels == value, np.array(to_rgb(HUES[(value - 1) % len(HUES)]))
-        shown[inside] = (1 - strength) * grey[inside] + strength * colour if image is not None else colour
+        colour = np.array(to_rgb(HUES[(value - 1) % len(HUES)]))
+        shown[labels == value] = (1 - strength) * shown[labels == value] + strength * colour
     return shown
+
+
+def _enlarged(cells: np.ndarray | Tensor, image: Tensor) -> np.ndarray:
+    """(h, w) numbers at the size of the image, without mixing them."""
+    rows, columns = (np.arange(side) * n // side for side, n in zip(image.shape[-2:], cells.shape))
+    return np.asarray(cells)[rows][:, columns]
 
 
 def placement(rows: Mapping[str, tuple[Tensor, Tensor, Mapping[str, tuple[Tensor, int]]]], margin: int = 2) -> Drawing:
@@ -47,15 +50,14 @@ def placement(rows: Mapping[str, tuple[Tensor, Tensor, Mapping[str, tuple[Tensor
     """
     rules = list(next(iter(rows.values()))[2])
     figure, axes = plt.subplots(
-        len(rows), len(rules), figsize=(1.75 * len(rules) + 0.4, 1.75 * len(rows)), squeeze=False, layout="constrained"
+        len(rows), len(rules), figsize=(1.35 * len(rules) + 0.3, 1.45 * len(rows)), squeeze=False, layout="constrained"
     )
     said = []
     for line, (label, (image, cells, found)) in zip(axes, rows.items()):
         side = cells.shape[-1]
         left, top, width = _around(np.asarray(cells) > 0, margin)
         for axis, (rule, (points, count)) in zip(line, found.items()):
-            axis.imshow(tinted(cells), extent=(0, side, side, 0), interpolation="nearest")
-            axis.imshow(overlay(image), extent=(0, side, side, 0), interpolation="bicubic", alpha=0.45)
+            axis.imshow(overlay(image, from_numpy(_enlarged(cells, image)).long()), extent=(0, side, side, 0))
             shown = points[:count].tolist() if count >= 2 else []
             for number, (row, column) in enumerate(shown, 1):
                 axis.text(column + 0.5, row + 0.5, str(number), **_badge("white"))
@@ -69,8 +71,8 @@ def placement(rows: Mapping[str, tuple[Tensor, Tensor, Mapping[str, tuple[Tensor
 def clustering(rows: Mapping[str, Mapping[int, tuple[Tensor, Tensor]]], cells: Tensor, shown: int = 0) -> Drawing:
     """Iterations of a clustering: one row per way of clustering, one panel per iteration.
 
-    Colours are the weights of the cells in superpixel `shown`, as a share of the largest; circles mark the centres of
-    all superpixels with their numbers, lines the way each has come.
+    Colours are the weights of the cells in superpixel `shown` (its centre is a star), as a share of the largest;
+    circles mark the other centres, lines the way each has come.
 
     Args:
         rows: label -> {iteration: (centres (P, 2) row and column in cells, weights (P, h, w))}.
@@ -91,8 +93,10 @@ def clustering(rows: Mapping[str, Mapping[int, tuple[Tensor, Tensor]]], cells: T
             axis.imshow(np.ma.masked_where(~inside, own / own.max()), cmap="cividis", vmin=0, vmax=1)
             for p in range(trail.shape[1]):
                 row, column = trail[: i + 1, p].T
-                axis.plot(column, row, color="white", linewidth=1.2)
-                axis.text(column[-1], row[-1], str(p + 1), **_badge(HUES[p % len(HUES)]))
+                colour, mark = HUES[p % len(HUES)], "*" if p == shown else "o"
+                axis.plot(column, row, color=colour, linewidth=1.2)
+                size = 9 if p == shown else 5
+                axis.plot(column[-1], row[-1], mark, color=colour, markersize=size, markeredgecolor="black")
             axis.set(xlim=(left - 0.5, left + width - 0.5), ylim=(top + width - 0.5, top - 0.5), xticks=[], yticks=[])
             axis.set_title(f"t = {step}", fontsize=8)
         line[0].set_ylabel(label, fontsize=8)
@@ -196,4 +200,4 @@ def conclusion(rows: Sequence[Mapping]) -> str:
     rest = len(rows) - sum(map(len, counted.values()))
     if not said:
         return f"in none of {len(rows)} comparisons are several prototypes better or worse than one"
-    return "; ".join(said) + (f"; the other {rest} of {len(rows)} comparisons decide nothing" if rest else "")
+    return "; ".join(said) + (f"; undecided are {rest} of {len(rows)} comparisons" if rest else "")

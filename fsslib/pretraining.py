@@ -16,6 +16,7 @@ from .data.base import SegmentationDataset, base_table
 from .data.transforms import Resize, augment, normalise
 from .errors import TrainingError
 from .losses import segmentation
+from .nn.feature_cache import CachedBackbone
 from .training import History, Schedule, fit
 
 
@@ -88,8 +89,7 @@ def pretrain(
 ) -> History:
     """Train `backbone` in place to segment the base classes of `dataset`; it ends in the BN mode it came in.
 
-    A frozen backbone stays as it is, and is allowed only under a `learner` that has something else to train; the images
-    are then used unchanged, so that their features can be cached.
+    A `CachedBackbone` stays as it is: then only the head of a `learner` is trained, and the images are used unchanged.
 
     Args:
         size: input pixels a side. folder: where the resume file `pretrain.ckpt` lives. how: see `training.fit`.
@@ -97,8 +97,8 @@ def pretrain(
             `BaseSegmenter` around it, whose head is thrown away.
     Raises TrainingError for a frozen backbone, or a learner of another number of classes, and as `training.fit` does.
     """
-    frozen = not any(parameter.requires_grad for parameter in backbone.parameters())
-    if frozen and not any(parameter.requires_grad for parameter in (learner or backbone).parameters()):
+    kept = isinstance(backbone, CachedBackbone)
+    if learner is None and not any(parameter.requires_grad for parameter in backbone.parameters()):
         raise TrainingError(
             "the backbone is frozen, so pre-training would change nothing: build it without freeze=True."
         )
@@ -108,17 +108,22 @@ def pretrain(
             f"the base learner has {learner.classes} classes, {dataset.name} fold {dataset.fold} has {classes} base "
             f"classes: build the model with base_classes={classes}."
         )
+    if learner is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(schedule.seed)  # the head, too, is a function of the schedule alone
+            learner = BaseSegmenter(backbone, classes)
+    # At all other times a method keeps its base learner frozen.
+    shared = set(backbone.parameters()) if kept else set()
+    thawed = [weight for weight in learner.parameters() if weight not in shared and not weight.requires_grad]
     mode = backbone.bn
-    if not frozen:
-        backbone.set_bn("batch")
     try:
-        if learner is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(schedule.seed)  # the head, too, is a function of the schedule alone
-                learner = BaseSegmenter(backbone, classes)
+        if not kept:
+            backbone.set_bn("batch")
+        for weight in thawed:
+            weight.requires_grad_(True)
         return fit(
             learner,
-            lambda step: labelled_batch(dataset, size, schedule.seed, step, schedule.batch, not frozen),
+            lambda step: labelled_batch(dataset, size, schedule.seed, step, schedule.batch, not kept),
             schedule,
             folder=folder,
             name="pretrain",
@@ -126,5 +131,7 @@ def pretrain(
             **how,
         )
     finally:
-        if not frozen:
+        if not kept:
             backbone.set_bn(mode)
+        for weight in thawed:
+            weight.requires_grad_(False)

@@ -160,16 +160,14 @@ def train(
 
 def _pretrain(net: FewShotModel, data: SegmentationDataset, schedule: Schedule, **where) -> History:
     """Base pre-training of the backbone (or of the method's base learner), also where episodic training keeps it."""
-    learner = net.base_learner
-    kept = set(net.backbone.parameters()) if isinstance(net.backbone, CachedBackbone) else set()
-    frozen = [w for w in (learner or net.backbone).parameters() if not w.requires_grad and w not in kept]
-    for weight in frozen:
-        weight.requires_grad_(True)
+    thaw = net.freeze and not isinstance(net.backbone, CachedBackbone)
+    if thaw:
+        net.backbone.requires_grad_(True)
     try:
-        return pretrain(net.backbone, data, schedule, learner=learner, **where)
+        return pretrain(net.backbone, data, schedule, learner=getattr(net, "base_learner", None), **where)
     finally:
-        for weight in frozen:
-            weight.requires_grad_(False)
+        if thaw:
+            net.backbone.freeze()
 
 
 def selection(p: Mapping, steps: int | None = None, every: int | None = None) -> Selection | None:

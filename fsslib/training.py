@@ -204,6 +204,8 @@ def _resume(file: Path, model, optimiser, made_with: dict, callback) -> tuple[in
             )
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
+        if any("factor" not in group for group in optimiser.param_groups):
+            raise TrainingError(f"{file} was written by another version of fsslib: delete it to train from the start.")
         if hasattr(callback, "load_state_dict"):
             callback.load_state_dict(state["callback"])
     except TrainingError:

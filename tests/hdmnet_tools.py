@@ -10,7 +10,6 @@ from unittest import mock
 
 import golden_tools
 import torch
-import torch.nn.functional as F
 from golden_tools import names, read_golden, recipe_weights, without_dropout
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from fsslib import Episode, build_model, load_official, ops
 from fsslib.models import hdmnet as module
 from fsslib.models.hdmnet import HDMNet
 from fsslib.nn.transformer import to_tokens
+from fsslib.ops import resize
 
 LOSSES = ("main", "distill", "base", "total")
 SCALES = [[".bn3.weight", 0.25], ["mix_transformer.cls.4.weight", 0.02]]
@@ -162,11 +162,10 @@ def _by_golden_name(episode: Episode, seen: dict[str, list]) -> dict[str, Tensor
         ((into,), out) = seen["kshot_rw"][0]
         found |= {"kshot_rw_in": into, "kshot_rw_out": out}
     found |= {"final_out": outcome.logits, "pred": outcome.logits.argmax(1)}
-    large = {"mode": "bilinear", "align_corners": True}
-    found["meta_out"] = F.interpolate(meta, image, **large)
+    found["meta_out"] = resize(meta, image)
     if seen["base"]:
         found["base_lowres"] = seen["base"][0][1]
-        found["base_out"] = F.interpolate(found["base_lowres"], image, **large)
+        found["base_out"] = resize(found["base_lowres"], image)
     if outcome.losses:
         terms, entropies = seen["correlation_distillation"][0][1], [loss for _, loss in seen["segmentation"]]
         found |= {"loss.distill_terms": torch.stack(terms), "loss.ce_calls": torch.stack(entropies)}
@@ -195,14 +194,10 @@ def reduced_model() -> HDMNet:
 
 def reduced_episode(stored: dict[str, Tensor]) -> Episode:
     """The episode of the reduced file, which keeps coarse images in steps of 1/32 and masks as bytes."""
-    size, parts = tuple(stored["query_masks"].shape[-2:]), {}
-    for key in REDUCED:
-        value = stored[key]
-        if key.endswith("images"):
-            large = F.interpolate(value.flatten(0, -4).float() / 32, size, mode="bilinear", align_corners=True)
-            parts[key] = large.unflatten(0, value.shape[:-3])
-        else:
-            parts[key] = value.long()
+    size, parts = tuple(stored["query_masks"].shape[-2:]), {key: stored[key].long() for key in REDUCED}
+    for key in ("query_images", "support_images"):
+        coarse = stored[key].float() / 32
+        parts[key] = resize(coarse.flatten(0, -4), size).unflatten(0, coarse.shape[:-3])
     return Episode(**parts).validate()
 
 
@@ -243,12 +238,8 @@ def reduced_excess(numbers: dict[str, Tensor], stored: dict[str, Tensor]) -> dic
     for name, value in numbers.items():
         expected = stored[name]
         assert value.shape == expected.shape and torch.isfinite(value).all(), name
-        limit = torch.tensor(SHARE) * expected.abs().max()
-        if name.startswith("gradnorms"):
-            limit = 1e-3 * expected.abs()
-        elif name.endswith("losses"):
-            limit = SHARE * expected.abs()
-        off = (value - expected).abs()
+        share, single = (1e-3, True) if name.startswith("gradnorms") else (SHARE, name.endswith("losses"))
+        off, limit = (value - expected).abs(), share * (expected.abs() if single else expected.abs().max())
         found[name] = float(torch.where(off > 0, off / limit, off).max())
     return found
 

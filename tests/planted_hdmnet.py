@@ -161,7 +161,7 @@ def reversed_divergence(original):
 
 def batch_norm_learns(patch, model):
     """`fix_bn` forgotten; the running statistics stay, since other mistakes follow on the same model."""
-    everywhere(nn.BatchNorm2d, "momentum", 0.0)(patch, model)
+    everywhere(nn.BatchNorm2d, "track_running_stats", False)(patch, model)
     everywhere(nn.BatchNorm2d, "training", True)(patch, model)
 
 

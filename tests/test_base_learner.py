@@ -113,9 +113,17 @@ def test_another_number_of_classes_is_said():
     model.base_learner.requires_grad_(True)
     with pytest.raises(TrainingError, match=r"has 12 classes.*has 15 base classes: .*base_classes=15"):
         pretrain(model.backbone, shapes(), Schedule(1), size=33, learner=model.base_learner)
-    model = tiny()
-    with pytest.raises(TrainingError, match="is frozen"):
-        pretrain(model.backbone, shapes(), Schedule(1), size=33, learner=model.base_learner)
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_all_of_it_trains_and_is_as_frozen_as_before_afterwards(freeze):
+    model = tiny(freeze=freeze)
+    before = copied(model)
+    pretrain(model.backbone, shapes(), Schedule(2), size=33, learner=model.base_learner, progress=False)
+    moved = {name.split(".")[0] for name in changed(model, before)}
+    assert moved == {"base_head", "backbone"}
+    assert not any(weight.requires_grad for weight in model.base_head.parameters())
+    assert all(weight.requires_grad != freeze for weight in model.backbone.parameters())
 
 
 @pytest.mark.parametrize("frozen", [False, True])

@@ -47,8 +47,9 @@ def test_a_method_of_ones_own_is_one_short_file_that_works_by_name(own_method):
     assert net(two_ways).logits.shape == (2, 3, 97, 97)
 
 
-def test_a_report_of_a_method_of_ones_own(own_method, tmp_path):
-    parameters = {"plugin": str(own_method), "method": "nearest", "checkpoint": None, "shots": [1]}
+def test_a_report_of_a_method_of_ones_own(own_method, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parameters = {"plugin": own_method.name, "method": "nearest", "checkpoint": None, "shots": [1]}
     folder = run(parameters | {"pretrain_steps": 1, "episodic_steps": 1, "episodes": 4}, runs=tmp_path, progress=False)
     assert json.loads((folder / "result.json").read_text())["parameters"]["method"] == "nearest"
     models._METHODS.pop("nearest")
@@ -58,15 +59,37 @@ def test_a_report_of_a_method_of_ones_own(own_method, tmp_path):
     assert type(load_model(folder / "model.safetensors")).__name__ == "Nearest"
 
 
+def test_a_changed_file_is_run_anew(own_method):
+    text = own_method.read_text(encoding="utf-8")
+    assert models.use(own_method) == ("nearest",)
+    own_method.write_text(text.replace('"nearest"', '"closest"'), encoding="utf-8")
+    assert models.use(own_method) == ("closest",)
+    assert "nearest" not in models.available() and not (own_method.parent / "__pycache__").exists()
+    own_method.write_text("a = 1", encoding="utf-8")
+    with pytest.raises(ModelError, match="registers no method"):
+        models.use(own_method)
+    assert "closest" in models.available()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("import nothing_like_this", "ModuleNotFoundError"), ("a = 1", "registers no method"), (None, "no Python file")],
+    [
+        ("import nothing_like_this", "ModuleNotFoundError"),
+        ("raise SystemExit(3)", "SystemExit"),
+        ("a = 1", "registers no method"),
+        (
+            "import fsslib\nfrom fsslib.models.panet import PANet\n@fsslib.register('panet')\nclass Mine(PANet): pass",
+            "taken",
+        ),
+        (None, "no Python file"),
+    ],
 )
 def test_a_file_that_is_no_method(tmp_path, text, said):
     path = tmp_path / "mine.py"
     if text is not None:
         path.write_text(text)
     before = models.available()
+    assert "nearest" not in before
     with pytest.raises(ModelError, match=said):
         models.use(path)
     with pytest.raises(ParameterError, match=said):

@@ -55,7 +55,7 @@ def train(*seeds: str) -> None:
             began = time.time()
             p = check_parameters({**COMMON, **changes, "seed": seed})
             if (folder / "result.json").is_file():
-                if json.loads((folder / "result.json").read_text())["parameters"] != p:
+                if check_parameters(json.loads((folder / "result.json").read_text())["parameters"]) != p:
                     raise SystemExit(f"{folder} was made with other parameters: delete it, then run this again.")
                 continue
             train_set, test_set = recipe.datasets(p)

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from fsslib import evaluate, load_model, paths, recipe, save_model
+from fsslib.evaluation import Evaluation
 from fsslib.experiments import run
 from fsslib.experiments.parameters import check_parameters
 from fsslib.experiments.runs import run_name
@@ -93,30 +94,33 @@ def ship(methods: str = "") -> None:
 
 
 def knobs() -> None:
-    """mIoU at one shot of every trained model against every knob, over the training seeds."""
-    nets = {m: [load_model(folder_of(m, seed) / "model.safetensors") for seed in SEEDS] for m in METHODS}
+    """mIoU at one shot of every trained model against every knob, over the training seeds; goes on where it stopped."""
     rows = []
     for knob, values in KNOBS.items():
         for value in values:
-            p = check_parameters({**COMMON, "knobs": {knob: value}, "episodes": KNOB_EPISODES})
-            _, test_set = recipe.datasets(p)
-            found = {}
-            for method, trained in nets.items():
-                scored = [evaluate(net, test_set, recipe.protocol(p), shots=[1], batch=8) for net in trained]
-                own = [evaluation.scores[1] for evaluation in scored]
-                found[method] = own
-                row = {"knob": knob, "value": value, "method": method, "miou": over_trainings(own)}
-                row["gain over panet"] = over_trainings(own, found["panet"])
-                rows.append({k: _percent(v) if isinstance(v, tuple) else v for k, v in row.items()})
-                rows[-1] |= {"per_seed": _percent([s.miou for s in own]), "list_hash": scored[0].protocol.list_hash}
-            print(knob, value, {r["method"]: r["miou"][0] for r in rows[-len(nets) :]}, flush=True)
+            found = {m: [_harder(knob, value, m, seed) for seed in SEEDS] for m in METHODS}
+            scores = {m: [evaluation.scores[1] for evaluation in own] for m, own in found.items()}
+            for method, own in scores.items():
+                numbers = {"miou": over_trainings(own), "gain over panet": over_trainings(own, scores["panet"])}
+                numbers["per_seed"] = [s.miou for s in own]
+                row = {"knob": knob, "value": value, "method": method}
+                rows.append(row | {k: [round(100 * x, 2) for x in v] for k, v in numbers.items()})
+                rows[-1]["list_hash"] = found[method][0].protocol.list_hash
+            print(knob, value, {r["method"]: r["miou"][0] for r in rows[-len(METHODS) :]}, flush=True)
     content = {"command": "python tools/comparison.py knobs", "episodes": KNOB_EPISODES, "shots": 1, "rows": rows}
     with atomic(paths.data() / "results" / "comparison-knobs.json") as part:
         Path(part).write_text(json.dumps({**content, "versions": recipe.versions()}, indent=1))
 
 
-def _percent(values) -> list[float]:
-    return [round(100 * value, 2) for value in values]
+def _harder(knob: str, value: float, method: str, seed: int) -> Evaluation:
+    """One model on the images of one knob, evaluated once and kept."""
+    kept = RUNS.with_name("comparison-knobs") / f"{knob}-{value}-{method}-{seed}.npz"
+    if not kept.is_file():
+        p = check_parameters({**COMMON, "knobs": {knob: value}, "episodes": KNOB_EPISODES})
+        _, test_set = recipe.datasets(p)
+        net = load_model(folder_of(method, seed) / "model.safetensors")
+        evaluate(net, test_set, recipe.protocol(p), shots=[1], batch=8).save(kept)
+    return Evaluation.load(kept)
 
 
 if __name__ == "__main__":

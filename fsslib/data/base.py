@@ -77,7 +77,9 @@ def check_split(fold: int, split: str, folds: int = 4) -> None:
 
 def base_table(base_classes: Sequence[int]) -> Tensor:
     """(256,) long: class id -> position among the sorted base classes from 1; 0 for every other id, 255 stays."""
-    table = torch.zeros(256, dtype=torch.long)
+    if max(base_classes, default=0) >= IGNORE:
+        raise DatasetError(f"class id {max(base_classes)}: label maps hold ids from 1 to {IGNORE - 1}.")
+    table = torch.zeros(IGNORE + 1, dtype=torch.long)
     table[torch.tensor(base_classes, dtype=torch.long)] = torch.arange(1, len(base_classes) + 1)
     table[IGNORE] = IGNORE
     return table

@@ -1,45 +1,33 @@
 """Which valid parameters of an experiment exclude each other; every problem is a sentence that says what to do."""
 
-import difflib
-import json
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import FsslibError
+from .model_conflicts import Problem, model_conflicts, near
 
 if TYPE_CHECKING:
     from .parameters import ExperimentParameters
 
 CLASSES_PER_FOLD = 5
-# What has a parameter of its own: arguments of `build_model`, and fields of a Schedule.
-_OWN_OPTION = {"name": "method", "backbone": "backbone", "weights": "weights", "width": "width"} | {
-    "freeze": "freeze_backbone",
-    "shots": "train_shot",
-}
+# What has a parameter of its own: fields of a Schedule.
 _OWN_DETAIL = {name: name for name in ("batch", "lr", "precision", "accelerator", "seed")} | {"steps": "episodic_steps"}
-
-Problem = tuple[set[str], str]
 
 
 def conflicts(p: "ExperimentParameters") -> Iterator[Problem]:
     """The names involved in, and a sentence about, every combination of valid values that cannot work."""
     yield from _data(p)
     yield from _weights(p)
-    yield from _model(p)
+    yield from model_conflicts(p)
     yield from _training(p)
     yield from _selection(p)
 
 
-def near(name: str, known: Any) -> str:
-    """The end of a sentence about an unknown name: the nearest valid one, or all of them."""
-    found = difflib.get_close_matches(str(name), list(known), 1)
-    return f", did you mean {found[0]}?" if found else f"; known: {', '.join(known)}"
-
-
 def _data(p: "ExperimentParameters") -> Iterator[Problem]:
     from ..data.shapes_knobs import ShapesKnobs  # imports torch, which only a check needs
+    from ..protocol import Protocol
 
     for name in ("shots", "seeds"):
         values, least = getattr(p, name), 1 if name == "shots" else 0
@@ -53,6 +41,11 @@ def _data(p: "ExperimentParameters") -> Iterator[Problem]:
         yield {"dataset", "root"}, "root: the data set shapes is generated and has no folder; leave root out"
     elif p.root is not None and not Path(p.root).expanduser().is_dir():
         yield {"root"}, f"root: there is no folder {p.root!r}"
+    if p.novel_pixels and p.dataset == "shapes":
+        yield (
+            {"dataset", "novel_pixels"},
+            "novel_pixels: training images of shapes show no novel class; leave novel_pixels out",
+        )
     for name in ("knobs", "train_knobs"):
         if getattr(p, name) and p.dataset != "shapes":
             yield {"dataset", name}, f"{name}: only the generated data set shapes has knobs; leave {name} out"
@@ -67,6 +60,11 @@ def _data(p: "ExperimentParameters") -> Iterator[Problem]:
         name = "dataset" if p.dataset == "shapes" else "seeds"
         change = "set dataset to pascal" if p.dataset == "shapes" else "leave seeds out"
         yield {"protocol", name}, f"{name}: the published protocol {wrong}; use protocol=honest, or {change}"
+    elif p.protocol == "published":
+        try:
+            Protocol.published(p.method)
+        except FsslibError as error:
+            yield {"protocol", "method"}, f"protocol: {str(error).rstrip('.')}; use protocol=honest"
 
 
 def _weights(p: "ExperimentParameters") -> Iterator[Problem]:
@@ -95,68 +93,6 @@ def _weights(p: "ExperimentParameters") -> Iterator[Problem]:
         for name in ("weights", "width", "options"):
             if getattr(p, name):
                 yield {"checkpoint", name}, f"{name}: a checkpoint says how its model is built; leave {name} out"
-
-
-def _model(p: "ExperimentParameters") -> Iterator[Problem]:
-    from ..models import available, options_of  # imports torch, which only a check needs
-
-    if p.method not in available():
-        yield {"method"}, f"method: {p.method!r} is unknown{near(p.method, available())}"
-        return
-    known, sound = options_of(p.method), True
-    for name in sorted(p.options):
-        if name in _OWN_OPTION:
-            yield {"options"}, f"options: {name!r} is not an option, use the parameter {_OWN_OPTION[name]}"
-        elif name not in known:
-            yield {"options"}, f"options: {p.method} has no option {name!r}{near(name, known)}"
-        sound &= name in known and name not in _OWN_OPTION
-    if problem := _not_json(p.options):
-        yield {"options"}, f"options: {problem}"
-    elif sound and not (p.checkpoint and p.options):
-        yield from _build(p)
-
-
-def _build(p: "ExperimentParameters") -> Iterator[Problem]:
-    """What only the model itself can tell; built without memory behind it."""
-    import torch
-
-    from .. import recipe
-    from ..checkpoints import read_note
-    from ..models import build_model
-
-    names = {"method", "backbone", "options", "width", "checkpoint"}
-    config = recipe.configuration(vars(p)) | {"weights": None}
-    if p.checkpoint:
-        try:
-            config = read_note(recipe.checkpoint(vars(p)))["config"]
-        except FsslibError:
-            return  # said above, or by `load_model`
-    try:
-        with torch.device("meta"):
-            net = build_model(**config)
-    except Exception as error:  # options are free-form: whatever a constructor makes of them
-        text = str(error).removeprefix(f"{p.method}: ")
-        yield names, f"options: {p.method} cannot be built like this: {text}"
-        return
-    taught = p.checkpoint or p.weights or p.pretrain_steps
-    if p.freeze_backbone is None and net.freeze and p.episodic_steps and not taught:
-        yield (
-            {*names, "weights", "pretrain_steps", "episodic_steps"},
-            f"pretrain_steps: {p.method} keeps its backbone as it is, and this one would be random; "
-            "set pretrain_steps, weights or checkpoint",
-        )
-    if p.freeze_backbone and p.pretrain_steps and net.base_learner is None:
-        yield (
-            {*names, "freeze_backbone", "pretrain_steps"},
-            f"freeze_backbone: pre-training trains the backbone, and {p.method} has no base learner beside it; "
-            f"set pretrain_steps to 0 (it is {p.pretrain_steps}), or leave freeze_backbone out",
-        )
-    net.backbone.freeze()
-    if p.freeze_backbone and p.episodic_steps and not any(x.requires_grad for x in net.parameters()):
-        yield (
-            {*names, "freeze_backbone", "episodic_steps"},
-            f"freeze_backbone: nothing would train, {p.method} is its backbone; set width, or episodic_steps to 0",
-        )
 
 
 def _training(p: "ExperimentParameters") -> Iterator[Problem]:
@@ -230,11 +166,3 @@ def _selection(p: "ExperimentParameters") -> Iterator[Problem]:
         )
     if p.selection == "val_classes" and p.way > HELD_BACK:
         yield {"selection", "way"}, f"way: selection=val_classes holds back {HELD_BACK} classes, {p.way} are asked for"
-
-
-def _not_json(value: Any) -> str:
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        return f"only numbers, texts, lists and dictionaries can be passed on ({error})"
-    return ""

@@ -41,7 +41,7 @@ def check(parameters: dict[str, Any], notebook: str | Path = EXPERIMENT) -> dict
 
 def run_name(checked: dict[str, Any], notebook: str | Path = EXPERIMENT) -> str:
     """A readable name that ends in eight digits of all parameters, e.g. `panet-tiny-shapes-f0-s0-1a2b3c4d`."""
-    text = json.dumps([Path(notebook).stem, checked], sort_keys=True)
+    text = json.dumps([Path(notebook).stem, checked, *_plugin(checked)], sort_keys=True)
     parts = [str(checked.get(name)) for name in ("method", "backbone", "dataset") if checked.get(name)]
     parts = parts or [Path(notebook).stem]
     parts += [f"{letter}{checked[n]}" for letter, n in (("f", "fold"), ("s", "seed")) if n in checked]
@@ -106,7 +106,14 @@ def _valid_name(name: str) -> str:
 
 
 def _stamp(source: Path, checked: dict[str, Any]) -> dict[str, Any]:
-    return {"notebook": source.stem, "notebook_hash": books.digest(books.load(source)), "parameters": checked}
+    stamp = {"notebook": source.stem, "notebook_hash": books.digest(books.load(source)), "parameters": checked}
+    return stamp | dict(zip(["plugin_hash"], _plugin(checked)))
+
+
+def _plugin(checked: dict[str, Any]) -> list[str]:
+    """The digest of a method of one's own, whose file may change under the same name; empty without one."""
+    path = Path(checked.get("plugin") or "").expanduser()
+    return [hashlib.sha256(path.read_bytes()).hexdigest()[:12]] if path.is_file() else []
 
 
 def _record(folder: Path) -> dict[str, Any] | None:

@@ -139,7 +139,8 @@ def _only_widget(data: dict[str, Any]) -> bool:
 
 def _absolute(name: str, value: Any) -> Any:
     """A path stays valid in the run's folder, which is another working folder."""
-    keyword = {"weights": ("imagenet",), "checkpoint": ("shipped",), "root": ()}.get(name)
+    own = {"root": (), "plugin": (), "plugin_checkpoint": ()}
+    keyword = {"weights": ("imagenet",), "checkpoint": ("shipped",), **own}.get(name)
     if not isinstance(value, str) or keyword is None or value in keyword:
         return value
     return str(Path(value).expanduser().resolve())

@@ -1,10 +1,12 @@
 """The methods by name."""
 
 import difflib
-import importlib.util
+import hashlib
 import inspect
 import os
 import sys
+import threading
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from .panet import PANet
 from .sdaanet import SDAANet
 
 _METHODS: dict[str, type[FewShotModel]] = {}
+_LOCK = threading.RLock()
 
 
 def register(name: str) -> Callable[[type[FewShotModel]], type[FewShotModel]]:
@@ -39,33 +42,44 @@ def available() -> tuple[str, ...]:
 def use(path: str | os.PathLike) -> tuple[str, ...]:
     """Run a Python file of your own that registers methods; returns their names. A second call runs it anew.
 
-    Raises ModelError: no such file, an error inside it, or nothing registered.
+    Raises ModelError: no such file, an error inside it, nothing registered, or a name that is taken.
     """
     path = Path(path).expanduser().resolve()
     if path.suffix != ".py" or not path.is_file():
         raise ModelError(f"{path} is no Python file: give one that registers a method with @fsslib.register.")
-    name = f"fsslib_plugin_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    before = dict(_METHODS)
-    sys.modules[name] = module  # so that its classes can be pickled
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever a file of one's own may raise
-        sys.modules.pop(name)
-        _METHODS.clear()
-        _METHODS.update(before)
-        raise ModelError(f"{path} cannot be used: {type(error).__name__}: {error}") from error
-    found = tuple(key for key, method in _METHODS.items() if method.__module__ == name)
-    if not found:
-        raise ModelError(f"{path} registers no method: write @fsslib.register('its name') above the class.")
+    name = f"fsslib_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    with _LOCK:
+        before, earlier = dict(_METHODS), sys.modules.get(name)
+        own = {key for key, method in before.items() if method.__module__ == name}
+        for key in own:
+            del _METHODS[key]
+        module = types.ModuleType(name)
+        module.__file__ = str(path)
+        sys.modules[name] = module  # so that its classes can be pickled
+        try:
+            # Not by the import system, which would keep compiled code and may miss that the file has changed.
+            exec(compile(path.read_text("utf-8"), str(path), "exec"), module.__dict__)
+            found = tuple(key for key, method in _METHODS.items() if method.__module__ == name)
+            taken = [key for key in found if key in before.keys() - own]
+            if not found:
+                raise ModelError("it registers no method: write @fsslib.register('its name') above the class")
+            if taken:
+                raise ModelError(f"the name {', '.join(taken)} is taken: choose another one")
+        except (Exception, SystemExit) as error:  # whatever a file of one's own may raise
+            _METHODS.clear()
+            _METHODS.update(before)
+            sys.modules[name] = earlier
+            if earlier is None:
+                del sys.modules[name]
+            said = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
+            raise ModelError(f"{path} cannot be used: {said}.") from error
     return found
 
 
 def options_of(name: str) -> tuple[str, ...]:
     """Names of the options that `build_model(name, …)` takes: the common ones and the method's own."""
     own = [option for option in inspect.signature(_METHODS[name]).parameters if option != "backbone"]
-    return ("shots", "stem", "bn", "last", "weights", "backbone_options", *own)
+    return tuple(dict.fromkeys(("shots", "stem", "bn", "last", "weights", "backbone_options", *own)))
 
 
 register("panet")(PANet)

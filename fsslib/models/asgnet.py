@@ -58,7 +58,7 @@ class ASGNet(OneWayModel):
         pyramid: PFENet's feature enrichment, or an ASPP decoder (in the code, without a published configuration).
         scales: grids of the feature enrichment, see `FeatureEnrichment`.
         max_superpixels: N_max, largest number of prototypes of one support image; 1 is masked average pooling.
-        superpixel_area: S_sp, object cells per prototype. adaptive: off gives every object of two cells N_max of them.
+        superpixel_area: S_sp, object cells per prototype. adaptive: off gives every object N_max of them.
         seeds: `"published"` placement and counting, or `"clean"` (paper), see `nn.seeds`.
         iterations: of the clustering in training and in evaluation. reach: r, weight of the distance in cells.
         allocation: `"guided"`, or `"expand"`: the mean of all prototypes at every position.
@@ -152,13 +152,14 @@ class ASGNet(OneWayModel):
         if not self.pyramid:
             found["shallow"] = query["layer1"]
         flat = {stage: value.flatten(0, 2) for stage, value in support.items()}
-        return found, {"reduced": self._reduced(flat).unflatten(0, support["layer3"].shape[:3])}
+        with torch.no_grad():  # prototypes are constants
+            return found, {"reduced": self._reduced(flat).unflatten(0, support["layer3"].shape[:3])}
 
     def segment(
         self, query: dict[str, Tensor], support: dict[str, Tensor], masks: Tensor, labels: Tensor | None, learn: bool
     ) -> Outcome:
         features, image = query["reduced"], tuple(masks.shape[-2:])
-        seeds, superpixels = self.superpixels(support["reduced"].detach(), masks)
+        seeds, superpixels = self.superpixels(support["reduced"], masks)
         found = self.allocate(features, superpixels, masks.shape[1])
         together, probability = torch.cat([features.float(), found.features], 1), found.probability
         if self.fuse or not self.pyramid:

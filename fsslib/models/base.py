@@ -20,14 +20,15 @@ class FewShotModel(nn.Module, ABC):
         stem: the ResNet stem of the method's paper, which `build_model` takes unless it is told another.
         official_prefixes: how names of parameters begin here -> in the authors' checkpoints; the first that fits.
         official_unused: prefixes of entries in the authors' checkpoints that the method never uses.
-        base_learner: for methods that contain a segmenter of the base classes: what base pre-training trains, any
-            module with `losses(LabelledImages)`. None: the backbone alone, under a linear head that is thrown away.
+        base_learner: only where a method contains a segmenter of the base classes: what base pre-training trains then,
+            a module with `losses(LabelledImages)` and `classes`. Other methods train the backbone under a linear head
+            that is thrown away.
     """
 
     stem: str = "classic"
     official_prefixes: Mapping[str, str] = MappingProxyType({})
     official_unused: tuple[str, ...] = ()
-    base_learner: nn.Module | None = None
+    base_learner: nn.Module
 
     def __init__(self, backbone: nn.Module, *, freeze: bool):
         super().__init__()

@@ -4,6 +4,8 @@ from types import MappingProxyType
 
 from torch import Tensor, nn
 
+from ..episode import IGNORE, Episode
+from ..errors import EpisodeError
 from ..losses import segmentation
 from ..nn.psp import PSPHead
 from ..ops import resize
@@ -54,3 +56,28 @@ class BaseLearner(nn.Module):
     def official_name(self, name: str) -> str:
         """The name that parameter `name` has in the authors' checkpoints."""
         return translated(name, self.official_prefixes)
+
+
+def check_annotation(episode: Episode, classes: int) -> None:
+    """Raise EpisodeError unless `episode` says what the base learner is trained with: the base annotation of its
+    queries, and for one way the position of its class. The values are read only where that does not wait for a GPU.
+    """
+    needed = ["base_masks", "class_index"] if episode.way == 1 else ["base_masks"]
+    missing = [name for name in needed if getattr(episode, name) is None]
+    if missing:
+        raise EpisodeError(
+            f"{', '.join(missing)}: found None: HDMNet.losses needs the base annotation of the query. "
+            "EpisodeSampler fills both for training splits; otherwise pass Episode(…, base_masks=…, class_index=…)."
+        )
+    for name, low, high in (("base_masks", 0, classes), ("class_index", 0, classes - 1)):
+        values = getattr(episode, name)
+        if values is None or values.device.type != "cpu":
+            continue
+        wrong = (values < low) | (values > high)
+        if name == "base_masks":
+            wrong &= values != IGNORE
+        if wrong.any():
+            raise EpisodeError(
+                f"{name}: found {int(values[wrong][0])}, expected {low}..{high}: the model has {classes} base classes; "
+                "build it with base_classes=… as the data has them."
+            )

@@ -14,11 +14,12 @@ from ..nn.ensemble import Ensemble
 from ..nn.matching import STAGES, MatchingPyramid
 from ..nn.psp import PSPHead
 from ..ops import gram_distance, masked_pool, prior_mask, resize
-from .base_learner import BaseLearner
+from .base_learner import BaseLearner, check_annotation
 from .hdmnet_names import OFFICIAL
 from .one_way import OneWayModel, Outcome, joined
 
 PRIOR_WEIGHT = 10.0  # of the prior maps beside the query's features
+SMALLEST = STAGES[0][1]  # cells a side: one square of the finest stage's reduced keys
 
 
 class HDMNet(OneWayModel):
@@ -94,8 +95,10 @@ class HDMNet(OneWayModel):
         if width % 32 or stages > len(STAGES):
             raise ModelError(f"hdmnet: width={width}, stages={stages}: expected a multiple of 32, and 1 to 3 stages.")
         numbers = {"distil_weight": distil_weight, "base_weight": base_weight, "transformer_lr": transformer_lr}
-        for name, value in (numbers | {"shot_hidden": shot_hidden}).items():
+        for name, value in numbers.items():
             check_number(value, f"hdmnet: {name}")
+        if shot_hidden != 0 or type(shot_hidden) is not int:
+            check_count(shot_hidden, "hdmnet: shot_hidden")
         check_number(match_temperature, "hdmnet: match_temperature", zero=False)
         for name, value in {"dropout": dropout, "attention_dropout": attention_dropout}.items():
             check_number(value, f"hdmnet: {name}", 1)
@@ -112,8 +115,9 @@ class HDMNet(OneWayModel):
         self.query_merge = nn.Sequential(nn.Conv2d(2 * width + 2, tokens, 1, bias=False), nn.ReLU())
         how = {"temperature": match_temperature, "softmax": match_softmax, "dropout": attention_dropout}
         self.transformer = MatchingPyramid(tokens, width, stages=stages, self_attention=self_attention, **how)
-        self.ensemble = Ensemble(shots, int(shot_hidden), shot_weights == "matched") if ensemble else None
+        self.ensemble = Ensemble(shots, shot_hidden, shot_weights == "matched") if ensemble else None
         self.mask_support, self.distil_truth, self.transformer_lr = mask_support, distil_truth, transformer_lr
+        self.self_attention = self_attention
         self.weights = {"main": 1.0, "distill": distil_weight, "base": base_weight}
 
     @property
@@ -122,7 +126,8 @@ class HDMNet(OneWayModel):
         return BaseLearner(self.backbone, self.base_head)
 
     def train(self, mode: bool = True) -> "HDMNet":
-        """As in torch, except that batch norms behind the backbone always use their running statistics."""
+        """As in torch, except that batch norms behind the backbone always use their running statistics; those of the
+        backbone follow its mode `bn` (as published: `"frozen"`)."""
         super().train(mode)
         inside = set(self.backbone.modules())
         for module in self.modules():
@@ -141,13 +146,7 @@ class HDMNet(OneWayModel):
         Raises EpisodeError without `base_masks`, or for one way without `class_index`: in training the episode's own
         class is known to the base learner, and no background.
         """
-        needed = ["base_masks", "class_index"] if episode.way == 1 else ["base_masks"]
-        missing = [name for name in needed if getattr(episode, name) is None]
-        if missing:
-            raise EpisodeError(
-                f"{', '.join(missing)}: found None: HDMNet.losses needs the base annotation of the query. "
-                "EpisodeSampler fills both for training splits; otherwise pass Episode(…, base_masks=…, class_index=…)."
-            )
+        check_annotation(episode, self.base_learner.classes)
         return super().losses(episode)
 
     def features(self, episode: Episode) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -178,6 +177,11 @@ class HDMNet(OneWayModel):
         self, query: dict[str, Tensor], support: dict[str, Tensor], masks: Tensor, labels: Tensor | None, learn: bool
     ) -> Outcome:
         size, image = tuple(query["reduced"].shape[-2:]), tuple(masks.shape[-2:])
+        if self.self_attention and min(size) < SMALLEST:
+            raise EpisodeError(
+                f"query_images: found {image} pixels, a grid of {size} cells; HDMNet's self-attention needs at least "
+                f"{SMALLEST} cells a side. Use larger images, a backbone of smaller stride, or self_attention=False."
+            )
         prototypes = masked_pool(support["reduced"], resize((masks == 1).float(), size))
         nearest = F.interpolate((masks == 1).float(), tuple(support["deep"].shape[-2:]), mode="nearest")
         priors = [
@@ -197,7 +201,9 @@ class HDMNet(OneWayModel):
         base_map, merged = others[:, 1:].sum(1, keepdim=True), meta
         if self.ensemble is not None:
             scenes = gram_distance(query["scene"], support["scene"])
-            merged, inside = self.ensemble(meta, base_map, self.ensemble.distance(scenes))
+            # Probabilities are the logits of the loss here: bfloat16 would leave them two digits.
+            with torch.autocast(meta.device.type, enabled=False):
+                merged, inside = self.ensemble(meta, base_map, self.ensemble.distance(scenes))
             maps |= {"scene_distance": scenes, **inside}
         logits = resize(merged, image)
         maps |= {"query_features": query["reduced"], "pooled": prototypes, "prior": prior}

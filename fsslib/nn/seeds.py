@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..ops import resize
+from ..ops import precise, resize
 
 _FAR = 1 << 30
 
@@ -39,7 +39,9 @@ def published_seeds(masks: Tensor, size: tuple[int, int], most: int = 5, area: f
     """
     rows, columns = (torch.arange(n, device=masks.device) * m // n for n, m in zip(size, masks.shape[-2:]))
     grid = masks[:, rows][:, :, columns]
-    counts = torch.round(grid.sum((-2, -1)).double() / area).clamp_max(most).long()
+    cells = grid.sum((-2, -1))
+    # Halves to even; no more than there are cells.
+    counts = torch.minimum(torch.round(precise(cells) / area).clamp_max(most).long(), cells)
     inside = _bounding_box(grid)
     distance = _squared_distance(inside & ~grid)
     # scipy's transform of an image without background.
@@ -63,7 +65,8 @@ def clean_seeds(masks: Tensor, size: tuple[int, int], most: int = 5, area: float
     Arguments as in `published_seeds`.
     """
     grid = resize(masks.float(), size) == 1
-    counts = (grid.sum((-2, -1)).double() / area).floor().clamp_max(most).long()
+    cells = grid.sum((-2, -1))
+    counts = torch.minimum((precise(cells) / area).floor().clamp_max(most).long(), cells)
     framed = torch.nn.functional.pad(grid, (1, 1, 1, 1))
     distance = _squared_distance(~framed)[:, 1:-1, 1:-1]
     points = _farthest(torch.where(grid, distance, -1), most)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..ops import cosine_maps, full_precision, masked_pool
+from ..ops import cosine_maps, full_precision, masked_pool, precise
 from .seeds import Seeds
 
 
@@ -49,7 +49,7 @@ def cluster(features: Tensor, masks: Tensor, seeds: Seeds, *, iterations: int = 
         start = torch.stack([seeds.points[..., 0], seeds.points[..., 1]], -1).float() / reach
         feature = features.flatten(2).transpose(1, 2).gather(1, index[..., None].expand(-1, -1, channels))
         # In double precision: from round to round exp(-D) magnifies the last digits.
-        centres, cells = torch.cat([feature, start], -1).double(), cells.double()
+        centres, cells = precise(torch.cat([feature, start], -1)), precise(cells)
         for _ in range(iterations):
             # Direct differences: the expanded square would lose 1e-4 near a distance of 0.
             distance = torch.cdist(centres, cells, compute_mode="donot_use_mm_for_euclid_dist")
@@ -116,7 +116,7 @@ def allocate(query: Tensor, prototypes: Tensor, used: Tensor, *, merge: str = "s
         probability = probability / used.sum(1).clamp_min(1)[:, None, None, None]
     with torch.no_grad():
         # In double precision: two prototypes may lie so close that the order of a summation would choose.
-        flat, unit = query.double().flatten(2), F.normalize(prototypes.double(), dim=-1)
+        flat, unit = precise(query).flatten(2), F.normalize(precise(prototypes), dim=-1)
         nearest = (unit @ F.normalize(flat, dim=1)).masked_fill(~used[..., None], -torch.inf)
         guide = nearest.argmax(1).unflatten(-1, tuple(query.shape[-2:]))
     chosen = prototypes.transpose(1, 2).gather(2, guide.flatten(1)[:, None].expand(-1, prototypes.shape[-1], -1))
