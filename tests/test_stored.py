@@ -1,6 +1,7 @@
 """The stored tables are what the library computes, and the shipped weights are as good as they are said to be."""
 
 import json
+from functools import lru_cache
 
 import pytest
 import torch
@@ -8,9 +9,11 @@ import torch
 from fsslib import Protocol, build_model, evaluate, load_dataset, load_model, paths
 from fsslib.baselines import baselines
 from fsslib.checkpoints import read_note, shipped
+from fsslib.evaluation import Evaluation
 from fsslib.experiments.results import check_result
 
 RESULTS = paths.data() / "results"
+METHODS = ("panet", "sdaanet", "asgnet", "hdmnet")
 FILES = sorted(RESULTS.glob("*-shapes-fold*.json"))
 
 
@@ -27,7 +30,9 @@ def test_stored_results_are_complete(path):
 
 def test_every_shipped_weight_has_its_stored_result_and_its_command():
     weights = sorted((paths.data() / "weights").glob("*.safetensors"))
-    assert [p.stem for p in weights] == [p.stem for p in FILES]
+    # Those of the comparison belong to its tables.
+    compared = [f"{m}-shapes-fold0" for m in ("asgnet", "hdmnet")] + ["panet-shapes-fold0-short"]
+    assert sorted(p.stem for p in weights) == sorted([p.stem for p in FILES] + compared)
     assert sum(path.stat().st_size for path in weights) < 15 * 2**20
     for path in weights:
         assert path.stat().st_size < 1.5 * 2**20
@@ -81,3 +86,52 @@ def test_difficulty_of_the_embedded_data_is_as_stated():
     net = build_model("panet", backbone="tiny")
     untrained = evaluate(net, test_set, Protocol(episodes=300), batch=20, progress=False)
     assert 100 * untrained.scores[1].miou <= 12
+
+
+@lru_cache
+def comparison() -> dict[tuple[str, int], dict]:
+    """The twelve results of the comparison by method and training seed."""
+    return {
+        (method, seed): json.loads((RESULTS / f"comparison/{method}-{seed}.json").read_text())
+        for method in METHODS
+        for seed in range(3)
+    }
+
+
+def test_the_comparison_is_one_of_equals():
+    """Twelve reports: the same episodes, budget and data; only what belongs to a method differs."""
+    results = comparison()
+    for (method, seed), result in results.items():
+        check_result(result, f"{method}-{seed}")
+        assert (result["parameters"]["method"], result["seed"]) == (method, seed)
+        assert set(result["scores"]) == {"1", "5"} and result["protocol"]["episodes"] == 1000
+    own = {"method", "seed", "lr", "width", "options", "plugin"}
+    shared = [{k: v for k, v in r["parameters"].items() if k not in own} for r in results.values()]
+    assert all(parameters == shared[0] for parameters in shared)
+    assert len({json.dumps(r["protocol"], sort_keys=True) for r in results.values()}) == 1
+    for (method, seed), result in results.items():
+        counts = Evaluation.load(RESULTS / f"comparison/{method}-{seed}.npz")
+        for shot in (1, 5):
+            assert 100 * counts.scores[shot].miou == pytest.approx(result["scores"][str(shot)]["miou"], abs=0.01)
+
+
+@pytest.mark.parametrize("method", ["panet", "asgnet", "hdmnet"])
+def test_a_row_of_the_comparison_is_recomputed(method):
+    """One shot, all episodes, from the weights as they ship."""
+    name = "panet-shapes-fold0-short" if method == "panet" else f"{method}-shapes-fold0"
+    test_set = load_dataset("shapes", fold=0, split="test")
+    model = load_model(paths.data() / "weights" / f"{name}.safetensors")
+    found = evaluate(model, test_set, Protocol(), shots=(1,), batch=20, progress=False)
+    stored = comparison()[method, 0]["scores"]["1"]["miou"]
+    assert 100 * found.scores[1].miou == pytest.approx(stored, abs=0.3)
+
+
+def test_the_other_tables_are_complete():
+    knobs = json.loads((RESULTS / "comparison-knobs.json").read_text())["rows"]
+    parts = json.loads((RESULTS / "asgnet-parts.json").read_text())["rows"]
+    assert {row["method"] for row in knobs} == set(METHODS)
+    assert {row["knob"] for row in knobs} == {"gap", "parts", "area", "co_occurrence"}
+    intervals = [row[name] for row in knobs for name in ("miou", "gain over panet")]
+    intervals += [row[name] for row in parts for name in ("several", "one", "gain of several")]
+    assert all(low <= mean <= high for mean, low, high in intervals)
+    assert {(row["parts"], row["shots"]) for row in parts} == {(p, k) for p in range(1, 5) for k in (1, 5)}
