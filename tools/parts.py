@@ -1,9 +1,10 @@
 """ASGNet with several prototypes and with one on objects of several parts: `data/results/asgnet-parts.json`.
 
-python tools/parts.py train [SEEDS]      both variants on objects of three parts (finished ones are skipped)
+python tools/parts.py train [SEEDS]      the variant with one prototype (finished ones are skipped)
 python tools/parts.py table              mIoU against the number of parts, with paired intervals
 
-Everything but the number of prototypes is equal: budget, batches, the pre-trained backbone of a seed, test episodes.
+The variant with several is the ASGNet of `tools/comparison.py`. Its partner has the same pre-trained backbone, budget
+and batches. Both learned from objects of one part; only the test objects have more.
 """
 
 import json
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
-from comparison import COMMON, METHODS
+from comparison import folder_of, parameters
 
 from fsslib import evaluate, load_model, paths, recipe, save_model
 from fsslib.experiments.parameters import check_parameters
@@ -21,72 +22,58 @@ from fsslib.metrics import over_trainings
 RUNS = paths.repository() / "runs" / "parts"
 SEEDS = (0, 1)
 PARTS = (1, 2, 3, 4)
-TRAINED_ON = 3
 VARIANTS = {"several": {}, "one": {"max_superpixels": 1}}
 EPISODES = 500
-BUDGET = {"pretrain_steps": 1500, "episodic_steps": 1000}
 
 
 def settings(variant: str, seed: int, **more) -> dict:
     """Parameters of a training, or with `more` of an evaluation."""
-    own = METHODS["asgnet"]
-    options = own["options"] | VARIANTS[variant]
-    train_knobs = {"parts": TRAINED_ON}
-    return check_parameters(
-        {
-            **COMMON,
-            **BUDGET,
-            **own,
-            "method": "asgnet",
-            "seed": seed,
-            "options": options,
-            "train_knobs": train_knobs,
-            **more,
-        }
-    )
+    given = parameters("asgnet", seed)
+    return check_parameters(given | {"options": given["options"] | VARIANTS[variant]} | more)
 
 
-def train(seeds: str = "0,1,2") -> None:
-    """Train both variants of each seed on one pre-trained backbone."""
+def file_of(variant: str, seed: int) -> Path:
+    """Where the weights lie."""
+    if variant == "several":
+        return folder_of("asgnet", seed) / "model.safetensors"
+    return RUNS / f"{variant}-{seed}.safetensors"
+
+
+def train(seeds: str = "0,1") -> None:
+    """Train the partner of each seed on the backbone of the comparison's run."""
     for seed in map(int, seeds.split(",")):
-        pretrained = RUNS / f"backbone-{seed}.pt"
-        for variant in VARIANTS:
-            path = RUNS / f"{variant}-{seed}.safetensors"
-            if path.is_file():
-                continue
-            p = settings(variant, seed)
-            train_set, _ = recipe.datasets(p)
-            net = recipe.model(p)
-            if not pretrained.is_file():
-                recipe.train(p, net, train_set, stage="pretrain")
-                with atomic(pretrained) as part:
-                    torch.save(net.backbone.state_dict(), part)
-            net.backbone.load_state_dict(torch.load(pretrained, weights_only=True))
-            recipe.train(p, net, train_set, stage="episodic")
-            save_model(net, path)
-            print(path.name, flush=True)
+        if file_of("one", seed).is_file():
+            continue
+        p = settings("one", seed)
+        train_set, _ = recipe.datasets(p)
+        net = recipe.model(p)
+        net.backbone.load_state_dict(load_model(file_of("several", seed)).backbone.state_dict())
+        recipe.train(p, net, train_set, stage="episodic")
+        save_model(net, file_of("one", seed))
+        print(file_of("one", seed).name, flush=True)
 
 
 def table() -> None:
     """Score every model on objects of one to four parts."""
     rows = []
+    nets = {v: [load_model(file_of(v, seed)) for seed in SEEDS] for v in VARIANTS}
     for parts in PARTS:
         p = settings("several", 0, knobs={"parts": parts}, episodes=EPISODES)
         _, test_set = recipe.datasets(p)
+        found = {
+            v: [evaluate(net, test_set, recipe.protocol(p), shots=[1, 5], batch=8) for net in own]
+            for v, own in nets.items()
+        }
         for shot in (1, 5):
-            found = {}
-            for variant in VARIANTS:
-                nets = [load_model(RUNS / f"{variant}-{seed}.safetensors") for seed in SEEDS]
-                scored = [evaluate(net, test_set, recipe.protocol(p), shots=[shot], batch=8) for net in nets]
-                found[variant] = [evaluation.scores[shot] for evaluation in scored]
-            row = {"parts": parts, "shots": shot, "list_hash": scored[0].protocol.list_hash}
-            row |= {variant: _percent(over_trainings(own)) for variant, own in found.items()}
-            row |= {f"{variant} per seed": _percent([s.miou for s in own]) for variant, own in found.items()}
-            row["gain of several"] = _percent(over_trainings(found["several"], found["one"]))
+            scores = {v: [evaluation.scores[shot] for evaluation in own] for v, own in found.items()}
+            row = {"parts": parts, "shots": shot, "list_hash": found["one"][0].protocol.list_hash}
+            row |= {v: _percent(over_trainings(own)) for v, own in scores.items()}
+            row |= {f"{v} per seed": _percent([s.miou for s in own]) for v, own in scores.items()}
+            row["gain of several"] = _percent(over_trainings(scores["several"], scores["one"]))
             rows.append(row)
             print(row, flush=True)
     content = {"command": "python tools/parts.py train; python tools/parts.py table", "training_seeds": SEEDS}
-    content |= {"episodes": EPISODES, "trained_on_parts": TRAINED_ON, "rows": rows}
+    content |= {"episodes": EPISODES, "trained_on_parts": 1, "rows": rows}
     content |= {"parameters": {v: settings(v, 0) for v in VARIANTS}, "versions": recipe.versions()}
     with atomic(paths.data() / "results" / "asgnet-parts.json") as part:
         Path(part).write_text(json.dumps(content, indent=1))

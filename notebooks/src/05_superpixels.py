@@ -544,9 +544,9 @@ print("the trainings fall differently deep, by more than 10 points:", max(falls)
 # %% [markdown]
 # ## Do several prototypes pay?
 #
-# `tools/parts.py` trained two variants on objects of *three*
-# parts, three times each: up to five prototypes, or one (`max_superpixels=1`). All else is equal: pre-trained backbone,
-# steps, batches, test episodes. Each is tested on objects of one to four parts.
+# `tools/parts.py` gave ASGNet a partner that may keep one prototype only (`max_superpixels=1`). All else is equal:
+# pre-trained backbone, steps, batches, test episodes. Both learned from objects of one part; they are tested on objects of
+# one to four, where a single average has to describe bands of different textures.
 
 # %%
 study = json.loads((fsslib.paths.data() / "results" / "asgnet-parts.json").read_text())
@@ -568,7 +568,7 @@ print("\nThat is:", pictures.conclusion(study["rows"]))
 #   "several" a far larger one. A difference there says more about the sum than about prototypes.
 # * The paper (as summarised elsewhere) has 58.7 to 59.3 mIoU for 1 to 9 prototypes at one shot on PASCAL-5i, one training
 #   each. Its larger gains are at five shots, with models trained so.
-# * Three seeds, one fold, 32 channels: this is what happens *here*.
+# * Few seeds, one fold, 32 channels, no training on objects of several parts: this is what happens *here*.
 #
 # ## Paper and code
 #

@@ -98,9 +98,9 @@ print(card.card())
 
 
 # %%
-def table(frame):
+def table(frame, index=True):
     """A DataFrame as HTML without line breaks, which would double the size of the stored notebook."""
-    return HTML(re.sub(r"\s*\n\s*", "", frame.to_html(border=0)))
+    return HTML(re.sub(r"\s*\n\s*", "", frame.to_html(border=0, index=index)))
 
 
 own_settings = differs.xs(0, axis=1, level=1).drop(index=["method", "seed"], errors="ignore")
@@ -114,7 +114,8 @@ table(own_settings.rename(columns=NAMES))
 # * Equal steps are not equal time; see the costs below.
 # * The settings in this table were tried out on novel classes: those of SD-AANet on episodes of this very fold (seed 0),
 #   those of ASGNet and HDMNet on fold 1. PANet has the rate of its shipped weights. Seeds 1 and 2 were not looked at before.
-# * All are trained with one shot. Nobody was given the images *without* novel classes that HDMNet's authors train on.
+# * All are trained with one shot, on images that show no novel class: what HDMNet's authors reach by a filter of their
+#   training images, these drawn images have by themselves, for every method.
 #
 # ## The stored table
 #
@@ -141,7 +142,8 @@ for row in rows:
 table(pd.DataFrame(spread))
 
 # %% [markdown]
-# How much of it is the method? Match prototypes on the pre-trained features alone, before a single episode was learned:
+# How much of it is the method? Match prototypes on the pre-trained features alone, before a single episode was learned
+# (HDMNet's features were pre-trained under a larger head):
 
 # %%
 for m, name in NAMES.items():
@@ -196,8 +198,8 @@ for m, name in NAMES.items():
 # PANet takes a *mean* of prototypes. The other three let something grow with $K$: SD-AANet multiplies the gates of all
 # supports (notebook 04); ASGNet sums one similarity map for every prototype (05); in HDMNet every support cell spreads one
 # unit of attention over the query, and the units add up (06). A hypothesis, then: scale, not information, is lost. Test
-# it. Keep the weights, and exchange each rule for one that gives the same at $K = 1$: average the gates; allocate
-# every support's prototypes by themselves and average; divide the attention's sum by $K$.
+# it (seed 0, live). Keep the weights, and exchange each rule for one that gives the same at $K = 1$: average the gates;
+# allocate every support's prototypes by themselves and average; divide the attention's sum by $K$.
 
 # %%
 warnings.filterwarnings("ignore", message="5 shots, but the weights")  # HDMNet: plain mean of the scene distances
@@ -435,8 +437,9 @@ print("no method is the best one in 95 % of the episodes:", bool(best.max() < 0.
 # %% [markdown]
 # ## What the papers report
 #
-# Only values that were seen in a source, which the last columns name; a tag `S2` means a source that quotes the paper. The
-# rows below the line use backbones that have met the test classes before.
+# mIoU in percent, mean of four folds; folds and FB-IoU are in `data/published.json`. Only values that were seen in a
+# source, which the last columns name (mostly tables of later papers); `S2` is a source that quotes the paper. What stands
+# below the line uses backbones that have met the test classes before.
 
 # %%
 published = json.loads((data / "published.json").read_text())["comparison"]
@@ -456,7 +459,7 @@ def report(rows):
         for r in sorted(rows, key=lambda r: r.get("saw_test_concepts", False))
     ]
     line = sum(not r.get("saw_test_concepts", False) for r in rows)
-    return table(pd.DataFrame([*shown[:line], dict.fromkeys(shown[0], "—"), *shown[line:]]).astype(str))
+    return table(pd.DataFrame([*shown[:line], dict.fromkeys(shown[0], "—"), *shown[line:]]).astype(str), index=False)
 
 
 report(published["pascal5i"])
@@ -474,6 +477,7 @@ choices += ["episodes", "bn", "selection", "counting"]
 habits = {name: {c: cards[name][c] for c in choices} | published["habits"][m] for m, name in NAMES.items()}
 for name, entry in habits.items():
     entry["episodes"] = f"{entry['episodes']} x {len(cards[name]['seeds'])} lists"
+    entry["train_size"] = entry["train_size"] or entry["input_size"]
 table(pd.DataFrame(habits).astype(str))
 
 # %% [markdown]
@@ -481,7 +485,7 @@ table(pd.DataFrame(habits).astype(str))
 # class were removed, while the other three call it background. How large can such a choice be? Reported cases, in mIoU:
 
 # %%
-table(pd.DataFrame(published["effects"])[["what", "shots", "from", "to", "source"]])
+table(pd.DataFrame(published["effects"])[["what", "shots", "from", "to", "source"]].astype(str), index=False)
 
 # %% [markdown]
 # Many steps from one row of the tables above to the next are smaller than these.
@@ -495,7 +499,8 @@ for key, place in published["sources"].items():
 #
 # * Compare scores only if data, budget, episodes and counting agree. Here the notebook itself refuses otherwise.
 # * Episodes and trainings are two sources of chance. A difference is clear if neither can explain it.
-# * A five-shot score of a model trained with one shot tests its merge rule.
+# * A five-shot score of a model trained with one shot tests its merge rule: the three methods that fell rise above their
+#   one-shot score when the rule keeps its scale (one seed).
 # * Rankings depend on the difficulty and on the budget. This one holds for Shapes-5i, fold 0, a small backbone and
 #   4,000 steps; it says nothing about photographs.
 #
