@@ -11,6 +11,7 @@ from .data.episodes import EpisodeSampler
 from .episode import Episode, Prediction
 from .errors import FsslibError
 from .evaluation import evaluate
+from .inference import segment
 from .models import build_model, register
 from .protocol import Protocol
 
@@ -27,4 +28,5 @@ __all__ = [
     "load_official",
     "register",
     "save_model",
+    "segment",
 ]

@@ -28,12 +28,12 @@ def baselines(
     sampler, lists, protocol = episode_lists(dataset, protocol, shots)
     names = ("all foreground", "every object (oracle)", "every novel object (oracle)")
     meters = {name: FewShotIoU(protocol.counting) for name in names}
-    novel = torch.tensor(dataset.classes, dtype=torch.uint8)
+    novel = torch.tensor(dataset.classes)
     for run, entry in enumerate(lists):
         for spec in entry.specs:
             target, classes = sampler.label(spec)[None], torch.tensor([spec.classes])
             mask = dataset[spec.query][1]
-            marked = ((mask > 0) & (mask != IGNORE), torch.isin(mask, novel))
+            marked = ((mask > 0) & (mask != IGNORE), torch.isin(mask.long(), novel))
             guesses = (torch.ones_like(target), *(guess.long()[None] for guess in marked))
             for meter, guess in zip(meters.values(), guesses):
                 meter.update(guess, target, classes, run)

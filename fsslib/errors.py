@@ -13,6 +13,10 @@ class DatasetError(FsslibError, ValueError):
     """A data set that is missing, broken or asked for something it does not hold."""
 
 
+class DownloadError(FsslibError, OSError):
+    """A file that could not be fetched, or that is not what was expected."""
+
+
 class ModelError(FsslibError, ValueError):
     """An unknown method or backbone, or options that exclude each other."""
 

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from .data.base import SegmentationDataset
 from .data.episodes import EpisodeList, EpisodeSampler
 from .episode import Episode
 from .errors import ProtocolError
 from .files import atomic
+from .merging import RULES, ShotByShot
 from .metrics import FewShotIoU, Scores
 from .models.base import FewShotModel
+from .nn.backbones import Backbone
+from .nn.feature_cache import CachedBackbone
+from .nn.feature_store import DiskStore, MemoryStore, Store
+from .ops import strongest
 from .progress import bar
 from .protocol import Protocol
+
+KEPT_IMAGES = 512 * 2**20  # bytes of resized images, where features are remembered too
 
 
 @dataclass(frozen=True)
@@ -92,15 +99,16 @@ def examples(
 
 
 def episode_lists(
-    dataset: SegmentationDataset, protocol: Protocol, shots: Sequence[int]
+    dataset: SegmentationDataset, protocol: Protocol, shots: Sequence[int], keep: int = 0
 ) -> tuple[EpisodeSampler, tuple[EpisodeList, ...], Protocol]:
-    """The sampler and one fixed list per protocol seed, drawn at the largest K, and the protocol with their hash."""
+    """The sampler (`keep`: see EpisodeSampler), one fixed list per protocol seed, drawn at the largest K, and the
+    protocol with their hash."""
     if not shots or any(type(k) is not int or k < 1 for k in shots) or len(set(shots)) < len(shots):
         raise ProtocolError(f"shots={list(shots)}: expected whole numbers from 1, each only once, e.g. (1, 5).")
     # What the data set knows better than the protocol's defaults stands on the card.
     known = {name: getattr(dataset, name) for name in ("fold_scheme", "area_filter") if hasattr(dataset, name)}
     protocol = protocol.replace(**known)
-    sampler = EpisodeSampler(dataset, protocol, shot=max(shots))
+    sampler = EpisodeSampler(dataset, protocol, shot=max(shots), keep=keep)
     lists = tuple(sampler.fixed(protocol.episodes, seed) for seed in protocol.seeds)
     return sampler, lists, protocol.replace(list_hash="+".join(entry.hash for entry in lists))
 
@@ -114,6 +122,7 @@ def evaluate(
     shots: Sequence[int] = (1,),
     batch: int = 8,
     device: torch.device | str | None = None,
+    cache: str | Path | Store | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Score `model` on `protocol.episodes` episodes of `dataset` for every seed of the protocol and every K in `shots`.
@@ -124,31 +133,35 @@ def evaluate(
     Args:
         batch: episodes per forward pass; changes the speed, never the score.
         device: where to run; None keeps the model where it is.
+        cache: remember the backbone's features of every image, which changes the speed, never the score: `"memory"`
+            (up to 4 GiB, forgotten afterwards), a folder (memory-mapped files, up to 20 GiB, found again by the next
+            evaluation with the same weights), or a store of `fsslib.nn.feature_store` with another limit.
     Raises:
         DatasetError: too few classes or images for the ways and shots. ProtocolError: impossible `shots` or `batch`.
     """
     if type(batch) is not int or batch < 1:
         raise ProtocolError(f"batch={batch!r}: expected a whole number of episodes from 1.")
     protocol = protocol or Protocol()
-    sampler, lists, protocol = episode_lists(dataset, protocol, shots)
+    sampler, lists, protocol = episode_lists(dataset, protocol, shots, keep=KEPT_IMAGES if cache is not None else 0)
     # A baseline may have no parameters at all.
     own = next(model.parameters(), None)
     device = torch.device(device) if device else own.device if own is not None else torch.device("cpu")
     modes = [(module, module.training) for module in model.modules()]
     model.to(device).eval()
+    judged = ShotByShot(model, protocol.k_merge) if protocol.k_merge in RULES else model
     meters = {shot: FewShotIoU(protocol.counting) for shot in shots}
     spent = dict.fromkeys(shots, 0.0)
     shown = bar(total=protocol.episodes * len(lists), desc="episodes", show=progress)
     try:
-        for run, entry in enumerate(lists):
-            for start in range(0, len(entry.specs), batch):
-                specs = entry.specs[start : start + batch]
+        with remembering(model, cache):
+            for run, start in ((r, s) for r, entry in enumerate(lists) for s in range(0, len(entry.specs), batch)):
+                specs = lists[run].specs[start : start + batch]
                 began = time.perf_counter()
                 episode = sampler.build(specs).to(device)
                 loading = (time.perf_counter() - began) / len(shots)
                 for shot in shots:
                     began = time.perf_counter()
-                    _score(model, episode.shots(shot), meters[shot], run, protocol, sampler, specs)
+                    _score(judged, episode.shots(shot), meters[shot], run, protocol, sampler, specs)
                     spent[shot] += time.perf_counter() - began + loading
                 shown.update(len(specs))
     finally:
@@ -163,17 +176,28 @@ def evaluate(
 def _score(model, episode: Episode, meter: FewShotIoU, run: int, protocol: Protocol, sampler, specs) -> None:
     logits = model(episode).logits
     if protocol.label_size == "input":
-        meter.update(logits.argmax(1), episode.query_masks, episode.classes, run)
+        meter.update(strongest(logits), episode.query_masks, episode.classes, run)
         return
-    side = protocol.input_size
     for item, spec in enumerate(specs):
         label = sampler.label(spec).to(logits.device)
-        height, width = label.shape
-        if protocol.resize == "pad":
-            # The image fills the top left part of the square that Resize padded; its arithmetic, or halves round apart.
-            inner = [max(1, round(length * side / max(height, width))) for length in (height, width)]
-            view = logits[item : item + 1, :, : inner[0], : inner[1]]
-        else:
-            view = logits[item : item + 1]
-        full = F.interpolate(view, (height, width), mode="bilinear", align_corners=False)
-        meter.update(full.argmax(1), label[None], episode.classes[item : item + 1], run)
+        full = sampler.resize.undo(logits[item : item + 1], *label.shape)
+        meter.update(strongest(full), label[None], episode.classes[item : item + 1], run)
+
+
+@contextlib.contextmanager
+def remembering(model: FewShotModel, cache: str | Path | Store | None) -> Iterator[None]:
+    """Let `model`, in eval mode, remember the features of every image inside the block; see `cache` of `evaluate`."""
+    plain = getattr(model, "backbone", None)
+    if cache is None or not isinstance(plain, Backbone) or isinstance(plain, CachedBackbone):
+        yield
+        return
+    if cache == "memory":
+        cache = MemoryStore()
+    elif isinstance(cache, (str, Path)):
+        cache = DiskStore(cache)
+    # Single precision: with rounded features a pixel on the edge between two classes may change sides.
+    model.backbone = CachedBackbone(plain, dtype=torch.float32, store=cache)
+    try:
+        yield
+    finally:
+        model.backbone = plain

@@ -26,38 +26,54 @@ class FewShotIoU:
             raise ProtocolError(f"counting={counting!r}: expected 'all' or 'present'.")
         self.counting = counting
         self._confusion: list[Tensor] = []
+        self._outside: list[Tensor] = []
         self._classes: list[Tensor] = []
         self._runs: list[int] = []
 
     def update(self, predicted: Tensor, target: Tensor, classes: Tensor, run: int = 0) -> None:
         """Add a batch: predicted and target (B, H, W) long with values 0..N (target also 255); classes (B, N) long.
 
-        Raises ProtocolError for shapes that do not belong together.
+        Nothing here waits for a GPU. Raises ProtocolError for shapes that do not belong together.
         """
         if predicted.shape != target.shape or len(classes) != len(target):
             found = f"{tuple(predicted.shape)}, {tuple(target.shape)} and classes {tuple(classes.shape)}"
             raise ProtocolError(f"update(): predictions and labels are {found}; expected (B, H, W) twice and (B, N).")
         ways = classes.shape[1] + 1
-        top = int(predicted.max())
-        if top >= ways:
-            raise ProtocolError(f"update(): found channel {top} in the prediction, expected 0 to {ways - 1}.")
         batch = torch.arange(len(target), device=target.device).view(-1, 1, 1)
-        cell = ((batch * ways + target) * ways + predicted)[target != IGNORE]
-        counts = torch.bincount(cell, minlength=len(target) * ways * ways)
-        self._confusion.append(counts.view(-1, ways, ways))
+        size = len(target) * ways * ways
+        cell = (batch * ways + target) * ways + predicted
+        outside = (predicted < 0) | (predicted >= ways)
+        # Ignored pixels have a cell of their own, and so has what no channel can be.
+        cell = torch.where(target == IGNORE, size, torch.where(outside, size + 1, cell)).flatten()
+        counts = counted(cell, size + 2)
+        self._confusion.append(counts[:size].view(-1, ways, ways))
+        self._outside.append(counts[size + 1])
         self._classes.append(classes)
         self._runs += [run] * len(target)
 
     def compute(self) -> Scores:
-        """All counts so far as Scores. Raises ProtocolError when nothing was added."""
+        """All counts so far as Scores.
+
+        Raises ProtocolError when nothing was added, or a prediction held a channel that its classes do not have.
+        """
         if not self._confusion:
             raise ProtocolError("no episode was scored: update() was never called.")
+        wrong = int(torch.stack(self._outside).sum())
+        if wrong:
+            raise ProtocolError(f"{wrong} predicted pixels name a channel outside 0..N: predict one of 1 + N channels.")
         confusion = torch.cat(self._confusion).cpu().numpy()
         diagonal = np.einsum("eww->ew", confusion)
         table = np.stack([diagonal, confusion.sum(1) - diagonal, confusion.sum(2) - diagonal], -1)
         if self.counting == "present":
             table = table * (confusion.sum(2) > 0)[..., None]
         return Scores(table, torch.cat(self._classes).cpu().numpy(), np.array(self._runs))
+
+
+def counted(cells: Tensor, size: int) -> Tensor:
+    """How often each number 0..size-1 occurs in `cells` (n,) long: `bincount`, which on GPUs would wait for the data."""
+    if cells.device.type == "cpu":
+        return torch.bincount(cells, minlength=size)
+    return torch.zeros(size, dtype=torch.long, device=cells.device).scatter_add_(0, cells, torch.ones_like(cells))
 
 
 @dataclass(frozen=True)
@@ -101,6 +117,28 @@ class Scores:
         """(E,) foreground IoU of each episode by itself (for picking examples, not for reporting)."""
         tp, fp, fn = self.table[:, 1:].sum(1).T
         return tp / np.maximum(tp + fp + fn, 1)
+
+    @property
+    def image_iou(self) -> float:
+        """Mean of the foreground IoU of single episodes: every query counts alike, where `miou` sums pixels per class
+        first and lets large objects count more. Not the field's mIoU. Episodes without target have no IoU."""
+        return float(self._image_iou(self._unit())[0])
+
+    def image_interval(self, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
+        """95 % bootstrap interval of `image_iou`."""
+        return _quantiles(self._image_iou(self._weights(draws, seed)))
+
+    @property
+    def absent(self) -> np.ndarray:
+        """(E,) bool: episodes whose query shows none of the classes."""
+        return self.table[:, 1:, [0, 2]].sum((1, 2)) == 0
+
+    @property
+    def false_alarm(self) -> float:
+        """Mean share of the pixels that are marked as an object where none is; NaN without such episodes."""
+        marked = self.table[self.absent, 1:, 1].sum(1)
+        pixels = self.table[self.absent, 0, 0] + marked
+        return float(np.mean(marked / np.maximum(pixels, 1))) if len(marked) else float("nan")
 
     def interval(self, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
         """95 % bootstrap interval of `miou`: episodes are resampled within their list."""
@@ -157,6 +195,11 @@ class Scores:
 
     def _miou(self, weights: list[np.ndarray]) -> np.ndarray:
         return _mean([_mean(self._class_iou(run, weight).T) for run, weight in enumerate(weights)])
+
+    def _image_iou(self, weights: list[np.ndarray]) -> np.ndarray:
+        ious, shown = self.episode_iou(), ~self.absent
+        parts = [(part, weight * shown[part]) for (_, part), weight in zip(self._parts(), weights)]
+        return np.mean([weight @ ious[part] / np.maximum(weight.sum(-1), 1) for part, weight in parts], 0)
 
     def _fb_iou(self, weights: list[np.ndarray]) -> np.ndarray:
         values = []

@@ -1,5 +1,6 @@
 """Where the notebooks and the shipped files are: they live beside the package in a clone, not in the wheel."""
 
+import os
 from pathlib import Path
 
 from .errors import FsslibError
@@ -28,3 +29,11 @@ def data() -> Path:
     if not folder.is_dir():
         raise FsslibError("the repository's folder data/ is missing: restore it with `git checkout -- data`.")
     return folder
+
+
+def cache() -> Path:
+    """The folder for what can be made again: FSSLIB_CACHE, or `fsslib` in XDG_CACHE_HOME or ~/.cache."""
+    named = os.environ.get("FSSLIB_CACHE")
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fsslib"

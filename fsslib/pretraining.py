@@ -73,7 +73,7 @@ def labelled_batch(
             image, mask = augment(image, mask, own, dataset.augmentation)
         images.append(image)
         masks.append(mask)
-    labels = base_table(dataset.base_classes)[torch.stack(masks).long()]
+    labels = base_table(dataset.base_classes, dataset.names)[torch.stack(masks).long()]
     return LabelledImages(normalise(torch.stack(images)), labels)
 
 

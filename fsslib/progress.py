@@ -10,7 +10,32 @@ def bar(steps: Iterable | None = None, *, desc: str, show: bool = True, **option
 
     The notebook's bar ignores that variable by itself.
     """
+    if not show or os.environ.get("TQDM_DISABLE", "0") not in ("", "0"):
+        # Not a disabled tqdm: its lock is shared with forked processes, and one killed while holding it blocks all.
+        return Silent(steps)
     from tqdm.auto import tqdm as auto
 
-    quiet = not show or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
-    return auto(steps, desc=desc, leave=False, disable=quiet, **options)
+    return auto(steps, desc=desc, leave=False, **options)
+
+
+class Silent:
+    """What a bar can do, without a bar."""
+
+    def __init__(self, steps: Iterable | None = None):
+        self.steps, self.n = steps, 0
+
+    def __iter__(self):
+        return iter(self.steps)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass
+
+    def update(self, n: float = 1) -> None:
+        """One step further."""
+        self.n += n
+
+    def close(self) -> None:
+        """The end: nothing."""

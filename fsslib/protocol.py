@@ -33,6 +33,7 @@ _MEANING = {
     "seeds": "one episode list per seed",
     "way": "classes per episode",
     "annotation": "what the supports are annotated with",
+    "absent": "share of queries that show none of the classes",
     "k_merge": "how several shots are merged",
     "bn": "batch norm of the backbone while training",
     "selection": "how the checkpoint is chosen",
@@ -47,6 +48,7 @@ class Protocol:
     """Everything about data, episodes and counting that a score depends on besides the weights.
 
     The defaults are the honest ones: no choice looks at the test fold, every pixel and every episode counts.
+    `k_merge` is the method's own unless it is a rule of `fsslib.merging.RULES`, which then replaces it.
     `train_size=None` trains at `input_size`; `augmentation="dataset"` changes images as suits the data set.
     `selection="test_fold"` exists only in `Protocol.published(...)`.
 
@@ -66,6 +68,7 @@ class Protocol:
     seeds: tuple[int, ...] = (0,)
     way: int = 1
     annotation: str = "mask"
+    absent: float = 0.0
     k_merge: str = "the method's own"
     bn: str = "frozen"
     selection: str = "last"
@@ -86,6 +89,8 @@ class Protocol:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ProtocolError(f"Protocol.{field}: found {value!r}, expected a whole number from {least}.")
+        if isinstance(self.absent, bool) or not isinstance(self.absent, (int, float)) or not 0 <= self.absent <= 1:
+            raise ProtocolError(f"Protocol.absent: found {self.absent!r}, expected a share from 0 to 1.")
         seeds = tuple(self.seeds) if isinstance(self.seeds, (tuple, list, range)) else ()
         if not seeds or any(type(s) is not int or s < 0 for s in seeds) or len(set(seeds)) < len(seeds):
             raise ProtocolError(

@@ -1,6 +1,7 @@
 """Shared fixtures: the optional folder of real photographs, weights and golden vectors; one thread for everything."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ from hypothesis import settings
 
 # setdefault: a run under OMP_NUM_THREADS=2 must stay possible.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests leave nothing in the user's cache folder, and find nothing there.
+_cache = tempfile.TemporaryDirectory(prefix="fsslib-cache-")
+os.environ["FSSLIB_CACHE"] = _cache.name
 # The same examples in every run: a failure must be there again when somebody looks for it.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")

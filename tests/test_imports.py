@@ -23,7 +23,7 @@ FLOORS = [
     {"nn"},
     {"models"},
     {"data"},
-    {"checkpoints", "training", "evaluation", "pretraining", "selection"},
+    {"checkpoints", "training", "evaluation", "pretraining", "selection", "merging", "inference"},
 ]
 
 # Stands in front of a script: makes modules as absent as if they had never been installed, and refuses connections.

@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -39,7 +39,8 @@ class SegmentationDataset(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image (3, H, W) uint8 RGB and mask (H, W) uint8: class ids, 0 background, 255 ignored."""
+        """Image (3, H, W) uint8 RGB and mask (H, W) uint8: class ids, 0 background, 255 ignored (int16 in data sets
+        with more classes; none has the id 255)."""
 
     @abstractmethod
     def images_of(self, cls: int) -> list[int]:
@@ -49,6 +50,10 @@ class SegmentationDataset(ABC):
     def supports_of(self, cls: int) -> list[int]:
         """The images of `cls` that may be supports: all of them, unless some are listed without showing the class."""
         return self.images_of(cls)
+
+    def shows(self, index: int, cls: int) -> bool:
+        """Whether image `index` holds a pixel of `cls`, however few."""
+        return bool((self[index][1] == cls).any())
 
     @abstractmethod
     def signature(self) -> str:
@@ -75,11 +80,14 @@ def check_split(fold: int, split: str, folds: int = 4) -> None:
         raise DatasetError(f"fold {fold!r} does not exist: folds are numbered 0 to {folds - 1}.")
 
 
-def base_table(base_classes: Sequence[int]) -> Tensor:
-    """(256,) long: class id -> position among the sorted base classes from 1; 0 for every other id, 255 stays."""
-    if max(base_classes, default=0) >= IGNORE:
-        raise DatasetError(f"class id {max(base_classes)}: label maps hold ids from 1 to {IGNORE - 1}.")
-    table = torch.zeros(IGNORE + 1, dtype=torch.long)
+def base_table(base_classes: Sequence[int], all_classes: Iterable[int] = ()) -> Tensor:
+    """(256 or more,) long: class id -> position among the sorted base classes from 1; 0 for every other id, 255 stays.
+
+    Raises DatasetError for 255 as a class id.
+    """
+    if IGNORE in base_classes:
+        raise DatasetError(f"class id {IGNORE} means ignored pixels in label maps: give the class another id.")
+    table = torch.zeros(max(IGNORE, *base_classes, *all_classes) + 1, dtype=torch.long)
     table[torch.tensor(base_classes, dtype=torch.long)] = torch.arange(1, len(base_classes) + 1)
     table[IGNORE] = IGNORE
     return table

@@ -58,7 +58,9 @@ class EpisodeSampler:
         shot: K.
         seed: base of the training batches; fixed lists have seeds of their own.
         augment: random changes of the protocol's kind, drawn per image (training only).
+        keep: bytes of resized images to keep in memory.
     Attributes:
+        resize: what brings image and mask to the input size.
         images: indices of the images that can be queries, each once: an epoch of `queries="every_image"`.
     Raises:
         DatasetError: fewer usable classes than ways. A class with fewer than K + 1 images is left out with a warning.
@@ -72,6 +74,7 @@ class EpisodeSampler:
         shot: int = 1,
         seed: int = 0,
         augment: bool = False,
+        keep: int = 0,
     ):
         self.dataset, self.protocol = dataset, protocol or Protocol()
         self.shot, self.seed, self.augment = shot, seed, augment
@@ -81,7 +84,8 @@ class EpisodeSampler:
         pools = {c: dataset.supports_of(c) for c in dataset.classes}
         self.supports = {c: pool for c, pool in pools.items() if len(pool) > shot}
         self.pools = {c: dataset.images_of(c) for c in self.supports}
-        self._resize = Resize(self.protocol.input_size, self.protocol.resize)
+        self._room, self._kept = keep, {}
+        self.resize = Resize(self.protocol.input_size, self.protocol.resize)
         few = {c: len(pool) for c, pool in pools.items() if c not in self.pools}
         said = ", ".join(f"{dataset.names[c]} ({n})" for c, n in few.items())
         if len(self.pools) < self.protocol.way:
@@ -114,11 +118,24 @@ class EpisodeSampler:
         others = [c for c in generator.permutation(known).tolist() if c != first][: self.protocol.way - 1]
         # The query's class may stand in any slot, else "the query shows way 1" would be a shortcut.
         classes = generator.permutation([first, *others]).tolist()
+        if self.protocol.absent and generator.random() < self.protocol.absent:
+            query = self._without(classes, generator)
         supports = []
         for c in classes:
             pool = [image for image in self.supports[c] if image != query]
             supports.append(tuple(generator.permutation(pool)[: self.shot].tolist()))
         return EpisodeSpec(tuple(classes), tuple(supports), query)
+
+    def _without(self, classes: Sequence[int], generator: np.random.Generator) -> int:
+        """A query that shows none of `classes`."""
+        for query in generator.permutation(self.images).tolist():
+            if not any(self.dataset.shows(query, c) for c in classes):
+                return query
+        names = ", ".join(self.dataset.names[c] for c in classes)
+        raise DatasetError(
+            f"{self.dataset.name} fold {self.dataset.fold} {self.dataset.split}: absent={self.protocol.absent} needs "
+            f"queries without {names}, and every image shows it. Use absent=0, fewer ways, or add images."
+        )
 
     def fixed(self, episodes: int, seed: int = 0) -> EpisodeList:
         """The first `episodes` draws of `seed`, with a hash over the draws and the data."""
@@ -172,7 +189,13 @@ class EpisodeSampler:
         """Image and mask at the input size; `objects` are the classes that a random crop should not lose."""
         if seed is not None and self._kind in WHOLE:
             return augment_whole(*self.dataset[index], seed, self._kind, self.protocol.input_size, objects)
-        image, mask = self._resize(*self.dataset[index])
+        if index in self._kept:
+            image, mask = self._kept[index]
+        else:
+            image, mask = self.resize(*self.dataset[index])
+            if image.nbytes + mask.nbytes <= self._room:
+                self._room -= image.nbytes + mask.nbytes
+                self._kept[index] = image, mask
         if seed is None:
             return image, mask
         return augment(image, mask, seed, self._kind)
@@ -187,10 +210,12 @@ class EpisodeSampler:
             masks.append(torch.stack([self._support_mask(m, c, spec, i) for (_, m), i in zip(loaded, pool)]))
         return image, mask, torch.stack(images), torch.stack(masks)
 
-    def _base_annotation(self, labels: Tensor, classes: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _base_annotation(self, labels: Tensor, classes: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """The queries' labels as positions in the sorted base classes, from 1 (0 what is none, 255 kept), and for
-        one-way episodes of base classes their position, from 0."""
-        table = base_table(self.dataset.base_classes)
+        one-way episodes of base classes their position, from 0. More base classes than labels can hold have none."""
+        if len(self.dataset.base_classes) >= IGNORE:
+            return None, None
+        table = base_table(self.dataset.base_classes, self.dataset.names)
         known = len(self.dataset.base_classes) and bool((table[classes] > 0).all()) and classes.shape[1] == 1
         return table[labels.long()], table[classes[:, 0]] - 1 if known else None
 

@@ -135,6 +135,10 @@ class Shapes5i(SegmentationDataset):
         found = self.images_of(cls)
         return [i for i in found if not self.plan(i).absent] if self.knobs.absent else found
 
+    def shows(self, index: int, cls: int) -> bool:
+        """Whether an object of `cls` was placed in the image (debris may hide all of a distractor)."""
+        return cls in self.plan(index).classes
+
     def domain(self, index: int) -> int:
         """0 or 1: the images of each class alternate between the two domains of the gap."""
         return self._index(index) // len(self.classes) % 2

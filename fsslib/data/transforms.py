@@ -1,7 +1,7 @@
 """Resizing and augmenting image and mask together, and ImageNet normalisation.
 
-Every transform takes and returns an image (3, H, W) uint8 RGB and a mask (H, W) uint8. Masks are resampled by nearest
-neighbour; what a transform invents is mean colour (zero once normalised) in the image and 255 (ignored) in the mask.
+Every transform takes and returns an image (3, H, W) uint8 RGB and a mask (H, W) uint8 or int16. Masks are resampled by
+nearest neighbour; what a transform invents is mean colour (zero once normalised), and 255 (ignored) in the mask.
 """
 
 import numbers
@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -29,10 +30,10 @@ def _check_pair(image: Tensor, mask: Tensor) -> None:
         raise DatasetError(
             f"image: found {image.dtype} {shape}, expected uint8 (3, H, W). Augment first and normalise last."
         )
-    if mask.dtype != torch.uint8 or tuple(mask.shape) != shape[1:] or not mask.numel():
+    if mask.dtype not in (torch.uint8, torch.int16) or tuple(mask.shape) != shape[1:] or not mask.numel():
         raise DatasetError(
-            f"mask: found {mask.dtype} {tuple(mask.shape)}, expected uint8 {shape[1:]} like its image, at least one "
-            "pixel. Load both from the same data set."
+            f"mask: found {mask.dtype} {tuple(mask.shape)}, expected uint8 (or int16) {shape[1:]} like its image, at "
+            "least one pixel. Load both from the same data set."
         )
 
 
@@ -90,6 +91,14 @@ class Resize:
         height, width = _target(*mask.shape, self.size, self.mode)
         pair = _resize(image, mask, [height, width])
         return _plain(*_pad(pair, 0, 0, self.size - width, self.size - height))
+
+    def undo(self, scores: Tensor, height: int, width: int) -> Tensor:
+        """Scores (B, C, size, size) of a resized image at its original size, bilinearly: (B, C, height, width)."""
+        if self.mode == "pad":
+            # The image fills the top left part of the square; the same arithmetic as above, or halves round apart.
+            inner = _target(height, width, self.size, self.mode)
+            scores = scores[..., : inner[0], : inner[1]]
+        return interpolate(scores, (height, width), mode="bilinear", align_corners=False)
 
     def __repr__(self) -> str:
         return f"Resize({self.size}, mode={self.mode!r})"

@@ -1,12 +1,13 @@
-"""Reading VOC and SBD files: photographs, palette masks and .mat masks, with an error that names whatever is broken."""
+"""Reading VOC and SBD masks, palette PNG and .mat, with an error that names whatever is broken."""
 
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DatasetError
 from .base import IGNORE
+from .photographs import pixel_counts, same_size
+from .pictures import open_picture, picture_size
 from .voc_lists import NAMES
 
 
@@ -17,17 +18,6 @@ def voc_palette() -> np.ndarray:
         for channel in range(3):
             colours[:, channel] |= ((ids >> (3 * bit + channel)) & 1) << (7 - bit)
     return colours.astype(np.uint8)
-
-
-def read_image(file: Path) -> np.ndarray:
-    """A photograph as (H, W, 3) uint8 RGB. Raises DatasetError naming the file when it cannot be decoded."""
-    from PIL import Image
-
-    try:
-        with Image.open(file) as picture:
-            return np.array(picture.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"cannot decode image {file}: {error}. Copy the file from the archive again.") from error
 
 
 def read_mask(file: Path) -> np.ndarray:
@@ -59,13 +49,8 @@ def _read_mat(file: Path) -> np.ndarray:
 
 
 def _read_png(file: Path) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        with Image.open(file) as picture:
-            mode, palette, mask = picture.mode, picture.getpalette(), np.array(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"cannot decode mask {file}: {error}. Copy the file from the archive again.") from error
+    picture = open_picture(file, "mask")
+    mode, palette, mask = picture.mode, picture.getpalette(), np.array(picture)
     if mode not in ("P", "L"):
         raise DatasetError(
             f"mask {file} is a picture of mode {mode}; expected one 8-bit class id a pixel (palette or greyscale PNG). "
@@ -88,25 +73,8 @@ def _check_palette(file: Path, mask: np.ndarray, palette: np.ndarray) -> None:
             )
 
 
-@lru_cache(maxsize=32_768)
-def mask_counts(mask: Path, image: Path, stamp: tuple[int, ...]) -> tuple[np.ndarray, int]:
-    """Pixels of each class id 0..20 and of 255 in `mask`, after its size was compared with the photograph's.
-
-    Kept for the life of the process: four folds and three splits read every mask once. `stamp` (times and sizes of
-    both files) makes a changed file be read again.
-    """
-    from PIL import Image
-
+def mask_counts(image: Path, mask: Path) -> dict[int, int]:
+    """Pixels of each class id in `mask`, after its size was compared with the photograph's."""
     label = read_mask(mask)
-    try:
-        with Image.open(image) as picture:
-            width, height = picture.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"cannot decode image {image}: {error}. Copy the file from the archive again.") from error
-    if label.shape != (height, width):
-        raise DatasetError(
-            f"mask {mask} is {label.shape[1]}x{label.shape[0]} pixels but image {image.name} is {width}x{height}. "
-            "Resize both alike, the mask with nearest-neighbour interpolation."
-        )
-    counts = np.bincount(label.ravel(), minlength=256)
-    return counts[:21], int(counts[IGNORE])
+    same_size(label, picture_size(image), (mask, image.name))
+    return pixel_counts(label)

@@ -1,6 +1,7 @@
 """SD-AANet: prototypes guided by self-distillation, and an attention map learned from the support."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -199,7 +200,7 @@ class SDAANet(OneWayModel):
         before = STAGES[STAGES.index(deepest) - 1]
         masks = (episode.support_masks == 1).float()
         masked = support[before] * resize(masks, tuple(support[before].shape[-2:])).unsqueeze(3)
-        shape, stage = masked.shape[:3], getattr(self.backbone, deepest)
+        shape, stage = masked.shape[:3], partial(self.backbone.deeper, stage=deepest)
         if self.batch_statistics:
             deep = query[deepest] if deepest in query else stage(query[before])
             calls = [stage(masked[:, w, k]) for w in range(shape[1]) for k in range(shape[2])]

@@ -96,6 +96,10 @@ class Backbone(nn.Module):
                 break
         return {name: found[name] for name in stages}
 
+    def deeper(self, features: Tensor, stage: str) -> Tensor:
+        """The features of `stage` from those of the stage before it, which a method may have masked."""
+        return getattr(self, stage)(features)
+
     def check_request(self, images: Tensor, stages: Sequence[str]) -> None:
         """Raise ModelError unless `forward(images, stages)` can work."""
         if isinstance(stages, str) or not stages:

@@ -1,34 +1,38 @@
 """Features of a frozen backbone, computed once per image: what makes thousands of evaluation episodes cheap."""
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..errors import ModelError
 from .backbones import Backbone
+from .feature_store import MemoryStore, Store
 
 
 class CachedBackbone(Backbone):
-    """A frozen backbone that remembers the features of every image it has seen; same interface as the backbone.
+    """A backbone that remembers the features of every image it has seen; same interface as the backbone.
 
     Features are addressed by content: a 128-bit hash of the image's bytes, dtype and shape, plus the stage and whether
-    autocast was on. An image whose stages are all known is a hit; the others of the batch go through the backbone
-    together, once. Features live on the CPU in `dtype` and come back on the images' device in the dtype the backbone
-    computed. A hit and a miss return the same rounded values, so a result never depends on what was cached before,
-    except that a backbone's last bits may depend on the size of the batch an image was first computed in: with
-    `dtype=torch.float32` the values are bitwise those of the plain backbone when the batches are the same.
+    autocast was on. So an image that a method masks is another image for every class. An image whose stages are all
+    known is a hit; the others of the batch go through the backbone together, once. Features are stored in `dtype` and
+    come back on the images' device in the dtype the backbone computed. A hit and a miss return the same rounded
+    values, so a result never depends on what was cached before, except that a backbone's last bits may depend on the
+    size of the batch an image was first computed in: with `dtype=torch.float32` the values are bitwise those of the
+    plain backbone when the batches are the same.
 
     The wrapper shares the backbone's stages, so the names in `state_dict` and `load_state_dict` are exactly the
-    backbone's and no cached tensor is among them; deep copies and pickles start with an empty cache. Whenever a weight,
-    a buffer or the device changes, the next call empties the cache. Images that require a gradient pass by the cache.
+    backbone's and no cached tensor is among them; deep copies and pickles start with an empty cache in memory.
+    Whenever a weight, a buffer or the device changes, what was stored no longer counts. Images that require a gradient
+    pass by the cache.
 
     Args:
-        backbone: built with `bn="frozen"` and frozen (`backbone.freeze()`).
-        max_bytes: limit of the stored features; the least recently used go first.
+        backbone: with `bn="frozen"`, and frozen (`backbone.freeze()`) unless it is only evaluated: in eval mode
+            without gradients nothing changes a backbone.
+        max_bytes: limit of the features in memory; the least recently used go first.
         dtype: storage type; float16 halves the memory and keeps 3 decimal digits.
+        store: where features live instead, e.g. a `feature_store.DiskStore`.
     Attributes:
         hits, misses: images (not stages) answered from the cache / computed, since it was last emptied.
         stored_bytes: size of the stored features.
@@ -37,47 +41,78 @@ class CachedBackbone(Backbone):
             later), `max_bytes` or `dtype` make no sense, or features do not fit into float16.
     """
 
-    def __init__(self, backbone: Backbone, max_bytes: int = 4 * 2**30, dtype: torch.dtype = torch.float16):
+    def __init__(
+        self,
+        backbone: Backbone,
+        max_bytes: int = 4 * 2**30,
+        dtype: torch.dtype = torch.float16,
+        store: Store | None = None,
+    ):
         if not isinstance(backbone, Backbone) or isinstance(backbone, CachedBackbone):
             raise ModelError(f"CachedBackbone wraps a plain Backbone, not {type(backbone).__name__}.")
-        if not isinstance(max_bytes, int) or max_bytes < 0 or not dtype.is_floating_point:
-            raise ModelError(
-                f"max_bytes={max_bytes!r}, dtype={dtype}: expected bytes from 0 and a floating point type."
-            )
+        if not dtype.is_floating_point:
+            raise ModelError(f"dtype={dtype}: expected a floating point type.")
         channels, strides = tuple(backbone.channels.values()), tuple(backbone.strides.values())
         super().__init__(backbone.name, channels, strides, backbone.deepest)
         for name, child in backbone.named_children():
             self.add_module(name, child)
         # Past nn.Module's registration, or every name would get a prefix; the stages themselves are registered.
         object.__setattr__(self, "plain", backbone)
-        self.max_bytes, self.dtype = max_bytes, dtype
+        self.dtype = dtype
+        self.store: Store = MemoryStore(max_bytes) if store is None else store
+        self.hits = self.misses = 0
         self._seen: tuple | None = None
-        self.clear()
-        self._check_frozen()
+        self._weights = ""
         self.train(backbone.training)
+        self._check_frozen()
+
+    @property
+    def max_bytes(self) -> int:
+        """Limit of the stored features."""
+        return self.store.max_bytes
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size of the stored features."""
+        return self.store.stored_bytes
 
     def clear(self) -> None:
         """Forget all features and counts."""
-        self._store: OrderedDict[tuple, Tensor] = OrderedDict()
-        self.hits = self.misses = self.stored_bytes = 0
+        self.store.clear()
+        self.hits = self.misses = 0
 
     def forward(self, images: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:
         """As `Backbone.forward`; the features carry no gradient."""
         self.check_request(images, stages)
+        return self._remembered(images, stages, self.plain)
+
+    def deeper(self, features: Tensor, stage: str) -> Tensor:
+        """As `Backbone.deeper`, remembered by the content of `features` (masked ones are others for every class)."""
+        return self._remembered(features, [stage], lambda x, _: {stage: self.plain.deeper(x, stage)}, "from features")[
+            stage
+        ]
+
+    def _remembered(
+        self, images: Tensor, stages: Sequence[str], compute: Callable[..., dict[str, Tensor]], kind: str = ""
+    ) -> dict[str, Tensor]:
         self._check_frozen()
         if len(images) == 0 or (torch.is_grad_enabled() and images.requires_grad):
-            return self.plain(images, stages)
+            return compute(images, stages)
         self._forget_if_changed()
         mode = _autocast(images.device.type)
-        keys = [[(digest, mode, stage) for stage in stages] for digest in _digests(images)]
-        missing = [i for i, row in enumerate(keys) if any(key not in self._store for key in row)]
+        ends = [_short(f"{kind}{stage} {mode} {self.dtype} {self._weights}") for stage in stages]
+        keys = [[digest + end for end in ends] for digest in _digests(images)]
+        rows: dict[int, list[Tensor]] = {}
+        for i, row in enumerate(keys):
+            # Collected before anything is stored: storing may evict what this very batch needs.
+            found = [self.store.get(key) for key in row]
+            if all(feature is not None for feature in found):
+                rows[i] = found
+        missing = [i for i in range(len(keys)) if i not in rows]
         self.misses += len(missing)
-        self.hits += len(keys) - len(missing)
-        # Collected before anything is stored: storing may evict what this very batch needs.
-        known = set(range(len(keys))).difference(missing)
-        rows = {i: [self._recall(key) for key in keys[i]] for i in sorted(known)}
+        self.hits += len(rows)
         if missing:
-            rows |= self._compute(images, missing, keys, stages)
+            rows |= self._compute(images, missing, keys, stages, compute)
         native = mode or images.dtype
         found = {}
         for s, stage in enumerate(stages):
@@ -87,10 +122,10 @@ class CachedBackbone(Backbone):
         return found
 
     def _compute(
-        self, images: Tensor, missing: list[int], keys: list, stages: Sequence[str]
+        self, images: Tensor, missing: list[int], keys: list, stages: Sequence[str], compute: Callable
     ) -> dict[int, list[Tensor]]:
         with torch.no_grad():
-            fresh = self.plain(images if len(missing) == len(keys) else images[missing], stages)
+            fresh = compute(images if len(missing) == len(keys) else images[missing], stages)
         rows: dict[int, list[Tensor]] = {i: [] for i in missing}
         for stage in stages:
             stored = fresh[stage].detach().to("cpu", self.dtype)
@@ -101,29 +136,17 @@ class CachedBackbone(Backbone):
                 rows[i].append(feature.clone())
         for i in missing:
             for key, feature in zip(keys[i], rows[i]):
-                self._keep(key, feature)
+                self.store.put(key, feature)
         return rows
-
-    def _recall(self, key: tuple) -> Tensor:
-        self._store.move_to_end(key)
-        return self._store[key]
-
-    def _keep(self, key: tuple, feature: Tensor) -> None:
-        if feature.nbytes > self.max_bytes:
-            return
-        old = self._store.pop(key, None)
-        self.stored_bytes += feature.nbytes - (old.nbytes if old is not None else 0)
-        self._store[key] = feature
-        while self.stored_bytes > self.max_bytes:
-            self.stored_bytes -= self._store.popitem(last=False)[1].nbytes
 
     def _check_frozen(self) -> None:
         why = None
-        if any(p.requires_grad for p in self.plain.parameters()):
+        evaluated = not self.training and not torch.is_grad_enabled()
+        if not evaluated and any(p.requires_grad for p in self.plain.parameters()):
             why = (
                 "its parameters require gradients, so they will change and the features with them: call freeze() first"
             )
-        elif self.plain.bn != "frozen" or self.bn != "frozen":
+        elif not evaluated and (self.plain.bn != "frozen" or self.bn != "frozen"):
             why = "bn='batch' makes an image's features depend on the rest of its batch: call set_bn('frozen') first"
         if why:
             raise ModelError(f"features of {self.name} cannot be cached: {why}, or use the plain backbone.")
@@ -132,9 +155,11 @@ class CachedBackbone(Backbone):
         tensors = [*self.plain.parameters(), *self.plain.buffers()]
         # torch counts in-place changes (loaded weights, an optimiser step); a move to another device changes addresses.
         state = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
-        if state != self._seen:
-            self.clear()
-            self._seen = state
+        if state == self._seen:
+            return
+        if self._seen is not None and not self.store.persistent:
+            self.clear()  # features of former weights would only take room; on disk somebody may still want them
+        self._seen, self._weights = state, _digest_of(tensors)
 
     def set_bn(self, mode: str) -> Backbone:
         if mode == "batch":
@@ -157,7 +182,8 @@ class CachedBackbone(Backbone):
             return getattr(self.__dict__["plain"], name)
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_store": OrderedDict(), "hits": 0, "misses": 0, "stored_bytes": 0, "_seen": None}
+        store = self.store if self.store.persistent else MemoryStore(self.max_bytes)
+        return self.__dict__ | {"store": store, "hits": 0, "misses": 0, "_seen": None}
 
 
 def _digests(images: Tensor) -> list[bytes]:
@@ -170,6 +196,20 @@ def _digests(images: Tensor) -> list[bytes]:
         digest.update(row.data)
         found.append(digest.digest())
     return found
+
+
+def _short(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def _digest_of(tensors: Sequence[Tensor]) -> str:
+    """A hash of weights and buffers, for features that outlive the process."""
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in tensors:
+        value = tensor.detach().cpu().contiguous()
+        digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _autocast(device: str) -> torch.dtype | None:

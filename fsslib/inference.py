@@ -1,0 +1,119 @@
+"""From pictures to a mask, without a data set: one query, its supports, one call."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from .checkpoints import load_model, shipped
+from .data.pictures import image_tensor, mask_tensor
+from .data.transforms import Resize, normalise
+from .episode import Episode
+from .errors import EpisodeError
+from .models.base import FewShotModel
+from .ops import strongest
+
+if TYPE_CHECKING:
+    from .data.pictures import Picture
+
+SIZES = {"tiny": 97}
+USUAL_SIZE = 417
+
+
+@torch.no_grad()
+def segment(
+    query: Picture,
+    support: Picture | Sequence[Picture] | Mapping[str, Sequence[Picture]],
+    mask: Picture | Sequence[Picture] | Mapping[str, Sequence[Picture]],
+    *,
+    model: FewShotModel | None = None,
+    size: int | None = None,
+    resize: str = "squash",
+) -> np.ndarray:
+    """Segment in `query` what `mask` marks in `support`.
+
+    Args:
+        query: a path, PIL image, array (H, W, 3) or tensor (3, H, W), see `fsslib.data.pictures.image_tensor`.
+        support, mask: one picture and the mask of its object; lists of K of them; or for N classes two dictionaries
+            class name -> picture or list. All classes need the same K. In masks what is not 0 is object, see
+            `fsslib.data.pictures.mask_tensor`.
+        model: any method; None takes the shipped PANet, which knows drawn shapes and nothing of photographs (a warning
+            says so). For photographs: `build_model("panet", backbone="resnet50", weights="imagenet")`.
+        size: pixels a side that the network sees; None: 97 for the tiny backbone, else 417.
+        resize: `"squash"` or `"pad"`, see `fsslib.data.transforms.Resize`.
+    Returns:
+        (H, W) uint8 at the query's own size: 0 background, 1 object; with a dictionary 1..N in its order.
+    Raises:
+        DatasetError: a picture or mask that cannot be read. EpisodeError: supports and masks that do not belong
+        together.
+    """
+    if model is None:
+        model = load_model(shipped("panet", "shapes", fold=0))
+        warnings.warn(
+            "segment() without model= uses the shipped PANet, trained on drawn shapes: photographs need a model such "
+            'as build_model("panet", backbone="resnet50", weights="imagenet").',
+            stacklevel=3,  # past torch.no_grad
+        )
+    shape = Resize(size or SIZES.get(model.config.get("backbone"), USUAL_SIZE), resize)
+    picture = image_tensor(query, "query")
+    height, width = picture.shape[-2:]
+    blank = torch.zeros(height, width, dtype=torch.uint8)
+    ways = [_shots(shape, name, *pair) for name, pair in _pairs(support, mask).items()]
+    shots = [len(images) for images, _ in ways]
+    if len(set(shots)) != 1:
+        raise EpisodeError(f"support: found {shots} pictures, expected as many for each class.")
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    episode = Episode(
+        normalise(shape(picture, blank)[0])[None],
+        None,
+        torch.stack([images for images, _ in ways])[None],
+        torch.stack([masks for _, masks in ways])[None],
+        torch.arange(1, len(ways) + 1)[None],
+    ).to(device)
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        logits = model.eval()(episode).logits
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return strongest(shape.undo(logits, height, width))[0].to("cpu", torch.uint8).numpy()
+
+
+def _pairs(support, mask) -> dict[str, tuple[list, list]]:
+    """Class name -> supports and their masks."""
+    if isinstance(support, Mapping) != isinstance(mask, Mapping):
+        raise EpisodeError("support and mask: found a dictionary and something else, expected two dictionaries.")
+    if not isinstance(support, Mapping):
+        support, mask = {"object": support}, {"object": mask}
+    if set(support) != set(mask) or not support:
+        raise EpisodeError(f"mask: found the classes {sorted(mask)}, expected those of support, {sorted(support)}.")
+    pairs = {name: (_listed(support[name]), _listed(mask[name])) for name in support}
+    for name, (images, masks) in pairs.items():
+        if len(images) != len(masks) or not images:
+            raise EpisodeError(
+                f"support of {name!r}: found {len(images)} pictures and {len(masks)} masks, expected one mask for each."
+            )
+    return pairs
+
+
+def _listed(value) -> list:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _shots(shape: Resize, name: str, images: list, masks: list) -> tuple[torch.Tensor, torch.Tensor]:
+    """(K, 3, S, S) normalised and (K, S, S) long."""
+    loaded = []
+    for number, (image, mask) in enumerate(zip(images, masks), 1):
+        said = f"support {number} of {name!r}" if len(images) > 1 else f"support of {name!r}"
+        image, mask = image_tensor(image, said), mask_tensor(mask, f"mask of {said}")
+        if image.shape[-2:] != mask.shape:
+            size = tuple(image.shape[-2:])
+            raise EpisodeError(f"mask of {said}: found {tuple(mask.shape)} pixels, expected {size} like its picture.")
+        if not (mask == 1).any():
+            raise EpisodeError(f"mask of {said}: found no object pixel, expected at least one that is not 0.")
+        loaded.append(shape(image, mask))
+    return normalise(torch.stack([image for image, _ in loaded])), torch.stack([m for _, m in loaded]).long()
