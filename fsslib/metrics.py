@@ -70,7 +70,7 @@ class FewShotIoU:
 
 
 def counted(cells: Tensor, size: int) -> Tensor:
-    """How often each number 0..size-1 occurs in `cells` (n,) long: `bincount`, which on GPUs would wait for the data."""
+    """How often each number 0..size-1 occurs in `cells` (n,) long: `bincount`, without its wait on GPUs."""
     if cells.device.type == "cpu":
         return torch.bincount(cells, minlength=size)
     return torch.zeros(size, dtype=torch.long, device=cells.device).scatter_add_(0, cells, torch.ones_like(cells))

@@ -9,6 +9,7 @@ import platform
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,10 +48,14 @@ def datasets(p: Mapping) -> tuple[SegmentationDataset, SegmentationDataset]:
 
 def _split(p: Mapping, split: str, size: int) -> SegmentationDataset:
     rules = protocol(p)
-    options = {"min_area": rules.area_filter, "novel": rules.novel_pixels}
+    val_classes = HELD_BACK if p["selection"] == "val_classes" else 0
+    options = {"min_area": rules.area_filter, "novel": rules.novel_pixels, "val_classes": val_classes}
     if p["dataset"] == "shapes":
-        options = {"size": size, "knobs": p["train_knobs" if split == "train" else "knobs"]}
-    options["val_classes"] = HELD_BACK if p["selection"] == "val_classes" else 0
+        knobs = p["train_knobs" if split == "train" else "knobs"]
+        options = {"size": size, "knobs": knobs, "val_classes": val_classes}
+    elif p["dataset"] == "fss1000":  # every image shows one class, and the validation classes are fixed
+        options = {"min_area": rules.area_filter}
+    options |= p.get("data_options", {})
     return load_dataset(p["dataset"], split=split, root=p["root"], fold=p["fold"], **options)
 
 
@@ -68,7 +73,8 @@ def protocol(p: Mapping) -> Protocol:
         changes["novel_pixels"] = p["novel_pixels"]
     if p["protocol"] == "published":
         return Protocol.published(p["method"], **changes)
-    base = Protocol.shapes5i if p["dataset"] == "shapes" else Protocol.pascal5i
+    base = {"shapes": Protocol.shapes5i, "pascal": Protocol.pascal5i, "coco": Protocol.coco20i}.get(p["dataset"])
+    base = base or partial(Protocol.pascal5i, name=p["dataset"], fold_scheme="the data set's own")
     return base(**changes, seeds=tuple(p["seeds"]))
 
 
@@ -82,13 +88,8 @@ def configuration(p: Mapping) -> dict:
     """The arguments of `build_model` that parameters `p` ask for when there is no checkpoint."""
     own = {"width": p["width"], "freeze": p["freeze_backbone"]}
     options = {key: value for key, value in own.items() if value is not None} | p["options"]
-    return {
-        "name": p["method"],
-        "backbone": p["backbone"],
-        "shots": p["train_shot"],
-        "weights": p["weights"],
-        **options,
-    }
+    named = {"name": p["method"], "backbone": p["backbone"], "shots": p["train_shot"], "weights": p["weights"]}
+    return named | options
 
 
 def checkpoint(p: Mapping) -> Path | None:
@@ -189,7 +190,7 @@ def selection(p: Mapping, steps: int | None = None, every: int | None = None) ->
 def score(p: Mapping, net: FewShotModel, data: SegmentationDataset) -> Evaluation:
     """Evaluate on the test split `data` for every K in `shots`, on the device that training uses."""
     device = fabric(p["accelerator"], "32").device
-    return evaluate(net, data, protocol(p), shots=p["shots"], batch=p["batch"], device=device)
+    return evaluate(net, data, protocol(p), shots=p["shots"], batch=p["batch"], device=device, cache="memory")
 
 
 def table(evaluations: Mapping[str, Evaluation], shots: Sequence[int]) -> list[dict]:

@@ -160,7 +160,7 @@ def test_normalise_and_back():
         (lambda i, m: Resize(97.0), "size=97.0"),
         (lambda i, m: Resize(True), "size=True"),
         (lambda i, m: Resize(97, "stretch"), "'stretch' is unknown"),
-        (lambda i, m: Resize(97)(i, m[:-1]), r"mask: found torch.uint8 \(59, 80\), expected uint8 \(or int16\) \(60, 80\)"),
+        (lambda i, m: Resize(97)(i, m[:-1]), r"found torch.uint8 \(59, 80\), expected uint8 \(or int16\) \(60, 80\)"),
         (lambda i, m: Resize(97)(i.float(), m), "image: found torch.float32"),
         (lambda i, m: Resize(97)(i[0], m), r"expected uint8 \(3, H, W\)"),
         (lambda i, m: Resize(97)(i, m.long()), "mask: found torch.int64"),

@@ -24,7 +24,7 @@ def load_dataset(
     """Load one split of one fold of a data set.
 
     Args:
-        name: `"shapes"` (embedded, needs no files), `"pascal"`, `"coco"`, `"fss1000"`, or `"folder"` (your own pictures).
+        name: `"shapes"` (embedded, needs no files), `"pascal"`, `"coco"`, `"fss1000"`, or `"folder"` (your own).
         root: folder of the data set on disk; None for the embedded one.
         fold: which fold's classes are novel.
         split: `"train"`, `"val"` (base classes held back for model selection) or `"test"` (the novel classes).

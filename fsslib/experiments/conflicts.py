@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import FsslibError
-from .model_conflicts import Problem, model_conflicts, near
+from .model_conflicts import CLASSES, Problem, model_conflicts, near
 
 if TYPE_CHECKING:
     from .parameters import ExperimentParameters
 
-CLASSES_PER_FOLD = 5
-# What has a parameter of its own: fields of a Schedule.
+# What has a parameter of its own: options of load_dataset, and fields of a Schedule.
+OWN_DATA_OPTION = {name: name for name in ("root", "fold", "size", "knobs")}
+OWN_DATA_OPTION |= {"novel": "novel_pixels", "min_area": "protocol", "val_classes": "selection", "split": "none"}
 _OWN_DETAIL = {name: name for name in ("batch", "lr", "precision", "accelerator", "seed")} | {"steps": "episodic_steps"}
 
 
@@ -35,8 +36,8 @@ def _data(p: "ExperimentParameters") -> Iterator[Problem]:
             yield {name}, f"{name}: {min(values)} is too small, each must be at least {least}"
         if len(set(values)) < len(values):
             yield {name}, f"{name}: {values} names a value twice"
-    if p.dataset == "pascal" and p.root is None:
-        yield {"dataset", "root"}, "root: the data set pascal needs the folder that holds its files"
+    if p.dataset != "shapes" and p.root is None:
+        yield {"dataset", "root"}, f"root: the data set {p.dataset} needs the folder that holds its files"
     if p.dataset == "shapes" and p.root is not None:
         yield {"dataset", "root"}, "root: the data set shapes is generated and has no folder; leave root out"
     elif p.root is not None and not Path(p.root).expanduser().is_dir():
@@ -53,12 +54,21 @@ def _data(p: "ExperimentParameters") -> Iterator[Problem]:
             ShapesKnobs.of(getattr(p, name))
         except FsslibError as error:
             yield {name}, f"{name}: {str(error).removeprefix('Shapes-5i ').rstrip('.')}"
-    if p.way > CLASSES_PER_FOLD:
-        yield {"way"}, f"way: {p.way} classes are asked for, a fold has {CLASSES_PER_FOLD}"
-    if p.protocol == "published" and (p.dataset == "shapes" or p.seeds != [0]):
-        wrong = "has papers on photographs only" if p.dataset == "shapes" else "has the paper's own seeds"
-        name = "dataset" if p.dataset == "shapes" else "seeds"
-        change = "set dataset to pascal" if p.dataset == "shapes" else "leave seeds out"
+    novel = CLASSES.get(p.dataset, (None, None))[1]
+    if novel and p.way > novel:
+        yield {"way", "dataset"}, f"way: {p.way} classes are asked for, a fold has {novel}"
+    if p.dataset == "fss1000" and (p.fold or p.novel_pixels):
+        name = "fold" if p.fold else "novel_pixels"
+        yield {"dataset", name}, f"{name}: fss1000 has one split, and every image shows one class; leave {name} out"
+    for name in sorted(p.data_options.keys() & OWN_DATA_OPTION.keys()):
+        yield (
+            {"data_options"},
+            f"data_options: {name!r} is not an option here, use the parameter {OWN_DATA_OPTION[name]}",
+        )
+    if p.protocol == "published" and (p.dataset != "pascal" or p.seeds != [0]):
+        other = p.dataset != "pascal"
+        wrong = "is that of the papers' PASCAL-5i numbers" if other else "has the paper's own seeds"
+        name, change = ("dataset", "set dataset to pascal") if other else ("seeds", "leave seeds out")
         yield {"protocol", name}, f"{name}: the published protocol {wrong}; use protocol=honest, or {change}"
     elif p.protocol == "published":
         try:

@@ -10,7 +10,8 @@ from ..errors import FsslibError
 if TYPE_CHECKING:
     from .parameters import ExperimentParameters
 
-BASE_CLASSES = 15  # of every fold of both data sets
+# Base and novel classes of a fold, where the data set alone says it.
+CLASSES = {"shapes": (15, 5), "pascal": (15, 5), "coco": (60, 20), "fss1000": (760, 240)}
 # What has a parameter of its own: arguments of `build_model`.
 _OWN_OPTION = {"name": "method", "backbone": "backbone", "weights": "weights", "width": "width"} | {
     "freeze": "freeze_backbone",
@@ -80,11 +81,12 @@ def _build(p: "ExperimentParameters") -> Iterator[Problem]:
             {*names, "pretrain_steps"},
             f"pretrain_steps: the base learner of {p.method} would stay random; set pretrain_steps or checkpoint",
         )
-    if learner is not None and p.pretrain_steps and learner.classes != BASE_CLASSES:
+    base = CLASSES.get(p.dataset, (None,))[0]
+    if learner is not None and p.pretrain_steps and base and learner.classes != base:
         yield (
-            {*names, "pretrain_steps"},
-            f"options: the base learner has {learner.classes} classes, a fold of {p.dataset} has {BASE_CLASSES} base "
-            f"classes; set base_classes to {BASE_CLASSES}",
+            {*names, "dataset", "pretrain_steps"},
+            f"options: the base learner has {learner.classes} classes, a fold of {p.dataset} has {base} base "
+            f"classes; set base_classes to {base}",
         )
     if p.freeze_backbone and p.pretrain_steps and learner is None:
         yield (

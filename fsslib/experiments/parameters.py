@@ -25,8 +25,9 @@ class ExperimentParameters(BaseModel):
     backbone: Literal[BACKBONES] = Field("tiny", description="feature extractor")
     weights: str | None = Field(None, description="backbone weights: none (random), imagenet (downloads) or a file")
     checkpoint: str | None = Field("shipped", description="trained model to start from: shipped, a file, or none")
-    dataset: Literal["shapes", "pascal"] = Field("shapes", description="data set")
-    root: str | None = Field(None, description="folder of the data set's files; only for pascal")
+    dataset: Literal["shapes", "pascal", "coco", "fss1000", "folder"] = Field("shapes", description="data set")
+    root: str | None = Field(None, description="folder of the data set's files; shapes has none")
+    data_options: dict[str, Any] = Field({}, description="further options of load_dataset: fold_scheme, layout, ...")
     fold: int = Field(0, ge=0, le=3, description="which quarter of the classes is held out as novel")
     way: int = Field(1, ge=1, description="classes in an episode")
     shots: list[int] = Field([1, 5], min_length=1, description="labelled images of a class in evaluation, one or more")
@@ -68,6 +69,15 @@ class ExperimentParameters(BaseModel):
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="device; auto takes a GPU if there is one")
     protocol: Literal["honest", "published"] = Field("honest", description="evaluation rules: ours, or the paper's")
     options: dict[str, Any] = Field({}, description="further keyword options of build_model")
+
+
+# Parameters that came later: at their defaults they leave a run the name it had before.
+LATER = {"data_options": {}}
+
+
+def identity(checked: dict[str, Any]) -> dict[str, Any]:
+    """What tells runs apart: all parameters but those that came later and stand at their defaults."""
+    return {name: value for name, value in checked.items() if name not in LATER or value != LATER[name]}
 
 
 def check_parameters(given: dict[str, Any]) -> dict[str, Any]:

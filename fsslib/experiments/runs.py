@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import ParameterError
 from . import notebook as books
-from .parameters import check_parameters
+from .parameters import check_parameters, identity
 from .runner import ERROR
 from .workplace import busy, claimed, execute, reason
 
@@ -41,7 +41,7 @@ def check(parameters: dict[str, Any], notebook: str | Path = EXPERIMENT) -> dict
 
 def run_name(checked: dict[str, Any], notebook: str | Path = EXPERIMENT) -> str:
     """A readable name that ends in eight digits of all parameters, e.g. `panet-tiny-shapes-f0-s0-1a2b3c4d`."""
-    text = json.dumps([Path(notebook).stem, checked, *_plugin(checked)], sort_keys=True)
+    text = json.dumps([Path(notebook).stem, identity(checked), *_plugin(checked)], sort_keys=True)
     parts = [str(checked.get(name)) for name in ("method", "backbone", "dataset") if checked.get(name)]
     parts = parts or [Path(notebook).stem]
     parts += [f"{letter}{checked[n]}" for letter, n in (("f", "fold"), ("s", "seed")) if n in checked]
@@ -133,7 +133,7 @@ def _run(source: Path, folder: Path, checked: dict[str, Any], force: bool, progr
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists() and not force:
             record = _record(folder) or {}
-            if record.get("parameters") != checked or record.get("notebook") != source.stem:
+            if identity(record.get("parameters", {})) != identity(checked) or record.get("notebook") != source.stem:
                 raise ParameterError(
                     f"{folder} exists and is not a run of {source.stem} with these parameters: choose another name, or "
                     "force it."

@@ -108,11 +108,16 @@ class CachedBackbone(Backbone):
             found = [self.store.get(key) for key in row]
             if all(feature is not None for feature in found):
                 rows[i] = found
-        missing = [i for i in range(len(keys)) if i not in rows]
+        first: dict[bytes, int] = {}  # where each unknown image stands; a repeat of it is not computed again
+        for i, row in enumerate(keys):
+            if i not in rows:
+                first.setdefault(row[0], i)
+        missing = list(first.values())
         self.misses += len(missing)
-        self.hits += len(rows)
+        self.hits += len(keys) - len(missing)
         if missing:
             rows |= self._compute(images, missing, keys, stages, compute)
+            rows |= {i: rows[first[row[0]]] for i, row in enumerate(keys) if i not in rows}
         native = mode or images.dtype
         found = {}
         for s, stage in enumerate(stages):

@@ -94,7 +94,7 @@ class DiskStore(Store):
         except FileNotFoundError:
             self._forget(name)
             return None
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             path.unlink(missing_ok=True)
             self._forget(name)
             return None

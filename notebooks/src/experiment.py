@@ -26,6 +26,7 @@ weights = None
 checkpoint = "shipped"
 dataset = "shapes"
 root = None
+data_options = {}
 fold = 0
 way = 1
 shots = [1, 5]

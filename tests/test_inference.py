@@ -1,0 +1,162 @@
+"""segment(): three lines from pictures to a mask, whatever the pictures are."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from core_tools import panet
+from PIL import Image
+
+import fsslib
+from fsslib.data.pictures import image_tensor, mask_tensor, picture_size, read_image
+from fsslib.errors import DatasetError, EpisodeError
+
+DATA = fsslib.load_dataset("shapes", split="test", pool=20)
+CLASS = DATA.classes[0]
+
+
+def pair(number):
+    """Picture (H, W, 3) and mask (H, W) of an image of one class."""
+    image, mask = DATA[DATA.images_of(CLASS)[number]]
+    return image.permute(1, 2, 0).numpy(), (mask == CLASS).numpy()
+
+
+def test_three_lines(tmp_path):
+    image, mask = pair(0)
+    Image.fromarray(image).save(tmp_path / "support.png"), Image.fromarray(mask).save(tmp_path / "mask.png")
+    Image.fromarray(pair(1)[0]).save(tmp_path / "query.png")
+    with pytest.warns(UserWarning, match="photographs need a model"):
+        found = fsslib.segment(tmp_path / "query.png", tmp_path / "support.png", tmp_path / "mask.png")
+    truth = pair(1)[1]
+    assert found.shape == truth.shape and found.dtype == np.uint8 and set(np.unique(found)) == {0, 1}
+    assert (found & truth).sum() / (found | truth).sum() > 0.4, "the shipped weights find most of a shape"
+
+
+def test_every_kind_of_picture_gives_the_same(tmp_path):
+    (image, mask), query, model = pair(0), pair(1)[0], panet()
+    (
+        Image.fromarray(image).save(tmp_path / "s.png"),
+        Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "m.png"),
+    )
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    expected = fsslib.segment(query, image, mask, model=model)
+    grey = np.repeat((mask * 255).astype(np.uint8)[..., None], 3, -1)
+    for support, label in (
+        (str(tmp_path / "s.png"), str(tmp_path / "m.png")),
+        (Image.fromarray(image), Image.fromarray(mask)),
+        (tensor, torch.from_numpy(mask).long()),
+        (tensor.float() / 255, mask.astype(np.int64) * 7),
+        (np.dstack([image, np.full(mask.shape, 9, np.uint8)]), grey),
+        ([image], [mask]),
+        ({"thing": image}, {"thing": [mask]}),
+    ):
+        assert np.array_equal(fsslib.segment(query, support, label, model=model), expected)
+    episode_like = fsslib.segment(torch.from_numpy(query).permute(2, 0, 1), image, mask, model=model, size=97)
+    assert np.array_equal(episode_like, expected)
+
+
+@pytest.mark.parametrize("resize", ["squash", "pad"])
+def test_the_mask_has_the_querys_size(resize):
+    image, mask = pair(0)
+    query = np.kron(pair(1)[0], np.ones((2, 3, 1), np.uint8))
+    found = fsslib.segment(query, image[:, :60], mask[:, :60] | True, model=panet(), resize=resize, size=65)
+    assert found.shape == query.shape[:2]
+
+
+def test_shots_and_classes():
+    model, query = panet(), pair(2)[0]
+    supports, masks = zip(*(pair(i) for i in (0, 1)))
+    both = fsslib.segment(query, supports, list(masks), model=model)
+    assert np.array_equal(both, fsslib.segment(query, supports[::-1], masks[::-1], model=model))
+    ways = fsslib.segment(
+        query, {"a": supports[0], "b": supports[1]}, {"b": masks[1], "a": masks[0]}, model=model.train()
+    )
+    assert set(np.unique(ways)) <= {0, 1, 2} and model.training, "the model comes back in the mode it came in"
+
+
+@pytest.mark.parametrize(
+    "query, support, mask, said",
+    [
+        (0, [0, 0], [0], "found 2 pictures and 1 masks"),
+        (0, {"a": 0}, 0, "expected two dictionaries"),
+        (0, {"a": 0}, {"b": 0}, r"found the classes \['b'\], expected those of support, \['a'\]"),
+        (0, {"a": [0, 0], "b": [0]}, {"a": [0, 0], "b": [0]}, "as many for each class"),
+        (0, [], [], "found 0 pictures"),
+        (0, 0, "small", "expected .* like its picture"),
+        (0, 0, "empty", "no object pixel"),
+        (0, [0, 0], [0, "empty"], "mask of support 2 of 'object'"),
+    ],
+)
+def test_what_does_not_belong_together(query, support, mask, said):
+    image, label = pair(0)
+    masks = {0: label, "small": label[:50], "empty": label & False}
+
+    def filled(value, table):
+        if isinstance(value, dict):
+            return {k: filled(v, table) for k, v in value.items()}
+        return [table[v] for v in value] if isinstance(value, list) else table[value]
+
+    with pytest.raises(EpisodeError, match=said):
+        fsslib.segment(image, filled(support, {0: image}), filled(mask, masks), model=panet())
+
+
+@pytest.mark.parametrize(
+    "picture, said",
+    [
+        ("no/such.jpg", "there is no image file"),
+        (np.zeros((5, 5, 2), np.uint8), r"found shape \(5, 5, 2\)"),
+        (np.zeros((5, 5, 3), np.int64), "found int64, expected uint8"),
+        (np.full((5, 5, 3), 2.0), "from 0 to 1"),
+        (np.full((5, 5, 3), np.nan), "from 0 to 1"),
+        (3, "found int, expected a path"),
+        (np.zeros((0, 5, 3), np.uint8), "found shape"),
+    ],
+)
+def test_pictures_that_are_none(picture, said):
+    with pytest.raises(DatasetError, match=said):
+        image_tensor(picture)
+
+
+def test_masks():
+    assert mask_tensor(np.array([[0, 255]], np.uint8)).tolist() == [[0, 1]], "255 is the object where nothing else is"
+    assert mask_tensor(np.array([[0, 1, 255]], np.uint8)).tolist() == [[0, 1, 255]]
+    assert mask_tensor(np.array([[True, False]])).tolist() == [[1, 0]]
+    assert mask_tensor(np.array([[0, 300, -1]], np.int64)).tolist() == [[0, 1, 1]]
+    palette = Image.fromarray(np.array([[0, 3]], np.uint8))
+    palette.putpalette([0, 0, 0] * 256)
+    assert mask_tensor(palette).tolist() == [[0, 1]], "indices count, not colours"
+    soft = np.linspace(0, 255, 40).astype(np.uint8)[None]
+    with pytest.raises(DatasetError, match="soft edges"):
+        mask_tensor(soft)
+    for bad in (np.zeros((4, 4)), np.zeros((4, 4, 3), np.uint8) + np.arange(3, dtype=np.uint8), np.zeros((0, 4), bool)):
+        with pytest.raises(DatasetError, match=r"expected \(H, W\) of bool or whole numbers"):
+            mask_tensor(bad)
+
+
+def test_rotation_notes_turn_pictures(tmp_path):
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.fromarray(image).save(tmp_path / "turned.png", exif=exif)
+    assert read_image(tmp_path / "turned.png").shape == (6, 4, 3)
+    assert picture_size(tmp_path / "turned.png") == (4, 6)
+    assert image_tensor(Image.open(tmp_path / "turned.png")).shape == (3, 6, 4)
+
+
+def test_photographs_with_imagenet_features(shared):
+    """One dog for another: features of the real backbone find it better than everything does."""
+    data = fsslib.load_dataset("pascal", root=shared / "data" / "voc-subset", fold=2, split="test", val_classes=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        weights = shared / "weights" / "resnet18-imagenet-to-layer3.pth"
+        model = fsslib.build_model("panet", backbone="resnet18", last="layer3", stem="classic", weights=weights)
+    dogs = data.images_of(12)[:12:3]
+    found = [data[i] for i in dogs]
+    scores = []
+    for image, mask in found[:3]:
+        truth = (mask == 12).numpy()
+        marked = fsslib.segment(image, found[3][0], found[3][1] == 12, model=model, size=241) == 1
+        scores.append((marked & truth).sum() / (marked | truth).sum() - truth.mean())
+    assert np.mean(scores) > 0
