@@ -5,8 +5,12 @@ from pathlib import Path
 
 from ..errors import DatasetError
 from .base import SegmentationDataset
+from .folder_checks import check_folder
 from .photographs import Photographs
 from .shapes import Shapes5i
+from .shapes_knobs import ShapesKnobs
+
+__all__ = ["DATASETS", "Shapes5i", "ShapesKnobs", "check_folder", "load_dataset"]
 
 DATASETS = ("shapes", "pascal", "coco", "fss1000", "folder")
 
