@@ -1,5 +1,7 @@
 """The parameters of an experiment: every problem is said at once, in plain words."""
 
+import json
+
 import pytest
 
 from fsslib import experiments, paths
@@ -43,6 +45,11 @@ def test_every_problem_is_listed_at_once():
         ({"shots": 1}, "shots: expected a list, found 1"),
         ({"dataset": "pascal", "root": "no/such/folder", **SCRATCH}, "there is no folder"),
         ({"root": "."}, "has no folder; leave root out"),
+        ({"dataset": "coco", **SCRATCH}, "root: the data set coco needs the folder"),
+        ({"dataset": "coco", "root": ".", "way": 21, **SCRATCH}, "a fold has 20"),
+        ({"dataset": "fss1000", "root": ".", "fold": 1, **SCRATCH}, "fss1000 has one split"),
+        ({"dataset": "folder", "root": ".", "protocol": "published", **SCRATCH}, "set dataset to pascal"),
+        ({"data_options": {"novel": "drop"}}, "use the parameter novel_pixels"),
         ({"weights": "imagenet", **SCRATCH}, "the backbone tiny has none"),
         ({"backbone": "resnet50", "weights": "no.pth", "checkpoint": None}, "there is no file 'no.pth'"),
         ({"checkpoint": "no.safetensors"}, "write shipped"),
@@ -135,6 +142,16 @@ def test_values_of_the_command_line():
     texts = {"5": 5, "0.1": 0.1, "[1, 5]": [1, 5], "true": True, "None": None, "resnet50": "resnet50", '"7"': "7"}
     assert {text: parse_value(text) for text in texts} == texts
     assert parse_value("32", "precision") == "32" and parse_value("null", "checkpoint") is None
+
+
+def test_a_later_parameter_leaves_older_runs_their_name():
+    """The name of a run that was made before `data_options` existed."""
+    stored = json.loads((paths.data() / "results" / "comparison" / "panet-0.json").read_text())["parameters"]
+    assert "data_options" not in stored
+    today = check_parameters(stored)
+    assert experiments.run_name(today) == "panet-tiny-shapes-f0-s0-773ebbe5"
+    other = today | {"data_options": {"fold_scheme": "held_out_shape"}}
+    assert experiments.run_name(other) != experiments.run_name(today)
 
 
 def test_run_names_tell_runs_apart():

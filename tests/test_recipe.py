@@ -2,10 +2,13 @@
 
 import itertools
 import time
+import warnings
 
 import numpy as np
 import pytest
 import torch
+from coco_tree import make_coco
+from folder_tree import class_folders, coco, images_masks
 
 from fsslib import EpisodeSampler, Protocol, build_model, load_dataset, recipe
 from fsslib.baselines import baselines
@@ -145,3 +148,30 @@ def test_baselines_count_like_the_protocol_and_need_no_more_shots_than_asked():
     scores = baselines(data, Protocol(input_size=33, episodes=20), shots=(1,))
     values = [s.miou for s in scores.values()]
     assert values == sorted(values), "each oracle knows more than the one before"
+
+
+@pytest.mark.parametrize("layout", ["images_masks", "class_folders", "coco_json"])
+def test_an_experiment_on_pictures_of_ones_own(tmp_path, layout):
+    """From parameters to a result, through every step of the notebook."""
+    {"images_masks": images_masks, "class_folders": class_folders, "coco_json": coco}[layout](tmp_path)
+    p = parameters(dataset="folder", root=str(tmp_path), pretrain_steps=2, episodic_steps=2)
+    train_set, test_set = recipe.datasets(p)
+    net = recipe.model(p)
+    histories = recipe.train(p, net, train_set)
+    assert len(histories["episodic training"].rows) == 2
+    found = {"trained": recipe.score(p, net, test_set)}
+    result = recipe.result(p, found, test_set.names, time.time(), histories)
+    check_result(result)
+    assert result["protocol"]["fold_scheme"] == "own classes, none held out" and result["protocol"]["name"] == "folder"
+    assert "own classes" in found["trained"].protocol.card()
+
+
+def test_an_experiment_on_coco(tmp_path):
+    make_coco(tmp_path)
+    p = parameters(dataset="coco", root=str(tmp_path), data_options={"fold_scheme": "contiguous"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        train_set, test_set = recipe.datasets(p)
+        card = recipe.score(p, recipe.model(p), test_set).protocol
+    assert card.fold_scheme == "category order, 20 a fold" and set(test_set.classes) <= set(range(1, 21))
+    assert not set(train_set.classes) & set(test_set.classes)

@@ -31,7 +31,8 @@ def published_seeds(masks: Tensor, size: tuple[int, int], most: int = 5, area: f
     P = min(round(cells / area), most), halves to even. The first seed lies farthest from the background inside the
     object's bounding box (neither box nor image border count as background), each further one farthest from background
     and earlier seeds. A box without background is measured from a point above its left corner, as scipy does.
-    Then the model counts seeds by their non-zero coordinates: a seed on row or column 0 costs the last one.
+    Then the model counts seeds by their non-zero coordinates, once in rows and once in columns, and takes the larger
+    count: where every seed has a 0 in neither, none is lost; the last one is where both counts fall short.
 
     Args:
         masks: (M, H, W) bool, the object. size: grid (h, w) of the features.
