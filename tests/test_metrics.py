@@ -210,3 +210,41 @@ def test_several_trainings_need_the_same_number_and_the_same_episodes(wrong):
     other.update(*random_counts(40, seed=8))
     with pytest.raises(ProtocolError, match="same episodes"):
         over_trainings([trained(0, 0.5)], [other.compute()])
+
+
+def test_image_iou_counts_every_episode_alike():
+    """A large object found and a small one missed: pixels summed per class hide the miss, single episodes do not."""
+    target = torch.zeros(2, 10, 10, dtype=torch.long)
+    target[0, :, :9], target[1, 0, 0] = 1, 1
+    predicted = target.clone()
+    predicted[1] = 0
+    meter = FewShotIoU()
+    meter.update(predicted, target, torch.tensor([[4], [4]]))
+    scores = meter.compute()
+    assert scores.miou == pytest.approx(90 / 91) and scores.image_iou == pytest.approx(0.5)
+    low, high = scores.image_interval()
+    assert (low, high) == (0, 1) and not scores.absent.any() and np.isnan(scores.false_alarm)
+
+
+def test_false_alarms_where_nothing_is():
+    target = torch.zeros(3, 4, 5, dtype=torch.long)
+    target[0, 0, 0], target[1, :, 0] = 1, 255
+    predicted = torch.zeros_like(target)
+    predicted[:, :2] = 1  # 10 of 20 pixels; in episode 1 eight of the 16 that are not ignored
+    meter = FewShotIoU()
+    meter.update(predicted, target, torch.tensor([[4], [4], [7]]))
+    scores = meter.compute()
+    assert scores.absent.tolist() == [False, True, True]
+    assert scores.false_alarm == pytest.approx((8 / 16 + 10 / 20) / 2)
+    assert scores.image_iou == pytest.approx(1 / 10), "episodes without target have no IoU"
+    assert scores.per_class[4] == pytest.approx(1 / 18), "but their false positives count in their class's union"
+
+
+@pytest.mark.parametrize("wrong", [2, -1])
+def test_channels_that_do_not_exist(wrong):
+    meter = FewShotIoU()
+    predicted = torch.zeros(1, 3, 3, dtype=torch.long)
+    predicted[0, 0] = wrong
+    meter.update(predicted, torch.ones(1, 3, 3, dtype=torch.long), torch.tensor([[4]]))
+    with pytest.raises(ProtocolError, match="3 predicted pixels name a channel outside"):
+        meter.compute()

@@ -27,6 +27,29 @@ def test_folds_splits_and_classes(voc):
         test.images_of(6)
 
 
+def test_interleaved_folds(voc):
+    test = quiet(voc, 1, "test", fold_scheme="interleaved")
+    assert test.base_classes == tuple(c for c in range(1, 21) if c not in (2, 6, 10, 14, 18))
+    assert test.fold_scheme == "every n-th class" and quiet(voc).fold_scheme == "VOC order, 5 a fold"
+    assert quiet(voc).list_hash() == quiet(voc, fold_scheme="interleaved").list_hash()
+    with pytest.raises(DatasetError, match="'random' is unknown"):
+        quiet(voc, fold_scheme="random")
+
+
+def test_hidden_classes_are_hidden_everywhere(voc):
+    """In no label of training and validation, and in no base annotation, does a novel class appear."""
+    for fold in range(4):
+        for split in ("train", "val"):
+            for novel in ("background", "ignore", "drop"):
+                try:
+                    data = quiet(voc, fold, split, novel=novel, val_classes=2)
+                except DatasetError:
+                    continue  # the little tree has no image for it
+                shown = {int(v) for i in range(len(data)) for v in data[i][1].unique()} - {0, 255}
+                assert shown <= set(data.base_classes)
+                assert split == "val" or shown <= set(data.classes) | set(data.missing)
+
+
 def test_images_and_masks(voc):
     data = quiet(voc, 0, "test")
     image, mask = data[data.ids.index("2008_000012")]
