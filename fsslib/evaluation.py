@@ -88,8 +88,9 @@ def examples(
     """
     if not evaluation.lists:
         raise ProtocolError("this evaluation holds no episode lists (it was read from a file): run evaluate() again.")
-    order = np.argsort(-evaluation.scores[shot].episode_iou(), kind="stable")
     ious = evaluation.scores[shot].episode_iou()
+    order = np.argsort(-ious, kind="stable")
+    order = order[~evaluation.scores[shot].absent[order]]  # where nothing is to be found, there is no IoU
     middle = max(0, (len(order) - each) // 2)
     picks = {"best": order[:each], "median": order[middle : middle + each], "worst": order[-each:]}
     specs = [spec for entry in evaluation.lists for spec in entry.shots(shot).specs]
@@ -106,7 +107,8 @@ def episode_lists(
     if not shots or any(type(k) is not int or k < 1 for k in shots) or len(set(shots)) < len(shots):
         raise ProtocolError(f"shots={list(shots)}: expected whole numbers from 1, each only once, e.g. (1, 5).")
     # What the data set knows better than the protocol's defaults stands on the card.
-    known = {name: getattr(dataset, name) for name in ("fold_scheme", "area_filter") if hasattr(dataset, name)}
+    names = {"fold_scheme": "fold_scheme", "area_filter": "area_filter", "recipe": "images"}
+    known = {field: getattr(dataset, name) for name, field in names.items() if hasattr(dataset, name)}
     protocol = protocol.replace(**known)
     sampler = EpisodeSampler(dataset, protocol, shot=max(shots), keep=keep)
     lists = tuple(sampler.fixed(protocol.episodes, seed) for seed in protocol.seeds)
@@ -131,13 +133,14 @@ def evaluate(
     `scores[5].difference(scores[1])` is paired. The model is left in the mode it came in.
 
     Args:
-        batch: episodes per forward pass; changes the speed, never the score.
+        batch: episodes per forward pass; changes the speed, and the score only where rounding turns a tie.
         device: where to run; None keeps the model where it is.
         cache: remember the backbone's features of every image, which changes the speed, never the score: `"memory"`
             (up to 4 GiB, forgotten afterwards), a folder (memory-mapped files, up to 20 GiB, found again by the next
             evaluation with the same weights), or a store of `fsslib.nn.feature_store` with another limit.
     Raises:
-        DatasetError: too few classes or images for the ways and shots. ProtocolError: impossible `shots` or `batch`.
+        DatasetError: too few classes or images for the ways and shots. ProtocolError: impossible `shots`, `batch` or
+            `cache`.
     """
     if type(batch) is not int or batch < 1:
         raise ProtocolError(f"batch={batch!r}: expected a whole number of episodes from 1.")
@@ -147,8 +150,8 @@ def evaluate(
     own = next(model.parameters(), None)
     device = torch.device(device) if device else own.device if own is not None else torch.device("cpu")
     modes = [(module, module.training) for module in model.modules()]
-    model.to(device).eval()
     judged = ShotByShot(model, protocol.k_merge) if protocol.k_merge in RULES else model
+    model.to(device).eval()
     meters = {shot: FewShotIoU(protocol.counting) for shot in shots}
     spent = dict.fromkeys(shots, 0.0)
     shown = bar(total=protocol.episodes * len(lists), desc="episodes", show=progress)
@@ -188,6 +191,8 @@ def _score(model, episode: Episode, meter: FewShotIoU, run: int, protocol: Proto
 def remembering(model: FewShotModel, cache: str | Path | Store | None) -> Iterator[None]:
     """Let `model`, in eval mode, remember the features of every image inside the block; see `cache` of `evaluate`."""
     plain = getattr(model, "backbone", None)
+    if isinstance(cache, bool) or not (cache is None or isinstance(cache, (str, Path)) or hasattr(cache, "put")):
+        raise ProtocolError(f'cache={cache!r}: expected "memory", a folder, a store of features, or None.')
     if cache is None or not isinstance(plain, Backbone) or isinstance(plain, CachedBackbone):
         yield
         return

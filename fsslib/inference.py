@@ -13,7 +13,7 @@ from .checkpoints import load_model, shipped
 from .data.pictures import image_tensor, mask_tensor
 from .data.transforms import Resize, normalise
 from .episode import Episode
-from .errors import EpisodeError
+from .errors import EpisodeError, ModelError
 from .models.base import FewShotModel
 from .ops import strongest
 
@@ -49,7 +49,7 @@ def segment(
         (H, W) uint8 at the query's own size: 0 background, 1 object; with a dictionary 1..N in its order.
     Raises:
         DatasetError: a picture or mask that cannot be read. EpisodeError: supports and masks that do not belong
-        together.
+        together. ModelError: a model that is none.
     """
     if model is None:
         model = load_model(shipped("panet", "shapes", fold=0))
@@ -58,6 +58,8 @@ def segment(
             'as build_model("panet", backbone="resnet50", weights="imagenet").',
             stacklevel=3,  # past torch.no_grad
         )
+    if not isinstance(model, FewShotModel):
+        raise ModelError(f"model: found {type(model).__name__}, expected a method, e.g. of build_model or load_model.")
     shape = Resize(size or SIZES.get(model.config.get("backbone"), USUAL_SIZE), resize)
     picture = image_tensor(query, "query")
     height, width = picture.shape[-2:]
@@ -90,7 +92,9 @@ def _pairs(support, mask) -> dict[str, tuple[list, list]]:
     if not isinstance(support, Mapping):
         support, mask = {"object": support}, {"object": mask}
     if set(support) != set(mask) or not support:
-        raise EpisodeError(f"mask: found the classes {sorted(mask)}, expected those of support, {sorted(support)}.")
+        raise EpisodeError(
+            f"mask: found the classes {sorted(map(str, mask))}, expected those of support, {sorted(map(str, support))}."
+        )
     pairs = {name: (_listed(support[name]), _listed(mask[name])) for name in support}
     for name, (images, masks) in pairs.items():
         if len(images) != len(masks) or not images:

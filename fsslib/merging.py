@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .episode import Episode, Prediction
 from .errors import ProtocolError
 from .models.base import FewShotModel
+from .protocol import MERGE_RULES
 
-VOTE, MEAN = "vote of K masks", "mean of K probabilities"
-RULES = (VOTE, MEAN)
+VOTE, MEAN = RULES = MERGE_RULES
 _HALF = 0.5 - 1e-6  # half of the most votes are enough: the tie goes to the object
 
 
@@ -31,15 +32,18 @@ class ShotByShot(FewShotModel):
     def __init__(self, model: FewShotModel, rule: str = MEAN):
         if rule not in RULES:
             raise ProtocolError(f"k_merge={rule!r}: expected one of {', '.join(RULES)}.")
-        super().__init__(model.backbone, freeze=False)
-        self.model, self.rule, self.config = model, rule, model.config
+        # Not FewShotModel's own: the method has the backbone, if there is one.
+        nn.Module.__init__(self)
+        self.model, self.rule, self.config = model, rule, getattr(model, "config", {})
 
     def forward(self, episode: Episode) -> Prediction:
         if episode.shot == 1:
             return self.model(episode)
         answers = [self.model(_only(episode, k)).logits for k in range(episode.shot)]
-        merged = vote(answers) if self.rule == VOTE else torch.stack([a.softmax(1) for a in answers]).mean(0).log()
-        return Prediction(merged)
+        if self.rule == VOTE:
+            return Prediction(vote(answers))
+        # In logarithms, where a probability of 0 is no infinity that resizing would spread.
+        return Prediction(torch.stack([a.log_softmax(1) for a in answers]).logsumexp(0) - math.log(len(answers)))
 
     def losses(self, episode: Episode) -> dict[str, Tensor]:
         return self.model.losses(episode)

@@ -190,8 +190,7 @@ class Scores:
 
     def _class_iou(self, run: int, weights: np.ndarray) -> np.ndarray:
         """(draws, C); NaN where a class does not occur."""
-        inter, union = (weights @ counts for counts in self._class_counts(run))
-        return np.divide(inter, union, out=np.full_like(inter, np.nan), where=union > 0)
+        return _ratio(*(weights @ counts for counts in self._class_counts(run)))
 
     def _miou(self, weights: list[np.ndarray]) -> np.ndarray:
         return _mean([_mean(self._class_iou(run, weight).T) for run, weight in enumerate(weights)])
@@ -199,7 +198,7 @@ class Scores:
     def _image_iou(self, weights: list[np.ndarray]) -> np.ndarray:
         ious, shown = self.episode_iou(), ~self.absent
         parts = [(part, weight * shown[part]) for (_, part), weight in zip(self._parts(), weights)]
-        return np.mean([weight @ ious[part] / np.maximum(weight.sum(-1), 1) for part, weight in parts], 0)
+        return _mean([_ratio(weight @ ious[part], weight.sum(-1)) for part, weight in parts])
 
     def _fb_iou(self, weights: list[np.ndarray]) -> np.ndarray:
         values = []
@@ -237,8 +236,12 @@ def _mean(values) -> np.ndarray:
     """Mean over the first axis of what is not NaN; NaN where nothing is left (a class without a single pixel)."""
     values = np.asarray(values, float)
     known = ~np.isnan(values)
-    total = np.where(known, values, 0).sum(0)
-    return np.divide(total, known.sum(0), out=np.full_like(total, np.nan), where=known.sum(0) > 0)
+    return _ratio(np.where(known, values, 0).sum(0), known.sum(0))
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """`part` / `whole`; NaN where there is nothing to divide by."""
+    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=np.asarray(whole) > 0)
 
 
 def _quantiles(values: np.ndarray) -> tuple[float, float]:

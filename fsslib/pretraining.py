@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data.base import SegmentationDataset, base_table
+from .data.base import IGNORE, SegmentationDataset, base_table
 from .data.transforms import Resize, augment, normalise
 from .errors import TrainingError
 from .losses import segmentation
@@ -103,15 +103,15 @@ def pretrain(
             "the backbone is frozen, so pre-training would change nothing: build it without freeze=True."
         )
     classes = len(dataset.base_classes)
-    if learner is not None and learner.classes != classes:
+    if learner is not None and (learner.classes != classes or classes >= IGNORE):
         raise TrainingError(
             f"the base learner has {learner.classes} classes, {dataset.name} fold {dataset.fold} has {classes} base "
-            f"classes: build the model with base_classes={classes}."
+            f"classes: build the model with base_classes={classes}{', at most 254' if classes >= IGNORE else ''}."
         )
     if learner is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(schedule.seed)  # the head, too, is a function of the schedule alone
-            learner = BaseSegmenter(backbone, classes)
+            learner = BaseSegmenter(backbone, classes + (classes >= IGNORE))  # label 255 is no class
     # At all other times a method keeps its base learner frozen.
     shared = set(backbone.parameters()) if kept else set()
     thawed = [weight for weight in learner.parameters() if weight not in shared and not weight.requires_grad]

@@ -18,8 +18,11 @@ _CHOICES = {
     "augmentation": ("dataset", "photo", "flip", "symmetry", "sdaanet", "pfenet", "hdmnet", "none"),
     "annotation": ("mask", "box", "scribble"),
 }
+# Rules of `fsslib.merging`; every other text only says what a method does by itself.
+MERGE_RULES = ("vote of K masks", "mean of K probabilities")
 _MEANING = {
     "fold_scheme": "how classes are divided into folds",
+    "images": "which images",
     "area_filter": "least object area in pixels of the original image",
     "novel_pixels": "what pixels of novel classes become in training images",
     "void": "what the 255 border of support masks counts as",
@@ -48,7 +51,8 @@ class Protocol:
     """Everything about data, episodes and counting that a score depends on besides the weights.
 
     The defaults are the honest ones: no choice looks at the test fold, every pixel and every episode counts.
-    `k_merge` is the method's own unless it is a rule of `fsslib.merging.RULES`, which then replaces it.
+    `k_merge` is the method's own unless it is one of `MERGE_RULES`, which then replaces it (see `fsslib.merging`).
+    `images` is filled in by the data set, as are `fold_scheme` and `area_filter` where it knows better.
     `train_size=None` trains at `input_size`; `augmentation="dataset"` changes images as suits the data set.
     `selection="test_fold"` exists only in `Protocol.published(...)`.
 
@@ -77,6 +81,7 @@ class Protocol:
     augmentation: str = "dataset"
     list_hash: str = ""
     source: str = ""
+    images: str = ""
 
     def __post_init__(self) -> None:
         for field, choices in _CHOICES.items():
@@ -91,6 +96,16 @@ class Protocol:
                 raise ProtocolError(f"Protocol.{field}: found {value!r}, expected a whole number from {least}.")
         if isinstance(self.absent, bool) or not isinstance(self.absent, (int, float)) or not 0 <= self.absent <= 1:
             raise ProtocolError(f"Protocol.absent: found {self.absent!r}, expected a share from 0 to 1.")
+        if self.absent and self.counting == "present":
+            raise ProtocolError(
+                "Protocol.absent: counting='present' forgives whatever is marked where nothing is; use counting='all'."
+            )
+        rules = {rule.casefold(): rule for rule in MERGE_RULES}
+        if self.k_merge != rules.get(str(self.k_merge).casefold(), self.k_merge):
+            raise ProtocolError(
+                f"Protocol.k_merge: found {self.k_merge!r}, expected {rules[self.k_merge.casefold()]!r}: a text "
+                "that is no rule changes nothing."
+            )
         seeds = tuple(self.seeds) if isinstance(self.seeds, (tuple, list, range)) else ()
         if not seeds or any(type(s) is not int or s < 0 for s in seeds) or len(set(seeds)) < len(seeds):
             raise ProtocolError(

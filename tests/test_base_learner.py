@@ -11,6 +11,7 @@ from hdmnet_tools import everything, tiny
 from torch import nn
 
 from fsslib import build_model, load_official, recipe
+from fsslib.data.base import base_table
 from fsslib.errors import CheckpointError, TrainingError
 from fsslib.experiments.parameters import check_parameters
 from fsslib.losses import segmentation
@@ -200,3 +201,10 @@ def test_an_untrained_ensemble_changes_nothing():
     scene = 2 * meta + 3 * distance.view(2, 1, 1, 1)
     torch.testing.assert_close(merged, torch.cat([5 * scene[:, :1] + 7 * base, scene[:, 1:]], 1))
     assert maps.keys() == {"scene/background", "scene/object", "merged/background"}
+
+
+def test_more_base_classes_than_labels_hold():
+    """The 255th class is not the label for ignored pixels."""
+    table = base_table([c for c in range(1, 300) if c != 255])
+    assert (table == 255).sum() == 1 and table[255] == 255
+    assert table[254] == 254 and table[256] == 256 and len(set(table.tolist())) == 300

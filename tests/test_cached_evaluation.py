@@ -11,7 +11,7 @@ from core_tools import SIZE, panet, shapes
 
 from fsslib import EpisodeSampler, Protocol, build_model, evaluate, load_dataset
 from fsslib.errors import DatasetError, ModelError, ProtocolError
-from fsslib.evaluation import remembering
+from fsslib.evaluation import examples, remembering
 from fsslib.nn.feature_cache import CachedBackbone
 from fsslib.nn.feature_store import DiskStore, MemoryStore
 
@@ -82,6 +82,9 @@ def test_a_model_with_a_cache_of_its_own_keeps_it():
         assert isinstance(model.backbone, CachedBackbone) and model.backbone.dtype == torch.float16
     with pytest.raises(ModelError, match="expected bytes"):
         table(panet(), MemoryStore(-1))
+    for bad in (True, 3):
+        with pytest.raises(ProtocolError, match='expected "memory", a folder'):
+            table(panet(), bad)
 
 
 def test_absent_targets():
@@ -104,6 +107,12 @@ def test_absent_targets():
     none = evaluate(panet(), data, RULES, shots=(1,), progress=False).scores[1]
     assert np.isnan(none.false_alarm) and not none.absent.any()
     assert EpisodeSampler(data, RULES).fixed(10).hash == EpisodeSampler(data, RULES.replace(absent=0.0)).fixed(10).hash
+    with pytest.raises(ProtocolError, match="forgives whatever is marked"):
+        rules.replace(counting="present")
+    nothing = evaluate(panet(), data, rules.replace(absent=1.0, episodes=5), shots=(1,), progress=False)
+    assert np.isnan(nothing.scores[1].image_iou)
+    episode, notes = examples(found, data, shot=1, each=3)
+    assert len(notes) == 9 and ((episode.query_masks == 1).flatten(1).any(1)).all(), "only where something is shown"
     for bad in (-0.1, 1.1, True, "half"):
         with pytest.raises(ProtocolError, match=r"Protocol.absent"):
             RULES.replace(absent=bad)

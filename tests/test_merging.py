@@ -5,9 +5,10 @@ import pytest
 import torch
 from core_tools import SIZE, panet, random_episode, shapes
 
-from fsslib import Protocol, evaluate
+from fsslib import Prediction, Protocol, evaluate
 from fsslib.errors import ProtocolError
 from fsslib.merging import MEAN, RULES, VOTE, ShotByShot, vote
+from fsslib.models.base import FewShotModel
 
 
 def masks_of(*rows):
@@ -70,3 +71,26 @@ def test_evaluation_obeys_the_protocol():
 def test_unknown_rules():
     with pytest.raises(ProtocolError, match=f"'vote': expected one of {VOTE}"):
         ShotByShot(panet(), "vote")
+    with pytest.raises(ProtocolError, match=f"expected '{VOTE}': a text that is no rule changes nothing"):
+        Protocol(k_merge=VOTE.lower())
+
+
+def test_merging_equal_answers_changes_nothing_even_if_they_are_certain():
+    class Certain(FewShotModel):
+        def __init__(self):
+            torch.nn.Module.__init__(self)
+
+        def forward(self, episode):
+            sign = (episode.query_images[:, :1] > 0).float() * 2 - 1
+            return Prediction(torch.cat([-200 * sign, 200 * sign], 1))
+
+        def losses(self, episode):
+            return {}
+
+    episode = random_episode(shot=5)
+    for rule in RULES:
+        logits = ShotByShot(Certain(), rule)(episode).logits
+        assert torch.isfinite(logits).all()
+        assert torch.equal(logits.argmax(1), Certain()(episode).logits.argmax(1))
+    merged = evaluate(Certain(), shapes("test"), Protocol(input_size=SIZE, episodes=4, k_merge=MEAN), shots=(3,))
+    assert merged.scores[3].table.sum() > 0, "a method without a backbone can be merged, too"

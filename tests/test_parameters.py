@@ -50,6 +50,11 @@ def test_every_problem_is_listed_at_once():
         ({"dataset": "fss1000", "root": ".", "fold": 1, **SCRATCH}, "fss1000 has one split"),
         ({"dataset": "folder", "root": ".", "protocol": "published", **SCRATCH}, "set dataset to pascal"),
         ({"data_options": {"novel": "drop"}}, "use the parameter novel_pixels"),
+        ({"data_options": {"fold_shceme": "x"}}, "shapes has no option 'fold_shceme', did you mean fold_scheme?"),
+        (
+            {"dataset": "pascal", "root": ".", "data_options": {"images": "list.txt"}, **SCRATCH},
+            "would serve training and test",
+        ),
         ({"weights": "imagenet", **SCRATCH}, "the backbone tiny has none"),
         ({"backbone": "resnet50", "weights": "no.pth", "checkpoint": None}, "there is no file 'no.pth'"),
         ({"checkpoint": "no.safetensors"}, "write shipped"),

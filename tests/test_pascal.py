@@ -4,8 +4,10 @@ import pytest
 import torch
 from voc_tree import TRAIN, VAL, H, W, label, list_of, make_voc, quiet, save_mask
 
+from fsslib import Protocol
 from fsslib.data.pascal import Pascal5i
 from fsslib.errors import DatasetError
+from fsslib.evaluation import episode_lists
 
 
 @pytest.fixture
@@ -157,3 +159,12 @@ def test_real_photographs(shared):
     assert image.float().std() > 10
     train = quiet(root, 3, "train")
     assert len(train) == 1109 and not any((train[i][1] == 17).any() for i in range(0, 1109, 50))
+
+
+def test_training_on_test_images_is_said_aloud(voc):
+    mixed = list_of(voc, [*TRAIN, "2008_000011"])
+    with pytest.warns(UserWarning, match=r"1 of 8 training images are VOC val images.*not comparable"):
+        data = Pascal5i(voc, 0, "train", images=mixed, val_classes=0)
+    assert data.recipe == "file list.txt"
+    _, _, protocol = episode_lists(data, Protocol(episodes=2), (1,))
+    assert protocol.images == "file list.txt" and "file list.txt" in protocol.card()

@@ -1,6 +1,7 @@
 """Data sets by name."""
 
 import difflib
+import inspect
 from pathlib import Path
 
 from ..errors import DatasetError
@@ -10,7 +11,7 @@ from .photographs import Photographs
 from .shapes import Shapes5i
 from .shapes_knobs import ShapesKnobs
 
-__all__ = ["DATASETS", "Shapes5i", "ShapesKnobs", "check_folder", "load_dataset"]
+__all__ = ["DATASETS", "Shapes5i", "ShapesKnobs", "check_folder", "load_dataset", "options_of"]
 
 DATASETS = ("shapes", "pascal", "coco", "fss1000", "folder")
 
@@ -53,6 +54,11 @@ def load_dataset(
             raise
         option = str(error).split("'")[1]
         raise DatasetError(f"{name} has no option {option!r}; see the help of its class in fsslib.data.") from error
+
+
+def options_of(name: str) -> list[str]:
+    """Names of the options that `load_dataset` takes for a data set, its own among them."""
+    return list(inspect.signature(Shapes5i if name == "shapes" else _on_disk(name)).parameters)
 
 
 def _on_disk(name: str) -> type[Photographs]:

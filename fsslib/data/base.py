@@ -80,14 +80,21 @@ def check_split(fold: int, split: str, folds: int = 4) -> None:
         raise DatasetError(f"fold {fold!r} does not exist: folds are numbered 0 to {folds - 1}.")
 
 
+def positions(count: int) -> Tensor:
+    """(count,) long: 1, 2, ... without 255, which means ignored."""
+    numbers = torch.arange(1, count + 2)
+    return numbers[numbers != IGNORE][:count]
+
+
 def base_table(base_classes: Sequence[int], all_classes: Iterable[int] = ()) -> Tensor:
-    """(256 or more,) long: class id -> position among the sorted base classes from 1; 0 for every other id, 255 stays.
+    """(256 or more,) long: class id -> position among the sorted base classes from 1, leaving out 255; 0 for every
+    other id, and 255 stays 255.
 
     Raises DatasetError for 255 as a class id.
     """
     if IGNORE in base_classes:
         raise DatasetError(f"class id {IGNORE} means ignored pixels in label maps: give the class another id.")
     table = torch.zeros(max(IGNORE, *base_classes, *all_classes) + 1, dtype=torch.long)
-    table[torch.tensor(base_classes, dtype=torch.long)] = torch.arange(1, len(base_classes) + 1)
+    table[torch.tensor(base_classes, dtype=torch.long)] = positions(len(base_classes))
     table[IGNORE] = IGNORE
     return table

@@ -26,8 +26,8 @@ Reader = Callable[[Path, Path], dict[int, int]]
 class LabelIndex:
     """Pixels of every class in every label map below one folder.
 
-    An entry counts only while time and size of its image and mask file are those it was read at; the file as a whole
-    only while its checksum is right. Whatever is missing, stale or broken is read again, never trusted. The file is
+    An entry counts only while times, inode and size of its image and mask file are those it was read at; the file as a
+    whole only while its checksum is right. What is missing, stale or broken is read again, never trusted. The file is
     written beside its name and renamed, every ten seconds and at the end: a killed build goes on where it was saved.
 
     Args:
@@ -102,4 +102,5 @@ class LabelIndex:
 
 def _stamp(image: Path, mask: Path) -> list[int]:
     stats = [os.stat(file) for file in (image, mask)]
-    return [value for stat in stats for value in (stat.st_mtime_ns, stat.st_size)]
+    # Archives may give other files the same time and size; not the same inode and time of change.
+    return [value for stat in stats for value in (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_size)]

@@ -1,6 +1,7 @@
 """PASCAL-5i: the twenty VOC classes in four folds of five, on VOC 2012 photographs with VOC and SBD masks."""
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,18 @@ class Pascal5i(Photographs):
         entries, self.recipe = self._list(images)
         files = self._locate(entries)
         areas = LabelIndex("voc", self.voc, mask_counts).counts(files)
+        self._warn_of_test_images(entries)
         self._take(sorted(entries), files, areas, targets, unwanted, where=f", list: {self.recipe}")
+
+    def _warn_of_test_images(self, entries: dict[str, str | None]) -> None:
+        file = self.voc / "ImageSets" / "Segmentation" / "val.txt"
+        shared = set(entries) & set(voc_lists.read_list(file)) if file.is_file() and self.split != "test" else ()
+        if shared:
+            warnings.warn(
+                f"{len(shared)} of {len(entries)} training images are VOC val images, on which PASCAL-5i is tested: "
+                "scores of a model trained on them are not comparable.",
+                stacklevel=3,
+            )
 
     def _list(self, images: str | Path) -> tuple[dict[str, str | None], str]:
         if str(images) not in voc_lists.RECIPES:

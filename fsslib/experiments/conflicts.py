@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # What has a parameter of its own: options of load_dataset, and fields of a Schedule.
 OWN_DATA_OPTION = {name: name for name in ("root", "fold", "size", "knobs")}
-OWN_DATA_OPTION |= {"novel": "novel_pixels", "min_area": "protocol", "val_classes": "selection", "split": "none"}
+OWN_DATA_OPTION |= {"novel": "novel_pixels", "min_area": "protocol"}
 _OWN_DETAIL = {name: name for name in ("batch", "lr", "precision", "accelerator", "seed")} | {"steps": "episodic_steps"}
 
 
@@ -27,7 +27,9 @@ def conflicts(p: "ExperimentParameters") -> Iterator[Problem]:
 
 
 def _data(p: "ExperimentParameters") -> Iterator[Problem]:
-    from ..data.shapes_knobs import ShapesKnobs  # imports torch, which only a check needs
+    from ..data import options_of  # imports torch, which only a check needs
+    from ..data.shapes_knobs import ShapesKnobs
+    from ..data.voc_lists import RECIPES
     from ..protocol import Protocol
 
     for name in ("shots", "seeds"):
@@ -40,7 +42,7 @@ def _data(p: "ExperimentParameters") -> Iterator[Problem]:
         yield {"dataset", "root"}, f"root: the data set {p.dataset} needs the folder that holds its files"
     if p.dataset == "shapes" and p.root is not None:
         yield {"dataset", "root"}, "root: the data set shapes is generated and has no folder; leave root out"
-    elif p.root is not None and not Path(p.root).expanduser().is_dir():
+    elif p.root is not None and not (_folder(p.root) or (p.dataset == "folder" and Path(p.root).suffix == ".json")):
         yield {"root"}, f"root: there is no folder {p.root!r}"
     if p.novel_pixels and p.dataset == "shapes":
         yield (
@@ -60,11 +62,18 @@ def _data(p: "ExperimentParameters") -> Iterator[Problem]:
     if p.dataset == "fss1000" and (p.fold or p.novel_pixels):
         name = "fold" if p.fold else "novel_pixels"
         yield {"dataset", name}, f"{name}: fss1000 has one split, and every image shows one class; leave {name} out"
-    for name in sorted(p.data_options.keys() & OWN_DATA_OPTION.keys()):
-        yield (
-            {"data_options"},
-            f"data_options: {name!r} is not an option here, use the parameter {OWN_DATA_OPTION[name]}",
-        )
+    known = [name for name in options_of(p.dataset) if name not in ("root", "fold", "split")]
+    for name, value in sorted(p.data_options.items()):
+        if name in OWN_DATA_OPTION:
+            own = OWN_DATA_OPTION[name]
+            yield {"data_options"}, f"data_options: {name!r} is not an option here, use the parameter {own}"
+        elif name not in known:
+            yield {"data_options", "dataset"}, f"data_options: {p.dataset} has no option {name!r}{near(name, known)}"
+        elif name == "images" and p.dataset == "pascal" and value not in RECIPES:
+            yield (
+                {"data_options", "dataset"},
+                f"data_options: the list {value!r} would serve training and test; use one of {', '.join(RECIPES)}",
+            )
     if p.protocol == "published" and (p.dataset != "pascal" or p.seeds != [0]):
         other = p.dataset != "pascal"
         wrong = "is that of the papers' PASCAL-5i numbers" if other else "has the paper's own seeds"
@@ -75,6 +84,10 @@ def _data(p: "ExperimentParameters") -> Iterator[Problem]:
             Protocol.published(p.method)
         except FsslibError as error:
             yield {"protocol", "method"}, f"protocol: {str(error).rstrip('.')}; use protocol=honest"
+
+
+def _folder(name: str) -> bool:
+    return Path(name).expanduser().is_dir()
 
 
 def _weights(p: "ExperimentParameters") -> Iterator[Problem]:

@@ -24,8 +24,8 @@ class CachedBackbone(Backbone):
 
     The wrapper shares the backbone's stages, so the names in `state_dict` and `load_state_dict` are exactly the
     backbone's and no cached tensor is among them; deep copies and pickles start with an empty cache in memory.
-    Whenever a weight, a buffer or the device changes, what was stored no longer counts. Images that require a gradient
-    pass by the cache.
+    Whenever a weight, a buffer or the device changes in a way that torch counts (not through `.data`, not in inference
+    mode), what was stored no longer counts. Images that require a gradient pass by the cache.
 
     Args:
         backbone: with `bn="frozen"`, and frozen (`backbone.freeze()`) unless it is only evaluated: in eval mode
@@ -99,7 +99,7 @@ class CachedBackbone(Backbone):
         if len(images) == 0 or (torch.is_grad_enabled() and images.requires_grad):
             return compute(images, stages)
         self._forget_if_changed()
-        mode = _autocast(images.device.type)
+        mode = f"{images.device.type} {_autocast(images.device.type)}"
         ends = [_short(f"{kind}{stage} {mode} {self.dtype} {self._weights}") for stage in stages]
         keys = [[digest + end for end in ends] for digest in _digests(images)]
         rows: dict[int, list[Tensor]] = {}
@@ -118,7 +118,7 @@ class CachedBackbone(Backbone):
         if missing:
             rows |= self._compute(images, missing, keys, stages, compute)
             rows |= {i: rows[first[row[0]]] for i, row in enumerate(keys) if i not in rows}
-        native = mode or images.dtype
+        native = _autocast(images.device.type) or images.dtype
         found = {}
         for s, stage in enumerate(stages):
             # Converted one by one: autocast on a CPU refuses to stack float16.
@@ -164,7 +164,8 @@ class CachedBackbone(Backbone):
             return
         if self._seen is not None and not self.store.persistent:
             self.clear()  # features of former weights would only take room; on disk somebody may still want them
-        self._seen, self._weights = state, _digest_of(tensors)
+        # Options without weights (strides, pooling) show in the modules' description.
+        self._seen, self._weights = state, f"{self.name} {_digest_of(tensors)} {_short(repr(self.plain)).hex()}"
 
     def set_bn(self, mode: str) -> Backbone:
         if mode == "batch":

@@ -1,6 +1,9 @@
 """Where cached features live: in memory, or memory-mapped on disk; both forget what was used longest ago."""
 
+import contextlib
 import os
+import re
+import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +14,11 @@ from torch import Tensor
 
 from ..errors import ModelError
 from ..files import atomic
+
+# Keys are 24 bytes (an image and what was asked of it); whatever else lies in the folder is not ours.
+_OWN, _PART = re.compile(r"[0-9a-f]{48}\.npy"), re.compile(r"[0-9a-f]{48}\.npy\.\d+\.part")
+# Seconds after which a temporary file belongs to a process that was killed.
+ABANDONED = 3600
 
 
 class Store(Protocol):
@@ -64,22 +72,33 @@ class MemoryStore(Store):
 class DiskStore(Store):
     """Features as memory-mapped files in `folder`, at most `max_bytes` of them; what was used longest ago goes first.
 
-    Every file is written beside its name and renamed; one that cannot be read is deleted and counts as unknown.
-    Several processes may share a folder. Raises ModelError for a folder that cannot be written.
+    Every file is written beside its name and renamed; one that cannot be read is deleted and counts as unknown. Files
+    of other names are left alone. Several processes may share a folder; each keeps to the limit by what it has seen,
+    so together they may exceed it until the next one opens the folder. Raises ModelError for a folder that cannot be
+    written.
     """
 
     persistent = True
 
     def __init__(self, folder: str | Path, max_bytes: int = 20 * 2**30):
+        if not str(folder):
+            raise ModelError("features need a folder of their own: name one, '' is none.")
         self.folder, self.max_bytes = Path(folder).expanduser(), _checked(max_bytes)
+        found = []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            found = [(entry.stat(), entry.name) for entry in os.scandir(self.folder) if entry.name.endswith(".npy")]
+            for entry in os.scandir(self.folder):
+                with contextlib.suppress(FileNotFoundError):  # another process makes room
+                    if _OWN.fullmatch(entry.name):
+                        found.append((entry.stat(), entry.name))
+                    elif _PART.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > ABANDONED:
+                        os.unlink(entry)
         except OSError as error:
             raise ModelError(f"features cannot be kept in {folder}: {error.strerror}. Name another folder.") from error
         found.sort(key=lambda item: item[0].st_mtime_ns)
         self._sizes = OrderedDict((name, stat.st_size) for stat, name in found)
         self.stored_bytes = sum(self._sizes.values())
+        self._make_room()
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -91,6 +110,7 @@ class DiskStore(Store):
             # A copy out of the map: the file may be evicted while the tensor lives.
             feature = torch.from_numpy(np.array(np.load(path, mmap_mode="r", allow_pickle=False)))
             os.utime(path)
+            size = path.stat().st_size
         except FileNotFoundError:
             self._forget(name)
             return None
@@ -99,8 +119,8 @@ class DiskStore(Store):
             self._forget(name)
             return None
         if name not in self._sizes:  # another process wrote it
-            self._sizes[name] = path.stat().st_size if path.exists() else 0
-            self.stored_bytes += self._sizes[name]
+            self._sizes[name] = size
+            self.stored_bytes += size
         self._sizes.move_to_end(name)
         return feature
 
@@ -121,16 +141,19 @@ class DiskStore(Store):
         self._forget(name)
         self._sizes[name] = size
         self.stored_bytes += size
-        while self.stored_bytes > self.max_bytes:
-            oldest = next(iter(self._sizes))
-            (self.folder / oldest).unlink(missing_ok=True)
-            self._forget(oldest)
+        self._make_room()
 
     def clear(self) -> None:
         """Delete every feature in the folder."""
         for name in list(self._sizes):
             (self.folder / name).unlink(missing_ok=True)
             self._forget(name)
+
+    def _make_room(self) -> None:
+        while self.stored_bytes > self.max_bytes:
+            oldest = next(iter(self._sizes))
+            (self.folder / oldest).unlink(missing_ok=True)
+            self._forget(oldest)
 
     def _forget(self, name: str) -> None:
         self.stored_bytes -= self._sizes.pop(name, 0)
