@@ -2,15 +2,17 @@
 
 import numpy as np
 import torch
-from core_tools import SIZE, random_episode, shapes
+from core_tools import SIZE, panet, random_episode, shapes
 from PIL import Image
 from voc_tree import list_of, make_voc, quiet
 
-from fsslib import EpisodeSampler, Protocol, load_dataset
+from fsslib import EpisodeSampler, Protocol, load_dataset, segment
+from fsslib.data import check_folder
+from fsslib.data.download import fetch
 from fsslib.data.episodes import EpisodeSpec
 from fsslib.data.transforms import Resize, augment, normalise
 from fsslib.data.weak import annotate
-from fsslib.errors import DatasetError
+from fsslib.errors import DatasetError, DownloadError
 
 RULES = Protocol(input_size=SIZE, episodes=2)
 EPISODE = random_episode()
@@ -94,6 +96,21 @@ DATA_CASES = {
         ["40x30", "40x32", "Resize"],
     ),
     "no usable class": (lambda t: pascal(t, min_area=10**6), DatasetError, ["no usable class", "Lower min_area"]),
+    "folder of pictures that is not there": (
+        lambda t: check_folder(t / "none"),
+        DatasetError,
+        ["none", "no folder"],
+    ),
+    "pictures that are none": (
+        lambda t: segment("no.jpg", "no.jpg", "no.png", model=panet()),
+        DatasetError,
+        ["no.jpg", "no image file"],
+    ),
+    "host that is down": (
+        lambda t: fetch("http://127.0.0.1:1/a.tar", t / "a.tar", attempts=1, progress=False),
+        DownloadError,
+        ["127.0.0.1:1/a.tar", "by hand"],
+    ),
     # transforms, annotation
     "resize": (lambda t: Resize(97, "crop"), DatasetError, ["'crop'", "'squash'", "'pad'"]),
     "mask of another image": (

@@ -12,8 +12,8 @@ from PIL import Image
 
 from fsslib.data.__main__ import main
 from fsslib.data.folder_checks import check_folder
-from fsslib.data.folder_pairs import _soft
 from fsslib.data.folder_report import KINDS
+from fsslib.data.masks import soft as _soft
 from fsslib.errors import DatasetError
 
 

@@ -22,8 +22,17 @@ def test_without_novel_classes_every_class_is_in_every_split(tmp_path):
         data = Folder(tmp_path, 0, split)
         assert data.classes == data.base_classes == (1, 2, 3) and len(data) == 12
         assert np.array_equal(data[3][1].numpy(), label_map(3))
-    held = [Folder(tmp_path, 0, split, val_classes=["dog"]) for split in ("train", "val", "test")]
-    assert [data.classes for data in held] == [(1, 3), (2,), (1, 2, 3)]
+
+
+def test_validation_classes_are_no_test_classes(tmp_path):
+    images_masks(tmp_path)
+    for split in ("train", "val", "test"):
+        for wanted in (1, ["dog"]):
+            with pytest.raises(DatasetError, match="needs novel_classes or folds"):
+                Folder(tmp_path, 0, split, val_classes=wanted)
+    options = {"novel_classes": ["cat"], "val_classes": ["dog"]}
+    held = [Folder(tmp_path, 0, split, **options) for split in ("train", "val", "test")]
+    assert [data.classes for data in held] == [(3,), (2,), (1,)]
     assert not (held[0][1][1] == 2).any() and (held[2][1][1] == 2).any()
 
 
@@ -58,7 +67,8 @@ def test_lists_keep_images_apart(tmp_path):
     lists = {"train": "mine.txt", "test": [f"n{seed:02}" for seed in range(5, 12)]}
     train, test = (Folder(tmp_path, 0, split, lists=lists) for split in ("train", "test"))
     assert train.ids == [f"n{seed:02}" for seed in range(5)] and test.ids == lists["test"]
-    assert Folder(tmp_path, 0, "val", lists=lists).ids == train.ids
+    for more in ({}, {"val": "mine.txt"}):
+        assert Folder(tmp_path, 0, "val", lists=lists | more).ids == train.ids
     assert len({data.list_hash() for data in (train, test)}) == 2
     with pytest.warns(UserWarning, match="1 problem: 1 listed but absent"):
         assert len(Folder(tmp_path, 0, "test", lists={**lists, "test": [*lists["test"], "gone"]})) == 7
@@ -67,6 +77,8 @@ def test_lists_keep_images_apart(tmp_path):
     for bad, words in (
         ({"train": "mine.txt", "test": ["n11", "n01"]}, r"1 images are on the lists of both.*n01"),
         ({"train": "none.txt"}, r"cannot read the list .*none\.txt"),
+        ({"train": ["n00"], "val": ["n04", "n05"], "test": ["n05"]}, "both val and test.*n05"),
+        ({"train": ["n00", "n01"], "val": ["n01", "n02"]}, "both train and val.*n01"),
         ({"test": ["n00"]}, "no list for split 'train'"),
         ({"train": ["n00"], "testing": ["n01"]}, "lists="),
         ({"train": ["x"]}, "no usable image"),
@@ -111,6 +123,7 @@ def test_options_that_cannot_be(tmp_path):
         ({"novel_classes": [1, 2, 3]}, "all 3 classes"),
         ({"min_area": -1}, "min_area"), ({"novel": "hide"}, "novel='hide'"), ({"val_classes": 9}, "val_classes"),
         ({"layout": "class_folders"}, "no data set is recognised"), ({"fold_scheme": "x", "folds": 2}, "fold_scheme"),
+        ({"fold_scheme": "x"}, "fold_scheme='x' is unknown"),
         ({"split": "val", "novel_classes": [1]}, "val_classes"), ({"root": None}, "root=PATH"),
         ({"root": tmp_path / "b", "names": ["x"]}, "names= is for images_masks"),
     ):  # fmt: skip

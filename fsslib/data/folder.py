@@ -2,12 +2,13 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DatasetError
-from .base import IGNORE, check_split
+from .base import IGNORE, SPLITS, check_split
 from .coco_masks import open_masks
 from .folder_checks import survey
 from .folder_layouts import find_layout
@@ -15,7 +16,7 @@ from .folder_lists import listed, read_list
 from .folder_names import class_ids
 from .folder_pairs import read_binary, read_ids
 from .folds import SCHEMES, fold_classes
-from .photographs import Photographs
+from .photographs import Photographs, same_size
 from .pictures import read_image
 
 
@@ -39,7 +40,8 @@ class Folder(Photographs):
         folds, fold_scheme: instead of naming them, make every class novel in one of `folds` folds, see
             `folds.fold_classes`. With neither, every class belongs to every split: no score of such a data set says
             anything about classes that training has not seen, and the protocol's card says so.
-        val_classes: how many of the other classes are held back for "val" (the last ones), or their names or ids.
+        val_classes: how many of the other classes are held back for "val" (the last ones), or their names or ids;
+            with `novel_classes` or `folds` only.
         novel: what novel and validation classes become in "train": `"background"`, `"ignore"` or `"drop"`.
         lists: `{"train": PATH, "test": PATH}`, text files with one image name a line (or the names themselves), which
             keep the images of training and test apart. Without it every split has all images: a photograph that "test"
@@ -67,6 +69,8 @@ class Folder(Photographs):
         check_split(fold, split, folds)
         if root is None:
             raise DatasetError('your own pictures need a folder: load_dataset("folder", root=PATH).')
+        if fold_scheme not in SCHEMES:
+            raise DatasetError(f"fold_scheme={fold_scheme!r} is unknown: use one of {', '.join(SCHEMES)}.")
         if novel_classes is not None and folds > 1:
             raise DatasetError("novel_classes and folds exclude each other: name the novel classes, or rotate them.")
         if isinstance(min_area, bool) or not isinstance(min_area, int) or min_area < 0:
@@ -111,25 +115,31 @@ class Folder(Photographs):
             raise DatasetError(f"all {len(held)} classes are novel: leave at least one to train on.")
         if not isinstance(val_classes, int):
             val_classes = class_ids(val_classes, self.names, "val_classes")
-        split = self.split
-        if not held and (split == "test" or not val_classes):
-            self.split = "test"  # whose labels are never hidden
-        targets, unwanted = self._divide(held, val_classes, novel, min_area, cache)
-        everything = self.split == "test" and not held
+        if held:
+            return self._divide(held, val_classes, novel, min_area, cache)
+        if val_classes:
+            raise DatasetError(
+                "selection on validation classes needs novel_classes or folds, or the validation classes are test "
+                f"classes too: pass one of them, or leave val_classes={val_classes!r} out."
+            )
+        split, self.split = self.split, "test"  # whose labels are never hidden
+        self._divide(held, val_classes, novel, min_area, cache)
         self.split = split
-        return (tuple(self.names), ()) if everything else (targets, unwanted)
+        return tuple(self.names), ()
 
     def _listed(self, lists: Mapping, known) -> tuple[list[int], str]:
         """Positions of this split's images, and how messages call the list."""
         split = "train" if self.split == "val" and "val" not in lists else self.split
         chosen = {name: listed(read_list(lists, name, known.base)[1], known.entries, known.base)[0] for name in lists}
         file, _ = read_list(lists, split, known.base)
-        both = sorted(set(chosen.get("train", ())) & set(chosen.get("test", ())))
-        if both:
-            some = ", ".join(known.entries[at].id for at in both[:3])
-            raise DatasetError(
-                f"{len(both)} images are on the lists of both train and test ({some}): take them off one."
-            )
+        for one, other in combinations([name for name in SPLITS if name in chosen], 2):
+            both = sorted(set(chosen[one]) & set(chosen[other]))
+            # Validation on all the training images is what happens without a list of its own.
+            if both and not (other == "val" and chosen[one] == chosen[other]):
+                some = ", ".join(known.entries[at].id for at in both[:3])
+                raise DatasetError(
+                    f"{len(both)} images are on the lists of both {one} and {other} ({some}): take them off one."
+                )
         if not chosen[split]:
             raise DatasetError(f"the list of split {split!r} ({file}) names no usable image of {known.base}.")
         return chosen[split], f", list: {file.name if file != known.base else split}"
@@ -138,10 +148,14 @@ class Folder(Photographs):
         if self._coco:
             number = int(mask.stem)
             return self._coco.read_photograph(image, number), self._coco.read(number)
-        cls = self._class[mask] or self._single
+        photograph, cls = read_image(image), self._class[mask]
+        table = np.arange(256, dtype=self._relabel.dtype)
         if cls is None:
-            return read_image(image), read_ids(mask)
-        binary = read_binary(mask)
-        table = np.zeros(256, self._relabel.dtype)
-        table[[1, IGNORE]] = cls, IGNORE
-        return read_image(image), table[binary]
+            label = read_ids(mask)
+            table[IGNORE] = self._single or IGNORE
+        else:
+            label = read_binary(mask)
+            table[1] = cls
+        # Somebody may have edited the files since they were checked.
+        same_size(label, photograph.shape[1::-1], (str(mask), str(image)))
+        return photograph, table[label]

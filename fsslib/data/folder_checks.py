@@ -13,8 +13,8 @@ from .folder_coco import coco_json
 from .folder_layouts import Entry, Found, class_masks, find_layout, images_masks
 from .folder_lists import listed, read_list
 from .folder_names import class_names
-from .folder_pairs import counted, faults
-from .folder_report import KINDS, PAIR_KINDS, FolderReport, Problem
+from .folder_pairs import AGAIN, counted, examined
+from .folder_report import KINDS, FolderReport, Problem
 from .index import LabelIndex
 
 LEAST = 2
@@ -102,12 +102,15 @@ def survey(
 def _sound(found: Found, kind: str) -> tuple[list[Entry], np.ndarray]:
     """The pairs that can be read, and (pairs, 256) how often each value occurs; the others become problems."""
     pairs = [(entry.image, entry.mask) for entry in found.entries]
-    # A changed file is read again by its time and size; an unchanged one never is, whether it was sound or not.
-    index = LabelIndex(f"folder-{kind}", found.base, partial(counted, kind=kind))
-    counts = index.counts(pairs, 256 + len(PAIR_KINDS))
-    broken = counts[:, 256:].any(1)
+    # A sound pair is read again only when time or size of its files change; any other one is looked at every time.
+    index = LabelIndex(f"folder-{kind}-values", found.base, partial(counted, kind=kind))
+    counts = index.counts(pairs, 1 + AGAIN)
+    broken = counts[:, AGAIN] > 0
     for at in np.flatnonzero(broken):
-        found.problems += [fault.problem for fault in faults(*pairs[at], kind)]
+        pixels, faults = examined(*pairs[at], kind)
+        found.problems += [fault.problem for fault in faults]
+        counts[at, list(pixels)] = list(pixels.values())
+        broken[at] = bool(faults)
     return [entry for entry, lost in zip(found.entries, broken) if not lost], counts[~broken, :256]
 
 

@@ -10,8 +10,8 @@ from ..errors import DatasetError
 from .coco_masks import CocoMasks, open_masks
 from .coco_shapes import fault
 from .folder_layouts import Entry, Found, pictures
-from .folder_pairs import image_size
-from .folder_report import PAIR_KINDS, Fault, Problem
+from .folder_pairs import AGAIN, image_size
+from .folder_report import Fault, Problem
 from .index import LabelIndex
 
 
@@ -80,17 +80,18 @@ def _fitting(file: Path, pairs: list[tuple[int, Path]], masks: CocoMasks, found:
     """The images that can be decoded and have the size that the annotations were drawn at."""
     found.total += len(pairs)
     files = [(image, image) for _, image in pairs]
-    table = LabelIndex("folder-size", found.base, _sides).counts(files, 256 + len(PAIR_KINDS))
+    table = LabelIndex("folder-sides", found.base, _sides).counts(files, 1 + AGAIN)
     good = []
     for (number, image), row in zip(pairs, table.tolist()):
         said = masks.images[number]
-        sizes = {tuple(row[0:2]), tuple(row[2:4])}
-        if any(row[256:]):
+        if row[AGAIN]:
             try:
-                image_size(image)
+                row = sum(image_size(image), ())
             except Fault as error:
                 found.problems.append(error.problem)
-        elif (said.width, said.height) in sizes:
+                continue
+        sizes = {tuple(row[0:2]), tuple(row[2:4])}
+        if (said.width, said.height) in sizes:
             good.append((number, image))
         else:
             message = f"is {row[0]}x{row[1]} pixels, but {file.name} says {said.width}x{said.height}"
@@ -100,22 +101,29 @@ def _fitting(file: Path, pairs: list[tuple[int, Path]], masks: CocoMasks, found:
 
 
 def _sides(image: Path, _: Path) -> dict[int, int]:
-    """What the index keeps of an image: width and height upright (0, 1) and as stored (2, 3), or its fault."""
+    """What the index keeps of an image: width and height upright (0, 1) and as stored (2, 3), or that there is a fault,
+    see `folder_pairs.counted`."""
     try:
         return dict(enumerate(sum(image_size(image), ())))
-    except Fault as error:
-        return {256 + PAIR_KINDS.index(error.problem.kind): 1}
+    except Fault:
+        return {AGAIN: 1}
 
 
 def _used_names(document: dict, masks: CocoMasks) -> dict[int, str]:
-    """Class names without the headings that some exporters list as categories: no object, and others' supercategory."""
+    """Class names without the headings that some exporters list as categories: no object, and others' supercategory.
+
+    Of categories with the same name all but the first are called "name (id 7)".
+    """
     used = [annotation.get("category_id") for annotation in document["annotations"]]
     used = {number for number in used if isinstance(number, int)}
     listed = sorted(document["categories"], key=lambda entry: entry["id"])
     # A class may well be its own supercategory.
     headings = {entry.get("supercategory") for entry in listed if entry.get("supercategory") != entry["name"]}
-    names = zip(listed, masks.names.items())
-    return {cls: name for entry, (cls, name) in names if entry["id"] in used or name not in headings}
+    names: dict[int, str] = {}
+    for entry, (cls, name) in zip(listed, masks.names.items()):
+        if entry["id"] in used or name not in headings:
+            names[cls] = f"{name} (id {entry['id']})" if name in names.values() else name
+    return names
 
 
 def _best(files: list[Path], base: Path, name: str) -> Path | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import DatasetError
+from .folder_json import annotation_file, mentions
 from .folder_report import Problem
 
 LAYOUTS = ("class_folders", "images_masks", "coco_json")
@@ -76,6 +77,9 @@ def find_layout(root: str | Path, layout: str = "auto") -> tuple[str, Path]:
             several = ", ".join(sorted({os.path.relpath(place, root) for _, place in hits}))
             raise DatasetError(f"{root} holds several data sets ({several}): pass one of them as root.")
         found = hits[0] if hits else None
+    if not found and "coco_json" in wanted:  # then a broken one is more than nothing: the report says what is wrong
+        broken = [file for place in places for file in _documents(place) if mentions(file)]
+        found = ("coco_json", broken[0]) if len(broken) == 1 else None
     if found:
         return found
     here = ", ".join(sorted(path.name + "/" * path.is_dir() for path in _visible(root))[:8]) or "nothing"
@@ -92,7 +96,7 @@ def find_layout(root: str | Path, layout: str = "auto") -> tuple[str, Path]:
 
 def _match_layout(place: Path, layout: str) -> tuple[str, Path] | None:
     if layout == "coco_json":
-        file = _annotation_file(place)
+        file = annotation_file(place, _documents(place))
         return (layout, file) if file else None
     hit = _image_folders(place) if layout == "images_masks" else class_folders(place)
     return (layout, place) if hit else None
@@ -124,7 +128,7 @@ def class_folders(base: Path) -> list[Path]:
     for folder in _folders(base):
         parts = _image_folders(folder)
         images, masks = map(_by_stem, parts) if parts else _split(folder)
-        if images or masks or not any(_visible(folder)):
+        if images or masks:
             folders.append(folder)
         sound = sound or any(_key(stem, images) in images for stem in masks)
     return folders if sound else []
@@ -225,17 +229,7 @@ def _image_folders(base: Path) -> tuple[Path, Path] | None:
     return (pair[0][0], pair[1][0]) if all(pair) else None
 
 
-def _annotation_file(base: Path) -> Path | None:
-    """The one COCO file of a folder, known by its keys."""
+def _documents(base: Path) -> list[Path]:
+    """The JSON files where a COCO file may lie."""
     places: Sequence[Path] = [base, *(path for path in _folders(base) if path.name.lower() == "annotations")]
-    files = [file for place in places for file in sorted(_visible(place)) if file.suffix.lower() == ".json"]
-    files = [file for file in files if _has_keys(file)]
-    if len(files) > 1:
-        several = ", ".join(os.path.relpath(file, base) for file in files[:6])
-        raise DatasetError(f"{base} holds {len(files)} annotation files ({several}): pass the one you mean as root.")
-    return files[0] if files else None
-
-
-def _has_keys(file: Path) -> bool:
-    text = file.read_bytes()
-    return b'"images"' in text or b'"annotations"' in text
+    return [file for place in places for file in sorted(_visible(place)) if file.suffix.lower() == ".json"]

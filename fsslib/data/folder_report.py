@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import DatasetError
 
-# Problems with one pair of files. The order is kept on disk (in the label index): add at the end.
+# Problems with one pair of files.
 PAIR_KINDS = (
     "empty file",
     "unreadable image",
@@ -18,6 +18,9 @@ PAIR_KINDS = (
     "colour mask",
     "soft mask",
     "size mismatch",
+    "transparent mask",
+    "renumbered palette",
+    "unclear 255",
 )
 # Problems that only the whole folder shows.
 FOLDER_KINDS = (

@@ -28,20 +28,20 @@ def mask_values(picture: Image.Image, kind: str) -> tuple[np.ndarray, str]:
     Returns (H, W) numbers and `""`; or RGB colours (H, W, 3) and `"colour"`, `"transparent"` (the shape may be in the
     alpha channel) or `"renumbered"` (the order of the palette contradicts its colours).
     """
-    alpha, colours = _alpha(picture), None
+    alpha, values = _alpha(picture), None
     if picture.mode in ("1", "L") or picture.mode.startswith(("I", "F")):
         values = np.array(picture)
         values = values.astype(np.uint8) if values.dtype == bool else values
-    else:
-        values, colours = None, np.array(picture.convert("RGB"))
-    if picture.mode == "P":
-        values = _palette_values(np.array(picture), colours, kind)
+    elif picture.mode == "P":
+        values = _palette_values(picture, kind)
         if values is None:
-            return colours, "renumbered"
-    elif colours is not None and (colours == colours[..., :1]).all():
-        values = np.ascontiguousarray(colours[..., 0])
-    # A palette may well call its background transparent: nothing is hidden there.
-    if alpha is not None and (picture.mode != "P" or ((alpha != 0) != (values != 0)).any()):
+            return np.array(picture.convert("RGB")), "renumbered"
+    else:
+        colours = np.array(picture.convert("RGB"))
+        if (colours == colours[..., :1]).all():
+            values = np.ascontiguousarray(colours[..., 0])
+    # A file without an alpha channel may well call its background transparent: nothing is hidden there.
+    if alpha is not None and (picture.mode[-1] in "Aa" or (values is not None and ((alpha > 0) != (values > 0)).any())):
         return np.array(picture.convert("RGB")), "transparent"
     return (colours, "colour") if values is None else (values, "")
 
@@ -55,22 +55,27 @@ def _alpha(picture: Image.Image) -> np.ndarray | None:
     return None
 
 
-def _palette_values(indices: np.ndarray, colours: np.ndarray, kind: str) -> np.ndarray | None:
+def _palette_values(picture: Image.Image, kind: str) -> np.ndarray | None:
     """Indices or grey values, whichever is meant; None if that is open."""
-    used, first = np.unique(indices, return_index=True)
-    shown = colours.reshape(-1, 3)[first].astype(int)
-    black = used[~shown.any(1)]
-    if len(used) > 1 and (shown == shown[:1]).all():
+    indices, palette = np.array(picture), np.zeros(768, int)
+    listed = picture.getpalette("RGB") or []
+    palette[: len(listed)] = listed
+    palette = palette.reshape(256, 3)
+    used = np.flatnonzero(np.bincount(indices.ravel()))
+    shown = palette[used]
+    if len(used) > 1 and (shown == shown[0]).all():
         return indices  # the colours say nothing
     grey = (shown == shown[:, :1]).all()
+    if kind == "binary" and grey:
+        return palette[indices, 0].astype(np.uint8)
+    black = used[~shown.any(1)]
     # Some data sets draw ignored pixels in black.
     void = kind == "ids" and len(used) > 2 and black.tolist() == [IGNORE]
-    swapped = len(used) and used[0] == 0 and shown[0].any() and len(black) and not void
-    if kind == "binary" and grey:
-        return np.ascontiguousarray(colours[..., 0])
+    if palette[0].any() and 0 in used and len(black) and not void:
+        return None
     levels = np.unique(np.append(shown[:, 0], 0))
-    ids = kind == "ids" and grey and (shown[:, 0] != used).any() and len(levels) > 1 and np.diff(levels).min() < _STEP
-    return None if swapped or ids else indices
+    ids = grey and len(levels) > 1 and np.diff(levels).min() < _STEP
+    return None if ids and (shown[:, 0] != used).any() else indices
 
 
 def soft(label: np.ndarray, values: np.ndarray, kind: str, lossy: bool = False) -> bool:
@@ -106,7 +111,9 @@ def soft(label: np.ndarray, values: np.ndarray, kind: str, lossy: bool = False) 
 
 
 def void_outweighs(label: np.ndarray) -> bool:
-    """Whether a mask of one object has other values besides 0 and 255, but fewer such pixels than 255: what is "neither"
-    is a thin border, and this much of it is the object itself."""
+    """Whether a mask of one object has other values besides 0 and 255, but fewer such pixels than 255.
+
+    What is "neither" is a thin border; this much of it is the object itself.
+    """
     void = int((label == IGNORE).sum())
     return 0 < int((label != 0).sum()) - void < void
