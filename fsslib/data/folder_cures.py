@@ -11,6 +11,7 @@ _CODE = "from PIL import Image; import numpy as np; "
 
 
 def soft_fault(file: Path, values: list[int], kind: str) -> Fault:
+    """A mask with soft edges: between background and object it leaves everything open."""
     found = f"{len(values)} grey values ({', '.join(map(str, values[:6]))}{' …' if len(values) > 6 else ''})"
     new = str(file.with_suffix(".png"))
     old = f" Then remove {file.name}." if new != str(file) else ""
@@ -34,6 +35,7 @@ def void_fault(file: Path, counts: dict[int, int]) -> Fault:
 
 
 def transparent_fault(file: Path) -> Fault:
+    """A mask whose shape may lie in its transparency."""
     cure = f"If the object is what can be seen: `{_CODE}Image.fromarray(np.array(Image.open({str(file)!r})"
     cure += (
         f".convert('RGBA'))[..., 3] > 127).save({str(file)!r})`. If colours tell it apart, save without transparency."
@@ -66,6 +68,7 @@ def colour_fault(file: Path, picture: np.ndarray, kind: str, renumbered: bool = 
 
 
 def deep_fault(file: Path, values: np.ndarray, kind: str) -> Fault:
+    """A mask of 16 bits or of floating point numbers."""
     low, high = (float(part(values)) for part in (np.nanmin, np.nanmax))
     new = str(file.with_suffix(".png"))
     fits = kind == "ids" and low >= 0 and high <= IGNORE
@@ -77,6 +80,7 @@ def deep_fault(file: Path, values: np.ndarray, kind: str) -> Fault:
 
 
 def size_fault(image: Path, mask: Path, upright: tuple, stored: tuple, found: tuple) -> Fault:
+    """A mask of another size than its image (`upright` as seen, `stored` as in the file)."""
     message = f"is {found[0]}x{found[1]} pixels but the image {image.name} is {upright[0]}x{upright[1]}"
     picture, label = repr(str(image)), repr(str(mask))
     if found == stored:
