@@ -1,0 +1,372 @@
+"""SupportPainter in a real JupyterLab: mouse, finger, pen and keyboard, read back from the kernel as a mask."""
+
+import re
+import urllib.parse
+
+import nbformat
+import numpy as np
+import pytest
+
+from fsslib.widgets import strokes
+from fsslib.widgets.raster import BACKGROUND, HINT, paint, to_mask
+
+ROWS, COLUMNS, SCALE = 64, 97, 6
+SETUP = f"""import numpy as np
+from fsslib.widgets import SupportPainter, strokes
+noise = np.random.default_rng(0).integers(60, 200, ({ROWS}, {COLUMNS}, 3), dtype=np.uint8)
+painter = SupportPainter(noise)"""
+# The marks canvas around the centre of every image pixel (its four canvas pixels): 0 nothing, 1 object, 2 background.
+MARKS = """([rows, columns]) => {
+    const canvas = document.querySelector('.fss-marks'), scale = canvas.height / rows;
+    const {data, width} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    let out = '';
+    for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) {
+        const at = [i, j].map(v => Math.round((v + .5) * scale) - 1), sum = [0, 0, 0, 0];
+        for (const k of [0, 1, 2, 3]) {
+            const first = 4 * ((at[0] + (k >> 1)) * width + at[1] + (k & 1));
+            for (const c of [0, 1, 2, 3]) sum[c] += data[first + c];
+        }
+        out += sum[3] < 510 ? 0 : sum[0] > sum[2] ? 1 : 2;
+    }
+    return out;
+}"""
+FOCUSED = "document.activeElement.className"
+LOUDNESS = """(selector) => {
+    const level = (colour) => {
+        const [r, g, b] = colour.match(/[\\d.]+/g).map(v => v / 255).map(
+            v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+        return .2126 * r + .7152 * g + .0722 * b;
+    };
+    const node = document.querySelector(selector);
+    let behind = node;
+    while (/rgba\\(.*, 0\\)|transparent/.test(getComputedStyle(behind).backgroundColor)) behind = behind.parentElement;
+    return [level(getComputedStyle(node).color), level(getComputedStyle(behind).backgroundColor)];
+}"""
+
+
+@pytest.fixture(scope="module")
+def opened(lab, open_tab):
+    lab.write("painter", SETUP, "painter")
+    tab = open_tab("painter")
+    tab.page.wait_for_selector(".fss-stage", timeout=60_000)
+    tab.page.locator(".fss-stage").scroll_into_view_if_needed()
+    return tab
+
+
+@pytest.fixture
+def tab(opened):
+    """The notebook with an empty drawing, brush and object chosen, brush of 7 pixels, mouse outside the picture."""
+    assert opened.do(f"painter.document = strokes.empty({ROWS}, {COLUMNS})") == ""
+    opened.page.mouse.move(2, 2)
+    press(opened, "Brush")
+    press(opened, "Object")
+    opened.page.locator(".fss-size input").fill("7")
+    opened.page.wait_for_function("document.querySelector('.fss-summary').textContent.startsWith('object 0.0%')")
+    return opened
+
+
+def press(tab, name):
+    tab.page.get_by_role("button", name=name, exact=True).click()
+
+
+def spot(tab, x, y):
+    """Where on the page the image point (x, y) is, and a bit: edges through centres of pixels may fall either way."""
+    box = tab.page.locator(".fss-stage").bounding_box()
+    return box["x"] + x * box["width"] / COLUMNS + 1, box["y"] + y * box["height"] / ROWS + 1
+
+
+def drag(tab, *points):
+    mouse = tab.page.mouse
+    mouse.move(*spot(tab, *points[0]))
+    mouse.down()
+    for point in points[1:]:
+        mouse.move(*spot(tab, *point), steps=6)
+    mouse.up()
+
+
+def mask(tab, strokes_in_force):
+    """The kernel's mask, once as many strokes have arrived."""
+    tab.until("painter.document['cursor']", strokes_in_force)
+    found = np.array(tab.ask("painter.mask.tolist()"))
+    assert found.shape == (ROWS, COLUMNS)
+    return found
+
+
+def agrees(tab):
+    """The browser's preview is Python's mask: at most 0.2 % of the pixels differ, all on an edge."""
+    document = tab.ask("painter.document")
+    canvas = np.zeros((ROWS, COLUMNS), np.uint8)
+    for stroke in document["history"][: document["cursor"]]:
+        paint(canvas, stroke)
+    assert np.array_equal(to_mask(canvas), tab.ask("painter.mask.tolist()"))
+    wanted = np.where(np.isin(canvas, (BACKGROUND, HINT)), 2, canvas)
+    shown = np.array(list(tab.page.evaluate(MARKS, [ROWS, COLUMNS])), int).reshape(ROWS, COLUMNS)
+    padded = np.pad(wanted, 1, mode="edge")
+    near = np.stack([padded[i : i + ROWS, j : j + COLUMNS] for i in range(3) for j in range(3)])
+    differs = shown != wanted
+    assert differs.mean() <= 0.002, f"{differs.mean():.2%} of the pixels differ"
+    assert (near != wanted).any(0)[differs].all(), "a difference away from any edge"
+    return wanted
+
+
+def said(tab):
+    return tab.page.locator(".fss-live").text_content()
+
+
+def test_the_mouse_draws(tab):
+    drag(tab, (10, 10), (40, 12), (40, 50))
+    found = mask(tab, 1)
+    assert found[10, 10] == found[11, 30] == found[40, 40] == 1 and found[40, 10] == 0
+    assert set(np.unique(found)) == {0, 1} and (agrees(tab) == 1).sum() == found.sum()
+    stroke = tab.ask("painter.document['history'][0]")
+    assert stroke["tool"] == "brush" and stroke["width"] == 7 and stroke["label"] == 1
+    ends = [stroke["points"][0], stroke["points"][-1]]
+    assert np.allclose(ends, [[10, 10], [40, 50]], atol=0.35)
+    assert "Brush object ended at column 40, row 50" in said(tab)
+    assert re.match(r"object \d+\.\d%, background", tab.page.locator(".fss-summary").text_content())
+
+
+def test_every_tool_with_the_mouse(tab):
+    press(tab, "Box")
+    drag(tab, (50, 40), (20, 10))
+    found = mask(tab, 1)
+    assert abs(int(found.sum()) - 900) <= 60 and (found[12:38, 22:48] == 1).all()
+    press(tab, "Eraser")
+    drag(tab, (35, 5), (35, 45))
+    found = mask(tab, 2)
+    assert (found[12:38, 34:37] == 0).all() and found[20, 25] == 1
+    press(tab, "Scribble")
+    press(tab, "Background")
+    drag(tab, (70, 5), (90, 55))
+    found = mask(tab, 3)
+    assert found[30, 80] == 0 and found[5, 60] == 255 and found[25, 35] == 255 and found[20, 25] == 1
+    press(tab, "Brush")
+    drag(tab, (25, 20), (25, 30))
+    assert mask(tab, 4)[25, 25] == 0
+    agrees(tab)
+
+    for cursor in (3, 2):
+        press(tab, "Undo")
+        found = mask(tab, cursor)
+    assert 255 not in found and "Undone: scribble" in said(tab)
+    agrees(tab)
+    press(tab, "Redo")
+    assert 255 in mask(tab, 3)
+    press(tab, "Clear")
+    assert not mask(tab, 4).any() and not agrees(tab).any()
+    press(tab, "Undo")
+    assert 255 in mask(tab, 3)
+    press(tab, "Undo")
+    drag(tab, (5, 60))
+    tab.until("len(painter.document['history'])", 3)  # a new stroke forgets what was undone
+    assert tab.page.get_by_role("button", name="Redo").get_attribute("aria-disabled") == "true"
+    tab.page.keyboard.press("r")
+    assert said(tab) == "Nothing to redo."
+
+
+def test_strokes_may_leave_the_picture(tab):
+    drag(tab, (80, 30), (120, 30), (120, 80), (50, 80), (50, 50))
+    found = mask(tab, 1)
+    assert found[30, 96] == 1 and found[63, 50] == 1 and found[50, 80] == 0
+    agrees(tab)
+
+
+def test_strokes_in_quick_succession_all_arrive(tab):
+    for y in range(5, 60, 9):
+        drag(tab, (10, y), (80, y))
+    found = mask(tab, 7)
+    assert all(found[y, 40] == 1 for y in range(5, 60, 9))
+    agrees(tab)
+
+
+def test_in_a_narrow_window_the_picture_shrinks(tab):
+    size = tab.page.viewport_size
+    tab.page.set_viewport_size({"width": 720, "height": 1000})
+    try:
+        tab.page.wait_for_function("document.querySelector('.fss-stage').getBoundingClientRect().width < 400")
+        box = tab.page.locator(".fss-stage").bounding_box()
+        assert abs(box["width"] / box["height"] - COLUMNS / ROWS) < 0.02
+        drag(tab, (20, 20), (70, 40))
+        found = mask(tab, 1)
+        assert found[20, 20] == found[30, 45] == found[40, 70] == 1
+    finally:
+        tab.page.set_viewport_size(size)
+
+
+def test_a_box_without_area_is_no_stroke(tab):
+    press(tab, "Box")
+    drag(tab, (20, 20))
+    assert "thinner than a pixel" in said(tab)
+    assert tab.ask("painter.document['history']") == []
+
+
+def test_a_finger_draws_and_a_second_one_does_not_disturb(tab):
+    device = tab.page.context.new_cdp_session(tab.page)
+
+    def touch(kind, *points):
+        fingers = [dict(zip("xy", spot(tab, *point)), id=number) for number, point in enumerate(points)]
+        device.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+
+    before = tab.page.locator(".fss-stage").bounding_box()
+    touch("touchStart", (20, 10))
+    for y in range(12, 50, 4):
+        touch("touchMove", (20, y))
+    touch("touchStart", (20, 50), (70, 20))
+    touch("touchMove", (20, 52), (75, 25))
+    touch("touchEnd")
+    found = mask(tab, 1)
+    assert found[10, 20] == found[30, 20] == found[48, 20] == 1 and not found[:, 60:].any()
+    assert tab.page.locator(".fss-stage").bounding_box() == before, "the page must not scroll"
+    agrees(tab)
+
+
+def test_a_pen_draws(tab):
+    device = tab.page.context.new_cdp_session(tab.page)
+    for kind, point in (("mousePressed", (60, 20)), ("mouseMoved", (80, 20)), ("mouseReleased", (80, 40))):
+        x, y = spot(tab, *point)
+        pressed = {"button": "left", "buttons": 1, "clickCount": 1, "pointerType": "pen", "force": 0.5}
+        device.send("Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y, **pressed})
+    found = mask(tab, 1)
+    assert found[20, 70] == found[35, 80] == 1
+    agrees(tab)
+
+
+def test_the_keyboard_alone(tab):
+    keys = tab.page.keyboard
+    cells = tab.page.locator(".jp-Notebook .jp-Cell").count()
+    tab.page.get_by_role("button", name="Clear").focus()
+    keys.press("Tab")
+    assert "fss-stage" in tab.page.evaluate(FOCUSED)
+    outline = tab.page.evaluate("getComputedStyle(document.querySelector('.fss-stage')).outlineStyle")
+    drawn = "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(Boolean)"
+    assert outline == "solid" and tab.page.locator(".fss-cursor").evaluate(drawn), "focus and crosshair must be seen"
+
+    def go(key, times=1):
+        for _ in range(times):
+            keys.press(key)
+
+    # To the upper left corner and from there: the border holds the crosshair.
+    go("Shift+ArrowLeft", 10)
+    go("Shift+ArrowUp", 7)
+    assert said(tab) == "column 0, row 0."
+    go("Shift+ArrowRight")
+    go("Shift+ArrowDown")
+    go("Alt+ArrowRight", 2)
+    assert said(tab) == "column 12, row 10."
+    keys.press("x")
+    assert said(tab) == "Box, marks object."
+    keys.press("Space")
+    assert said(tab).startswith("Box object begins at column 12, row 10")
+    go("Shift+ArrowRight", 3)
+    go("Shift+ArrowDown", 3)
+    keys.press("Enter")
+    found = mask(tab, 1)
+    assert (found[11:40, 13:42] == 1).all() and 28**2 <= found.sum() <= 32**2
+    keys.press("e")
+    keys.press("Space")
+    go("ArrowLeft", 8)
+    keys.press("Space")
+    assert mask(tab, 2)[40, 38] == 0
+    keys.press("s")
+    keys.press("0")
+    keys.press("+")
+    assert re.fullmatch(r"Size 3 pixels\.", said(tab))
+    go("Shift+ArrowRight", 4)
+    keys.press("Space")
+    go("ArrowDown", 12)
+    keys.press("Enter")
+    found = mask(tab, 3)
+    assert found[45, 74] == 0 and found[5, 90] == 255
+    assert tab.ask("painter.document['history'][2]['width']") == 3
+    keys.press("b")
+    keys.press("1")
+    keys.press("Space")
+    go("ArrowUp", 3)
+    keys.press("Escape")
+    assert said(tab) == "Stroke dropped." and tab.ask("painter.document['cursor']") == 3
+    keys.press("-")
+    assert said(tab) == "Size 6 pixels."
+    agrees(tab)
+    keys.press("u")
+    assert 255 not in mask(tab, 2)
+    keys.press("r")
+    assert 255 in mask(tab, 3)
+    keys.press("Control+z")
+    mask(tab, 2)
+    keys.press("Control+Shift+z")
+    mask(tab, 3)
+    keys.press("a")  # means nothing here, and in JupyterLab a new cell; on a button as well
+    keys.press("Shift+Tab")
+    keys.press("a")
+    assert tab.page.locator(".jp-Notebook .jp-Cell").count() == cells, "JupyterLab must not take the keys for its own"
+
+
+def test_python_draws(tab):
+    draw = np.random.default_rng(4)
+    document = strokes.empty(ROWS, COLUMNS)
+    for tool in ["brush", "box", "scribble", "eraser"] * 4:
+        stroke = {"tool": tool, "points": draw.uniform(-5, 90, (2 if tool == "box" else 5, 2)).round(2).tolist()}
+        stroke |= {} if tool == "eraser" else {"label": int(draw.integers(2))}
+        document = strokes.add(document, stroke | ({} if tool == "box" else {"width": float(draw.uniform(1, 9))}))
+    assert tab.do(f"painter.document = {document!r}") == ""
+    tab.page.wait_for_function("document.querySelector('.fss-summary').textContent.includes('unlabelled')")
+    assert len(np.unique(agrees(tab))) == 3
+    assert "DatasetError: strokes: cursor 99" in tab.do("painter.document = {**painter.document, 'cursor': 99}")
+    assert tab.do("painter.undo(); painter.clear(); painter.undo(); painter.undo()") == ""
+    tab.page.wait_for_function("document.querySelector('[aria-label=Redo]').getAttribute('aria-disabled') === 'false'")
+    agrees(tab)
+
+
+def test_every_control_says_what_it_is(tab):
+    controls = tab.page.locator(".fss-painter :is(button, input, [tabindex])").evaluate_all(
+        "nodes => nodes.map(n => [n.tagName, n.getAttribute('aria-label'), n.getAttribute('aria-pressed')])"
+    )
+    names = ["Brush", "Eraser", "Box", "Scribble", "Object", "Background", "Brush size in image pixels"]
+    assert [name for _, name, _ in controls][:10] == [*names, "Undo", "Redo", "Clear"]
+    assert controls[10][1] == f"Picture to draw on, {COLUMNS} by {ROWS} pixels" and len(controls) == 11
+    assert [pressed for *_, pressed in controls[:6]] == ["true", "false", "false", "false", "true", "false"]
+    assert tab.page.locator(".fss-stage img").get_attribute("alt")
+    live = tab.page.locator(".fss-live")
+    assert live.get_attribute("aria-live") == "polite" and live.get_attribute("role") == "status"
+
+
+@pytest.mark.parametrize(
+    ("theme", "system", "dark"),
+    [("Light", "light", False), ("Dark", "light", True), ("Light", "dark", False), ("Dark", "dark", True)],
+)
+def test_themes(tab, theme, system, dark, tmp_path):
+    """JupyterLab's theme rules, whatever the system wishes; text keeps the contrast that WCAG AA asks for."""
+    page = tab.page
+    page.emulate_media(color_scheme=system)
+    page.evaluate(f"window.jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
+    page.wait_for_function(f"document.body.dataset.jpThemeLight === '{str(not dark).lower()}'")
+    page.wait_for_timeout(300)  # the style sheet follows the attribute
+    for selector in (".fss-live", ".fss-summary", ".fss-size span", "[aria-label=Brush]", "[aria-label=Eraser]"):
+        ink, paper = page.evaluate(LOUDNESS, selector)
+        light, deep = max(ink, paper), min(ink, paper)
+        assert (light + 0.05) / (deep + 0.05) >= 4.5, f"{selector} is hard to read"
+        if selector != "[aria-label=Brush]":  # the chosen one is inverted
+            assert (ink > paper) == dark
+    page.screenshot(path=tmp_path / f"{theme}-{system}.png")
+
+
+def test_a_picture_where_no_kernel_runs(opened, lab, open_tab):
+    """As a stored notebook looks in a fresh clone; one's own run, reopened, is trusted and waits for the widget."""
+    bundle, note = opened.ask("painter._repr_mimebundle_()")
+    lab.write("stored", "painter", outputs=[nbformat.v4.new_output("display_data", bundle, metadata=note)])
+    tab = open_tab("stored", run=False)
+    picture = tab.page.locator(".jp-OutputArea-output img")
+    picture.wait_for()
+    assert picture.get_attribute("src").startswith("data:image/png;base64,")
+    assert tab.page.locator(".fss-stage").count() == 0
+    tab.page.close()
+
+
+def test_nothing_was_loud_and_nobody_outside_was_asked(tab, browser, outside):
+    assert browser.noise == [] and browser.strangers == [] and outside.asked == []
+    # The ears that heard nothing can hear.
+    tab.page.evaluate("fetch('http://example.invalid/page').catch(() => 0)")
+    fetch = "import urllib.request as u\ntry: u.urlopen('http://example.invalid/kernel')\nexcept OSError: pass"
+    assert tab.do(fetch) == ""
+    assert browser.strangers == ["http://example.invalid/page"] and len(browser.noise) == 1
+    assert [urllib.parse.urlsplit(line.split()[1]).path for line in outside.asked] == ["/kernel"]

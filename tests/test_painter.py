@@ -1,0 +1,165 @@
+"""The Python half of SupportPainter: what it takes and refuses, its mask, and the picture that stands in for it."""
+
+import base64
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("anywidget")
+from fsslib.episode import Episode
+from fsslib.errors import DatasetError
+from fsslib.widgets import SupportPainter, strokes
+
+GREY = np.full((40, 60, 3), 128, np.uint8)
+OBJECT = {"tool": "box", "label": 1, "points": [[10, 5], [30, 25]]}
+HINT = {"tool": "scribble", "label": 0, "width": 4, "points": [[50, 5], [50, 35]]}
+
+
+@pytest.fixture
+def painter():
+    made = SupportPainter(GREY)
+    yield made
+    made.close()
+
+
+def document(*history):
+    out = strokes.empty(40, 60)
+    for entry in history:
+        out = strokes.add(out, entry)
+    return out
+
+
+def test_the_mask_follows_the_document(painter):
+    assert painter.mask.shape == (40, 60) and painter.mask.dtype == np.uint8 and not painter.mask.any()
+    painter.document = document(OBJECT)
+    assert (painter.mask[5:25, 10:30] == 1).all() and painter.mask.sum() == 400
+    painter.document = document(OBJECT, HINT)
+    mask = painter.mask_tensor()
+    assert mask.dtype == torch.long and mask.tolist() == strokes.rasterise(painter.document, 40, 60).tolist()
+    assert mask[20, 50] == 0 and mask[20, 40] == 255 and mask[10, 20] == 1
+
+
+def test_the_mask_is_a_support_mask(painter):
+    painter.document = document(OBJECT, HINT)
+    image = torch.zeros(1, 1, 1, 3, 40, 60)
+    masks = painter.mask_tensor()[None, None, None]
+    Episode(image[:, 0, 0], None, image, masks, torch.ones(1, 1, dtype=torch.long)).validate()
+
+
+def test_undo_redo_clear(painter):
+    painter.undo()
+    painter.document = document(OBJECT, HINT)
+    painter.undo()
+    assert painter.document["cursor"] == 1 and 255 not in painter.mask
+    painter.redo()
+    painter.redo()
+    assert painter.document == document(OBJECT, HINT)
+    painter.clear()
+    assert not painter.mask.any()
+    painter.undo()
+    assert painter.document["cursor"] == 2 and painter.mask[10, 20] == 1
+
+
+def test_documents_of_any_size_take_the_pictures(painter):
+    painter.document = {**document(OBJECT), "size": None}
+    assert painter.document["size"] == [40, 60]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [({**document(), "size": [60, 40]}, "drawn on 60 x 40"), ({**document(), "cursor": 3}, "cursor 3"), ({}, "found")],
+)
+def test_refused_documents_change_nothing(painter, wrong, said):
+    painter.document = document(OBJECT)
+    with pytest.raises(DatasetError, match=said):
+        painter.document = wrong
+    assert painter.document == document(OBJECT)
+    with pytest.raises(DatasetError, match=said):
+        SupportPainter(GREY, wrong)
+
+
+def test_saved_here_loaded_there(painter, tmp_path):
+    painter.document = document(OBJECT, HINT)
+    file = painter.save(tmp_path / "drawing.json")
+    other = SupportPainter(GREY)
+    other.load(file)
+    assert other.document == painter.document and np.array_equal(other.mask, painter.mask)
+    turned = SupportPainter(GREY.transpose(1, 0, 2))
+    with pytest.raises(DatasetError, match=r"drawing\.json: strokes: drawn on 40 x 60 pixels"):
+        turned.load(file)
+
+
+def test_pictures_of_every_kind(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / "grey.png")
+    for picture in (tmp_path / "grey.png", Image.fromarray(GREY), torch.from_numpy(GREY).permute(2, 0, 1), GREY / 255):
+        made = SupportPainter(picture)
+        assert made.image.shape == (3, 40, 60) and made.image.dtype == torch.uint8
+        assert np.array_equal(made.image.numpy(), GREY.transpose(2, 0, 1))
+    with pytest.raises(DatasetError, match="list"):
+        SupportPainter([1, 2])
+
+
+def test_room_on_the_screen():
+    """Small pictures grow by whole factors; large ones shrink; the picture's proportions stay."""
+    assert SupportPainter(GREY)._shape == [40, 60, 400, 600]
+    assert SupportPainter(np.zeros((97, 97, 3), np.uint8))._shape[2:] == [388, 388]
+    assert SupportPainter(np.zeros((300, 1280, 3), np.uint8))._shape[2:] == [150, 640]
+    assert SupportPainter(GREY, height=200)._shape[2:] == [200, 300]
+    for height in (0, -5, "200", True, float("nan")):
+        with pytest.raises(DatasetError, match="height"):
+            SupportPainter(GREY, height=height)
+
+
+def test_the_photograph_travels_small():
+    noise = np.random.default_rng(0).integers(0, 256, (75, 100, 3), np.uint8)
+    large = np.array(Image.fromarray(noise).resize((2000, 1500), Image.Resampling.BICUBIC))
+    sent = SupportPainter(large)
+    picture = Image.open(io.BytesIO(sent._photo))
+    assert picture.format == "JPEG" and picture.size == (1280, 960) and len(sent._photo) < 250_000
+    assert sent.mask.shape == (1500, 2000), "the drawing keeps the picture's own pixels"
+
+
+def test_a_picture_stands_in(painter):
+    painter.document = document(OBJECT, HINT)
+    data, metadata = painter._repr_mimebundle_()
+    assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == painter.model_id
+    alt = metadata["image/png"]["alt"]
+    assert data["text/plain"] == alt
+    assert "60 × 40" in alt and "object 16.7%" in alt and "unlabelled 77.8%" in alt
+    still = np.asarray(Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")).astype(int)
+    assert still.shape == (240, 360, 3)
+    red, _, blue = still[90, 120]
+    assert red > blue + 50, "object is orange"
+    red, _, blue = still[120, 300]
+    assert blue > red + 50, "background is blue"
+    assert np.ptp(still[120, 200]) < 10, "unlabelled pixels keep their colour"
+    assert len(data["image/png"]) < 20_000
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (700, 3)])
+def test_odd_pictures(shape):
+    painter = SupportPainter(np.zeros((*shape, 3), np.uint8))
+    painter.document = strokes.add(painter.document, {"tool": "brush", "label": 1, "width": 1, "points": [[0, 0]]})
+    assert painter.mask[0, 0] == 1 and "image/png" in painter._repr_mimebundle_()[0]
+    assert min(painter._shape) >= 1
+
+
+def test_imported_on_demand():
+    code = """
+import sys, fsslib, fsslib.widgets.strokes
+assert not {"anywidget", "ipywidgets", "IPython"} & set(sys.modules)
+sys.modules["anywidget"] = None
+try:
+    fsslib.widgets.SupportPainter
+except ImportError as error:
+    assert "notebooks" in str(error), error
+else:
+    raise SystemExit("no error without anywidget")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
