@@ -8,6 +8,7 @@ Afterwards `python tools/protocol_lab.py table` collects everything.
 
 import copy
 import functools
+import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -45,7 +46,7 @@ def against(name: str, data: str, runs: Mapping[str, Sequence[Evaluation]], refe
     return found
 
 
-def photographs(root: str, weights: str, steps: int = 300) -> list[dict]:
+def photographs(root: str, weights: str, steps: int = 100) -> list[dict]:
     """What novel classes are in training images; PANet learns a 1x1 projection of frozen features."""
     store, runs = MemoryStore(8 * 2**30), {}
 
@@ -53,16 +54,16 @@ def photographs(root: str, weights: str, steps: int = 300) -> list[dict]:
         torch.manual_seed(seed)
         net = network(weights, width=256)
         net.backbone = CachedBackbone(net.backbone, store=store)
-        train, test = (
-            load_dataset("pascal", root=root, fold=1, split=s, val_classes=0, novel=policy) for s in ("train", "test")
-        )
+        images = functools.partial(load_dataset, "pascal", root=root, fold=1, val_classes=0)
+        train, test = images(split="train", novel=policy), images(split="test")
         rules = protocol_of("photographs", {"protocol": {"novel_pixels": policy, "augmentation": "none"}})
         sampler = EpisodeSampler(train, rules, shot=1, seed=seed, keep=2**30)
         train_episodes(net, sampler, Schedule(steps, batch=4, lr=2e-3, seed=seed, precision="bf16"))
         return evaluate(net, test, rules)
 
-    for policy in ("background", "ignore", "drop"):
-        runs[policy] = [measured(f"novel-{policy}-{s}", functools.partial(trained, policy, s)) for s in SEEDS]
+    for seed, policy in itertools.product(SEEDS, ("background", "ignore", "drop")):
+        found = measured(f"novel-{policy}-{seed}", functools.partial(trained, policy, seed))
+        runs.setdefault(policy, []).append(found)
     found = against("novel pixels", "photographs", runs, "background")
     return [row | {"fold": 1, "training": f"{steps} steps, batch 4, 1x1 projection to 256"} for row in found]
 
@@ -76,7 +77,7 @@ def shapes(steps: int = 600, every: int = 50) -> list[dict]:
         start = build_model("panet", backbone="tiny")
         ready = RUNS / f"backbone-{seed}.pt"
         if not ready.is_file():
-            pretrain(start.backbone, sets["train"], Schedule(1500, batch=16, lr=3e-3, seed=seed, precision="bf16"))
+            pretrain(start.backbone, sets["train"], Schedule(1200, batch=16, lr=3e-3, seed=seed, precision="bf16"))
             with atomic(ready) as part:
                 torch.save(start.state_dict(), part)
         start.load_state_dict(torch.load(ready, weights_only=True))
@@ -84,7 +85,7 @@ def shapes(steps: int = 600, every: int = 50) -> list[dict]:
         curves.append(curve)
         for name, evaluation in found.items():
             runs.setdefault(name, []).append(evaluation)
-    told = {"fold": 0, "training": f"1500 steps of base pre-training, {steps} on episodes", "steps": steps}
+    told = {"fold": 0, "training": f"1,200 steps of base pre-training, {steps} on episodes", "steps": steps}
     chosen = {name: runs[name] for name in ("last", "val_classes", "test_fold")}
     found = against("selection", "shapes", chosen, "last")
     found += against("batch norm", "shapes", {"frozen": runs["last"], "batch": runs["batch"]}, "frozen")
