@@ -20,6 +20,14 @@ QUIET = {"name": "line", "progress": False}
 TEN = Schedule(steps=10, lr=0.1, warmup=2)
 
 
+@pytest.fixture(autouse=True)
+def interrupts():
+    """Python's own handler: whoever starts the tests in the background may have Ctrl-C ignored in all children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def run_processes(*plans: str) -> list[list[str]]:
     here = Path(__file__).parent
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(here)}

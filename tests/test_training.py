@@ -190,7 +190,7 @@ def test_labels_are_base_classes_in_order():
     assert seen <= {0, 255, *range(1, 16)} and len(seen) > 10
 
     class Row:
-        augmentation, base_classes = "none", (2, 4, 9)
+        augmentation, base_classes, names = "none", (2, 4, 9), range(1, 21)
 
         def __len__(self):
             return 1
