@@ -7,6 +7,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from fsslib import paths
 from fsslib.errors import FsslibError
 from fsslib.figure import picture, save, show
 from fsslib.pages import external, formula, page, write_page
@@ -155,3 +156,10 @@ def test_the_template_is_part_of_the_package():
     folder = pages.TEMPLATES / pages.TEMPLATE
     assert {p.name for p in folder.iterdir()} >= {"conf.json", "index.html.j2", "page.css"}
     assert json.loads((folder / "conf.json").read_text())["base_template"] == "base"
+
+
+@pytest.mark.parametrize("book", sorted(paths.notebooks().glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_notebook_becomes_a_page(book, tmp_path):
+    """`make reports` writes them: no formula that is half converted, nothing that would be loaded."""
+    write_page(book, tmp_path / "page.html", title=book.stem)
+    assert f"<title>{book.stem}</title>" in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -181,7 +181,7 @@ for name, value in change.items():
 #
 # Seeds come from farthest-point sampling: each new seed lies as far as possible from background and earlier seeds,
 #
-# $$s_i = \arg\max_{p \in M} \min\Big(d(p, \text{background}),\; \min_{j < i} d(p, s_j)\Big)$$
+# $$s_i = \underset{p \in M}{\mathrm{argmax}}\; \min\Big(d(p, \text{background}),\; \min_{j < i} d(p, s_j)\Big)$$
 #
 # Marking a seed as background turns this into one distance transform per seed:
 
@@ -348,7 +348,7 @@ print("sharpness 3: less than 10 % of the cells carry a prototype:", bool(table[
 # For every query position and prototype a cosine $c_i$; the guide map $G$ names the best, the guide features hand it out,
 # the probability map sums up:
 #
-# $$c_i(x) = \cos(F_q(x), s_i) \qquad G(x) = \arg\max_i c_i(x) \qquad F_G(x) = s_{G(x)} \qquad \Pi(x) = \sum_i c_i(x)$$
+# $$c_i(x) = \cos(F_q(x), s_i) \qquad G(x) = \underset{i}{\mathrm{argmax}}\; c_i(x) \qquad F_G(x) = s_{G(x)} \qquad \Pi(x) = \sum_i c_i(x)$$
 
 # %%
 one = three.select([best])
