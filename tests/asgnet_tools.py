@@ -142,6 +142,7 @@ def _by_golden_name(model: ASGNet, episode: Episode, seen: dict[str, list]) -> d
         "prob_map": maps["probability"],
         "logits": outcome.logits,
         "pred": outcome.logits.argmax(1),
+        "pred logits": outcome.logits,
     }
     heads = ("corr", "alpha", "beta", "inner", "res", "ASPP", "decoder", "cls")
     found |= {name: calls[0] for name, calls in seen.items() if name.startswith(heads)}

@@ -161,7 +161,7 @@ def _by_golden_name(episode: Episode, seen: dict[str, list]) -> dict[str, Tensor
     if seen["kshot_rw"]:
         ((into,), out) = seen["kshot_rw"][0]
         found |= {"kshot_rw_in": into, "kshot_rw_out": out}
-    found |= {"final_out": outcome.logits, "pred": outcome.logits.argmax(1)}
+    found |= {"final_out": outcome.logits, "pred": outcome.logits.argmax(1), "pred logits": outcome.logits}
     found["meta_out"] = resize(meta, image)
     if seen["base"]:
         found["base_lowres"] = seen["base"][0][1]

@@ -107,6 +107,7 @@ def _by_golden_name(model: SDAANet, episode: Episode, seen: dict[str, list]) -> 
     found |= {
         "out/logits": outcome.logits,
         "out/pred": outcome.logits.argmax(1),
+        "out/pred logits": outcome.logits,
         "feat/query_reduced": maps["query_features"],
     }
     found |= {"dec/support_proto": maps["prototypes"], "prior/mask": maps["prior"]}

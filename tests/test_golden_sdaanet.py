@@ -94,9 +94,12 @@ def test_training(model_of, shared, name):
     for term in LOSSES:
         grads = torch.autograd.grad(losses[term], [named[n] for n in order], retain_graph=True, allow_unused=True)
         norms = torch.tensor([-1.0 if grad is None else float(grad.norm()) for grad in grads])
-        torch.testing.assert_close(
-            norms, golden[f"gradnorm/{term}"], rtol=1e-3, atol=0, msg=lambda m, t=term: f"{t}: {m}"
-        )
+        wanted = golden[f"gradnorm/{term}"]
+        # The gradient into the pyramid of the attention head passes a batch norm over two values, which cancels nearly
+        # all of it: what is left of `main` there has three digits on one processor and two and a half on another.
+        share = [5e-3 if n.startswith("simple_mask.") and term in ("main", "aux") else 1e-3 for n in order]
+        off = (norms - wanted).abs() / wanted.abs() / torch.tensor(share)
+        assert off.max() <= 1, (term, {n: float(o) for n, o in zip(order, off) if o > 1})
     total = dict(zip(order, grads))
     stored = [key for key in names(golden) if key.startswith("grad/")]
     assert len(stored) == 7
