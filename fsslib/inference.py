@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .checkpoints import load_model, shipped
 from .data.pictures import image_tensor, mask_tensor
@@ -24,7 +25,6 @@ SIZES = {"tiny": 97}
 USUAL_SIZE = 417
 
 
-@torch.no_grad()
 def segment(
     query: Picture,
     support: Picture | Sequence[Picture] | Mapping[str, Sequence[Picture]],
@@ -40,7 +40,7 @@ def segment(
         query: a path, PIL image, array (H, W, 3) or tensor (3, H, W), see `fsslib.data.pictures.image_tensor`.
         support, mask: one picture and the mask of its object; lists of K of them; or for N classes two dictionaries
             class name -> picture or list. All classes need the same K. In masks what is not 0 is object, see
-            `fsslib.data.pictures.mask_tensor`.
+            `fsslib.data.pictures.mask_tensor`; a `fsslib.widgets.SupportPainter` will do as well.
         model: any method; None takes the shipped PANet, which knows drawn shapes and nothing of photographs (a warning
             says so). For photographs: `build_model("panet", backbone="resnet50", weights="imagenet")`.
         size: pixels a side that the network sees; None: 97 for the tiny backbone, else 417.
@@ -56,21 +56,33 @@ def segment(
         warnings.warn(
             "segment() without model= uses the shipped PANet, trained on drawn shapes: photographs need a model such "
             'as build_model("panet", backbone="resnet50", weights="imagenet").',
-            stacklevel=3,  # past torch.no_grad
+            stacklevel=2,
         )
     if not isinstance(model, FewShotModel):
         raise ModelError(f"model: found {type(model).__name__}, expected a method, e.g. of build_model or load_model.")
     shape = Resize(size or SIZES.get(model.config.get("backbone"), USUAL_SIZE), resize)
     picture = image_tensor(query, "query")
-    height, width = picture.shape[-2:]
-    blank = torch.zeros(height, width, dtype=torch.uint8)
     ways = [_shots(shape, name, *pair) for name, pair in _pairs(support, mask).items()]
     shots = [len(images) for images, _ in ways]
     if len(set(shots)) != 1:
         raise EpisodeError(f"support: found {shots} pictures, expected as many for each class.")
+    return infer(model, picture, ways, shape).numpy()
+
+
+@torch.no_grad()
+def infer(model: FewShotModel, query: Tensor, ways: Sequence[tuple[Tensor, Tensor]], shape: Resize) -> Tensor:
+    """`segment` for tensors whose masks are exact already.
+
+    Args:
+        query: (3, H, W) uint8. ways: of each class the supports (K, 3, S, S) normalised and their masks (K, S, S) long,
+            1 object, 0 background, 255 neither, as `supports` makes them. shape: what makes all pictures S x S.
+    Returns: (H, W) uint8 on the CPU, 0 background, 1..N.
+    """
+    height, width = query.shape[-2:]
+    blank = torch.zeros(height, width, dtype=torch.uint8)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     episode = Episode(
-        normalise(shape(picture, blank)[0])[None],
+        normalise(shape(query, blank)[0])[None],
         None,
         torch.stack([images for images, _ in ways])[None],
         torch.stack([masks for _, masks in ways])[None],
@@ -82,7 +94,13 @@ def segment(
     finally:
         for module, mode in modes:
             module.training = mode
-    return strongest(shape.undo(logits, height, width))[0].to("cpu", torch.uint8).numpy()
+    return strongest(shape.undo(logits, height, width))[0].to("cpu", torch.uint8)
+
+
+def supports(shape: Resize, images: Sequence[Tensor], masks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """K images (3, H, W) uint8 and their masks (H, W) uint8 for `infer`: (K, 3, S, S) normalised, (K, S, S) long."""
+    loaded = [shape(image, mask) for image, mask in zip(images, masks)]
+    return normalise(torch.stack([image for image, _ in loaded])), torch.stack([mask for _, mask in loaded]).long()
 
 
 def _pairs(support, mask) -> dict[str, tuple[list, list]]:
@@ -108,16 +126,19 @@ def _listed(value) -> list:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _shots(shape: Resize, name: str, images: list, masks: list) -> tuple[torch.Tensor, torch.Tensor]:
+def _shots(shape: Resize, name: str, images: list, masks: list) -> tuple[Tensor, Tensor]:
     """(K, 3, S, S) normalised and (K, S, S) long."""
     loaded = []
     for number, (image, mask) in enumerate(zip(images, masks), 1):
         said = f"support {number} of {name!r}" if len(images) > 1 else f"support of {name!r}"
-        image, mask = image_tensor(image, said), mask_tensor(mask, f"mask of {said}")
+        image = image_tensor(image, said)
+        # A SupportPainter's mask leaves nothing open, and its hints are mostly 255.
+        exact = hasattr(mask, "mask_tensor")
+        mask = mask.mask_tensor().to(torch.uint8) if exact else mask_tensor(mask, f"mask of {said}")
         if image.shape[-2:] != mask.shape:
             size = tuple(image.shape[-2:])
             raise EpisodeError(f"mask of {said}: found {tuple(mask.shape)} pixels, expected {size} like its picture.")
         if not (mask == 1).any():
             raise EpisodeError(f"mask of {said}: found no object pixel, expected at least one that is not 0.")
-        loaded.append(shape(image, mask))
-    return normalise(torch.stack([image for image, _ in loaded])), torch.stack([m for _, m in loaded]).long()
+        loaded.append((image, mask))
+    return supports(shape, *zip(*loaded))

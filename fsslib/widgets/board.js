@@ -1,0 +1,152 @@
+// The front end of Board: pictures and bars with words, one plain module, nothing is loaded from anywhere.
+//
+// A picture with `pick` can be pointed at, by mouse, finger or arrow keys: `point` then names it and the pixel.
+
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+function make(name, attributes = {}, ...children) {
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...children);
+  return node;
+}
+
+// One figure and what it needs to be changed in place: focus stays where it was while pictures come and go.
+function figure(panel, send) {
+  const photo = make("img", { draggable: "false" });
+  const marks = make("div", { class: "fss-marks-layer", "aria-hidden": "true" });
+  const stage = make("div", { class: "fss-panel" }, photo, marks);
+  const chart = make("div", { class: "fss-chart" });
+  const caption = make("figcaption");
+  const node = make("figure", { class: "fss-figure" }, panel.bars ? chart : stage, caption);
+  node.dataset.key = panel.key;
+  let now = panel, url = null;
+
+  function choose(x, y) {
+    const [rows, columns] = now.size;
+    const within = (value, side) => Math.min(side - 1, Math.max(0, Math.floor(value)));
+    send({ panel: now.key, x: within(x, columns), y: within(y, rows) });
+  }
+  if (panel.pick) {
+    stage.tabIndex = 0;
+    stage.setAttribute("role", "application");
+    stage.setAttribute("aria-roledescription", "picture to point at");
+    stage.classList.add("fss-pick");
+    const follow = (event) => {
+      const area = photo.getBoundingClientRect();
+      choose(((event.clientX - area.left) / area.width) * now.size[1],
+        ((event.clientY - area.top) / area.height) * now.size[0]);
+    };
+    let held = false;
+    stage.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
+      event.preventDefault();
+      stage.focus({ preventScroll: true, focusVisible: false });
+      stage.setPointerCapture(event.pointerId);
+      held = true;
+      follow(event);
+    });
+    stage.addEventListener("pointermove", (event) => held && follow(event));
+    for (const end of ["pointerup", "pointercancel"]) stage.addEventListener(end, () => (held = false));
+    stage.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.metaKey) return;
+      event.stopPropagation(); // letters are JupyterLab's commands
+      if (!(event.key in ARROWS)) return;
+      event.preventDefault();
+      const [dx, dy] = ARROWS[event.key], [x, y] = now.at ?? [now.size[1] / 2, now.size[0] / 2];
+      const by = event.altKey ? 1 : (event.shiftKey ? 5 : 1) * Math.max(1, Math.round(Math.max(...now.size) / 25));
+      choose(x + dx * by, y + dy * by);
+    });
+  }
+
+  function draw(next) {
+    now = next;
+    caption.textContent = next.caption;
+    if (next.bars) return chart.replaceChildren(...bars(next));
+    const [rows, columns] = next.size;
+    stage.style.aspectRatio = `${columns}/${rows}`;
+    stage.style.width = `${next.width}px`;
+    photo.classList.toggle("fss-pixels", next.width >= 1.5 * columns);
+    photo.alt = next.alt;
+    if (next.pick) stage.setAttribute("aria-label", `${next.caption}. Arrow keys move the point. ${next.alt}`);
+    const old = url;
+    url = URL.createObjectURL(new Blob([next.image], { type: next.mime }));
+    photo.src = url;
+    if (old) URL.revokeObjectURL(old);
+    marks.replaceChildren(...(next.marks ?? []).map(([x, y, text, kind]) =>
+      make("span", { class: `fss-mark fss-mark-${kind}`,
+        style: `left:${(100 * (x + 0.5)) / columns}%;top:${(100 * (y + 0.5)) / rows}%` }, text)));
+  }
+  draw(panel);
+  return { node, draw, free: () => url && URL.revokeObjectURL(url), kind: `${Boolean(panel.bars)} ${panel.pick}` };
+}
+
+// Rows of bars as a table: read aloud it is the numbers, looked at it is a chart.
+function bars({ bars: rows, alt, width }) {
+  const top = Math.max(1e-9, ...rows.flatMap((row) => row.values.map((value) => Math.abs(value.value))));
+  const table = make("table", { "aria-label": alt, style: `width:${width}px` });
+  for (const row of rows) {
+    const cell = make("td");
+    row.values.forEach((value, at) => {
+      const bar = make("div", { class: `fss-bar-value fss-series-${at}` });
+      bar.style.width = `${(72 * Math.abs(value.value)) / top}%`;
+      cell.append(make("div", { class: "fss-bar-row", title: `${value.name}: ${value.text}` }, bar,
+        make("span", {}, `${value.text}${row.values.length > 1 ? ` ${value.name}` : ""}`)));
+    });
+    table.append(make("tr", {}, make("th", { scope: "row" }, row.label), cell));
+  }
+  return [table];
+}
+
+function render({ model, el }) {
+  const place = make("div", { class: "fss-panels" });
+  const busy = make("div", { class: "fss-busy", "aria-hidden": "true" }, "Computing …");
+  const words = make("div", { class: "fss-words", role: "status", "aria-live": "polite" });
+  const trouble = make("div", { class: "fss-trouble", role: "alert" });
+  const root = make("div", { class: "fss-board", role: "group", "aria-label": model.get("label") },
+    busy, place, trouble, words);
+  el.append(root);
+  const shown = new Map();
+  const send = (point) => {
+    model.set("point", point);
+    model.save_changes();
+  };
+
+  function draw() {
+    const panels = model.get("panels"), keys = new Set(panels.map((panel) => panel.key));
+    for (const [key, figure] of shown) {
+      if (keys.has(key)) continue;
+      figure.free();
+      figure.node.remove();
+      shown.delete(key);
+    }
+    panels.forEach((panel, at) => {
+      let own = shown.get(panel.key);
+      if (own && own.kind !== `${Boolean(panel.bars)} ${panel.pick}`) {
+        own.free();
+        own.node.remove();
+        own = undefined;
+      }
+      if (own) own.draw(panel);
+      else shown.set(panel.key, (own = figure(panel, send)));
+      if (place.children[at] !== own.node) place.insertBefore(own.node, place.children[at] ?? null);
+    });
+    root.dataset.drawn = Number(root.dataset.drawn ?? 0) + 1;
+  }
+  const tell = () => (words.textContent = model.get("words"));
+  const complain = () => (trouble.textContent = model.get("trouble"));
+  // The style sheet shows it only after 300 ms: quick answers do not flicker.
+  const work = () => {
+    root.classList.toggle("fss-working", model.get("busy"));
+    root.setAttribute("aria-busy", model.get("busy"));
+  };
+  const changes = { "change:panels": draw, "change:words": tell, "change:trouble": complain, "change:busy": work };
+  for (const [name, act] of Object.entries(changes)) model.on(name, act);
+  for (const act of Object.values(changes)) act();
+  return () => {
+    for (const [name, act] of Object.entries(changes)) model.off(name, act);
+    for (const figure of shown.values()) figure.free();
+  };
+}
+
+export default { render };

@@ -1,0 +1,188 @@
+"""The frame of every explorer: controls, a board that follows them, and a rule for slow models."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import ipywidgets
+import traitlets
+
+from ..errors import FsslibError
+from .board import Bars, Board, Panel
+from .still import bundle
+
+QUIET = 0.02  # seconds without a message from the page before an answer is computed
+PATIENCE = 0.1  # seconds that a stream of messages may hold it up
+WIDE = {"width": "19em"}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One state of an explorer: panels, what they say in a sentence, and the numbers behind it for tests and text."""
+
+    panels: Sequence[Panel | Bars]
+    words: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Explorer(ipywidgets.VBox):
+    """Controls above a board of pictures.
+
+    Values set from Python show at once: when `explorer.set(...)` or `explorer.controls["shots"].value = 5` returns, the
+    pictures are new. Moves on the page wait until no further one has come for a moment, and what arrives while a model
+    runs is answered once, with the last values: results nobody waits for any more are never computed.
+
+    Args:
+        controls: name -> widget with a `value`. Those without a place of their own stand in one row above the board.
+        draw: from the values of all controls, and `point` where the board was pointed at, by name, to a `Scene`.
+        prepare: called with the name of the control that has changed (None at first) before drawing, to adjust others.
+        label: the explorer's name for screen readers.
+        above: widgets that stand above the controls, e.g. a SupportPainter; controls among them get no second place.
+    Attributes:
+        controls, board, scene: see above; `scene.facts` are the numbers on display. runs: how often it has drawn.
+    """
+
+    def __init__(
+        self,
+        controls: Mapping[str, ipywidgets.Widget],
+        draw: Callable[..., Scene],
+        *,
+        label: str,
+        prepare: Callable[[str | None], None] | None = None,
+        above: Sequence[ipywidgets.Widget] = (),
+        hidden: Sequence[str] = (),
+    ):
+        self.controls = dict(controls)
+        self.board, self.scene, self.runs = Board(label=label), Scene((), ""), 0
+        self._draw, self._prepare = draw, prepare
+        self._still, self._timer, self._deadline = 0, None, 0.0
+        row = ipywidgets.Box([widget for name, widget in self.controls.items() if name not in hidden])
+        row.add_class("fss-controls")
+        super().__init__([*above, row, self.board])
+        self.add_class("fss-explorer")
+        for name, widget in self.controls.items():
+            widget.observe(lambda _, name=name: self._changed(name), "value")
+        self.follow(self.board, "point")
+        self._renew(None)
+
+    def set(self, **values: Any) -> "Explorer":
+        """Change several controls, and `point`, and draw once. Raises FsslibError for an unknown control or value."""
+        for name, value in values.items():
+            if name != "point" and name not in self.controls:
+                known = ", ".join([*self.controls, "point"])
+                raise FsslibError(f"{self.board.label} has no control {name!r}; there are: {known}.")
+            with self._held():
+                try:
+                    target, trait = (self.board, "point") if name == "point" else (self.controls[name], "value")
+                    setattr(target, trait, value)
+                except traitlets.TraitError as error:
+                    raise FsslibError(f"{self.board.label}: {name}={value!r}: {error}") from error
+                if self._prepare:
+                    self._prepare(name)
+        self.refresh()
+        return self
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The controls' values and the point, by name."""
+        return {**{name: widget.value for name, widget in self.controls.items()}, "point": self.board.point}
+
+    def follow(self, widget: traitlets.HasTraits, trait: str) -> None:
+        """Draw again when `trait` of another widget changes, by the rule for controls."""
+        widget.observe(lambda _: self._changed(trait), trait)
+
+    def refresh(self) -> None:
+        """Draw again, now. Raises what drawing raises; the page shows it, too, and keeps the last pictures."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.board.busy = True
+        try:
+            self.runs += 1
+            scene = self._draw(**self.values)
+        except Exception as error:
+            name = "" if isinstance(error, FsslibError) else f"{type(error).__name__}: "
+            self.board.trouble = f"{name}{error}"
+            raise
+        else:
+            self.scene = scene
+            with self.board.hold_sync():
+                self.board.panels = [panel.message() for panel in scene.panels]
+                self.board.words, self.board.trouble = scene.words, ""
+        finally:
+            self.board.busy = False
+
+    @contextmanager
+    def _held(self):
+        """Changes of controls inside the block draw nothing."""
+        self._still += 1
+        try:
+            yield
+        finally:
+            self._still -= 1
+
+    def _changed(self, name: str) -> None:
+        if self._still:
+            return
+        if not from_page():
+            self._renew(name)
+            return
+        loop = asyncio.get_running_loop()
+        if self._timer is None:
+            self._deadline = loop.time() + PATIENCE
+        else:
+            self._timer.cancel()
+        self._timer = loop.call_at(min(loop.time() + QUIET, self._deadline), self._late, name)
+
+    def _late(self, name: str) -> None:
+        self._timer = None
+        with suppress(FsslibError):  # on the page already
+            self._renew(name)
+
+    def _renew(self, name: str | None) -> None:
+        if self._prepare:
+            with self._held():
+                self._prepare(name)
+        self.refresh()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
+        """The live view, and for everything that cannot show one a picture of the state as it is now, with words."""
+        live, notes = super()._repr_mimebundle_(**kwargs), {}
+        if isinstance(live, tuple):
+            live, notes = live
+        seen = "; ".join(panel.caption for panel in self.scene.panels)
+        data, metadata = bundle(self.scene.panels, f"{self.board.label}: {seen}. {self.scene.words}")
+        return {**(live or {}), **data}, {**notes, **metadata}
+
+
+def from_page() -> bool:
+    """Whether the kernel is answering a message of the page, and not running somebody's code."""
+    try:
+        from IPython import get_ipython
+    except ModuleNotFoundError:
+        return False
+    kernel = getattr(get_ipython(), "kernel", None)
+    parent = kernel.get_parent() if kernel is not None else {}
+    return (parent or {}).get("header", {}).get("msg_type", "").startswith("comm_")
+
+
+def dropdown(label: str, options: Any, value: Any = None, **how: Any) -> ipywidgets.Dropdown:
+    """A choice with a label that fits beside it."""
+    options = list(options.items()) if isinstance(options, Mapping) else list(options)
+    if value is not None:
+        how["value"] = value
+    return ipywidgets.Dropdown(options=options, description=label, style={"description_width": "initial"}, **how)
+
+
+def slider(label: str, value: float, low: float, high: float, step: float | None = None, **how: Any) -> Any:
+    """A slider of whole numbers, or of others when `step` is no whole number; it follows the hand."""
+    kind = ipywidgets.IntSlider if isinstance(value, int) else ipywidgets.FloatSlider
+    how = {"style": {"description_width": "initial"}, "layout": WIDE} | how
+    return kind(value=value, min=low, max=high, step=step or 1, description=label, **how)
+
+
+def switch(label: str, value: bool) -> ipywidgets.Checkbox:
+    """A box to tick."""
+    return ipywidgets.Checkbox(value=value, description=label, indent=False, layout={"width": "auto"})
