@@ -17,6 +17,7 @@ from fsslib.widgets import SupportPainter, strokes
 
 GREY = np.full((40, 60, 3), 128, np.uint8)
 OBJECT = {"tool": "box", "label": 1, "points": [[10, 5], [30, 25]]}
+TRIANGLE = {"tool": "polygon", "label": 1, "points": [[0, 0], [20, 0], [0, 20]]}
 HINT = {"tool": "scribble", "label": 0, "width": 4, "points": [[50, 5], [50, 35]]}
 
 
@@ -42,6 +43,10 @@ def test_the_mask_follows_the_document(painter):
     mask = painter.mask_tensor()
     assert mask.dtype == torch.long and mask.tolist() == strokes.rasterise(painter.document, 40, 60).tolist()
     assert mask[20, 50] == 0 and mask[20, 40] == 255 and mask[10, 20] == 1
+    painter.document = document(TRIANGLE)
+    assert painter.mask.sum() == 190 and painter.mask[5, 5] == 1 and "object 7.9%" in painter._summary
+    with pytest.raises(DatasetError, match="three or more corners"):
+        painter.document = {**document(), "history": [{**TRIANGLE, "points": [[0, 0], [20, 0]]}]}
 
 
 def test_the_mask_is_a_support_mask(painter):

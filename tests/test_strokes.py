@@ -3,6 +3,7 @@
 import copy
 import json
 import time
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -25,6 +26,9 @@ stroke = st.one_of(
     ),
     st.fixed_dictionaries({"tool": st.just("eraser"), "width": pen, "points": line}),
     st.fixed_dictionaries({"tool": st.just("box"), "label": label, "points": st.lists(point, min_size=2, max_size=2)}),
+    st.fixed_dictionaries(
+        {"tool": st.just("polygon"), "label": label, "points": st.lists(point, min_size=3, max_size=7)}
+    ),
     st.just({"tool": "clear"}),
 )
 documents = st.lists(stroke, max_size=8).flatmap(
@@ -33,6 +37,13 @@ documents = st.lists(stroke, max_size=8).flatmap(
     )
 )
 sides = st.integers(1, 40)
+# Coarse, so that centres of pixels often lie on an edge or a corner; or as fine as corners are told apart.
+corner = st.one_of(
+    *(
+        st.tuples(st.integers(-9 * n, 30 * n), st.integers(-9 * n, 30 * n)).map(lambda at, n=n: [at[0] / n, at[1] / n])
+        for n in (2, 1024)
+    )
+)
 
 
 def brush(*points, width=1.0, label=1, tool="brush"):
@@ -41,6 +52,10 @@ def brush(*points, width=1.0, label=1, tool="brush"):
 
 def box(*corners, label=1):
     return {"tool": "box", "label": label, "points": [list(c) for c in corners]}
+
+
+def polygon(*corners, label=1):
+    return {"tool": "polygon", "label": label, "points": [list(c) for c in corners]}
 
 
 def drawn(*history, size=(6, 8)):
@@ -96,6 +111,73 @@ def test_a_box_holds_the_centres_inside_it():
     assert mask.sum() == 4 * 4 and (mask[1:5, 2:6] == 1).all()
 
 
+def is_inside(x, y, corners):
+    """The even-odd rule by the textbook, in fractions: is the number of edges to the left of (x, y) odd?"""
+    inside = False
+    for begin, end in pairwise([*corners, corners[0]]):
+        (x0, y0), (x1, y1) = map(Fraction, begin), map(Fraction, end)
+        if (y0 <= y) != (y1 <= y):
+            inside ^= x0 + (Fraction(y) - y0) * (x1 - x0) / (y1 - y0) <= x
+    return inside
+
+
+@given(st.lists(corner, min_size=3, max_size=8), st.integers(1, 24), st.integers(1, 24))
+@settings(max_examples=150, deadline=None)
+def test_a_polygon_is_what_the_even_odd_rule_says(corners, rows, columns):
+    """Also of polygons that cross themselves or touch themselves."""
+    mask = drawn(polygon(*corners), size=(rows, columns))
+    wanted = [[is_inside(j + 0.5, i + 0.5, corners) for j in range(columns)] for i in range(rows)]
+    assert np.array_equal(mask == 1, wanted)
+    turned = corners[2:] + corners[:2]
+    assert np.array_equal(drawn(polygon(*turned), size=(rows, columns)), mask), "whichever corner comes first"
+    assert np.array_equal(drawn(polygon(*turned[::-1]), size=(rows, columns)), mask), "whichever way round"
+
+
+@given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), min_size=3, max_size=8), sides, sides)
+@settings(max_examples=100, deadline=None)
+def test_polygons_of_any_extent_stay_exact(corners, rows, columns):
+    """Corners count to the 1024th part of a pixel; nothing overflows up to the largest coordinate."""
+    mask = drawn(polygon(*corners), size=(rows, columns))
+    rounded = [[Fraction(round(value * 1024), 1024) for value in at] for at in corners]
+    draw = np.random.default_rng(0)
+    for i, j in zip(draw.integers(rows, size=20), draw.integers(columns, size=20)):
+        assert is_inside(int(j) + 0.5, int(i) + 0.5, rounded) == (mask[i, j] == 1)
+
+
+@given(corner, corner, st.lists(corner, min_size=1, max_size=4), st.lists(corner, min_size=1, max_size=4))
+@settings(max_examples=150, deadline=None)
+def test_polygons_that_share_an_edge_share_no_pixel_and_miss_none(a, b, one, other):
+    """Both sides of the edge a - b together are the polygon around both of them."""
+    left, right = drawn(polygon(a, b, *one), size=(30, 30)), drawn(polygon(b, a, *other), size=(30, 30))
+    assert np.array_equal(left ^ right, drawn(polygon(*one, a, *other, b), size=(30, 30)))
+
+
+def test_polygons_tile():
+    """A square cut into a fan of triangles around a point, which is the centre of a pixel."""
+    draw = np.random.default_rng(2)
+    for middle in ([10.5, 7.5], [3.25, 16.125], [19.5, 19.5], [0.5, 0.5]):
+        rim = [[0, 0], [float(draw.integers(1, 20)), 0], [20, 0], [20, 20], [7.5, 20], [0, 20], [0, 4.5]]
+        count = np.zeros((22, 22), int)
+        for start, end in pairwise([*rim, rim[0]]):
+            count += drawn(polygon(middle, start, end), size=(22, 22))
+        assert (count[:20, :20] == 1).all() and count.sum() == 400
+
+
+def test_a_polygon_on_the_centres_of_pixels():
+    """Its left and upper edges own the centres on them, the right and lower ones do not."""
+    mask = drawn(polygon((1.5, 1.5), (5.5, 1.5), (5.5, 4.5), (1.5, 4.5)))
+    assert mask.sum() == 4 * 3 and (mask[1:4, 1:5] == 1).all()
+    bow = drawn(polygon((0, 0), (8, 6), (8, 0), (0, 6)))
+    assert bow[3, 1] == bow[2, 6] == 1 and bow[0, 4] == bow[5, 3] == 0, "it may cross itself"
+    for line in (
+        [(1, 1), (5, 5), (3, 3)],
+        [(2, 2)] * 3,
+        [(0, 1.5), (8, 1.5), (4, 1.5)],
+        [(90, 90), (99, 90), (95, 99)],
+    ):
+        assert not drawn(polygon(*line)).any()
+
+
 def test_meaning_of_untouched_pixels():
     """Background, unless a pixel of a background scribble is to be seen."""
     area = box((0, 0), (3, 6))
@@ -103,6 +185,8 @@ def test_meaning_of_untouched_pixels():
     assert set(np.unique(drawn(area))) == {0, 1}
     assert set(np.unique(drawn(area, brush((6, 1), width=2, label=0)))) == {0, 1}, "a brush is exact, not a hint"
     assert set(np.unique(drawn(area, box((5, 0), (8, 6), label=0)))) == {0, 1}
+    assert set(np.unique(drawn(area, polygon((5, 0), (8, 6), (5, 6), label=0)))) == {0, 1}
+    assert set(np.unique(drawn(polygon((5, 0), (8, 6), (5, 6))))) == {0, 1}
     assert set(np.unique(drawn(brush((1, 1), (4, 4), tool="scribble")))) == {0, 1}
     mask = drawn(area, hint)
     assert (mask[:, :3] == 1).all() and (mask[:, 6] == 0).all() and (mask[:, 3:6] == 255).all()
@@ -117,6 +201,7 @@ def test_later_strokes_cover_earlier_ones():
     below, above = box((0, 0), (8, 6)), box((2, 2), (4, 4), label=0)
     assert drawn(below, above).sum() == 48 - 4
     assert drawn(above, below).sum() == 48
+    assert drawn(below, polygon((2, 2), (4, 2), (4, 4), (2, 4), label=0)).sum() == 48 - 4
     assert drawn(below, {"tool": "clear"}, box((0, 0), (1, 1))).sum() == 1
 
 
@@ -182,15 +267,17 @@ def test_ten_thousand_strokes():
     draw = np.random.default_rng(0)
     history = []
     for _ in range(10_000):
-        tool = draw.choice(["brush", "brush", "scribble", "eraser", "box", "clear"], p=[0.3, 0.2, 0.2, 0.2, 0.09, 0.01])
+        tool = draw.choice(
+            ["brush", "scribble", "eraser", "polygon", "box", "clear"], p=[0.3, 0.2, 0.2, 0.2, 0.09, 0.01]
+        )
         entry = {"tool": str(tool)}
         if tool != "clear":
             wild = 1e6 if draw.random() < 0.05 else 120
-            count = 2 if tool == "box" else draw.integers(1, 20)
+            count = 2 if tool == "box" else draw.integers(3 if tool == "polygon" else 1, 20)
             entry["points"] = draw.uniform(-wild / 6, wild, (count, 2)).tolist()
         if tool in ("brush", "scribble", "eraser"):
             entry["width"] = float(draw.uniform(1, 1e5 if draw.random() < 0.02 else 30))
-        if tool in ("brush", "scribble", "box"):
+        if tool in ("brush", "scribble", "box", "polygon"):
             entry["label"] = int(draw.integers(2))
         history.append(entry)
     document = {"version": 1, "size": [97, 97], "cursor": len(history), "history": history}
@@ -233,6 +320,11 @@ GOOD = {"version": 1, "size": [6, 8], "cursor": 1, "history": [brush((1, 2))]}
         ({"history": [brush((1, float("inf")))]}, "not finite"),
         ({"history": [brush((1, 2e6))]}, "beyond 1000000"),
         ({"history": [box((1, 2))]}, "two opposite corners"),
+        ({"history": [polygon((1, 2), (3, 4))]}, "2 points, expected three or more corners"),
+        ({"history": [polygon()]}, "pairs"),
+        ({"history": [polygon((1, 2), (3, 4), (5, float("nan")))]}, "not finite"),
+        ({"history": [{**polygon((1, 2), (3, 4), (5, 6)), "width": 3}]}, "of a polygon"),
+        ({"history": [polygon((1, 2), (3, 4), (5, 6), label=3)]}, "label 3"),
     ],
 )
 def test_malformed_documents(change, said):

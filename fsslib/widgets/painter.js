@@ -1,21 +1,34 @@
 // The front end of SupportPainter: one plain module, nothing is loaded from anywhere.
 //
 // `document` (see strokes.py) is the only thing that travels; all coordinates are image pixels. The marks canvas is a
-// preview: pixels on its edges are half transparent, while the mask that Python computes is exact.
+// preview: pixels on its edges are half transparent, while the mask that Python computes is exact. So is the view: what
+// is zoomed and where to stays in the browser.
 
-const TOOLS = { brush: "Brush", eraser: "Eraser", box: "Box", scribble: "Scribble" };
-const KEYS = { b: "brush", e: "eraser", x: "box", s: "scribble" };
+const TOOLS = { brush: "Brush", eraser: "Eraser", box: "Box", polygon: "Polygon", scribble: "Scribble", hand: "Hand" };
+const KEYS = { b: "brush", e: "eraser", x: "box", p: "polygon", s: "scribble", h: "hand" };
+const MARKLESS = ["eraser", "hand"]; // for them, object or background is no question
+const ZOOM = 8; // times, at most
+const NEAR = 8; // CSS pixels: a click this far from a corner means it, a finger moved less than this has not moved
+const TWICE = 500; // milliseconds between the two clicks of a double click
 const NAMES = { 1: "object", 0: "background" };
 const INK = { 1: "#d55e00", 0: "#0072b2" };
 const STRIPE = "#56b4e9"; // background is striped: colour alone must not tell the two apart
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const HELP = `<summary>How to draw</summary>
-<p><b>Brush</b> and <b>box</b> say exactly what is object; all the rest is background. <b>Scribbles</b> are hints: once
-one marks background, what nobody marked stays unlabelled. The <b>eraser</b> makes pixels unmarked again.</p>
-<p>Keys: <kbd>b</kbd> brush, <kbd>e</kbd> eraser, <kbd>x</kbd> box, <kbd>s</kbd> scribble, <kbd>1</kbd> object,
-<kbd>0</kbd> background, <kbd>+</kbd> <kbd>−</kbd> size, <kbd>u</kbd> undo, <kbd>r</kbd> redo. With the picture in focus:
-arrows move the crosshair (with <kbd>Shift</kbd> in large steps, with <kbd>Alt</kbd> by one pixel), <kbd>Space</kbd> or
-<kbd>Enter</kbd> begins and ends a stroke, <kbd>Esc</kbd> drops it.</p>`;
+<p><b>Brush</b>, <b>box</b> and <b>polygon</b> say exactly what is object; all the rest is background. <b>Scribbles</b>
+are hints: once one marks background, what nobody marked stays unlabelled. The <b>eraser</b> makes pixels unmarked
+again.</p>
+<p>Every click sets a corner of a <b>polygon</b>; a double click or one on its first corner closes it. The wheel with
+<kbd>Ctrl</kbd> or <kbd>Cmd</kbd> zooms, and so do two fingers; the <b>hand</b> drags the view.</p>
+<p>Keys: <kbd>b</kbd> brush, <kbd>e</kbd> eraser, <kbd>x</kbd> box, <kbd>p</kbd> polygon, <kbd>s</kbd> scribble,
+<kbd>1</kbd> object, <kbd>0</kbd> background, <kbd>+</kbd> <kbd>−</kbd> size, <kbd>u</kbd> undo, <kbd>r</kbd> redo,
+<kbd>i</kbd> zoom in, <kbd>o</kbd> zoom out, <kbd>w</kbd> whole picture, <kbd>h</kbd> hand and back. With the picture in
+focus: arrows move the crosshair (with <kbd>Shift</kbd> in large steps, with <kbd>Alt</kbd> by one pixel),
+<kbd>Space</kbd> or <kbd>Enter</kbd> begins and ends a stroke, <kbd>Esc</kbd> drops it. In a polygon <kbd>Space</kbd>
+sets a corner, <kbd>Backspace</kbd> takes the last one back, <kbd>Enter</kbd> closes it.</p>`;
+
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+const away = ([x0, y0], [x1, y1]) => Math.hypot(x1 - x0, y1 - y0);
 
 function make(name, attributes = {}, ...children) {
   const node = document.createElement(name);
@@ -39,36 +52,43 @@ function stripes(context) {
   return context.createPattern(tile, "repeat");
 }
 
-// One stroke on the marks, or of a long one only the part from point `from` on; `scale`: canvas pixels per image pixel.
-function paint(context, stroke, scale, ink, from = 0) {
+// A view: the image point `from` in the canvas' upper left corner, and `scale` canvas pixels per image pixel.
+const toCanvas = ({ scale, from }, point) => point.map((value, axis) => (value - from[axis]) * scale);
+const toImage = ({ scale, from }, spot) => spot.map((value, axis) => value / scale + from[axis]);
+
+// One stroke on the marks, or of a long one only the part from point `first` on.
+function paint(context, stroke, view, ink, first = 0) {
   if (stroke.tool === "clear") return context.clearRect(0, 0, context.canvas.width, context.canvas.height);
   context.globalCompositeOperation = stroke.tool === "eraser" ? "destination-out" : "source-over";
   context.fillStyle = context.strokeStyle = ink[stroke.label] ?? "#000";
-  const points = stroke.points.slice(from).map(([x, y]) => [x * scale, y * scale]);
+  const points = stroke.points.slice(first).map((point) => toCanvas(view, point));
   if (stroke.tool === "box") {
     const [[x0, y0], [x1, y1]] = points;
     return context.fillRect(Math.min(x0, x1), Math.min(y0, y1), Math.abs(x1 - x0), Math.abs(y1 - y0));
   }
   context.beginPath();
   if (points.length === 1) {
-    context.arc(...points[0], (stroke.width * scale) / 2, 0, 2 * Math.PI);
+    context.arc(...points[0], (stroke.width * view.scale) / 2, 0, 2 * Math.PI);
     return context.fill();
   }
-  context.lineWidth = stroke.width * scale;
-  context.lineCap = context.lineJoin = "round";
   points.forEach(([x, y], at) => (at ? context.lineTo(x, y) : context.moveTo(x, y)));
+  if (stroke.tool === "polygon") return context.fill("evenodd");
+  context.lineWidth = stroke.width * view.scale;
+  context.lineCap = context.lineJoin = "round";
   context.stroke();
 }
 
 function render({ model, el }) {
   const [rows, columns, shownRows, shownColumns] = model.get("_shape");
-  const longest = Math.max(rows, columns);
+  const sides = [columns, rows], longest = Math.max(rows, columns);
   const step = Math.max(1, Math.round(longest / 100));
   const largest = Math.max(2, Math.round(longest / 4));
   const pen = (share) => Math.min(largest, Math.max(1, Math.round(longest / share)));
   const widths = { brush: pen(14), eraser: pen(14), scribble: pen(40) };
-  const state = { tool: "brush", label: 1, at: [columns / 2, rows / 2], stroke: null, pointer: null, near: false,
-    keys: false };
+  // `pointer` is down, `touch` if a finger; `pinch` holds the places of two, `grabbed` the image point in the hand.
+  // `typed`: the stroke is the keyboard's; `keys`: so was the last act. `before`: the tool the hand gives way to.
+  const state = { tool: "brush", before: "brush", label: 1, at: [columns / 2, rows / 2], stroke: null, typed: false,
+    pointer: null, touch: null, pinch: null, grabbed: null, near: false, keys: false };
   const url = URL.createObjectURL(new Blob([model.get("_photo")], { type: "image/jpeg" }));
 
   // ---- what is on the screen -------------------------------------------------------------------------------------
@@ -82,6 +102,7 @@ function render({ model, el }) {
   }
   const group = (label, ...nodes) => make("div", { class: "fss-group", role: "group", "aria-label": label }, ...nodes);
   const tools = Object.entries(KEYS).map(([key, tool]) => button(tool, TOOLS[tool], key, () => choose(tool), true));
+  const hand = tools.pop();
   const labels = [1, 0].map((label) => button(NAMES[label], label ? "Object" : "Background", `${label}`,
     () => mark(label), true));
   labels.forEach((node, at) =>
@@ -93,16 +114,18 @@ function render({ model, el }) {
     group("Tool", ...tools), group("What the stroke marks", ...labels),
     make("div", { class: "fss-size" }, make("span", { "aria-hidden": "true" }, "Size"), size, sizeText),
     group("History", button("undo", "Undo", "u", () => move(-1)), button("redo", "Redo", "r", () => move(1)),
-      button("clear", "Clear", "can be undone", clear)));
+      button("clear", "Clear", "can be undone", clear)),
+    group("View", hand, button("in", "Zoom in", "i", () => zoom(1)), button("out", "Zoom out", "o", () => zoom(-1)),
+      button("whole", "Whole picture", "w", () => zoom(0))));
 
   const photo = make("img", { alt: "The picture to draw on", draggable: "false", src: url });
-  if (shownRows >= 2 * rows) photo.className = "fss-pixels";
   const dots = Math.min(window.devicePixelRatio || 1, 2);
   const layer = (name) => make("canvas", { class: name, "aria-hidden": "true",
     width: Math.round(shownColumns * dots), height: Math.round(shownRows * dots) });
   const marks = layer("fss-marks"), cursor = layer("fss-cursor");
   const ink = marks.getContext("2d"), over = cursor.getContext("2d");
-  const scale = marks.height / rows;
+  const whole = marks.height / rows; // the scale at which all of the picture is seen
+  const view = { scale: whole, from: [0, 0] };
   const colours = { 1: INK[1], 0: stripes(ink) };
   const stage = make("div", { class: "fss-stage", tabindex: 0, role: "application",
     "aria-label": `Picture to draw on, ${columns} by ${rows} pixels`, "aria-roledescription": "drawing area",
@@ -129,7 +152,8 @@ function render({ model, el }) {
     send({ history: [...history.slice(0, end), stroke], cursor: end + 1 });
   }
   function move(by) {
-    if (state.stroke) return drop("Stroke dropped.");
+    if (drawing("polygon")) return by < 0 ? retract() : say("First close the polygon (Enter) or drop it (Escape).");
+    if (state.stroke) return drop();
     const { history, cursor: end } = model.get("document");
     if (end + by < 0 || end + by > history.length) return say(by < 0 ? "Nothing to undo." : "Nothing to redo.");
     const { tool } = history[by < 0 ? end - 1 : end];
@@ -142,16 +166,59 @@ function render({ model, el }) {
     say("Cleared. Undo brings the drawing back.");
   }
 
+  // ---- the view --------------------------------------------------------------------------------------------------
+  let frame = 0;
+  // Show the image point `point` at the canvas' `spot`, as far as the picture still fills its frame.
+  function look(scale, point, spot) {
+    view.scale = clamp(scale, whole, ZOOM * whole);
+    const times = view.scale / whole;
+    view.from = sides.map((side, axis) => clamp(point[axis] - spot[axis] / view.scale, 0, side * (1 - 1 / times)));
+    const [left, top] = view.from.map((value, axis) => (-100 * times * value) / sides[axis]);
+    photo.style.transform = `translate(${left}%, ${top}%) scale(${times})`;
+    // Pixels that can be told apart are shown as such, unless the picture has travelled with fewer than it has.
+    photo.classList.toggle("fss-pixels", shownRows * times >= 2 * rows && photo.naturalWidth >= columns);
+    colours[0].setTransform(new DOMMatrix([1, 0, 0, 1, ...toCanvas(view, [0, 0])])); // stripes stick to the picture
+    buttons.in.setAttribute("aria-disabled", times >= ZOOM);
+    for (const name of ["out", "whole"]) buttons[name].setAttribute("aria-disabled", times <= 1);
+    cancelAnimationFrame(frame);
+    frame = requestAnimationFrame(redraw);
+  }
+  function describe() {
+    const times = view.scale / whole;
+    if (times <= 1) return say("The whole picture.");
+    const [x, y] = view.from.map((from, axis) =>
+      `${Math.floor(from)} to ${Math.min(sides[axis], Math.ceil(from + sides[axis] / times)) - 1}`);
+    say(`Zoom ${Math.round(10 * times) / 10}×: columns ${x}, rows ${y}.`);
+  }
+  // To twice (1) or half (-1) the size, or out to the whole picture (0); around the crosshair where there is one.
+  function zoom(by) {
+    const spot = toCanvas(view, state.at), size = [marks.width, marks.height];
+    const seen = (state.near || focused()) && spot.every((value, axis) => value >= 0 && value <= size[axis]);
+    const anchor = seen ? spot : size.map((side) => side / 2);
+    look(by ? view.scale * 2 ** by : whole, toImage(view, anchor), anchor);
+    describe();
+  }
+  // Bring the crosshair into view, with some of the picture around it.
+  function reveal() {
+    const room = sides.map((side) => (side * whole) / view.scale);
+    const from = state.at.map((at, axis) => clamp(view.from[axis], at - 0.85 * room[axis], at - 0.15 * room[axis]));
+    if (view.scale > whole && away(from, view.from) > 0) look(view.scale, from, [0, 0]);
+  }
+
   // ---- drawing ---------------------------------------------------------------------------------------------------
+  const drawing = (tool) => state.stroke?.tool === tool;
+  const focused = () => stage.matches(":focus-visible") || (state.keys && stage.matches(":focus"));
   function redraw() {
     const { history, cursor: end } = model.get("document");
-    paint(ink, { tool: "clear" }, scale, colours);
-    for (const stroke of history.slice(0, end)) paint(ink, stroke, scale, colours);
-    if (state.stroke && state.stroke.tool !== "box") paint(ink, state.stroke, scale, colours);
-    buttons.undo.setAttribute("aria-disabled", end === 0);
+    paint(ink, { tool: "clear" }, view, colours);
+    for (const stroke of history.slice(0, end)) paint(ink, stroke, view, colours);
+    if (state.stroke && !drawing("box") && !drawing("polygon")) paint(ink, state.stroke, view, colours);
+    buttons.undo.setAttribute("aria-disabled", end === 0 && !state.stroke);
     buttons.redo.setAttribute("aria-disabled", end === history.length);
+    showCursor();
   }
-  function outline(path) {
+  function outline(path, dash = []) {
+    over.setLineDash(dash.map((length) => length * dots));
     for (const [colour, width] of [["#000", 3.5], ["#fff", 1.5]]) {
       over.strokeStyle = colour;
       over.lineWidth = width * dots;
@@ -160,23 +227,50 @@ function render({ model, el }) {
       over.stroke();
     }
   }
+  const pixels = (length) => (length * marks.width) / stage.clientWidth; // CSS pixels to those of the canvas
+  const closing = () => away(toCanvas(view, state.stroke.points[0]), toCanvas(view, state.at)) <= pixels(NEAR);
+  function preview(aimed) {
+    const { tool, points: set } = state.stroke, points = aimed || tool === "box" ? [...set, state.at] : set;
+    const [first, ...others] = points.map((point) => toCanvas(view, point)), last = others.at(-1);
+    over.globalAlpha = 0.45;
+    if (others.length) paint(over, { ...state.stroke, points }, view, colours);
+    over.globalAlpha = 1;
+    if (tool === "box") return outline(() => over.rect(...first, last[0] - first[0], last[1] - first[1]));
+    outline(() => [first, ...others].forEach(([x, y]) => over.lineTo(x, y)));
+    if (others.length > 1) outline(() => (over.moveTo(...last), over.lineTo(...first)), [5, 5]);
+    const closes = aimed && set.length > 2 && closing();
+    set.map((point) => toCanvas(view, point)).forEach(([x, y], at) => {
+      const half = (at ? 2.5 : closes ? 6 : 4) * dots;
+      outline(() => over.rect(x - half, y - half, 2 * half, 2 * half));
+      over.fillStyle = at || closes ? "#fff" : "#000";
+      over.fillRect(x - half, y - half, 2 * half, 2 * half);
+    });
+  }
+  // What a scroll bar would say: which part of the picture is in view.
+  function showPart() {
+    const size = [marks.width, marks.height], edge = 4 * dots;
+    const ends = view.from.map((from, axis) => [from, from + (sides[axis] * whole) / view.scale].map((value) =>
+      edge + (value / sides[axis]) * (size[axis] - 3 * edge)));
+    outline(() => {
+      over.moveTo(ends[0][0], size[1] - edge);
+      over.lineTo(ends[0][1], size[1] - edge);
+      over.moveTo(size[0] - edge, ends[1][0]);
+      over.lineTo(size[0] - edge, ends[1][1]);
+    });
+  }
   function showCursor() {
     over.clearRect(0, 0, cursor.width, cursor.height);
-    const [x, y] = state.at.map((value) => value * scale);
-    if (state.stroke?.tool === "box") {
-      const [[x0, y0]] = state.stroke.points;
-      over.globalAlpha = 0.45;
-      paint(over, { ...state.stroke, points: [[x0, y0], state.at] }, scale, colours);
-      over.globalAlpha = 1;
-      outline(() => over.rect(x0 * scale, y0 * scale, x - x0 * scale, y - y0 * scale));
-    }
-    // A press of a key shows the focus even where the mouse had set it.
-    stage.classList.toggle("fss-keys", state.keys);
-    const focused = stage.matches(":focus-visible, .fss-keys:focus");
-    if (!focused && !state.near) return;
-    const radius = ((widths[state.tool] ?? 0) * scale) / 2;
+    over.lineCap = over.lineJoin = "round";
+    stage.classList.toggle("fss-keys", state.keys); // a press of a key shows the focus even where the mouse had set it
+    stage.classList.toggle("fss-hand", state.tool === "hand");
+    stage.classList.toggle("fss-held", state.grabbed !== null);
+    const aimed = state.near || focused() || state.pointer !== null;
+    if (drawing("box") || drawing("polygon")) preview(aimed && state.tool !== "hand");
+    if (view.scale > whole) showPart();
+    if (!focused() && (!state.near || state.tool === "hand")) return;
+    const [x, y] = toCanvas(view, state.at), radius = ((widths[state.tool] ?? 0) * view.scale) / 2;
     if (radius) outline(() => over.arc(x, y, radius, 0, 2 * Math.PI));
-    if (focused || !radius) {
+    if (focused() || !radius) {
       const arm = radius + 12 * dots, gap = radius ? radius + 2 * dots : 3 * dots;
       outline(() => {
         for (const [dx, dy] of Object.values(ARROWS)) {
@@ -188,43 +282,64 @@ function render({ model, el }) {
   }
   function begin(tool = state.tool) {
     state.stroke = { tool, ...(tool === "eraser" ? {} : { label: state.label }),
-      ...(tool === "box" ? {} : { width: widths[tool] }), points: [rounded(state.at)] };
+      ...(tool in widths ? { width: widths[tool] } : {}), points: [rounded(state.at)] };
     redraw();
-    showCursor();
   }
   const rounded = (point) => point.map((value) => Math.round(value * 100) / 100);
   function extend(last = false) {
-    const { tool, points } = state.stroke, point = rounded(state.at), end = points[points.length - 1];
-    const far = Math.hypot(point[0] - end[0], point[1] - end[1]);
-    if (tool === "box" || far === 0 || (!last && far < 0.5)) return;
+    const { tool, points } = state.stroke, point = rounded(state.at), far = away(point, points.at(-1));
+    if (!(tool in widths) || far === 0 || (!last && far < 0.5)) return;
     points.push(point);
-    paint(ink, state.stroke, scale, colours, points.length - 2);
+    paint(ink, state.stroke, view, colours, points.length - 2);
   }
   function finish() {
-    const { stroke } = state;
-    if (stroke.tool === "box") {
-      stroke.points.push(rounded(state.at));
-      const [[x0, y0], [x1, y1]] = stroke.points;
-      if (Math.min(Math.abs(x1 - x0), Math.abs(y1 - y0)) < 1) return drop("The box is thinner than a pixel: not drawn.");
-    } else extend(true);
+    const { stroke } = state, { tool, points } = stroke;
+    if (tool === "box") points.push(rounded(state.at));
+    if (tool === "polygon" && points.length < 3) return drop("A polygon needs three corners: not drawn.");
+    if (tool in widths) extend(true);
+    else if (thickness(stroke) < 1) return drop(`The ${tool} is thinner than a pixel: not drawn.`);
     state.stroke = null;
     commit(stroke);
     showCursor();
-    say(`${TOOLS[stroke.tool]} ${"label" in stroke ? NAMES[stroke.label] + " " : ""}ended at ${place(state.at)}.`);
+    const where = tool === "polygon" ? `closed with ${points.length} corners` : `ended at ${place(state.at)}`;
+    say(`${TOOLS[tool]} ${"label" in stroke ? NAMES[stroke.label] + " " : ""}${where}.`);
   }
-  function drop(text) {
+  // Of a box its shorter side; of a polygon how far it reaches to both sides of the line to the corner farthest away.
+  function thickness({ tool, points: [first, ...others] }) {
+    if (tool === "box") return Math.min(...others[0].map((value, axis) => Math.abs(value - first[axis])));
+    const far = others.reduce((best, point) => (away(first, point) > away(first, best) ? point : best));
+    const [x, y] = far.map((value, axis) => (value - first[axis]) / (away(first, far) || 1));
+    const sidewards = others.map((point) => x * (point[1] - first[1]) - y * (point[0] - first[0]));
+    return Math.max(0, ...sidewards) - Math.min(0, ...sidewards);
+  }
+  function corner() {
+    if (!drawing("polygon")) begin("polygon");
+    else if (away(rounded(state.at), state.stroke.points.at(-1)) === 0) return say("There is a corner already.");
+    else state.stroke.points.push(rounded(state.at));
+    showCursor();
+    const count = state.stroke.points.length, next = count < 3 ? "set the next one" : "Enter closes it";
+    say(`Polygon ${NAMES[state.stroke.label]}, corner ${count} at ${place(state.at)}; ${next}.`);
+  }
+  function retract() {
+    const { points } = state.stroke;
+    points.pop();
+    if (!points.length) return drop("No corner is left: polygon dropped.");
+    showCursor();
+    say(`Corner ${points.length + 1} taken back.`);
+  }
+  function drop(text = `${drawing("polygon") ? "Polygon" : "Stroke"} dropped.`) {
     state.stroke = state.pointer = null;
     redraw();
-    showCursor();
     say(text);
   }
 
   // ---- choices ---------------------------------------------------------------------------------------------------
   function refresh() {
+    const markless = MARKLESS.includes(state.tool);
     for (const tool of Object.keys(TOOLS)) buttons[tool].setAttribute("aria-pressed", tool === state.tool);
     for (const label of [1, 0]) {
-      buttons[NAMES[label]].setAttribute("aria-pressed", label === state.label && state.tool !== "eraser");
-      buttons[NAMES[label]].setAttribute("aria-disabled", state.tool === "eraser");
+      buttons[NAMES[label]].setAttribute("aria-pressed", label === state.label && !markless);
+      buttons[NAMES[label]].setAttribute("aria-disabled", markless);
     }
     const width = widths[state.tool];
     size.disabled = width === undefined;
@@ -233,47 +348,82 @@ function render({ model, el }) {
     showCursor();
   }
   function choose(tool) {
-    if (state.stroke) drop("");
+    if (tool === "hand") {
+      if (state.tool === "hand") tool = state.before; // once more: back to the tool from before
+      else state.before = state.tool;
+    }
+    // The hand may move the view while a polygon waits for its next corner.
+    if (state.stroke && !(drawing("polygon") && ["polygon", "hand"].includes(tool))) drop("");
     state.tool = tool;
     refresh();
+    if (tool === "hand") return say(`Hand, drags the view${view.scale > whole ? "" : ": zoom in first"}.`);
     say(`${TOOLS[tool]}${tool === "eraser" ? "" : `, marks ${NAMES[state.label]}`}.`);
   }
   function mark(label) {
-    if (state.tool === "eraser") return say("The eraser marks nothing: choose another tool first.");
-    if (state.stroke) drop("");
+    if (MARKLESS.includes(state.tool)) return say(`The ${state.tool} marks nothing: choose another tool first.`);
+    if (drawing("polygon")) state.stroke.label = label;
+    else if (state.stroke) drop("");
     state.label = label;
     refresh();
     say(`${TOOLS[state.tool]} marks ${NAMES[label]}.`);
   }
   function resize(width) {
-    if (!(state.tool in widths)) return say("A box has no size.");
-    widths[state.tool] = Math.min(largest, Math.max(1, width));
+    if (!(state.tool in widths)) return say(`The ${state.tool} has no size.`);
+    widths[state.tool] = clamp(width, 1, largest);
     refresh();
     say(`Size ${widths[state.tool]} pixels.`);
   }
   size.addEventListener("input", () => resize(Number(size.value)));
 
   // ---- mouse, finger, pen ----------------------------------------------------------------------------------------
-  function follow(event) {
+  function spot(event) {
     const area = stage.getBoundingClientRect();
     const [x, y] = [event.clientX - area.left, event.clientY - area.top];
-    state.at = [(x / area.width) * columns, (y / area.height) * rows];
+    return [(x / area.width) * columns * whole, (y / area.height) * rows * whole];
   }
+  const follow = (event) => (state.at = toImage(view, spot(event)));
   stage.addEventListener("pointerdown", (event) => {
     if (event.button > 0 && event.button !== 5) return; // 5: the eraser end of a pen
     event.preventDefault();
-    if (state.pointer !== null) return; // a second finger
-    if (state.stroke) drop("");
+    if (state.pointer !== null && event.pointerId !== state.pointer) return pinch(event);
+    const tool = event.button === 5 ? "eraser" : state.tool, waits = drawing("polygon");
+    if (state.stroke && !(waits && ["polygon", "hand"].includes(tool))) drop("");
+    state.keys = state.typed = false;
+    state.pinch = state.grabbed = null; // had their end got lost
+    state.touch = event.pointerType === "touch" ? { from: [event.clientX, event.clientY], moved: false } : null;
+    state.pointer = event.pointerId;
+    follow(event);
     stage.focus({ preventScroll: true, focusVisible: false });
     stage.setPointerCapture(event.pointerId);
-    state.pointer = event.pointerId;
-    state.keys = false;
-    follow(event);
-    begin(event.button === 5 ? "eraser" : state.tool);
+    if (tool === "hand") state.grabbed = state.at;
+    else if (tool !== "polygon") begin(tool); // a corner is set where the pointer is let go
+    showCursor();
   });
+  // Two fingers zoom, unless the first has drawn already: a palm that comes to rest must not cost the stroke.
+  function pinch(event) {
+    if (state.pinch || !state.touch || event.pointerType !== "touch" || (state.touch.moved && !state.grabbed)) return;
+    if (!drawing("polygon")) state.stroke = null;
+    state.pinch = new Map([[state.pointer, toCanvas(view, state.at)], [event.pointerId, spot(event)]]);
+    stage.setPointerCapture(event.pointerId);
+    redraw();
+  }
+  function stretch(event) {
+    if (!state.pinch.has(event.pointerId)) return;
+    const measured = () => {
+      const [one, other] = [...state.pinch.values()];
+      return [away(one, other), one.map((value, axis) => (value + other[axis]) / 2)];
+    };
+    const [before, middle] = measured(), point = toImage(view, middle);
+    state.pinch.set(event.pointerId, spot(event));
+    const [after, now] = measured();
+    look((view.scale * after) / Math.max(1, before), point, now);
+  }
   stage.addEventListener("pointermove", (event) => {
+    if (state.pinch) return stretch(event);
     // Not the second finger; and what the keyboard is drawing does not follow the mouse.
-    if (state.pointer === null ? state.stroke : event.pointerId !== state.pointer) return;
+    if (state.pointer === null ? state.stroke && state.typed : event.pointerId !== state.pointer) return;
+    if (state.touch && away([event.clientX, event.clientY], state.touch.from) > NEAR) state.touch.moved = true;
+    if (state.grabbed) look(view.scale, state.grabbed, spot(event));
     const steps = event.getCoalescedEvents?.() ?? [];
     for (const one of steps.length ? steps : [event]) {
       follow(one);
@@ -282,38 +432,72 @@ function render({ model, el }) {
     state.near = event.pointerType !== "touch";
     showCursor();
   });
+  // True when the event was the end of something that leaves no stroke: a pinch, or the hand's way.
+  function released(event) {
+    const moved = state.pinch?.has(event.pointerId) || (event.pointerId === state.pointer && state.grabbed);
+    if (!moved) return false;
+    state.pinch = state.grabbed = state.pointer = null;
+    showCursor();
+    describe();
+    return true;
+  }
+  let clicked = 0; // when the last corner was set
   stage.addEventListener("pointerup", (event) => {
-    if (event.pointerId !== state.pointer) return;
+    if (released(event) || event.pointerId !== state.pointer) return;
     state.pointer = null;
     follow(event);
-    finish();
+    if (state.stroke && !drawing("polygon")) return finish();
+    const last = state.stroke?.points.at(-1);
+    const twice = last && event.timeStamp - clicked < TWICE
+      && away(toCanvas(view, last), toCanvas(view, state.at)) <= pixels(NEAR);
+    if (twice || (last && closing())) return finish();
+    clicked = event.timeStamp;
+    corner();
   });
-  stage.addEventListener("pointercancel", (event) => event.pointerId === state.pointer && drop("Stroke dropped."));
+  stage.addEventListener("pointercancel", (event) => {
+    if (released(event) || event.pointerId !== state.pointer) return;
+    if (!drawing("polygon")) return drop();
+    state.pointer = null;
+  });
   stage.addEventListener("pointerleave", () => {
     state.near = false;
     showCursor();
   });
+  // The wheel alone scrolls the page; a touch pad's pinch arrives as a wheel with Ctrl.
+  stage.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && !event.metaKey) return;
+    event.preventDefault();
+    const by = clamp(event.deltaY * (event.deltaMode ? 16 : 1), -30, 30);
+    look(view.scale * Math.exp(-by / 100), toImage(view, spot(event)), spot(event));
+    if (state.near && !state.typed) follow(event);
+    describe();
+  }, { passive: false });
 
   // ---- keyboard --------------------------------------------------------------------------------------------------
-  const keys = { u: () => move(-1), r: () => move(1), 0: () => mark(0), 1: () => mark(1),
+  const keys = { u: () => move(-1), r: () => move(1), 0: () => mark(0), 1: () => mark(1), i: () => zoom(1),
+    o: () => zoom(-1), w: () => zoom(0),
     "+": () => resize(widths[state.tool] + 1), "=": () => resize(widths[state.tool] + 1),
     "-": () => resize(widths[state.tool] - 1) };
   for (const [key, tool] of Object.entries(KEYS)) keys[key] = () => choose(tool);
 
   // Half a pixel from the border: the crosshair always stands in a pixel.
-  const within = (value, side) => Math.min(side - 0.5, Math.max(0.5, value));
+  const settle = (by) => (state.at = state.at.map((value, axis) =>
+    clamp(Math.floor(value) + 0.5 + by[axis], 0.5, sides[axis] - 0.5)));
   function arrow(event) {
-    const by = event.altKey ? 1 : event.shiftKey ? 10 * step : step;
-    const [dx, dy] = ARROWS[event.key];
-    state.at = [within(Math.floor(state.at[0]) + 0.5 + dx * by, columns),
-      within(Math.floor(state.at[1]) + 0.5 + dy * by, rows)];
+    // The same way on the screen, zoomed or not.
+    const by = event.altKey ? 1 : Math.max(1, Math.round(((event.shiftKey ? 10 : 1) * step * whole) / view.scale));
+    settle(ARROWS[event.key].map((direction) => direction * by));
     if (state.stroke) extend();
+    reveal();
     showCursor();
     say(`${state.stroke ? "Drawing, " : ""}${place(state.at)}.`);
   }
-  function press() {
-    if (state.stroke) return finish();
-    state.at = state.at.map((value, axis) => within(Math.floor(value) + 0.5, [columns, rows][axis]));
+  function press(key) {
+    if (drawing("polygon") ? key === "Enter" : state.stroke) return finish();
+    if (state.tool === "hand" && !state.stroke) return say("The hand draws nothing: choose another tool first.");
+    settle([0, 0]);
+    state.typed = true;
+    if (state.tool === "polygon" || drawing("polygon")) return corner();
     begin();
     const what = state.tool === "eraser" ? "" : ` ${NAMES[state.label]}`;
     say(`${TOOLS[state.tool]}${what} begins at ${place(state.at)}; arrows draw, Space ends, Escape drops it.`);
@@ -329,8 +513,9 @@ function render({ model, el }) {
       act = () => move(key === "y" || event.shiftKey ? 1 : -1);
     } else if (event.ctrlKey || event.metaKey) return;
     else if (event.target === stage && key in ARROWS) act = () => arrow(event);
-    else if (event.target === stage && (key === " " || key === "Enter")) act = event.repeat ? () => {} : press;
-    else if (key === "Escape" && state.stroke) act = () => drop("Stroke dropped.");
+    else if (event.target === stage && (key === " " || key === "Enter")) act = () => event.repeat || press(key);
+    else if (key === "Escape" && state.stroke) act = () => drop();
+    else if (key === "Backspace" && drawing("polygon")) act = retract;
     else if (!event.altKey && Object.hasOwn(keys, key)) act = keys[key];
     if (!act) return;
     event.preventDefault();
@@ -338,18 +523,25 @@ function render({ model, el }) {
     state.keys = true;
     act();
   });
-  stage.addEventListener("focus", showCursor);
-  stage.addEventListener("blur", () => (state.stroke ? drop("Stroke dropped.") : showCursor()));
+  stage.addEventListener("focus", () => {
+    if (focused()) reveal();
+    showCursor();
+  });
+  // A polygon waits: its next corner may first need the buttons that zoom.
+  stage.addEventListener("blur", () => (state.stroke && !drawing("polygon") ? drop() : showCursor()));
 
   // ---- what Python says ------------------------------------------------------------------------------------------
   const summarise = () => (summary.textContent = model.get("_summary"));
   model.on("change:document", redraw);
   model.on("change:_summary", summarise);
+  photo.addEventListener("load", () => look(view.scale, view.from, [0, 0]));
+  look(whole, [0, 0], [0, 0]);
   redraw();
   summarise();
   refresh();
   say("Draw on the picture, or focus it and use the keys.");
   return () => {
+    cancelAnimationFrame(frame);
     model.off("change:document", redraw);
     model.off("change:_summary", summarise);
     URL.revokeObjectURL(url);

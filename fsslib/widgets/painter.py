@@ -1,4 +1,4 @@
-"""Draw your own support: an image to mark with brush, eraser, box and scribbles, and the mask that follows from it."""
+"""Draw your own support: an image to mark with brush, eraser, box, polygon and scribbles, and its mask."""
 
 import base64
 import io

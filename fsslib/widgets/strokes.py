@@ -7,15 +7,17 @@ A document is a dictionary of nothing but JSON:
         {"tool": "scribble", "label": 0, "width": 2.0, "points": [[x, y], ...]},
         {"tool": "eraser", "width": 6.0, "points": [[x, y], ...]},
         {"tool": "box", "label": 1, "points": [[x, y], [x, y]]},
+        {"tool": "polygon", "label": 1, "points": [[x, y], [x, y], [x, y], ...]},
         {"tool": "clear"}]}
 
 `size` is the picture the strokes were drawn on (null: any). The first `cursor` entries of `history` are in force, the
 others are what redo brings back. Labels: 1 object, 0 background. `x` runs to the right and `y` down from the picture's
-upper left corner; points may lie outside.
+upper left corner; points may lie outside. A polygon closes itself, from its last corner to the first, and may cross
+itself. `raster.py` says which pixels belong to a stroke.
 
-What a mask says (`rasterise`): brush and box state what is object, so whatever they leave is background. A background
-scribble is only a hint, and so is then everything else: as long as a pixel of one is to be seen, untouched pixels are
-255, neither. The eraser makes pixels untouched. Later strokes cover earlier ones.
+What a mask says (`rasterise`): brush, box and polygon state what is object, so whatever they leave is background. A
+background scribble is only a hint, and so is then everything else: as long as a pixel of one is to be seen, untouched
+pixels are 255, neither. The eraser makes pixels untouched. Later strokes cover earlier ones.
 """
 
 import json
@@ -36,6 +38,7 @@ FIELDS = {
     "scribble": {"tool", "label", "width", "points"},
     "eraser": {"tool", "width", "points"},
     "box": {"tool", "label", "points"},
+    "polygon": {"tool", "label", "points"},
     "clear": {"tool"},
 }
 LIMIT = 1e6  # pixels: beyond this a coordinate is a mistake, and squares lose the pixel
@@ -101,6 +104,8 @@ def _checked(stroke: Any, number: int) -> dict:
             raise DatasetError(f"{where}: a coordinate is not finite or beyond {LIMIT:.0f} pixels.")
         if tool == "box" and len(points) != 2:
             raise DatasetError(f"{where}: {len(points)} points, expected two opposite corners of the box.")
+        if tool == "polygon" and len(points) < 3:
+            raise DatasetError(f"{where}: {len(points)} points, expected three or more corners of the polygon.")
         checked["points"] = points.astype(float).tolist()
     return checked
 

@@ -15,13 +15,18 @@ SETUP = f"""import numpy as np
 from fsslib.widgets import SupportPainter, strokes
 noise = np.random.default_rng(0).integers(60, 200, ({ROWS}, {COLUMNS}, 3), dtype=np.uint8)
 painter = SupportPainter(noise)"""
-# The marks canvas around the centre of every image pixel (its four canvas pixels): 0 nothing, 1 object, 2 background.
-MARKS = """([rows, columns]) => {
-    const canvas = document.querySelector('.fss-marks'), scale = canvas.height / rows;
-    const {data, width} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+# The marks canvas around the centre of every image pixel (its four canvas pixels), once the next frame is drawn:
+# 0 nothing, 1 object, 2 background, 3 out of view. Where the picture is, its own place on the page says.
+MARKS = """async ([rows, columns]) => {
+    await new Promise(requestAnimationFrame);
+    const canvas = document.querySelector('.fss-marks'), frame = canvas.getBoundingClientRect();
+    const photo = document.querySelector('.fss-stage img').getBoundingClientRect(), dots = canvas.width / frame.width;
+    const {data, width, height} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
     let out = '';
     for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) {
-        const at = [i, j].map(v => Math.round((v + .5) * scale) - 1), sum = [0, 0, 0, 0];
+        const sum = [0, 0, 0, 0], at = [photo.top - frame.top + (i + .5) * photo.height / rows,
+            photo.left - frame.left + (j + .5) * photo.width / columns].map(v => Math.round(v * dots) - 1);
+        if (at[0] < 0 || at[1] < 0 || at[0] > height - 2 || at[1] > width - 2) { out += 3; continue; }
         for (const k of [0, 1, 2, 3]) {
             const first = 4 * ((at[0] + (k >> 1)) * width + at[1] + (k & 1));
             for (const c of [0, 1, 2, 3]) sum[c] += data[first + c];
@@ -55,23 +60,24 @@ def opened(lab, open_tab):
 
 @pytest.fixture
 def tab(opened):
-    """The notebook with an empty drawing, brush and object chosen, brush of 7 pixels, mouse outside the picture."""
+    """The notebook with an empty drawing in full view; brush and object chosen, 7 pixels; mouse outside the picture."""
     assert opened.do(f"painter.document = strokes.empty({ROWS}, {COLUMNS})") == ""
     opened.page.mouse.move(2, 2)
-    press(opened, "Brush")
-    press(opened, "Object")
+    for name in ("Brush", "Object", "Whole picture"):
+        press(opened, name)
     opened.page.locator(".fss-size input").fill("7")
     opened.page.wait_for_function("document.querySelector('.fss-summary').textContent.startsWith('object 0.0%')")
     return opened
 
 
 def press(tab, name):
-    tab.page.get_by_role("button", name=name, exact=True).click()
+    """Click a button, also one that says it has nothing to do."""
+    tab.page.get_by_role("button", name=name, exact=True).click(force=True)
 
 
 def spot(tab, x, y):
     """Where on the page the image point (x, y) is, and a bit: edges through centres of pixels may fall either way."""
-    box = tab.page.locator(".fss-stage").bounding_box()
+    box = tab.page.locator(".fss-stage img").bounding_box()
     return box["x"] + x * box["width"] / COLUMNS + 1, box["y"] + y * box["height"] / ROWS + 1
 
 
@@ -84,6 +90,22 @@ def drag(tab, *points):
     mouse.up()
 
 
+def click(tab, *points):
+    for point in points:
+        tab.page.mouse.click(*spot(tab, *point))
+
+
+def zoomed(tab):
+    """How many times the picture is larger than its frame, and the image point in the frame's upper left corner."""
+    picture, frame = (tab.page.locator(f".fss-stage{part}").bounding_box() for part in (" img", ""))
+    times = picture["width"] / frame["width"]
+    across, down = ((frame[axis] - picture[axis]) / picture["width"] * COLUMNS for axis in "xy")
+    assert picture["height"] / frame["height"] == pytest.approx(times, rel=0.01)
+    assert min(across, down) > -0.05 and across < COLUMNS * (1 - 1 / times) + 0.05
+    assert down < ROWS * (1 - 1 / times) + 0.5, "the picture fills its frame"
+    return times, across, down
+
+
 def mask(tab, strokes_in_force):
     """The kernel's mask, once as many strokes have arrived."""
     tab.until("painter.document['cursor']", strokes_in_force)
@@ -93,7 +115,7 @@ def mask(tab, strokes_in_force):
 
 
 def agrees(tab):
-    """The browser's preview is Python's mask: at most 0.2 % of the pixels differ, all on an edge."""
+    """The browser's preview is Python's mask: at most 0.2 % (or 2) of the pixels in view differ, all on an edge."""
     document = tab.ask("painter.document")
     canvas = np.zeros((ROWS, COLUMNS), np.uint8)
     for stroke in document["history"][: document["cursor"]]:
@@ -103,8 +125,10 @@ def agrees(tab):
     shown = np.array(list(tab.page.evaluate(MARKS, [ROWS, COLUMNS])), int).reshape(ROWS, COLUMNS)
     padded = np.pad(wanted, 1, mode="edge")
     near = np.stack([padded[i : i + ROWS, j : j + COLUMNS] for i in range(3) for j in range(3)])
-    differs = shown != wanted
-    assert differs.mean() <= 0.002, f"{differs.mean():.2%} of the pixels differ"
+    seen = shown != 3
+    assert seen.mean() >= 0.9 / zoomed(tab)[0] ** 2
+    differs = (shown != wanted) & seen
+    assert differs.sum() <= max(2, 0.002 * seen.sum()), f"{differs.sum()} of {seen.sum()} pixels differ"
     assert (near != wanted).any(0)[differs].all(), "a difference away from any edge"
     return wanted
 
@@ -200,23 +224,51 @@ def test_a_box_without_area_is_no_stroke(tab):
     assert tab.ask("painter.document['history']") == []
 
 
-def test_a_finger_draws_and_a_second_one_does_not_disturb(tab):
+def finger(tab):
+    """A function for touches: their kind, and where on the page the fingers are."""
     device = tab.page.context.new_cdp_session(tab.page)
 
-    def touch(kind, *points):
-        fingers = [dict(zip("xy", spot(tab, *point)), id=number) for number, point in enumerate(points)]
+    def touch(kind, *places):
+        fingers = [dict(zip("xy", place), id=number) for number, place in enumerate(places)]
         device.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
 
-    before = tab.page.locator(".fss-stage").bounding_box()
-    touch("touchStart", (20, 10))
+    return touch
+
+
+def test_a_finger_draws_and_a_second_one_does_not_disturb(tab):
+    touch, before = finger(tab), tab.page.locator(".fss-stage").bounding_box()
+    touch("touchStart", spot(tab, 20, 10))
     for y in range(12, 50, 4):
-        touch("touchMove", (20, y))
-    touch("touchStart", (20, 50), (70, 20))
-    touch("touchMove", (20, 52), (75, 25))
+        touch("touchMove", spot(tab, 20, y))
+    touch("touchStart", spot(tab, 20, 50), spot(tab, 70, 20))
+    touch("touchMove", spot(tab, 20, 52), spot(tab, 75, 25))
     touch("touchEnd")
     found = mask(tab, 1)
     assert found[10, 20] == found[30, 20] == found[48, 20] == 1 and not found[:, 60:].any()
     assert tab.page.locator(".fss-stage").bounding_box() == before, "the page must not scroll"
+    assert zoomed(tab)[0] == 1
+    agrees(tab)
+
+
+def test_two_fingers_zoom_and_draw_nothing(tab):
+    touch = finger(tab)
+    one, other = spot(tab, 40, 30), spot(tab, 50, 30)
+    touch("touchStart", one)
+    touch("touchMove", (one[0] + 2, one[1]))  # a finger never rests
+    touch("touchStart", one, other)
+    for by in (10, 20, 30):
+        touch("touchMove", (one[0] - by, one[1] + by), (other[0] + by, other[1] + by))
+    touch("touchEnd")
+    times, across, down = zoomed(tab)
+    apart = other[0] - one[0]
+    assert times == pytest.approx((apart + 60) / apart, rel=0.05) and across > 10 and down > 5
+    assert said(tab).startswith(f"Zoom {round(times, 1):g}×: columns {int(across)} to ")
+    assert np.allclose(spot(tab, 40, 30), (one[0] - 30, one[1] + 30), atol=3), "the picture follows the fingers"
+    assert tab.ask("painter.document['history']") == []
+    touch("touchStart", spot(tab, 40, 30))
+    touch("touchMove", spot(tab, 50, 30))
+    touch("touchEnd")
+    assert mask(tab, 1)[30, 45] == 1, "one finger draws again"
     agrees(tab)
 
 
@@ -231,10 +283,190 @@ def test_a_pen_draws(tab):
     agrees(tab)
 
 
+def test_a_polygon_with_the_mouse(tab):
+    mouse, keys = tab.page.mouse, tab.page.keyboard
+    press(tab, "Polygon")
+    click(tab, (20, 10), (70, 12), (90, 5))
+    assert said(tab) == "Polygon object, corner 3 at column 90, row 5; Enter closes it."
+    keys.press("Backspace")
+    assert said(tab) == "Corner 3 taken back."
+    mouse.move(*spot(tab, 60, 50))
+    lit = "([x, y]) => document.querySelector('.fss-cursor').getContext('2d').getImageData(x, y, 1, 1).data[3] > 99"
+    frame = tab.page.locator(".fss-stage").bounding_box()
+    inside = [tab.page.evaluate(lit, [at[0] - frame["x"], at[1] - frame["y"]]) for at in [spot(tab, 50, 20)]]
+    assert inside == [True], "the polygon as it would be is shown"
+    click(tab, (60, 50), (20, 50), (10, 30))
+    assert tab.ask("painter.document['history']") == []
+    click(tab, (20.8, 10.8))  # near enough to the first corner
+    found = mask(tab, 1)
+    stroke = tab.ask("painter.document['history'][0]")
+    assert stroke.keys() == {"tool", "label", "points"} and stroke["tool"] == "polygon" and stroke["label"] == 1
+    assert np.allclose(stroke["points"], [[20, 10], [70, 12], [60, 50], [20, 50], [10, 30]], atol=0.35)
+    assert found[30, 40] == found[30, 13] == found[14, 65] == 1 and found[8, 40] == found[45, 12] == 0
+    assert said(tab) == "Polygon object closed with 5 corners." and (agrees(tab) == 1).sum() == found.sum()
+
+    press(tab, "Background")  # a bow tie: its crossing corners are background, by the even-odd rule
+    click(tab, (30, 20), (50, 42), (50, 19))
+    mouse.dblclick(*spot(tab, 30, 41))
+    found = mask(tab, 2)
+    assert len(tab.ask("painter.document['history'][1]['points']")) == 4
+    assert found[30, 33] == found[30, 47] == 0 and found[23, 40] == found[37, 40] == 1
+    agrees(tab)
+    keys.press("u")
+    assert mask(tab, 1)[30, 33] == 1
+
+
+def test_a_polygon_may_be_given_up(tab):
+    keys = tab.page.keyboard
+    press(tab, "Polygon")
+    for points, key, words in (
+        ([(20, 10), (60, 10)], "Enter", "A polygon needs three corners: not drawn."),
+        ([(20, 10), (60, 10), (40, 10)], "Enter", "The polygon is thinner than a pixel: not drawn."),
+        ([(20, 10), (60, 10), (40, 30)], "Escape", "Polygon dropped."),
+        ([(20, 10)], "u", "No corner is left: polygon dropped."),
+        ([(20, 10), (60, 10), (40, 30)], "b", "Brush, marks object."),
+    ):
+        click(tab, *points)
+        keys.press(key)
+        assert said(tab) == words
+    drag(tab, (10, 40), (30, 40))
+    assert mask(tab, 1)[40, 20] == 1 and tab.ask("len(painter.document['history'])") == 1
+    agrees(tab)
+
+
+def test_a_polygon_waits_while_the_view_changes(tab):
+    press(tab, "Polygon")
+    click(tab, (30, 20), (60, 20))
+    press(tab, "Zoom in")
+    press(tab, "Hand")
+    drag(tab, (50, 20), (50, 35))
+    assert zoomed(tab)[2] < 5
+    press(tab, "Background")  # not with the hand
+    assert said(tab) == "The hand marks nothing: choose another tool first."
+    tab.page.keyboard.press("h")
+    press(tab, "Background")
+    click(tab, (60, 30))
+    tab.page.mouse.dblclick(*spot(tab, 30, 30))
+    mask(tab, 1)
+    stroke = tab.ask("painter.document['history'][0]")
+    assert stroke["label"] == 0 and np.allclose(stroke["points"], [[30, 20], [60, 20], [60, 30], [30, 30]], atol=0.4)
+    assert (agrees(tab)[22:28, 32:58] == 2).all()
+
+
+def test_a_polygon_with_the_keyboard(tab):
+    keys = tab.page.keyboard
+    tab.page.locator(".fss-stage").focus()
+    for key in ["p", *["Shift+ArrowLeft"] * 10, *["Shift+ArrowUp"] * 7, "Shift+ArrowRight", "Shift+ArrowDown", "Space"]:
+        keys.press(key)
+    assert said(tab) == "Polygon object, corner 1 at column 10, row 10; set the next one."
+    tab.page.mouse.move(*spot(tab, 80, 50))  # nobody's hand: what the keyboard draws stays where it is
+    for key in ["Space", *["Shift+ArrowRight"] * 4, "Space", "ArrowLeft", "Space"]:
+        keys.press(key)
+    assert said(tab) == "Polygon object, corner 3 at column 49, row 10; Enter closes it."
+    for key in ["Backspace", *["Shift+ArrowDown"] * 4, "Space", "Enter"]:
+        keys.press(key)
+    found = mask(tab, 1)
+    assert tab.ask("painter.document['history'][0]['points']") == [[10.5, 10.5], [50.5, 10.5], [49.5, 50.5]]
+    assert found[15, 40] == 1 and found[45, 20] == 0 and said(tab) == "Polygon object closed with 3 corners."
+    agrees(tab)
+
+
+def test_zoom_by_button_key_and_wheel(tab):
+    page = tab.page
+    off = "name => document.querySelector(`[aria-label='${name}']`).getAttribute('aria-disabled')"
+    assert [page.evaluate(off, name) for name in ("Zoom in", "Zoom out", "Whole picture")] == ["false", "true", "true"]
+    press(tab, "Zoom in")
+    times, across, down = zoomed(tab)
+    assert times == 2 and np.allclose([across, down], [COLUMNS / 4, ROWS / 4], atol=0.2), "around the middle"
+    assert said(tab) == "Zoom 2×: columns 24 to 72, rows 16 to 47."
+    page.mouse.move(*spot(tab, 40, 30))
+    before = spot(tab, 40, 30)
+    page.keyboard.press("i")
+    assert zoomed(tab)[0] == 4 and np.allclose(spot(tab, 40, 30), before, atol=2), "around the pointer"
+    page.keyboard.press("i")
+    page.keyboard.press("i")
+    assert zoomed(tab)[0] == 8 and page.evaluate(off, "Zoom in") == "true"
+    page.keyboard.press("o")
+    assert zoomed(tab)[0] == 4
+    page.keyboard.press("w")
+    assert zoomed(tab) == pytest.approx((1, 0, 0), abs=0.01) and said(tab) == "The whole picture."
+
+    page.mouse.move(*spot(tab, 40, 30))
+    before = spot(tab, 40, 30)
+    page.keyboard.down("Control")
+    for _ in range(3):
+        page.mouse.wheel(0, -100)
+    page.wait_for_function("/Zoom 2.5/.test(document.querySelector('.fss-live').textContent)")
+    assert zoomed(tab)[0] == pytest.approx(np.exp(0.9), rel=0.02) and np.allclose(spot(tab, 40, 30), before, atol=2)
+    for _ in range(4):
+        page.mouse.wheel(0, 100)
+    page.wait_for_function("/whole/.test(document.querySelector('.fss-live').textContent)")
+    page.keyboard.up("Control")
+    top = page.locator(".fss-stage").bounding_box()["y"]
+    page.mouse.wheel(0, 60)
+    page.wait_for_timeout(300)
+    moved = page.locator(".fss-stage").bounding_box()["y"] - top
+    page.mouse.wheel(0, -60)
+    page.wait_for_timeout(300)
+    assert moved < -20 and zoomed(tab)[0] == 1, "the wheel alone scrolls the page"
+    assert tab.ask("painter.document['history']") == [], "the view is nobody else's business"
+
+
+def test_drawn_where_it_is_seen_however_zoomed(tab):
+    drag(tab, (10, 10), (90, 55))
+    press(tab, "Zoom in")
+    press(tab, "Zoom in")
+    agrees(tab)
+    press(tab, "Hand")
+    before = zoomed(tab)
+    drag(tab, (50, 30), (45, 35))
+    times, across, down = zoomed(tab)
+    assert times == 4 and np.allclose([across - before[1], down - before[2]], [5, -5], atol=0.3)
+    assert tab.ask("len(painter.document['history'])") == 1, "the hand draws nothing"
+    agrees(tab)
+    for _ in range(3):
+        _, left, top = zoomed(tab)
+        drag(tab, (left + 1, top + 8), (left + 22, top + 8))
+    assert zoomed(tab)[1] == pytest.approx(0, abs=0.05), "the picture stays inside its frame"
+    press(tab, "Brush")
+    tab.page.locator(".fss-size input").fill("5")
+    drag(tab, (5, 25), (20, 25), (20, 30))
+    found = mask(tab, 2)
+    assert np.allclose(tab.ask("painter.document['history'][1]['points']")[0], [5, 25], atol=0.1)
+    ring = found[:, 12] == 1  # the column's part of the stroke, away from the other one
+    assert found[25, 12] == 1 and ring[20:31].sum() == 5 and found[29, 20] == 1
+    press(tab, "Box")
+    press(tab, "Background")
+    drag(tab, (10.25, 28.25), (15.75, 34.75))
+    assert tab.ask("painter.document['history'][2]['points']") == [
+        [pytest.approx(10.25, abs=0.1), pytest.approx(28.25, abs=0.1)],
+        [pytest.approx(15.75, abs=0.1), pytest.approx(34.75, abs=0.1)],
+    ]
+    agrees(tab)
+    press(tab, "Whole picture")
+    agrees(tab)
+
+
+def test_the_view_follows_the_crosshair(tab):
+    keys = tab.page.keyboard
+    tab.page.locator(".fss-stage").focus()
+    for key in [*["Shift+ArrowLeft"] * 10, *["Shift+ArrowUp"] * 7, "i", "i", "Space"]:
+        keys.press(key)
+    assert np.allclose(zoomed(tab), (4, 0.4, 0.4), atol=0.1)  # where the crosshair was is where it stays
+    for _ in range(24):
+        keys.press("Shift+ArrowRight")  # as far on the screen as ever: less of the picture
+    assert said(tab) == "Drawing, column 72, row 0."
+    times, across, down = zoomed(tab)
+    assert times == 4 and across + COLUMNS / 8 < 72 < across + COLUMNS / 4 and down == pytest.approx(0, abs=0.5)
+    keys.press("Space")
+    assert mask(tab, 1)[0, :70].all()
+    agrees(tab)
+
+
 def test_the_keyboard_alone(tab):
     keys = tab.page.keyboard
     cells = tab.page.locator(".jp-Notebook .jp-Cell").count()
-    tab.page.get_by_role("button", name="Clear").focus()
+    tab.page.get_by_role("button", name="Whole picture").focus()
     keys.press("Tab")
     assert "fss-stage" in tab.page.evaluate(FOCUSED)
     outline = tab.page.evaluate("getComputedStyle(document.querySelector('.fss-stage')).outlineStyle")
@@ -304,10 +536,12 @@ def test_the_keyboard_alone(tab):
 def test_python_draws(tab):
     draw = np.random.default_rng(4)
     document = strokes.empty(ROWS, COLUMNS)
-    for tool in ["brush", "box", "scribble", "eraser"] * 4:
+    for tool in ["brush", "box", "scribble", "eraser", "polygon"] * 4:
         stroke = {"tool": tool, "points": draw.uniform(-5, 90, (2 if tool == "box" else 5, 2)).round(2).tolist()}
         stroke |= {} if tool == "eraser" else {"label": int(draw.integers(2))}
-        document = strokes.add(document, stroke | ({} if tool == "box" else {"width": float(draw.uniform(1, 9))}))
+        document = strokes.add(
+            document, stroke | ({} if tool in ("box", "polygon") else {"width": float(draw.uniform(1, 9))})
+        )
     assert tab.do(f"painter.document = {document!r}") == ""
     tab.page.wait_for_function("document.querySelector('.fss-summary').textContent.includes('unlabelled')")
     assert len(np.unique(agrees(tab))) == 3
@@ -321,10 +555,11 @@ def test_every_control_says_what_it_is(tab):
     controls = tab.page.locator(".fss-painter :is(button, input, [tabindex])").evaluate_all(
         "nodes => nodes.map(n => [n.tagName, n.getAttribute('aria-label'), n.getAttribute('aria-pressed')])"
     )
-    names = ["Brush", "Eraser", "Box", "Scribble", "Object", "Background", "Brush size in image pixels"]
-    assert [name for _, name, _ in controls][:10] == [*names, "Undo", "Redo", "Clear"]
-    assert controls[10][1] == f"Picture to draw on, {COLUMNS} by {ROWS} pixels" and len(controls) == 11
-    assert [pressed for *_, pressed in controls[:6]] == ["true", "false", "false", "false", "true", "false"]
+    names = ["Brush", "Eraser", "Box", "Polygon", "Scribble", "Object", "Background", "Brush size in image pixels"]
+    names += ["Undo", "Redo", "Clear", "Hand", "Zoom in", "Zoom out", "Whole picture"]
+    assert [name for _, name, _ in controls] == [*names, f"Picture to draw on, {COLUMNS} by {ROWS} pixels"]
+    assert [name for _, name, pressed in controls if pressed == "true"] == ["Brush", "Object"]
+    assert [name for _, name, pressed in controls if pressed == "false"] == [*names[1:5], "Background", "Hand"]
     assert tab.page.locator(".fss-stage img").get_attribute("alt")
     live = tab.page.locator(".fss-live")
     assert live.get_attribute("aria-live") == "polite" and live.get_attribute("role") == "status"
