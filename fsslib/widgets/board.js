@@ -98,6 +98,25 @@ function bars({ bars: rows, alt, width }) {
   return [table];
 }
 
+// What ipywidgets leaves open: sliders have a label that only eyes connect with the handle, and JupyterLab takes the
+// arrow keys of a choice to move between cells.
+function care(el) {
+  const explorer = el.closest(".fss-explorer"), controls = explorer?.querySelector(".fss-controls");
+  if (controls && !controls.dataset.kept) {
+    controls.dataset.kept = true;
+    controls.addEventListener("keydown", (event) => {
+      const running = event.key === "Enter" && event.shiftKey;
+      if (!event.ctrlKey && !event.metaKey && !running) event.stopPropagation();
+    });
+  }
+  for (const slider of explorer?.querySelectorAll(".widget-slider") ?? []) {
+    const label = slider.querySelector(".widget-label");
+    label.removeAttribute("title");
+    slider.querySelector("[role=slider]")?.setAttribute("aria-label", label.textContent);
+    slider.querySelector(".widget-readout")?.setAttribute("aria-label", `${label.textContent}, as a number`);
+  }
+}
+
 function render({ model, el }) {
   const place = make("div", { class: "fss-panels" });
   const busy = make("div", { class: "fss-busy", "aria-hidden": "true" }, "Computing …");
@@ -131,6 +150,7 @@ function render({ model, el }) {
       else shown.set(panel.key, (own = figure(panel, send)));
       if (place.children[at] !== own.node) place.insertBefore(own.node, place.children[at] ?? null);
     });
+    care(el);
     root.dataset.drawn = Number(root.dataset.drawn ?? 0) + 1;
   }
   const tell = () => (words.textContent = model.get("words"));
@@ -143,6 +163,7 @@ function render({ model, el }) {
   const changes = { "change:panels": draw, "change:words": tell, "change:trouble": complain, "change:busy": work };
   for (const [name, act] of Object.entries(changes)) model.on(name, act);
   for (const act of Object.values(changes)) act();
+  requestAnimationFrame(() => care(el)); // once everything is on the page
   return () => {
     for (const [name, act] of Object.entries(changes)) model.off(name, act);
     for (const figure of shown.values()) figure.free();

@@ -1,6 +1,7 @@
 """The frame of every explorer: controls, a board that follows them, and a rule for slow models."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,8 +14,10 @@ from ..errors import FsslibError
 from .board import Bars, Board, Panel
 from .still import bundle
 
-QUIET = 0.02  # seconds without a message from the page before an answer is computed
-PATIENCE = 0.1  # seconds that a stream of messages may hold it up
+# Seconds without a message from the page before an answer is computed; behind a slow one more, because the page sends
+# its next value only when the kernel has taken the last one.
+QUIET, LONGER = 0.02, 0.15
+PATIENCE = 0.1  # seconds that a stream of messages may hold up a quick answer
 WIDE = {"width": "19em"}
 
 
@@ -57,12 +60,14 @@ class Explorer(ipywidgets.VBox):
         self.controls = dict(controls)
         self.board, self.scene, self.runs = Board(label=label), Scene((), ""), 0
         self._draw, self._prepare = draw, prepare
-        self._still, self._timer, self._deadline = 0, None, 0.0
+        self._still, self._timer, self._deadline, self._took = 0, None, 0.0, 0.0
+        self._pending: dict[str, None] = {}  # controls that the page has moved, in order
         row = ipywidgets.Box([widget for name, widget in self.controls.items() if name not in hidden])
         row.add_class("fss-controls")
         super().__init__([*above, row, self.board])
         self.add_class("fss-explorer")
         for name, widget in self.controls.items():
+            widget.add_class(f"fss-control-{name}")  # for style sheets, and for whoever drives the page
             widget.observe(lambda _, name=name: self._changed(name), "value")
         self.follow(self.board, "point")
         self._renew(None)
@@ -98,19 +103,26 @@ class Explorer(ipywidgets.VBox):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.board.busy = True
-        try:
+        start = time.monotonic()
+        with self._told():
             self.runs += 1
             scene = self._draw(**self.values)
+            with self.board.hold_sync():
+                self.board.panels = [panel.message() for panel in scene.panels]
+                self.board.words, self.board.trouble = scene.words, ""
+            self.scene = scene
+        self._took = time.monotonic() - start
+
+    @contextmanager
+    def _told(self):
+        """The page says that work is going on, and what has gone wrong."""
+        self.board.busy = True
+        try:
+            yield
         except Exception as error:
             name = "" if isinstance(error, FsslibError) else f"{type(error).__name__}: "
             self.board.trouble = f"{name}{error}"
             raise
-        else:
-            self.scene = scene
-            with self.board.hold_sync():
-                self.board.panels = [panel.message() for panel in scene.panels]
-                self.board.words, self.board.trouble = scene.words, ""
         finally:
             self.board.busy = False
 
@@ -129,22 +141,28 @@ class Explorer(ipywidgets.VBox):
         if not from_page():
             self._renew(name)
             return
+        self._pending.pop(name, None)
+        self._pending[name] = None
         loop = asyncio.get_running_loop()
+        quiet = min(max(QUIET, LONGER * self._took), LONGER)
         if self._timer is None:
-            self._deadline = loop.time() + PATIENCE
+            self._deadline = loop.time() + max(PATIENCE, 2 * quiet)
         else:
             self._timer.cancel()
-        self._timer = loop.call_at(min(loop.time() + QUIET, self._deadline), self._late, name)
+        self._timer = loop.call_at(min(loop.time() + quiet, self._deadline), self._late)
 
-    def _late(self, name: str) -> None:
+    def _late(self) -> None:
         self._timer = None
+        names = list(self._pending)
+        self._pending.clear()
         with suppress(FsslibError):  # on the page already
-            self._renew(name)
+            self._renew(*names)
 
-    def _renew(self, name: str | None) -> None:
+    def _renew(self, *names: str | None) -> None:
         if self._prepare:
-            with self._held():
-                self._prepare(name)
+            with self._told(), self._held():
+                for name in names:
+                    self._prepare(name)
         self.refresh()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:

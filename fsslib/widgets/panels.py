@@ -18,8 +18,8 @@ Mark = tuple[float, float, str, str]
 def photo(key: str, caption: str, image: Tensor, mask: Tensor | None = None, *, alt: str = "", **how: object) -> Panel:
     """A normalised image (3, H, W); with a mask (H, W) what it marks stands out, as in the notebooks' figures."""
     if not alt:
-        share = "" if mask is None else f", {float((mask > 0).logical_and(mask != 255).float().mean()):.0%} marked"
-        alt = f"{caption}{share}."
+        share = None if mask is None else float((mask > 0).logical_and(mask != 255).float().mean())
+        alt = f"{caption}, a picture." if share is None else f"{caption}, {share:.0%} of the picture marked."
     return Panel(key, caption, alt, _bytes(overlay(image, mask)), **how)
 
 

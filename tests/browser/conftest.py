@@ -70,6 +70,9 @@ def lab(tmp_path_factory, outside):
     news = settings / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     news.parent.mkdir(parents=True)
     news.write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    books = settings / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    books.parent.mkdir(parents=True)
+    books.write_text('{"windowingMode": "none"}')  # cells that are out of sight stay on the page
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     places = {f"JUPYTER_{name}_DIR": home / name.lower() for name in ("CONFIG", "DATA", "RUNTIME")}
