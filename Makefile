@@ -35,8 +35,8 @@ results: .venv/.installed ## recompute data/results with the shipped weights
 notebooks: .venv/.installed ## rebuild the notebooks that are out of date
 	@$(BIN)/python tools/build.py
 
-lab: .venv/.installed ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+lab: .venv/.installed ## open JupyterLab at the first notebook
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
 clean: ## remove caches and unfinished runs; finished runs and .venv stay
 	@rm -rf .pytest_cache .ruff_cache .hypothesis runs/*.part notebooks/*.part

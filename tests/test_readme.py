@@ -47,6 +47,27 @@ def test_a_method_of_ones_own_is_one_short_file_that_works_by_name(own_method):
     assert net(two_ways).logits.shape == (2, 3, 97, 97)
 
 
+def test_a_method_of_ones_own_can_be_explored(own_method):
+    widgets = pytest.importorskip("fsslib.widgets")
+    models.use(own_method)
+    net = models.build_model("nearest", backbone="tiny")
+    explorer = widgets.explore_episode(models=net)
+    assert explorer.controls["method"].options == ("nearest",) and 0 <= explorer.scene.facts["iou"] <= 1
+    assert list(widgets.compare_methods({"mine": net, "PANet": "panet"}).scene.facts["masks"]) == ["mine", "PANet"]
+
+
+def test_the_explorers_of_the_readme_exist():
+    pytest.importorskip("anywidget")
+    block = next(code for code in re.findall(r"```python\n(.*?)```", TEXT, re.S) if "explore_episode()" in code)
+    from fsslib import widgets
+
+    named = re.findall(r"^widgets\.(\w+)\(\)", block, re.M)
+    assert set(named) == set(widgets.__all__) - {"SupportPainter", "Explorer"}
+    exec(block, {})
+    explorer = widgets.explore_episode()
+    assert explorer.set(query=7, shots=5).scene.facts["episode"].shot == 5
+
+
 def test_a_report_of_a_method_of_ones_own(own_method, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     parameters = {"plugin": own_method.name, "method": "nearest", "checkpoint": None, "shots": [1]}

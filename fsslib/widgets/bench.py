@@ -106,7 +106,7 @@ class Benches:
 
     def __call__(self, label: str, fold: int = 0) -> Bench:
         given = self._given[label]
-        by_fold = callable(given) and not isinstance(given, FewShotModel)
+        by_fold = callable(given) and not isinstance(given, torch.nn.Module)
         by_name = isinstance(given, str) and given in NAMES
         key = (label, fold if by_fold or by_name else None)
         if key not in self._made:
@@ -137,3 +137,32 @@ def _shipped(name: str, fold: int) -> tuple[FewShotModel, str]:
     except CheckpointError:
         note = f"{NAMES[name]} ships for fold 0 only: its training has seen the classes of fold {fold}."
         return load_model(shipped(name, "shapes", 0)), note
+
+
+def only(
+    name: str,
+    kind: type[FewShotModel],
+    model: FewShotModel | str | Path | Callable[[int], FewShotModel] | None,
+    explorer: str,
+    fits: Callable[[FewShotModel], bool] = lambda _: True,
+    lacking: str = "",
+) -> Callable[[int], Bench]:
+    """For an explorer of one method: fold -> bench of the given model, or of the method's shipped weights.
+
+    Args:
+        name, kind: of the method. model: one, a file, or a function fold -> model; None: the shipped weights.
+        fits: what else the explorer needs of a model; `lacking` says it in words.
+    Raises ModelError (of a function's models when they are made): a model of another kind, or one that does not fit.
+    """
+    benches = Benches({NAMES[name]: name if model is None else model})
+
+    def bench(fold: int) -> Bench:
+        found = benches(NAMES[name], fold)
+        if not isinstance(found.model, kind) or not fits(found.model):
+            raise ModelError(
+                f"{explorer}: found {type(found.model).__name__}, expected {NAMES[name]}{lacking}: "
+                f"build_model({name!r}, …), a file of its weights, or no model at all for the shipped one."
+            )
+        return found
+
+    return bench

@@ -40,7 +40,7 @@ def compare_methods(
     query: Picture | None = None,
     document: dict | None = None,
     size: int | None = None,
-    height: int = 260,
+    height: int | None = None,
 ) -> Explorer:
     """Draw a support, choose or upload a query, and see what several methods make of the same drawing.
 
@@ -52,7 +52,7 @@ def compare_methods(
         document: strokes on the support to begin with, see `fsslib.widgets.strokes`; None: a recorded drawing where the
             library's own example comes first, else nothing.
         size: pixels a side that the networks see; None: what suits each.
-        height: of the picture to draw on, in CSS pixels.
+        height: of the picture to draw on, in CSS pixels; None: about 400.
     Returns:
         an `Explorer` with the controls of the examples, `marked` (your drawing, or the true mask of an example),
         `support_file` and `query_file`; `explorer.painter` is the SupportPainter, `explorer.use(support=…, query=…)`
@@ -100,7 +100,7 @@ class _Table:
             self.take(name, picture, "picture")
         self.paint(document)
         self.explorer = _Comparison(
-            controls, self.draw, label="Comparison of methods", prepare=self.prepare, above=[self.holder]
+            controls, self.draw, label="Comparison of methods", prepare=self.prepare, beside=[self.holder]
         )
         self.explorer.table, self.explorer.painter = self, self.holder.children[0]
         self.explorer.follow(self.explorer.painter, "document")

@@ -42,7 +42,8 @@ class Explorer(ipywidgets.VBox):
         draw: from the values of all controls, and `point` where the board was pointed at, by name, to a `Scene`.
         prepare: called with the name of the control that has changed (None at first) before drawing, to adjust others.
         label: the explorer's name for screen readers.
-        above: widgets that stand above the controls, e.g. a SupportPainter; controls among them get no second place.
+        above: widgets that stand above the controls. beside: the same, at their left where there is room.
+        hidden: names of controls that are among those, or need no place in the row.
     Attributes:
         controls, board, scene: see above; `scene.facts` are the numbers on display. runs: how often it has drawn.
     """
@@ -55,6 +56,7 @@ class Explorer(ipywidgets.VBox):
         label: str,
         prepare: Callable[[str | None], None] | None = None,
         above: Sequence[ipywidgets.Widget] = (),
+        beside: Sequence[ipywidgets.Widget] = (),
         hidden: Sequence[str] = (),
     ):
         self.controls = dict(controls)
@@ -64,7 +66,11 @@ class Explorer(ipywidgets.VBox):
         self._pending: dict[str, None] = {}  # controls that the page has moved, in order
         row = ipywidgets.Box([widget for name, widget in self.controls.items() if name not in hidden])
         row.add_class("fss-controls")
-        super().__init__([*above, row, self.board])
+        parts = [row, self.board]
+        if beside:
+            parts = [ipywidgets.Box([*beside, ipywidgets.VBox(parts)])]
+            parts[0].add_class("fss-beside")
+        super().__init__([*above, *parts])
         self.add_class("fss-explorer")
         for name, widget in self.controls.items():
             widget.add_class(f"fss-control-{name}")  # for style sheets, and for whoever drives the page

@@ -5,15 +5,17 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.font_manager import findfont
+
 from .board import Bars, Panel
 
-SIDE = 132  # pixels of a picture
-TEXT = 11  # height of the letters
+SIDE = 92  # pixels of a picture
+TEXT = 10  # height of the letters
 SERIES = ((0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00), (0x00, 0x9E, 0x73))  # as in board.css
 
 
-def still(panels: Sequence[Panel | Bars], columns: int = 5) -> bytes:
-    """A JPEG of the panels in rows, with their captions: what stands in where no kernel runs."""
+def still(panels: Sequence[Panel | Bars], columns: int = 5) -> Any:
+    """A PIL image of the panels in rows, with their captions: what stands in where no kernel runs."""
     from PIL import Image
 
     cells = [_cell(panel) for panel in panels]
@@ -31,22 +33,31 @@ def still(panels: Sequence[Panel | Bars], columns: int = 5) -> bytes:
             sheet.paste(cell, (left, top))
             left += cell.width + 10
         top += max(c.height for c in row) + 6
-    buffer = io.BytesIO()
-    sheet.save(buffer, "JPEG", quality=80, optimize=True)  # photographs, mostly: a third of a PNG
-    return buffer.getvalue()
+    return sheet
 
 
 def bundle(panels: Sequence[Panel | Bars], alt: str) -> tuple[dict, dict]:
     """The still and its words, as a notebook stores them: data and metadata by mime type."""
-    picture = base64.b64encode(still(panels)).decode()
-    return {"image/jpeg": picture, "text/plain": alt}, {"image/jpeg": {"alt": alt}}
+    mime, picture = min(_encodings(still(panels)).items(), key=lambda pair: len(pair[1]))
+    return {mime: base64.b64encode(picture).decode(), "text/plain": alt}, {mime: {"alt": alt}}
+
+
+def _encodings(sheet: Any) -> dict[str, bytes]:
+    """Photographs are smaller as a JPEG, charts as a PNG."""
+    from PIL import Image
+
+    photo, chart = io.BytesIO(), io.BytesIO()
+    sheet.save(photo, "JPEG", quality=62, optimize=True)
+    sheet.quantize(56, dither=Image.Dither.NONE).save(chart, "PNG", optimize=True)
+    return {"image/jpeg": photo.getvalue(), "image/png": chart.getvalue()}
 
 
 def _cell(panel: Panel | Bars) -> Any:
     """A panel with its caption, as a PIL image."""
     from PIL import Image, ImageDraw, ImageFont
 
-    font = ImageFont.load_default(TEXT)
+    # Pillow's own letters are Latin only; these come with matplotlib and know Greek.
+    font = ImageFont.truetype(findfont("DejaVu Sans"), TEXT - 1)
     width = SIDE if isinstance(panel, Panel) else 2 * SIDE
     lines = _wrapped(panel.caption, font, width)
     high = width * panel.pixels.shape[0] // panel.pixels.shape[1] if isinstance(panel, Panel) else 0

@@ -203,13 +203,33 @@ gain, low, high = (100 * v for v in result.scores[5].difference(result.scores[1]
 print("five shots beat one on the same episodes, beyond the interval:", bool(low > 0))
 
 # %% [markdown]
+# ## Try it
+#
+# The same in your own hands. Pick a class, a support, a query: every picture follows. Two things to look for: a query in
+# which *another* support finds the object and this one does not, and one in which five supports do not help. Then turn
+# to another fold: the network changes too, because that one must not have seen the class either.
+
+# %%
+from fsslib.widgets import explore_episode
+
+explore_episode(models="panet")
+
+# %% [markdown]
 # ## Where to go from here
 #
 # | notebook | what happens |
 # |---|---|
 # | `00_start_here` | an episode, a prediction, a score |
 # | `01_prototypes` | PANet from the inside: pooling, cosine maps, alignment, shots, scribbles and boxes |
-# | `experiment` | the same as a report with your own parameters, on Shapes-5i or your photographs |
+# | `02_self_distillation` | SD-AANet's first idea: a teacher made of the answer |
+# | `03_affinity_attention` | its second idea: a prior map, and an attention map that learns on the support |
+# | `04_sdaanet` | both together: the whole model, its losses, an ablation |
+# | `05_superpixels` | ASGNet: several prototypes, and who gets which |
+# | `06_dense_correlation` | HDMNet: pixels compared with pixels |
+# | `07_comparison` | four methods on equal terms |
+# | `08_explorer` | draw a support yourself and ask all of them |
+# | `09_protocol_lab` | what each choice of a protocol is worth |
+# | `experiment` | a report with your own parameters, on Shapes-5i or your photographs |
 #
 # From a terminal, `make reports` runs everything into `runs/index.html`, and
 # `python -m fsslib.experiments run -p fold=1` writes a report of your own.

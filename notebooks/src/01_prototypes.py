@@ -8,8 +8,8 @@
 # # 01 · Prototypes: an object as one vector
 #
 # PANet segments a class it has never seen with one idea: average the support's features under the mask into a
-# *prototype*, then ask of every query pixel which prototype it resembles. There is no decoder. Everything can be
-# drawn, so you will see all of it.
+# *prototype*, then ask of every query pixel which prototype it resembles. There is no decoder: everything can be
+# drawn.
 #
 # **What you will learn**
 #
@@ -61,8 +61,7 @@ print("novel classes:", ", ".join(test_set.names[c] for c in test_set.classes))
 # %% [markdown]
 # ## One episode to look at
 #
-# Of the first 24 episodes we take the one that the model solves best: first you should see the method at work. Where
-# it fails comes soon enough.
+# Of the first 24 episodes, the one that the model solves best. Failures come soon enough.
 
 # %%
 protocol = Protocol.shapes5i(episodes=episodes, seeds=(seed,))
@@ -150,7 +149,7 @@ print(f"{int((cells == 0).sum())} supports of {episodes} have no cell left: a ze
 print(verdict("thin objects, late - early fusion, mIoU", percent(late.difference(early))))
 
 # %% [markdown]
-# Measure before you believe. The supports without a cell are real, but few, and with the default
+# The supports without a cell are real, but few, and with the default
 # parameters both scores are so low that the fusion hardly matters: at stride 4 the features of a thin object have seen
 # mostly its surroundings, and no way of pooling brings back what they lost. Rounding may even come out ahead: it drops
 # the mixed cells at the edge (exercise 2). What late fusion buys is a prototype for every support.
@@ -174,8 +173,8 @@ print("prediction as in the library:", torch.equal(probability.argmax(1), net(on
 
 # %%
 image, predicted = one.query_images[0], probability.argmax(1)[0]
-row = [("query", plots.overlay(image)), ("cosine, background", cosines[0, 0]), ("cosine, object", cosines[0, 1])]
-row += [("probability, object", probability[0, 1]), ("prediction", plots.overlay(image, predicted))]
+row = [("query", plots.overlay(image)), ("cos, background", cosines[0, 0]), ("cos, object", cosines[0, 1])]
+row += [("probability", probability[0, 1]), ("prediction", plots.overlay(image, predicted))]
 row += [("true mask", plots.overlay(image, one.query_masks[0]))]
 inside = one.query_masks[0] == 1
 means = [float(upsample(cosines, (97, 97))[0, c][inside].mean()) for c in (0, 1)]
@@ -184,7 +183,7 @@ alt = (
     f"Query, its cosine maps, probability, prediction and true mask. On the {test_set.names[int(one.classes)]} the "
     f"cosine is on average {means[1]:.2f} to the object's prototype and {means[0]:.2f} to the background's."
 )
-show(*pictures.strip(row, alt, (0, 1), side=1.2), photo=True)
+show(*pictures.strip(row, alt, (0, 1), side=1.05), photo=True)
 
 # %% [markdown]
 # No single cosine map gives the mask. Only the *difference* of the two decides, so a bad background prototype is as
@@ -210,7 +209,7 @@ print("the same prediction each time:", same)
 row = [(f"alpha = {a}", logits.softmax(1)[0, 1]) for a, logits in by_alpha.items()]
 shares = [int(100 * (m.softmax(1).amax(1) > 0.9).float().mean().round(decimals=2)) for m in by_alpha.values()]
 alt = f"Probability of the object for alpha {alphas}: {shares} percent of the pixels are above 0.9 for one of the classes."
-show(*pictures.strip(row, alt, (0, 1), side=1.3))
+show(*pictures.strip(row, alt, (0, 1), side=1.1))
 
 # %% [markdown]
 # ## What one prototype cannot do
@@ -253,14 +252,14 @@ print(f"cosine of the mean with part 1 {near[0]:.2f}, with part 2 {near[1]:.2f};
 # %%
 cosines = cosine_maps(queries[i : i + 1], torch.cat([p_parts[i], p_mean[i]])[None], scale=1)[0]
 coloured = whole.support_masks[i, 0, 0] * data.truth(specs[i].supports[0][0]).parts
-row = [("support, parts", plots.overlay(whole.support_images[i, 0, 0], coloured))]
-row += [("query, true mask", plots.overlay(whole.query_images[i], whole.query_masks[i]))]
-row += [(f"cosine, {name}", m) for name, m in zip(("part 1", "part 2", "their mean"), cosines)]
+row = [("support", plots.overlay(whole.support_images[i, 0, 0], coloured))]
+row += [("query, mask", plots.overlay(whole.query_images[i], whole.query_masks[i]))]
+row += list(zip(("cos, part 1", "cos, part 2", "cos, mean"), cosines))
 alt = (
     f"A support with two parts, the query, and cosine maps of part 1, part 2 and their mean. The parts' prototypes have "
     f"a cosine of {apart[i]:.2f}; the mean has {near[0]:.2f} and {near[1]:.2f} to them."
 )
-show(*pictures.strip(row, alt, side=1.3), photo=True)
+show(*pictures.strip(row, alt, side=1.15), photo=True)
 
 # %% [markdown]
 # The mean leans towards the larger part, and the smaller one has hardly a say.
@@ -312,13 +311,12 @@ for n in (2, 3, 4):
     print(verdict(f"{n} parts, one per part - one prototype", percent(measured[n][1].difference(measured[n][0]))))
 
 # %% [markdown]
-# Read the three lines together. If averaging alone were to blame, one prototype per part would repair the score. Before
+# If averaging alone were to blame, one prototype per part would repair the score. Before
 # you believe that, look at precision and recall: more object prototypes have more chances to beat the *single*
 # background prototype, so recall is paid for with precision. And where even the query's own average loses, no support
 # mask can help: this network never trained on objects of several parts, and its features show it.
 #
-# So "just use more prototypes" is not a method yet. Methods that succeed with several (ASGNet, notebook 05) also learn
-# which of them to trust where.
+# Methods that succeed with several (ASGNet, notebook 05) also learn which of them to trust where.
 #
 # ## Alignment: and back again
 #
@@ -388,8 +386,8 @@ def relearn(align):
 models = {"before": relearn(None), "with PAR": relearn(True), "without PAR": relearn(False)}
 
 # %% [markdown]
-# PAR is often motivated by a distance: it should bring the prototypes of support and query together. So measure that,
-# too, on novel classes, between the prototype of the support and that of the query under its *true* mask.
+# PAR should bring the prototypes of support and query together. So measure their distance, too, on novel classes; the
+# query's is pooled under its *true* mask.
 
 # %%
 fixed = sampler.fixed(episodes, seed).specs
@@ -425,7 +423,7 @@ rows |= {f"{k} - before": percent(trained[k].difference(trained["before"])) for 
 show(*pictures.differences(rows))
 
 # %% [markdown]
-# Three warnings before you conclude anything. First, compare "before" with the others: a network whose prototypes lie
+# Three warnings. First, compare "before" with the others: a network whose prototypes lie
 # close together need not be the better one. If all features resemble each other, all distances are small, those to the
 # background included. Second, the Euclidean distance also shrinks when all features get shorter, and cosine matching
 # does not notice that at all. Third, these intervals cover the choice of episodes, not the training: another `seed`
@@ -449,7 +447,7 @@ print(verdict("K=5 - K=1", percent(result.scores[5].difference(result.scores[1])
 print(verdict("K=5 - K=3", percent(result.scores[5].difference(result.scores[3]))))
 
 # %% [markdown]
-# Which episodes gain? Here is the one where five shots help most.
+# The episode that gains most from five shots:
 
 # %%
 single, five = (result.scores[k].episode_iou() for k in (1, 5))
@@ -461,17 +459,17 @@ row = [
 ]
 query_image = rescued.query_images[0]
 row += [("query", plots.overlay(query_image)), ("true mask", plots.overlay(query_image, rescued.query_masks[0]))]
-row += [(f"prediction, K={k}", plots.overlay(query_image, net(rescued.shots(k)).masks()[0])) for k in (1, 5)]
+row += [(f"K={k} finds", plots.overlay(query_image, net(rescued.shots(k)).masks()[0])) for k in (1, 5)]
 alt = (
     f"Five supports of {test_set.names[int(rescued.classes)]}, the query and its true mask, and predictions: "
     f"IoU {100 * single[most]:.0f} % with the first support alone, {100 * five[most]:.0f} % with all five."
 )
 print(f"IoU {100 * single[most]:.0f} % at K=1, {100 * five[most]:.0f} % at K=5")
-show(*pictures.strip(row, alt, side=1.2, columns=5), photo=True)
+show(*pictures.strip(row, alt, side=0.95, columns=5), photo=True)
 
 # %% [markdown]
-# A single support can be unlucky: small, covered, on a background that resembles it. An average of five is rarely
-# unlucky. It still is one vector, so the curve flattens early.
+# A single support can be unlucky: small, covered, on a background that resembles it; an average of five rarely is. It
+# still is one vector, so the curve flattens early.
 #
 # ## Scribbles and boxes
 #
@@ -484,7 +482,7 @@ shown = one.support_images[0, 0, 0]
 row = [(k, plots.overlay(shown, annotate(one.support_masks[0, 0, 0], k, seed=seed))) for k in kinds]
 counts = {k: int((annotate(one.support_masks[0, 0, 0], k, seed=seed) == 1).sum()) for k in kinds}
 alt = f"One support annotated with a mask, a scribble and a box. Pixels marked as the object: {counts}."
-show(*pictures.strip(row, alt), photo=True)
+show(*pictures.strip(row, alt, side=1), photo=True)
 
 # %%
 weak = {"mask": result.scores}
@@ -501,6 +499,18 @@ show(*pictures.differences({f"{a} - mask, K={k}": percent(weak[a][k].difference(
 # out. A box always holds some background, and the pixels it gets wrong are wrong in the same way in every shot: that is
 # *bias*, and no number of shots removes it.
 #
+# ## Try it
+#
+# Point at the middle of the support's object, then at its edge: which cell makes the better prototype? Draw the smallest
+# scribble that costs no IoU. With *two parts*, take one of them alone: where in the query is its cosine high? Then
+# lower α: what changes, and what does not?
+
+# %%
+from fsslib.widgets import explore_prototypes
+
+explore_prototypes({"one part": test_set, "two parts": parts_set(2)}, net, source="one cell")
+
+# %% [markdown]
 # ## Summary
 #
 # * A prototype is a weighted mean of features. The weights are the mask carried down to the grid, without rounding.

@@ -589,6 +589,21 @@ print("alpha 5000: t is less than half as long:           ", bool(apart_5000[:, 
 # quotes +1.6 mIoU from the paper. Notebook 04 compares several trainings. What carries over is the method: show distance
 # and score apart, and pair the comparison.
 #
+# ## Try it
+#
+# The model runs once per episode; the loss follows your hand.
+#
+# * Turn the temperature down from 5. Where do student and teacher begin to differ, and does the loss follow?
+# * Which weight gives the distillation as large a share of the loss as the main term has? What of the prediction does
+#   that change here, where nothing learns?
+# * More supports: how does the factor on the query fall, and the IoU with and without the gate?
+
+# %% tags=["nbval-ignore-output"]
+from fsslib.widgets import explore_distillation
+
+explore_distillation(test_set, net)
+
+# %% [markdown]
 # ## Summary
 #
 # * Support and query prototypes differ because the pictures differ *and* because the two projections do.

@@ -9,7 +9,7 @@
 #
 # Besides a prototype, SD-AANet gives its decoder two *maps* of the query. The **prior map** (from PFENet) is computed,
 # never learned. The **attention map** comes from SAAM, a small head that learns on the support, where the answer is
-# known. You will compute both by hand, then measure what each is worth.
+# known.
 #
 # **What you will learn**
 #
@@ -148,7 +148,7 @@ alt = (
     "The support mask on the grid, best cosine of every query position, the prior, and the query's true "
     f"mask. On the object the prior is on average {inside:.1f}, over the whole picture {in_library.mean():.1f}."
 )
-show(*pictures.gallery({"": row}, titles, alt, side=0.92), photo=True)
+show(*pictures.gallery({"": row}, titles, alt, side=0.68), photo=True)
 
 # %% [markdown]
 # ### The same for less work
@@ -180,8 +180,8 @@ print(f"24 priors: {1000 * dense:.0f} ms with all rows, {1000 * sparse:.0f} ms w
 # %% [markdown]
 # ## How good is the prior alone?
 #
-# The **AUC** scores a map without a threshold. Draw one object pixel and one other pixel: how often does the object
-# pixel have the higher value?
+# The **AUC** scores a map without a threshold. Draw one object pixel and one other pixel: how often is the object's
+# value higher?
 #
 # $$\mathrm{AUC} = P(s_+ > s_-) + \tfrac{1}{2} P(s_+ = s_-)$$
 #
@@ -289,7 +289,7 @@ alt = (
     f"prediction, {100 * out.masks().float().mean():.0f} % of the picture."
 )
 titles = ("without object", "prior", "prediction")
-show(*pictures.gallery({"": row}, titles, alt, side=0.92), photo=True)
+show(*pictures.gallery({"": row}, titles, alt, side=0.68), photo=True)
 
 
 # %%
@@ -404,8 +404,8 @@ print("the maximum loses less when masked twice:", bool(drop["maximum, masked tw
 print("without patches masked after is above masked twice, beyond the paired interval:", mean_interval(clean)[1] > 0)
 
 # %% [markdown]
-# Masking *before* `layer4` protects: a stray patch among zeros matches badly. It also has a price, the last line; small
-# objects, the fourth weakness, will explain it.
+# Masking *before* `layer4` protects: a stray patch among zeros matches badly. Its price, the last line, small objects will
+# explain.
 #
 # ## SAAM: a head that learns on the support
 #
@@ -461,10 +461,10 @@ margin = logits.diff(dim=1)[0, 0]
 row = [plots.overlay(one.support_images[0, 0, 0], mask), margin]
 found = auc(at_pixels(margin[None])[0], mask == 1)
 alt = f"The support with its true mask, and object minus background logit of the head: AUC {found:.2f}."
-show(*pictures.gallery({"": row}, ("support, mask", "logit margin"), alt, side=0.9), photo=True)
+show(*pictures.gallery({"": row}, ("support, mask", "logit margin"), alt, side=0.8), photo=True)
 
 # %% [markdown]
-# Cheating, with the answer inside $p$? A little. But $p$ is one vector: the head has to find out *where* it applies.
+# The answer is inside $p$, but $p$ is one vector: the head has to find out *where* it applies.
 #
 # ### The attention map
 #
@@ -499,7 +499,7 @@ print("the prediction stays:", torch.equal(turned(one).masks(), net(one).masks()
 #
 # ## Prior, attention, truth
 #
-# Best, median and worst of all episodes, by the IoU of the model's prediction:
+# Best, median and worst episode, by the prediction's IoU:
 
 # %%
 whole = scores(seen["predicted"])
@@ -508,12 +508,12 @@ ranked, rows = iou.argsort(kind="stable")[::-1], {}
 for label, i in {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}.items():
     e = sampler.build([specs[i]])
     image, wanted = e.query_images[0], plots.overlay(e.support_images[0, 0, 0], e.support_masks[0, 0, 0])
-    shown = [wanted, plots.overlay(image), plots.overlay(image, e.query_masks[0])]
+    shown = [wanted, plots.overlay(image, e.query_masks[0])]
     shown += [seen["prior"][i], seen["attention"][i], plots.overlay(image, seen["predicted"][i])]
     rows[f"{label}\n{100 * iou[i]:.0f} %"] = shown
-titles = ("support", "query", "true mask", "prior", "attention", "prediction")
+titles = ("support", "true mask", "prior", "attention", "prediction")
 alt = f"Episodes as rows (IoU {', '.join(rows)}): {', '.join(titles)}."
-show(*pictures.gallery(rows, titles, alt), photo=True)
+show(*pictures.gallery(rows, titles, alt, side=0.6), photo=True)
 
 # %%
 quality["attention"] = aucs(seen["attention"], seen["truth"])
@@ -523,8 +523,7 @@ print("the prior ranks pixels better than the attention, beyond the paired inter
 # %% [markdown]
 # ### Where does the supervision end?
 #
-# The head learned to find objects on the support. Why does the map on the query not show them? Ask the loss which weights
-# it reaches:
+# Why does the map on the query not show the objects? Ask the loss which weights it reaches:
 
 # %%
 with torch.enable_grad():
@@ -583,11 +582,11 @@ for name in ("attention", "head, foreign prototype"):
     print(f"head with the support's reduction above {name}, beyond the paired interval:", better)
 
 # %% [markdown]
-# The supervised head carries over to queries of classes it never saw, and it listens to the prototype. Only, that is not
-# the map that the decoder receives.
+# The supervised head carries over to classes it never saw and listens to the prototype. Only, that is not the map that
+# the decoder receives.
 #
-# Mind the scope: one seed of a short training of a small network, with a strong prior. The paper credits SAAM with a
-# gain on PASCAL-5i. Notebook 04 compares trainings with and without it.
+# Mind the scope: one seed, a small network, a strong prior. The paper credits SAAM with a gain on PASCAL-5i; notebook 04
+# compares trainings with and without it.
 #
 # ## Watch it emerge
 #
@@ -658,12 +657,12 @@ with torch.enable_grad():
 show(*pictures.emergence(history.smooth("total", 10), emerging, "AUC, novel classes"))
 
 # %% tags=["nbval-ignore-output"]
-shown = {f"step {s}": m for s, m in snapshots.items() if s in (10, 50, train_steps)}
+shown = {f"step {s}": m for s, m in snapshots.items() if s in (10, train_steps)}
 row = [*shown.values(), plots.overlay(watched.query_images[0], watched.query_masks[0])]
 found = {s: aucs(m[None], watched.query_masks[:1] == 1)[0] for s, m in snapshots.items() if f"step {s}" in shown}
 alt = "The head's map of one query during training, each on its own scale, and its true mask; "
 alt += ", ".join(f"AUC {value:.2f} at step {s}" for s, value in found.items()) + "."
-show(*pictures.gallery({"": row}, [*shown, "true mask"], alt, side=0.92), photo=True)
+show(*pictures.gallery({"": row}, [*shown, "true mask"], alt, side=0.68), photo=True)
 
 # %%
 gain = {name: curve[train_steps] - curve[0] for name, curve in emerging.items()}
@@ -673,7 +672,7 @@ print("the query's parts had no gradient:", all(m.grad is None for m in fresh.ne
 
 # %% [markdown]
 # At first the three curves rise alike: the head learns what an *object* is. Then the foreign prototype falls behind: it
-# learns *which* object. Support and query drift apart: on the support, feature and prototype come from the same picture.
+# learns *which* object. Support and query drift apart: on the support, both come from one picture.
 #
 # ## Small objects
 #
@@ -723,8 +722,8 @@ for name in ("prior, masked after", "head"):
 #
 # ## Which map does the decoder listen to?
 #
-# Whether a map *could* help is one question, whether it is *used* another. Exchange one map at a time in the trained
-# network: for zeros, for its own mean (the level stays), for the map of an episode of another class.
+# Whether a map *could* help is one question, whether it is *used* another. In the trained network, exchange one map for
+# zeros, for its mean (the level stays), for that of an episode of another class.
 
 
 # %%
@@ -758,9 +757,8 @@ print("every exchange of the prior costs 40 points or more:", all(v > 40 for k, 
 print("every exchange of the attention costs less than 15:", all(v < 15 for k, v in lost.items() if k[0] == "a"))
 
 # %% [markdown]
-# This decoder hangs on the prior. But zeros are not "no information": it hardly ever saw such a map, so part of the loss is
-# surprise. And this is an *intervention* on a trained network, no ablation: trained without the
-# prior, it would have learned other ways.
+# This decoder hangs on the prior. But it hardly ever saw zeros, so part of the loss is surprise. And this is an
+# *intervention*, no ablation: trained without the prior, it would have learned other ways.
 #
 # ## More shots
 #
@@ -790,8 +788,20 @@ print(verdict("AUC of the prior, K=5 - K=1", mean_interval(averaged - single), 3
 print(verdict("mIoU at K=5, each support - mean prototype", gap))
 
 # %% [markdown]
-# (Five shots lower the mIoU of these weights; the product of the gates is the reason, see notebooks 02 and 04.)
+# (Five shots lower the mIoU of these weights: the product of the gates, see notebooks 02 and 04.)
 #
+# ## Try it
+#
+# Point at the query; the numbers show its cell's best matches in the support. Find a cell off the object with a prior
+# above 0.9: what did it match, and do five supports all mislead it? Give the decoder the *prior only* for query 13: what
+# had the attention done there? Which queries survive *attention only*?
+
+# %%
+from fsslib.widgets import explore_attention
+
+explore_attention(test_set, net)
+
+# %% [markdown]
 # ## Summary
 #
 # * Prior: deep features, cosine with the object's positions, maximum, stretch. No learning, and a strong start.

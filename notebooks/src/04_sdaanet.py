@@ -379,6 +379,17 @@ show(*pictures.strip(row, f"One query and its masks; pixels that are right: {sai
 # The supports carried the information all along. What broke was the *scale*: a shift between training and testing. The
 # product is not in what summaries of the paper say; it comes from one line of code inside a loop.
 #
+# Try it: move *Supports K* from 1 to 5 and change the method. With the product the mask fades shot by shot; with the
+# average it holds. Is there a query for which the product is the better one?
+
+# %%
+from fsslib.widgets import explore_episode
+
+average = load_model(path)
+average.sdpm.query_factor = "average"
+explore_episode(models={"product of gates": net, "average of gates": average}, shots=3)
+
+# %% [markdown]
 # ## Two ways
 #
 # The decoder knows only "object" and "background". For $N$ classes the library runs each way by itself and lets their

@@ -99,7 +99,7 @@ own, i = specs[best].supports[0][0], best
 rows = {"picture": [plots.overlay(e.support_images[i, 0, 0]) for e in built.values()]}
 rows["parts"] = [pictures.tinted(parts_of(d, own), built[n].support_images[i, 0, 0]) for n, d in sets.items()]
 alt = f"The same support, an object of class {sets[1].names[int(three.classes[i])]}, with one to four parts."
-show(*gallery(rows, [f"parts = {n}" for n in sets], alt, side=0.9), photo=True)
+show(*gallery(rows, [f"parts = {n}" for n in sets], alt, side=0.75), photo=True)
 
 # %% [markdown]
 # Compare the query with (a) the masked average of the whole object and (b) one masked average for each true part, of
@@ -146,7 +146,7 @@ row = [("query", plots.overlay(image)), ("its parts", pictures.tinted(parts_of(s
 row += [(name, maps[i]) for name, maps in matched.items()]
 said = {n: f"{m[i][truth].mean():.2f} on the object, {m[i][~truth].mean():.2f} off it" for n, m in matched.items()}
 alt = f"A query of three parts, and its cosines. {'; '.join(f'{n}: {v}' for n, v in said.items())}."
-show(*strip(row, alt), photo=True)
+show(*strip(row, alt, side=1.05), photo=True)
 
 # %% [markdown]
 # Now over 120 episodes. First the mean cosine on the object and on the background, then the AUC: how often an object
@@ -372,7 +372,8 @@ image = one.query_images[0]
 row = [("query", plots.overlay(image)), ("c₁", c[0, 0]), ("c₅", c[0, 4]), ("sum / 5", Pi[0, 0] / 5)]
 row += [("guide G", pictures.tinted(G[0] + 1, image)), ("prediction", plots.overlay(image, out.masks()[0]))]
 uses = ", ".join(f"{k + 1}: {100 * share:.0f} %" for k, share in enumerate(F.one_hot(G, 5).float().mean((0, 1, 2))))
-show(*strip(row, f"Similarity to two prototypes, mean of five, guide map (shares {uses}) and prediction."), photo=True)
+alt = f"Similarity to two prototypes, mean of five, guide map (shares {uses}) and prediction."
+show(*strip(row, alt, side=1.05), photo=True)
 
 # %% [markdown]
 # $G$ says *which*, never *whether*: background gets a prototype, too. Whether is for $\Pi$ to say, and for the decoder.
@@ -581,6 +582,19 @@ print("\nThat is:", pictures.conclusion(study["rows"]))
 # | learning rate | as configured | ten times that | |
 # | "frozen" backbone | fixed | its batch norms go on counting | `bn="batch"` |
 #
+# ## Try it
+#
+# * Move the iterations from 1 to 15 and watch the rings, the mean cosine and the bars. When are five superpixels one
+#   prototype?
+# * Objects of three parts, one iteration: which superpixel covers which part? Which does a position of the query get?
+# * Five supports: what do "mean", "expand" and "average" do to the range of the probability map, and to the mask?
+
+# %% tags=["nbval-ignore-output"]
+from fsslib.widgets import explore_superpixels
+
+explore_superpixels({f"parts = {n}": data for n, data in sets.items()}, net)
+
+# %% [markdown]
 # ## Summary
 #
 # * Farthest-point seeds, soft clustering, arg max, sum: four steps without a parameter.

@@ -435,6 +435,17 @@ print("every method is the best one in some episode:", set(best.index) == set(ne
 print("no method is the best one in 95 % of the episodes:", bool(best.max() < 0.95))
 
 # %% [markdown]
+# ## Try it
+#
+# Your own contest: draw on the support, or take its true mask, and move the query. Can you find a drawing that turns the
+# order of the table upside down? Start with two strokes on the object and none on the background, then add one there.
+
+# %%
+from fsslib.widgets import compare_methods
+
+compare_methods(nets)
+
+# %% [markdown]
 # ## What the papers report
 #
 # mIoU in percent, mean of four folds; folds and FB-IoU are in `data/published.json`. Only values that were seen in a
