@@ -32,8 +32,6 @@ import torch
 import fsslib
 from fsslib import paths, widgets
 from fsslib.data import load_dataset
-from fsslib.figure import save, show
-from fsslib.plots import score_bars
 from fsslib.widgets import SupportPainter, strokes
 
 # %% tags=["nbval-ignore-output"]
@@ -80,7 +78,7 @@ print("brought back, it is the same mask:", bool((painter.mask == before).all())
 # background scribble. Then choose *true mask* under *Support mask*, and see who gains most. With *Own support* and *Own
 # query* you can bring your own photographs, but read the last section first.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 comparison = widgets.compare_methods()
 comparison
 
@@ -96,24 +94,31 @@ for query in range(1, queries + 1):
         comparison.set(query=query, marked=marked)
         rows.append(comparison.scene.facts["iou"])
 comparison.set(query=5, marked="your drawing")
-means = {name: {kind: sum(r[name] for r in rows) / queries for kind, rows in found.items()} for name in found["true mask"][0]}
+means = {
+    name: {kind: sum(r[name] for r in rows) / queries for kind, rows in found.items()} for name in found["true mask"][0]
+}
 
-# %%
+# %% tags=["nbval-ignore-output"]
 for name, row in means.items():
     print(f"{name:9s} scribbles {row['your drawing']:.0%}, true mask {row['true mask']:.0%}")
 
+# %%
+lost = {name: row["true mask"] - row["your drawing"] for name, row in means.items()}
+print("scribbles cost less than ten points:", [name for name in lost if lost[name] < 0.1])
+print("scribbles cost more than thirty:", [name for name in lost if lost[name] > 0.3])
+
 # %% [markdown]
-# Compare the rows, not just the best one. Methods differ in what they ask of a mask: PANet averages features under it,
-# and an average of fewer pixels is the same average with more noise. A method that multiplies the *image* with the mask,
-# as HDMNet does, sees shreds of an object where you scribbled, and nothing in its training looked like that. Twelve
-# queries and one drawing are an observation; notebook 01 measures scribbles over a whole episode list.
+# Methods differ in what they ask of a mask. PANet and ASGNet average features under it, and an average of fewer pixels
+# is the same average with more noise. HDMNet multiplies the *image* with the mask, SD-AANet the features in front of the
+# backbone's last stage: where you scribbled, both see shreds of an object, and nothing in their training looked like
+# that. Twelve queries and one drawing are an observation; notebook 01 measures scribbles over a whole episode list.
 #
 # ## Any episode
 #
 # Pick a fold, a class, supports and a query. Look for an episode in which five supports are *worse* than one, then
 # switch the method. ASGNet and SD-AANet make it easy to find one; notebooks 04 and 05 say why.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 widgets.explore_episode(shots=1)
 
 # %% [markdown]
@@ -122,7 +127,7 @@ widgets.explore_episode(shots=1)
 # The prototype is an average. Choose *what* is averaged: the mask, a scribble, a box, one cell that you point at, or
 # your own strokes. Watch the cosine map of the object: which source makes the background light up, too?
 
-# %%
+# %% tags=["nbval-ignore-output"]
 widgets.explore_prototypes()
 
 # %% [markdown]
@@ -131,14 +136,14 @@ widgets.explore_prototypes()
 # First the distillation: raise the temperature until teacher and student look alike. The loss falls towards zero, and
 # the prediction does not move at all: at inference there is no teacher.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 widgets.explore_distillation()
 
 # %% [markdown]
 # Then the two maps that guide the decoder. Point at a query pixel: the numbered marks on the support are the object
 # cells it resembles most. Point at the *wrong* object where the prior is bright, and see what it was mistaken for.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 widgets.explore_attention()
 
 # %% [markdown]
@@ -147,7 +152,7 @@ widgets.explore_attention()
 # Move the number of superpixels from 1 to 5 and on. The guide map shows which of them every query position chose. When
 # does another superpixel stop changing the prediction?
 
-# %%
+# %% tags=["nbval-ignore-output"]
 widgets.explore_superpixels()
 
 # %% [markdown]
@@ -156,7 +161,7 @@ widgets.explore_superpixels()
 # Three stages from fine to coarse. Let the softmax run over the support instead of the query, and lower the temperature:
 # the correlation map changes its character, the prediction less than you might think.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 widgets.explore_correlation()
 
 # %% [markdown]
@@ -167,10 +172,13 @@ widgets.explore_correlation()
 # %%
 explorer = widgets.explore_episode()
 curves = {}
-for method in ("PANet", "SD-AANet", "ASGNet", "HDMNet"):
+for method in means:
     for shots in (1, 5):
         rows = [explorer.set(method=method, shots=shots, query=10 + q).scene.facts["iou"] for q in range(queries)]
         curves[f"{method}, K={shots}"] = sum(rows) / queries
+print("five supports beat one:", [name for name in means if curves[f"{name}, K=5"] > curves[f"{name}, K=1"]])
+
+# %% tags=["nbval-ignore-output"]
 for label, value in curves.items():
     print(f"{label:13s} {value:.0%}")
 
@@ -205,7 +213,7 @@ print("two values set from Python, drawings made:", explorer.runs - runs)
 # ## Summary
 #
 # * A drawing is a list of strokes, and the mask is a function of it. Record it, replay it, put it in a report.
-# * Scribbles with a background hint come close to an outline for methods that average features, and not for all.
+# * A few scribbles served the two methods that average features, and ruined the two that mask what goes into a network.
 # * Each method shows what it saw under the names its paper uses; the same pictures are `Prediction.maps` in Python.
 # * What an explorer shows for one query is an example. `set` and `facts` make it a measurement.
 #
@@ -214,8 +222,8 @@ print("two values set from Python, drawings made:", explorer.runs - runs)
 # **1. Draw with code.** `Difficulty: easy / 5 minutes`. Write `boxed(mask)`: the document of one box around the object
 # of a mask. Hint: `strokes.empty` and `strokes.add`.
 #
-# **2. The smallest support.** `Difficulty: medium / 15 minutes`. Shrink a round brush stroke at the object's centre
-# until PANet loses the query. How many pixels were left?
+# **2. The smallest support.** `Difficulty: medium / 15 minutes`. Shrink a round brush stroke at the object's centre. How
+# few pixels does PANet need for this query? Then move the spot: is the centre special, or the object?
 #
 # **3. An open question.** `Difficulty: hard / 30 minutes`. Find an episode in which the *drawing* beats the *true mask*
 # for some method. Is it luck, or is there something in the true mask that hurts?
@@ -257,7 +265,7 @@ def smallest(sizes):
 
 
 sizes = smallest((30, 20, 12, 6, 2))
-print("exercise 2:", {size: f"{iou:.0%}" for size, iou in sizes.items()})
+print("exercise 2: two pixels wide, it loses less than ten points:", sizes[30] - sizes[2] < 0.1)
 
 # %% [markdown]
 # **Read next**: `09_protocol_lab`, on what makes a score a score. **References**: K. Wang et al., *PANet*, ICCV 2019; Q.
