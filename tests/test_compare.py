@@ -12,7 +12,7 @@ import fsslib
 from fsslib import build_model, load_dataset, load_model, paths
 from fsslib.checkpoints import shipped
 from fsslib.errors import DatasetError
-from fsslib.widgets import compare_methods, strokes
+from fsslib.widgets import compare, compare_methods, strokes
 
 BOX = {"tool": "box", "label": 1, "points": [[5.0, 5.0], [40.0, 30.0]]}
 
@@ -123,3 +123,17 @@ def test_photographs_and_shipped_models_are_commented():
     assert "were trained on drawn shapes" in found.scene.words
     own = compare_methods({"mine": build_model("panet", backbone="tiny")}, query=photograph())
     assert "drawn shapes" not in own.scene.words
+
+
+def test_slow_methods_do_not_hold_up_the_others(four, monkeypatch):
+    """What is ready is shown, what is not keeps its last picture and says so."""
+    monkeypatch.setattr(compare, "SLOW", 0)
+    found = compare_methods({"PANet": four["panet"], "ASGNet": four["asgnet"]})
+    seen = []
+    found.board.observe(lambda change: seen.append([panel["caption"] for panel in change["new"]]), "panels")
+    found.set(query=9)
+    assert [captions[-2:] for captions in seen[:-1]] == [
+        ["PANet, computing …", "ASGNet, computing …"],
+        [seen[-1][-2], "ASGNet, computing …"],
+    ]
+    assert "IoU" in seen[-1][-1] and "IoU" in seen[-1][-2]

@@ -89,7 +89,7 @@ function bars({ bars: rows, alt, width }) {
     const cell = make("td");
     row.values.forEach((value, at) => {
       const bar = make("div", { class: `fss-bar-value fss-series-${at}` });
-      bar.style.width = `${(72 * Math.abs(value.value)) / top}%`;
+      bar.style.width = `${(58 * Math.abs(value.value)) / top}%`;
       cell.append(make("div", { class: "fss-bar-row", title: `${value.name}: ${value.text}` }, bar,
         make("span", {}, `${value.text}${row.values.length > 1 ? ` ${value.name}` : ""}`)));
     });

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import ipywidgets
@@ -19,6 +21,7 @@ from ..inference import infer, supports
 from ..models.base import FewShotModel
 from . import panels, strokes
 from .bench import Benches, Memo
+from .board import Panel
 from .explorer import Explorer, Scene, dropdown
 from .painter import SupportPainter
 from .picks import Picks
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
 DRAWING, TRUTH = "your drawing", "true mask"
 RECORDED = paths.data() / "strokes" / "disc-stripes.json"  # on the first support of Shapes-5i, fold 0
+SLOW = 0.3  # seconds that pictures wait for each other
 SHOWN = 320  # longest side, in pixels, of the pictures on display
 
 
@@ -169,7 +173,10 @@ class _Table:
             words = "Mark the object in the upper picture: every method starts from the same drawing."
             return Scene(shown, words, facts)
         key = (_digest(query), _digest(self.pictures["support"]), _digest(mask))
-        for label in self.benches.labels:
+        start = time.monotonic()
+        for number, label in enumerate(self.benches.labels):
+            if time.monotonic() - start > SLOW:
+                self.show(shown, self.benches.labels[number:])
             found = self.memo((label, self.picks.fold, key), lambda label=label: self.segmented(label, mask))
             score = None if truth is None else panels.iou(found, truth)
             said = f"{float((found > 0).float().mean()):.0%} of the picture" if score is None else f"IoU {score:.0%}"
@@ -178,6 +185,13 @@ class _Table:
                 facts["iou"][label] = score
             shown.append(_photo(label, f"{label}, {said}", query, found))
         return Scene(shown, self.words(facts), facts)
+
+    def show(self, shown: list[Panel], waiting: Sequence[str]) -> None:
+        """What is known so far: with slow models nobody should wait for the last to see the first."""
+        if self.explorer is not None:
+            last = {panel.key: panel for panel in self.explorer.scene.panels}
+            rest = [replace(last[label], caption=f"{label}, computing …") for label in waiting if label in last]
+            self.explorer.board.panels = [panel.message() for panel in [*shown, *rest]]
 
     def segmented(self, label: str, mask: Tensor) -> Tensor:
         """(H, W) uint8 of one method."""
