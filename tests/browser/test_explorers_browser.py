@@ -1,6 +1,5 @@
 """Every explorer in a real JupyterLab: each control moved once, pictures pointed at, an upload, a slow model."""
 
-import io
 import re
 
 import nbformat
@@ -320,9 +319,8 @@ def test_a_picture_where_no_kernel_runs(opened, lab, open_tab):
     tab = open_tab("still", run=False)
     picture = tab.page.locator(".jp-OutputArea-output img")
     picture.wait_for()
-    assert picture.get_attribute("src").startswith("data:image/jpeg;base64,")
-    assert tab.page.locator(".fss-board").count() == 0
-    assert Image.open(io.BytesIO(__import__("base64").b64decode(bundle["image/jpeg"]))).width > 300
+    assert picture.get_attribute("src").startswith("data:image/")
+    assert tab.page.locator(".fss-board").count() == 0 and picture.evaluate("i => i.naturalWidth") > 300
     tab.page.close()
 
 
