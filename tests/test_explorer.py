@@ -14,7 +14,7 @@ from fsslib import build_model, load_dataset, load_model
 from fsslib.checkpoints import shipped
 from fsslib.errors import DatasetError, FsslibError, ModelError
 from fsslib.ops import strongest
-from fsslib.widgets import explore_episode, explorer
+from fsslib.widgets import explore_episode, explorer, still
 from fsslib.widgets.bench import Bench, Benches, Memo
 from fsslib.widgets.board import Bars, Panel
 from fsslib.widgets.explorer import Explorer, Scene
@@ -94,9 +94,11 @@ def test_a_still_stands_in_where_no_kernel_runs():
     (mime,) = [key for key in data if key.startswith("image/")]  # whichever is smaller
     assert data["text/plain"] == "Numbers: a = 1. a is 1, b is 2" == notes[mime]["alt"]
     picture = Image.open(io.BytesIO(base64.b64decode(data[mime]))).convert("RGB")
-    assert picture.width >= 132 and picture.height > 88
-    pixels = np.asarray(picture).astype(int)
-    assert abs(pixels[40, 60] - 128).max() <= 3 and pixels[91:].min() < 120, "the picture, and letters below it"
+    pixels, high = np.asarray(picture).astype(int), still.SIDE * 20 // 30
+    assert picture.width >= still.SIDE and picture.height > high
+    assert abs(pixels[high // 2, 60] - 128).max() <= 3 and pixels[high + 2 :].min() < 140, (
+        "the picture, and its caption"
+    )
 
 
 def test_bars_are_numbers_in_words_too():
