@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 import time
 import warnings
 from collections import Counter, defaultdict
@@ -27,6 +28,7 @@ from .pictures import open_picture, picture_size
 FORMAT = 1
 # Seconds after which a temporary file belongs to a killed build, not to one that is running.
 ABANDONED = 3600
+_FIRST = threading.Lock()  # of the module: a data set with a lock of its own could not be sent to workers
 _OPEN: dict[Path, "CocoMasks"] = {}
 
 
@@ -143,7 +145,10 @@ class CocoMasks:
                 with atomic(self.file_of(image)) as part:
                     Image.fromarray(mask).save(part, format="PNG")
             except OSError as error:
-                self._unkept = {}
+                with _FIRST:  # several threads find out at once, one says so
+                    if self._unkept is not None:
+                        return mask
+                    self._unkept = {}
                 warnings.warn(
                     f"label maps cannot be kept in {self.folder} ({error.strerror}), so each is made whenever it is "
                     "needed. Set FSSLIB_CACHE to a folder that can be written.",
