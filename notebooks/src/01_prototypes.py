@@ -521,72 +521,130 @@ explore_prototypes({"one part": test_set, "two parts": parts_set(2)}, net, sourc
 #
 # ## Exercises
 #
-# **1. How much temperature?** `Difficulty: easy / 5 minutes`. A pixel has cosine $a$ with the right prototype and
-# $a - d$ with the wrong one. Which $\alpha$ gives the right one probability $P$? Try $d = 0.1$, $P = 0.95$.
+# Write each function in the cell below its question. `check` needs less than a second, names the idea that is
+# missing, and may be asked as often as you like.
+
+# %%
+from fsslib.labs import check
+
+# %% [markdown] tags=["exercise"]
+# ### 1 · `prototype`
 #
-# **2. Only the inside.** `Difficulty: medium / 15 minutes`. Cells at the edge saw the background, too. Set the border
-# of every support mask to 255 so that only its inside is pooled. Does the score rise, beyond the paired interval?
+# *Difficulty ●●○ · importance ●●● · 15 minutes.* Masked average pooling, written by yourself: features (C, h, w) and a
+# mask (H, W) of 0, 1 and 255 give a vector (C). Enlarge the features to the mask.
 #
-# **3. A vote without volume.** `Difficulty: medium / 15 minutes`. Long feature vectors dominate the mean of five shots.
-# Give every shot the same length before averaging. At $K = 1$ no prediction may change: check that first.
+# <details><summary>Hint</summary>What is the area of an empty mask, and what does dividing by it do?</details>
+
+
+# %% tags=["solution"]
+def prototype(features, mask):
+    """(C, h, w) float and (H, W) integers 0, 1, 255 -> (C,): mean of the enlarged features where the mask is 1."""
+    large = F.interpolate(features[None], mask.shape, mode="bilinear", align_corners=False)[0]
+    inside = (mask == 1).float()
+    return (large * inside).sum((1, 2)) / (inside.sum() + 1e-5)
+
+
+# %%
+check(prototype)
+
+# %% [markdown] tags=["exercise"]
+# ### 2 · `cosine_map`
 #
-# ```python
-# def temperature(margin, probability):
-#     raise NotImplementedError("exercise 1: your turn")
+# *Difficulty ●○○ · importance ●●● · 5 minutes.* Where does the image resemble the prototype? One line is missing.
 #
+# <details><summary>Hint</summary>A cosine is a dot product of two vectors of length 1. A length may be 0.</details>
+
+
+# %% tags=["solution"]
+def cosine_map(features, prototype):
+    """(C, h, w) and (C,) -> (h, w), cosines between -1 and 1; 0 where a vector has no length."""
+    unit = F.normalize(prototype, dim=0)
+    ### BEGIN SOLUTION
+    return (F.normalize(features, dim=0) * unit[:, None, None]).sum(0)
+    ### END SOLUTION
+
+
+# %%
+check(cosine_map)
+
+# %% [markdown] tags=["exercise"]
+# ### 3 · `temperature`
 #
-# class InsideOnly(PANet):
-#     def prototypes(self, features, masks):
-#         raise NotImplementedError("exercise 2: your turn")
+# *Difficulty ●○○ · importance ●●○ · 5 minutes.* A pixel has cosine $a$ with the right prototype and $a - d$ with the
+# wrong one. Which $\alpha$ gives the right one probability $P$? With $d = 0.1$ and $P = 0.95$ it is about 29.
 #
-#
-# class EqualVotes(PANet):
-#     def prototypes(self, features, masks):
-#         raise NotImplementedError("exercise 3: your turn")
-# ```
+# <details><summary>Hint</summary>A softmax over two scores is a sigmoid of their difference.</details>
 
 
 # %% tags=["solution"]
 def temperature(margin, probability):
-    """P = 1 / (1 + exp(-alpha d)), solved for alpha."""
-    return float(torch.logit(torch.tensor(probability)) / margin)
+    """margin d > 0 and probability P in 0..1 -> α as a float."""
+    return float(torch.logit(torch.tensor(probability, dtype=torch.double)) / margin)
 
 
-answer = temperature(0.1, 0.95)
-reached = torch.tensor([0.9 * answer, 0.8 * answer]).softmax(0)[0]
-assert abs(reached - 0.95) < 1e-3, "the softmax over alpha * (a, a - d) must give P for the first"
-print(f"exercise 1: alpha = {answer:.0f}")
+# %%
+check(temperature)
+
+# %% [markdown] tags=["exercise"]
+# ### 4 · `inside_only`
+#
+# *Difficulty ●●○ · importance ●●○ · 15 minutes.* Cells at the edge saw the background, too. Mark the outer two pixels of
+# every object 255, so that only its inside is pooled. Then the cell below measures whether that helps.
+#
+# <details><summary>Hint</summary>A maximum over a window of 5 × 5 tells whether anything but the object is near.
+# Outside the image there is nothing.</details>
 
 
 # %% tags=["solution"]
+def inside_only(masks):
+    """(N, H, W) integers 0, 1, 255 -> the same with the objects' edges 255; an object without an inside stays."""
+    others = F.max_pool2d((masks != 1).float()[:, None], 5, stride=1, padding=2)[:, 0]
+    edge = (others > 0) & (masks == 1)
+    has_inside = ((masks == 1) & ~edge).sum((1, 2), keepdim=True) > 0
+    return torch.where(edge & has_inside, 255, masks)
+
+
+# %%
+check(inside_only)
+
+
+# %%
 class InsideOnly(PANet):
     def prototypes(self, features, masks):
-        outside = (masks != 1).flatten(0, 2)[:, None].float()
-        edge = (F.max_pool2d(outside, 5, 1, 2)[:, 0].view(masks.shape) > 0) & (masks == 1)
-        kept = ((masks == 1) & ~edge).sum((-2, -1), keepdim=True) > 0  # a thin object keeps its mask
-        return super().prototypes(features, torch.where(edge & kept, 255, masks))
+        return super().prototypes(features, inside_only(masks.flatten(0, 2)).view_as(masks))
 
 
 inside = evaluate(InsideOnly(net.backbone).eval(), test_set, protocol).scores[1]
-gain = percent(inside.difference(result.scores[1]))
-assert gain[0] != 0, "the prototypes did not change: is the border really 255?"
-print("exercise 2:", verdict("inside only - whole mask", gain).split(", ")[-1])
+print(verdict("inside only - whole mask", percent(inside.difference(result.scores[1]))).split(", ")[-1])
+
+# %% [markdown] tags=["exercise"]
+# ### 5 · `box_bias`
+#
+# *Difficulty ●●○ · importance ●●○ · 10 minutes.* With five shots, scribbles nearly catch up with masks, boxes do not. Why?
+# Answer in 25 words or more, with a number that you measured above, as the text the function returns.
+#
+# <details><summary>Hint</summary>Which errors differ from shot to shot, and which are the same in each?</details>
 
 
 # %% tags=["solution"]
-class EqualVotes(PANet):
-    def prototypes(self, features, masks):
-        shots = [
-            super(EqualVotes, self).prototypes(features[:, :, [k]], masks[:, :, [k]]) for k in range(masks.shape[2])
-        ]
-        return torch.stack([F.normalize(p, dim=-1) for p in shots]).mean(0)
+def box_bias():
+    """-> your answer, a text."""
+    return """A scribble is a small random sample of the object: its errors differ from shot to shot, so averaging five
+    prototypes removes this noise. A box adds background in every shot, always in the same direction: that bias stays,
+    as the gap between mask and box at K=5 (about 10 points here) shows."""
 
 
-equal = EqualVotes(net.backbone).eval()
-same = (equal(few).masks() == net(few).masks()).float().mean()
-assert same > 0.999, "at K = 1 the length of a prototype does not matter to a cosine"
-gain = percent(evaluate(equal, test_set, protocol, shots=(5,)).scores[5].difference(result.scores[5]))
-print("exercise 3:", verdict("equal votes - plain mean", gain).split(", ")[-1])
+# %%
+check(box_bias)
+
+# %% [markdown] tags=["marking"]
+# **Marking.** `prototype`, `cosine_map`, `temperature`, `inside_only`: the check decides. *Known wrong paths*: the mask is
+# shrunk to the grid by nearest neighbours (thin parts vanish); only one side of the cosine is normalised; the border
+# of `inside_only` is made background.
+#
+# `box_bias`, three points: noise averages out; the box's background is the same in every shot; a fitting number.
+# *Known wrong paths*: "a box has more pixels, so it should be better" (more of the wrong kind); "five boxes cover the
+# object better" (coverage was never the problem).
 
 # %% [markdown]
 # **Read next**: notebook 02 teaches the network with its own predictions; 05 replaces the one mean by several.

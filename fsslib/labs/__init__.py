@@ -1,0 +1,9 @@
+"""Exercises of the notebooks: `check(my_function)` says within a second whether an answer is right, and what it lacks.
+
+`python -m fsslib.labs` runs a finished notebook in a fresh kernel (`submit`) and tabulates a class (`collect`).
+"""
+
+from .check import check
+from .result import Result
+
+__all__ = ["Result", "check"]

@@ -1,0 +1,99 @@
+"""What an exercise is: a reference answer, cases to try, and the usual slips with the idea that each one misses.
+
+An exercise is known by the name of its function and by nothing else, so that cells may be copied, split and moved.
+"""
+
+import inspect
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+Cases = dict[str, tuple]
+
+
+class Wrong(Exception):
+    """Raised by a test of an answer: `message` names the missing idea, `slip` is its short name for the class table."""
+
+    def __init__(self, slip: str, message: str):
+        super().__init__(message)
+        self.slip, self.message = slip, message
+
+
+@dataclass(frozen=True)
+class Slip:
+    """A common wrong answer.
+
+    Args:
+        name: a few words for the table of a class, e.g. "mean over the wrong axis".
+        message: what the student reads: which idea is missing, not how to write it.
+        answer: computes the wrong result from the arguments of a case. It may raise where it has no result.
+    """
+
+    name: str
+    message: str
+    answer: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise; made by `exercise` or `essay`.
+
+    `cases()` gives new arguments on every call, the same values each time; its keys are read by students ("On an empty
+    mask: ..."). `tests` are called with the student's function and raise `Wrong`.
+    """
+
+    stage: str
+    reference: Callable[..., Any]
+    cases: Callable[[], Cases]
+    slips: Sequence[Slip] = ()
+    tests: Sequence[Callable[[Callable], None]] = ()
+    atol: float = 1e-4
+    written: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the function a student has to write."""
+        return self.reference.__name__
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names of its arguments, in order."""
+        return list(inspect.signature(self.reference).parameters)
+
+
+_ALL: dict[str, Exercise] = {}
+
+
+def add(made: Exercise) -> Exercise:
+    """Register an exercise; ValueError if another one has its name."""
+    if _ALL.setdefault(made.name, made).stage != made.stage:
+        raise ValueError(f"two exercises are called {made.name!r}: in {_ALL[made.name].stage} and in {made.stage}")
+    return made
+
+
+def exercise(stage: str, cases: Callable[[], Cases], **options: Any) -> Callable[[Callable], Exercise]:
+    """Decorator: the function below it is the reference answer of an exercise in the notebook `stage`.
+
+    Args:
+        stage: the notebook's name, e.g. "01_prototypes".
+        cases: called without arguments, returns {description: arguments}.
+        options: `slips`, `tests` and `atol` of `Exercise`.
+    """
+    return lambda reference: add(Exercise(stage, reference, cases, **options))
+
+
+@cache
+def _load() -> None:
+    package = __name__.rpartition(".")[0]
+    for module in pkgutil.iter_modules(import_module(package).__path__):
+        if module.name.startswith("stage_"):
+            import_module(f"{package}.{module.name}")
+
+
+def exercises(stage: str | None = None) -> dict[str, Exercise]:
+    """All exercises by name, or those of one notebook, in the order of their files."""
+    _load()
+    return {name: made for name, made in _ALL.items() if stage in (None, made.stage)}
