@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help reports test results notebooks lab clean
+.PHONY: help reports test results notebooks student instructor lab clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|' 2>/dev/null \
@@ -34,6 +34,12 @@ results: .venv/.installed ## recompute data/results with the shipped weights
 
 notebooks: .venv/.installed ## rebuild the notebooks that are out of date
 	@$(BIN)/python tools/build.py
+
+student: .venv/.installed ## the edition for students: editions/student.zip
+	@$(BIN)/python tools/editions.py student
+
+instructor: .venv/.installed ## the edition for instructors: solutions, times, marking notes
+	@$(BIN)/python tools/editions.py instructor
 
 lab: .venv/.installed ## open JupyterLab at the first notebook
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb

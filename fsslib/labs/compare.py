@@ -1,5 +1,6 @@
 """Are two answers the same, and if not, what differs: type, shape, NaN or values. Never shows a whole answer."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,8 @@ def _values(found: Any, expected: Any, atol: float) -> str | None:
         return f"A {_kind(expected)} is expected, a {_kind(found)} was found."
     if number and a != a and b == b:
         return "The result is NaN: is something divided by zero?"
-    same = (abs(a - b) <= atol + 1e-4 * abs(b) or a == b or (a != a and b != b)) if number else a == b
+    near = number and math.isfinite(b) and abs(a - b) <= atol + 1e-4 * abs(b)
+    same = near or a == b or (a != a and b != b)
     shown = (f"{a:.4g}", f"{b:.4g}") if number else (repr(a)[:80], repr(b)[:80])
     return None if same else f"The result is {shown[0]}, expected is {shown[1]}."
 

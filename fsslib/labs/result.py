@@ -10,6 +10,7 @@ _LOOKS = {
     "stopped": ("✗", "stopped with an error", "#d55e00"),
     "slow": ("✗", "took too long", "#d55e00"),
     "unknown": ("?", "not an exercise", "#d55e00"),
+    "missing": ("?", "not found", "#d55e00"),
     "unsolved": ("…", "not solved yet", "#0072b2"),
 }
 
@@ -20,7 +21,8 @@ class Result:
 
     Attributes:
         name: of the exercise, which is the function's.
-        status: "right", "wrong", "stopped" (an exception), "slow", "unsolved" (the stub) or "unknown".
+        status: "right", "wrong", "stopped" (an exception), "slow", "unsolved" (the stub), "missing" (the notebook has
+            no such function) or "unknown" (no such exercise).
         message: for the student; names the missing idea.
         slip: short name of the misconception for the class table, or "".
     """
@@ -37,7 +39,9 @@ class Result:
         mark, words, _ = _LOOKS[self.status]
         return f"{mark} {self.name}: {words}. {self.message}".rstrip()
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
+        if self and not self.message:  # a short line needs no box, and stored notebooks stay small
+            return None
         mark, words, colour = _LOOKS[self.status]
         said = "".join(f"<br>{html.escape(line)}" for line in self.message.splitlines())
         return (

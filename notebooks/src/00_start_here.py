@@ -13,7 +13,7 @@
 #
 # **What you will learn**
 #
-# * what an episode is: supports, a query, ways and shots;
+# * [what an episode is](GLOSSARY.md#episode): supports, a query, ways and shots;
 # * how base classes and novel classes are kept apart, and why the score depends on it;
 # * how to run a trained model on an episode and look at the answer;
 # * how mIoU is counted, what its interval says, and which trivial answers it has to beat.
@@ -44,20 +44,20 @@ print("GPU:", torch.cuda.get_device_name(0) if torch.cuda.is_available() else "n
 # ## Classes: base and novel
 #
 # Shapes-5i has 20 classes: five shapes times four textures. Colour means nothing, so no model can cheat with it. The
-# classes are divided into four folds. One fold is *novel*: no training picture shows any of its classes. The others
-# are the *base* classes that a model may learn from.
+# classes are divided into four folds. [One fold is *novel*](GLOSSARY.md#novel-class): no training picture shows any of its classes. The others
+# are [the *base* classes](GLOSSARY.md#base-class) that a model may learn from.
 #
 # The field does the same with photographs. PASCAL-5i divides the 20 classes of PASCAL VOC, COCO-20i the 80 of COCO.
 
 # %%
-train_set = load_dataset("shapes", fold=fold, split="train", val_classes=0)
+train_set = load_dataset("shapes", fold=fold, split="train", val_classes=0)  # 0: no base class is held back
 test_set = load_dataset("shapes", fold=fold, split="test")
 for title, data in (("base ", train_set), ("novel", test_set)):
     print(f"{title} {len(data.classes):2d}:", ", ".join(data.names[c] for c in data.classes))
 
 # %% [markdown]
 # A data set of the library knows its `classes`, finds the `images_of` a class, and gives you `(image, mask)` pairs. The
-# mask holds the class number of every pixel, 0 for background and 255 for "do not count this pixel".
+# mask holds the class number of every pixel, 0 for background and [255 for "do not count this pixel"](GLOSSARY.md#ignore-label-255).
 
 # %%
 image, mask = test_set[3]
@@ -94,9 +94,10 @@ show(*plots.episodes(episode, names=test_set.names), photo=True)
 #
 # ## A model that has never seen these classes
 #
-# PANet is the simplest method of the suite. It averages the support's features under the mask into a *prototype*, does
-# the same for the background, and asks for every query pixel which of the two it resembles more. Notebook 01 takes it
-# apart. Here you only use it.
+# PANet is the simplest method of the suite. A network, the *backbone*, turns each image into *features*: a vector for
+# every place. PANet averages the support's features under the mask into a *prototype*, does the same for the
+# background, and asks for every query pixel which of the two it resembles more. Notebook 01 takes it apart. Here you
+# only use it.
 
 # %%
 path = shipped("panet", "shapes", fold)
@@ -107,7 +108,7 @@ print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
 
 # %%
 with torch.no_grad():
-    prediction = model(episode)
+    prediction = model(episode)  # logits: a score for every channel and pixel, before the softmax
 print("logits", tuple(prediction.logits.shape), "= episodes, 1 background + 1 way, height, width")
 print("masks ", tuple(prediction.masks().shape), "= the larger of the two logits, per pixel")
 
@@ -133,19 +134,21 @@ show(figure, alt, photo=True)
 #
 # $$\mathrm{IoU} = \frac{|P \cap T|}{|P \cup T|}$$
 #
-# with $P$ the predicted and $T$ the true pixels of the object: 100 % is perfect, and missing half of the object or
-# adding as much again halves it.
+# with $P$ the predicted and $T$ the true pixels of the object: 100 % is perfect, and missing half of the object, or
+# marking as much again beside it, halves the value.
 #
 # ## From three episodes to a score
 #
-# Three episodes prove nothing. The field reports **mIoU**: intersections and unions are summed per class over *all* its
+# Three episodes prove nothing. [The field reports **mIoU**](GLOSSARY.md#miou): intersections and unions are summed per class over *all* its
 # episodes, divided, and the classes are averaged. The same number is not the mean of the IoUs you saw above: a large
 # object weighs more than a small one.
 #
 # $$\mathrm{mIoU} = \frac{1}{C} \sum_{c=1}^{C} \frac{\sum_{e \in c} |P_e \cap T_e|}{\sum_{e \in c} |P_e \cup T_e|}$$
 #
+# $C$ is the number of novel classes, and $e \in c$ are the episodes that ask for class $c$.
+#
 # Which episodes? A fixed list, drawn from a seed, identified by a hash. Every choice of this kind stands on the
-# *protocol card*. Two scores can be compared only when their cards agree; much confusion in the literature comes from
+# [*protocol card*](GLOSSARY.md#protocol). Two scores can be compared only when their cards agree; much confusion in the literature comes from
 # cards that nobody printed.
 
 # %%
@@ -243,34 +246,130 @@ explore_episode(models="panet")
 #
 # ## Exercises
 #
-# **1. Two ways at once** *(easy, 5 minutes)*. Build a 2-way 1-shot episode with `Protocol(way=2)` and predict it. How
-# many channels do the logits have, and what does channel 0 mean?
+# Write each function in the cell below its question. `check` needs less than a second, names the idea that is
+# missing, and may be asked as often as you like.
+
+# %%
+from fsslib.labs import check
+
+# %% [markdown] tags=["exercise"]
+# ### 1 · `support_mask`
 #
-# **2. Is it the support?** *(medium, 10 minutes)*. Keep the queries, but give every episode the support of the next
-# one. What should happen to the IoU, and what does it tell you if it does not?
+# *Difficulty ●○○ · importance ●●● · 5 minutes.* A label map (H, W) of integers shows all objects of a picture. Make the
+# mask of a support out of it: 1 where the asked class is, 0 where it is not, 255 where nobody knows. One line is missing.
 #
-# **3. Mean of IoUs** *(medium, 10 minutes)*. `result.scores[1].episode_iou()` holds the IoU of each single episode.
-# Compare its mean with the mIoU. Which one is larger, and why?
+# <details><summary>Hint</summary>`torch.where` chooses pixel by pixel. What are the other objects in this
+# episode?</details>
+
 
 # %% tags=["solution"]
-two_way = EpisodeSampler(test_set, Protocol(way=2), shot=1)
-with torch.no_grad():
-    logits = model(two_way.build(two_way.fixed(1, seed=seed).specs)).logits
-print("exercise 1:", tuple(logits.shape), "- channel 0 is the background, 1 and 2 are the ways")
+def support_mask(labels, class_id):
+    """(H, W) integers 0 (background), class numbers, 255, and one class number -> (H, W) integers 0, 1, 255."""
+    is_class, unclear = labels == class_id, labels == 255
+    ### BEGIN SOLUTION
+    return torch.where(unclear, 255, is_class.long())
+    ### END SOLUTION
+
+
+# %%
+check(support_mask)
+
+# %% [markdown] tags=["exercise"]
+# ### 2 · `iou_of`
+#
+# *Difficulty ●●○ · importance ●●● · 15 minutes.* The IoU of every episode of a batch, without a loop: predictions
+# (B, H, W) of 0 and 1, targets (B, H, W) of 0, 1 and 255, both integers, give (B,) floats from 0 to 1. Pixels whose target
+# is 255 count nowhere. Two empty masks agree in every pixel: let their IoU be 1.
+#
+# <details><summary>Hint</summary>The function `iou` above does one pair. Which quotient is 0 / 0, and what does PyTorch
+# make of it?</details>
+
 
 # %% tags=["solution"]
+def iou_of(prediction, target):
+    """(B, H, W) integers 0, 1 and (B, H, W) integers 0, 1, 255 -> (B,) float: IoU of each pair; 1 if both are empty."""
+    counted = target != 255
+    found, true = (prediction == 1) & counted, (target == 1) & counted
+    both, either = (found & true).sum((1, 2)), (found | true).sum((1, 2))
+    return torch.where(either > 0, both / either, 1.0)
+
+
+# %%
+check(iou_of)
+
+# %% [markdown] tags=["exercise"]
+# ### 3 · `foreign_supports`
+#
+# *Difficulty ●○○ · importance ●●○ · 10 minutes.* Does a model look at its support at all? Test it: keep the queries, and
+# give every episode the support of the next one (the last gets that of the first). Support images
+# (B, N, K, 3, H, W) float and masks (B, N, K, H, W) integers go in; both come out in the same shapes, as a pair. The
+# cells below use it on 40 episodes. What do you expect?
+#
+# <details><summary>Hint</summary>Which dimension counts the episodes? And an image without its own mask is no
+# support.</details>
+
+
+# %% tags=["solution"]
+def foreign_supports(images, masks):
+    """(B, N, K, 3, H, W) and (B, N, K, H, W) -> both in the same shapes: those of the next episode, in a circle."""
+    return images.roll(-1, 0), masks.roll(-1, 0)
+
+
+# %%
+check(foreign_supports)
+
+# %%
 from dataclasses import replace
 
-wrong = replace(
-    episode, support_images=episode.support_images.roll(1, 0), support_masks=episode.support_masks.roll(1, 0)
-)
-with torch.no_grad():
-    other = [iou(p, t) for p, t in zip(model(wrong).masks(), episode.query_masks)]
-print("exercise 2: with a foreign support the mean IoU falls:", bool(sum(other) < sum(ious)))
+many = sampler.build(sampler.fixed(40, seed=seed).specs)
+images, masks = foreign_supports(many.support_images, many.support_masks)
+foreign = replace(many, support_images=images, support_masks=masks)
+found = {}
+for name, net in {"PANet": model, "random weights": untrained.eval()}.items():
+    with torch.no_grad():
+        found[name] = [iou_of(net(e).masks(), many.query_masks) for e in (many, foreign)]
+    own, other = (float(v.mean()) for v in found[name])
+    print(f"{name}: a foreign support takes away more than half of the mean IoU: {other < own / 2}")
+
+# %% tags=["nbval-ignore-output"]
+for name, (own, other) in found.items():
+    print(f"{name:14s} mean IoU {own.mean():.0%} with the own support, {other.mean():.0%} with a foreign one")
+lucky = (many.classes == many.classes.roll(-1, 0))[:, 0]
+print(f"{int(lucky.sum())} of {len(lucky)} foreign supports show the right class by chance;")
+print(f"PANet's mean IoU with these {found['PANet'][1][lucky].mean():.0%}, with the others", end=" ")
+print(f"{found['PANet'][1][~lucky].mean():.0%}")
+
+# %% [markdown] tags=["exercise"]
+# ### 4 · `what_the_support_does`
+#
+# *Difficulty ●●○ · importance ●●● · 10 minutes.* What does the experiment above prove about PANet, why does its mean IoU
+# not fall to 0, and which bars of the score figure would not move at all? Answer in 25 words or more, with a number that
+# you measured, as the text the function returns.
+#
+# <details><summary>Hint</summary>Split the foreign supports as the last cell does. Which neighbours of the score never
+# look at a support?</details>
+
 
 # %% tags=["solution"]
-single = result.scores[1].episode_iou().mean()
-print("exercise 3: mean of the episodes' IoUs and mIoU differ:", bool(abs(single - result.scores[1].miou) > 1e-3))
+def what_the_support_does():
+    """-> your answer, a text."""
+    return """PANet needs its support: with a foreign one the mean IoU falls from 57 to 19 %. The rest comes from the 13 of
+    40 supports that show the right class by chance; with another class only 1 % is left. The bars of the oracles and of
+    all foreground would stay, because they never look at a support."""
+
+
+# %%
+check(what_the_support_does)
+
+# %% [markdown] tags=["marking"]
+# **Marking.** `support_mask`, `iou_of`, `foreign_supports`: the check decides. *Known wrong paths*: 255 becomes background
+# or object; other objects become 255 (they are background); two empty masks give NaN, or 0 as in `Scores.episode_iou`
+# (fine for picking examples, but here the question says 1); the masks stay while the images move.
+#
+# `what_the_support_does`, three points: the model depends on the support; what is left comes from supports of the same
+# class; the oracles and all foreground do not move. *Known wrong paths*: "PANet finds objects, the support refines them"
+# (then other classes would leave more than about 1 %); "19 % is what it has memorised" (novel classes were in no
+# training picture); "the foreign background is the problem" (supports of the right class work on it, too).
 
 # %% [markdown]
 # **Read next**: notebook 01. **References**: A. Shaban et al., *One-Shot Learning for Semantic Segmentation*, BMVC 2017

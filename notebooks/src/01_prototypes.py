@@ -8,15 +8,15 @@
 # # 01 · Prototypes: an object as one vector
 #
 # PANet segments a class it has never seen with one idea: average the support's features under the mask into a
-# *prototype*, then ask of every query pixel which prototype it resembles. There is no decoder: everything can be
+# [*prototype*, then ask of every query pixel](GLOSSARY.md#prototype) which prototype it resembles. There is no decoder: everything can be
 # drawn.
 #
 # **What you will learn**
 #
 # * masked average pooling, and why the mask should come down to the features without being rounded;
-# * how cosine maps become probabilities, and what the temperature does;
+# * [how cosine maps become probabilities](GLOSSARY.md#cosine-map), and [what the temperature does](GLOSSARY.md#temperature);
 # * what one average cannot say about an object of several parts;
-# * what alignment regularisation (PAR) trains, and how to tell whether it helped;
+# * what [alignment regularisation (PAR)](GLOSSARY.md#alignment-regularisation) trains, and how to tell whether it helped;
 # * what more shots repair, and which annotations you can do with.
 #
 # **What it needs**: nothing but this repository. No download, no GPU, about one minute on two cores. The data is
@@ -81,7 +81,7 @@ print("support features", tuple(support.shape), "= episodes, ways, shots, channe
 # %% [markdown]
 # ## Masked average pooling
 #
-# The mask $m$ has 97x97 pixels, the features $F$ only 25x25 cells. PANet (equation 1) enlarges the features to the
+# The mask $m$ has 97x97 pixels, the features $F$ only 25x25 cells. PANet (equation 1) [enlarges the features to the](GLOSSARY.md#masked-average-pooling)
 # size of the mask and averages what lies under it; $U$ is bilinear enlargement. A second prototype averages the
 # background (equation 2), and several shots are averaged once more.
 #
@@ -432,7 +432,7 @@ show(*pictures.differences(rows))
 # ## More shots
 #
 # With $K$ supports, their prototypes are averaged. Every episode list is drawn for $K = 5$, and a smaller $K$ uses the
-# first supports, so all comparisons are paired.
+# first supports, [so all comparisons are paired](GLOSSARY.md#paired-interval).
 
 # %%
 result = evaluate(net, test_set, protocol, shots=(1, 2, 3, 4, 5))

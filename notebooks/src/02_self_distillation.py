@@ -8,15 +8,15 @@
 # # 02 · Self-distillation: a teacher made of the answer
 #
 # A support prototype has to stand for an object that it never saw. In training we know the query's mask, so we know
-# which prototype would have been right: the query's own. SD-AANet lets it *teach* the support's prototype, and lets
+# which prototype would have been right: the query's own. SD-AANet [lets it *teach* the support's prototype](GLOSSARY.md#self-distillation), and lets
 # the support decide which channels count. This notebook takes that module (SDPM) apart and measures every piece.
 #
 # **What you will learn**
 #
 # * why two prototypes of the same class differ, and which distance notices it;
-# * what the channel gate does to support and query, and why five shots can be worse than one;
+# * [what the channel gate does](GLOSSARY.md#channel-gate) to support and query, and why five shots can be worse than one;
 # * student, teacher, temperature, and four places where code and paper part;
-# * what "the teacher is not detached" means for the gradients;
+# * what ["the teacher is not detached"](GLOSSARY.md#detached) means for the gradients;
 # * why prototypes can move together while the score stays where it is.
 #
 # **What it needs**: nothing but this repository and notebook 01. No download, no GPU, about one minute on two cores.
@@ -298,7 +298,7 @@ print("an open gate costs more than both:              ", loss["open, a = 1"] ==
 #
 # ## What the gate does to the query
 #
-# The query is multiplied, too. The authors' code applies the gates of all $K$ supports **one after the other**, and
+# The query is multiplied, too. The authors' code [applies the gates of all](GLOSSARY.md#merge-rule) $K$ supports **one after the other**, and
 # then their average once more; the paper speaks of an average only.
 #
 # $$\text{code: } F_q \leftarrow F_q \cdot \prod_{k=1}^{K} g_k \cdot \frac{\bar g + 1}{2} \qquad
@@ -354,11 +354,11 @@ print("one shot: they are within three points:        ", abs(scores["mean", 1].m
 # %% [markdown]
 # Every factor is below 1, so five of them leave about a tenth of the query. A network trained with one shot has never
 # seen features that faint. Switching to `"mean"` at test time repairs it without any training: the factor no longer
-# depends on $K$, although it is not the one of training. Exercise 1 finds a rule that is.
+# depends on $K$, although it is not the one of training. Exercise 1 looks for one that is right on both counts.
 #
 # ## Student and teacher
 #
-# In training the query's mask is known, and so is $t$. The teacher stands halfway between $t$ and the student. Both
+# In training the query's mask is known, and so is $t$. [The teacher stands halfway](GLOSSARY.md#teacher-and-student) between $t$ and the student. Both
 # become distributions over the channels, at a temperature $\tau = 5$:
 #
 # $$T_k = \frac{t + S_k}{2} \qquad P = \mathrm{softmax}(T_k / \tau) \qquad Q = \mathrm{softmax}(S_k / \tau)$$
@@ -376,8 +376,9 @@ for title, (student, _) in rows.items():
 show(*pictures.distributions(rows))
 
 # %% [markdown]
-# A high temperature lets small channels speak; it was invented for *logits*, which are larger. A prototype's values are
-# around 1 or below: at $\tau = 5$ both distributions are almost uniform. The loss is a Kullback-Leibler divergence:
+# A high temperature lets small channels speak. It was invented for the outputs of a classifier (*logits*), which are
+# larger. A prototype's values are around 1 or below: at $\tau = 5$ both distributions are almost uniform. The loss is
+# a Kullback-Leibler divergence:
 #
 # $$L_{KD} = 0.9 \, \tau^2 \, \frac{1}{K C} \sum_{k, c} P_c \, (\log P_c - \log Q_c)$$
 #
@@ -455,8 +456,9 @@ print(f"the support's is {fixed[1] / free[1]:.1f} times as strong when the teach
 #
 # ## How big is it?
 #
-# $L = L_{main} + L_{aux} + 50 \, L_{KD} + 0.5 \, L_{saam}$ (the last one: notebook 03). A share of the loss says little:
-# what moves weights is the gradient. Compare both, on what distillation can reach: the projections and the gate.
+# $L = L_{main} + L_{aux} + 50 \, L_{KD} + 0.5 \, L_{saam}$ (masks and coarser masks: notebook 04; the last: 03). A
+# share of the loss says little: what moves weights is the gradient. Compare both, on what distillation can reach: the
+# projections and the gate.
 
 
 # %%
@@ -496,9 +498,9 @@ for name in ("untrained", "shipped"):
 # %% [markdown]
 # ## Does it help?
 #
-# Projections and gate forget everything; the decoder stays. Three copies learn again from the same batches, with
-# $\alpha = 0$, $50$ (published) and $5000$. Every 25 steps a callback measures, on 64 fixed episodes of novel classes,
-# how far $S$ and $t$ are apart, and separately what the masks are worth.
+# Projections and gate forget everything; the decoder stays. Three copies learn again from the same batches, with the
+# weight $\alpha = 0$, $50$ (published) and $5000$ before $L_{KD}$. Every 25 steps a callback measures, on 64 fixed
+# episodes of novel classes, how far $S$ and $t$ are apart, and separately what the masks are worth.
 
 # %%
 exam = [sampler.build([sampler.draw(seed + 1, j) for j in range(i, i + 16)]).shots(1) for i in range(0, 64, 16)]
@@ -615,106 +617,125 @@ explore_distillation(test_set, net)
 #
 # ## Exercises
 #
-# The checks know the usual mistakes by name. Pass them your function.
-
-
-# %%
-def check_factor(mine):
-    """mine(a): gates a (B, K, C) in 0..1 to the factor (B, C) on the query."""
-    a = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0))
-    g, one, three = (a + 1) / 2, mine(a[:, :1]), mine(a)
-    if three.shape != (2, 4):
-        return f"found {tuple(three.shape)}, expected (2, 4): average over the supports (dim 1), keep every channel"
-    if torch.allclose(one, a[:, 0] * (a[:, 0] + 1) / 2):
-        return "the gate itself was used: half of the original is kept, g = (a + 1) / 2"
-    if not torch.allclose(one, g[:, 0] * (g[:, 0] + 1) / 2):
-        return "with one shot it must be what training did, g (g + 1) / 2"
-    if torch.allclose(three, g.prod(1) * (g.mean(1) + 1) / 2):
-        return "this is the product: it shrinks with K"
-    return "right" if torch.allclose(three, g.mean(1) * (g.mean(1) + 1) / 2) else "average the gates first"
-
+# Write each function in the cell below its question. `check` needs less than a second, names the idea that is
+# missing, and may be asked as often as you like.
 
 # %%
-def check_distil(mine, tau=5.0):
-    """mine(S, T, tau): raw prototypes of student and teacher (E, C) to the loss."""
-    S, T = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
-    P, Q = (T / tau).softmax(-1), (S / tau).softmax(-1)
+from fsslib.labs import check
 
-    def kd(P, Q):
-        return 0.9 * tau**2 * (P * (P.log() - Q.log())).mean()
-
-    known = {"right": kd(P, Q), "tau**2 is missing: gradients fade as tau grows": kd(P, Q) / tau**2}
-    known["softmax over the episodes: the channels are dim -1"] = kd((T / tau).softmax(0), (S / tau).softmax(0))
-    known["exchanged: the teacher weighs the logarithms"] = kd(Q, P)
-    known["the teacher has no temperature: soften both"] = kd(T.softmax(-1), Q)
-    known["a sum over the channels: the code averages there, too"] = kd(P, Q) * 8
-    known["the factor 0.9 is missing"] = kd(P, Q) / 0.9
-    answer = torch.as_tensor(mine(S, T, tau))
-    if answer.isnan():
-        return "NaN: F.kl_div got the teacher's logarithm; give it P, or log_target=True"
-    return next((name for name, value in known.items() if torch.isclose(answer, value)), "no value we know")
-
-
-# %% [markdown]
-# **1. One rule for every K.** `Difficulty: medium / 15 minutes`. Find a factor that equals the trained one at $K = 1$ and
-# does not shrink with $K$. Does it beat `"product"` at five shots? Hint: a forward hook on `net.sdpm` may replace it.
+# %% [markdown] tags=["exercise"]
+# ### 1 · `lasting_factor`
 #
-# **2. Distil.** `Difficulty: medium / 15 minutes`. Write $L_{KD}$ with `F.kl_div`. Mind which argument it wants as a
-# logarithm.
+# *Difficulty ●●○ · importance ●●● · 15 minutes.* Find a factor on the query that equals the trained one at $K = 1$ and
+# keeps its size for every $K$: gates `a` (B, K, C), float in 0..1, give (B, C). All supports count, in any order; $K$
+# equal ones say what one says. One line is missing. Then the cell below tries your rule at five shots.
 #
-# **3. Who learns?** `Difficulty: easy / 10 minutes`. Which of `down_query`, `down_supp` and `sdpm` does $L_{KD}$ train,
-# with the teacher detached or not? Write both sets down first, then let the gradients answer.
-#
-# ```python
-# def query_factor(a):
-#     raise NotImplementedError("exercise 1: your turn")
-#
-#
-# def distil(S, T, tau):
-#     raise NotImplementedError("exercise 2: your turn")
-#
-#
-# expected = {True: {...}, False: {...}}  # exercise 3: detached? -> names
-# ```
+# <details><summary>Hint</summary>With one shot, a product and an average are the same.</details>
 
 
 # %% tags=["solution"]
-def query_factor(a):
-    """Average first, then do what one shot does."""
-    g = (a.mean(1) + 1) / 2
-    return g * (g + 1) / 2
+def lasting_factor(a):
+    """Gates a (B, K, C) in 0..1 -> the factor (B, C) on the query's channels; as trained at K = 1, of lasting size."""
+    g = (a + 1) / 2
+    ### BEGIN SOLUTION
+    return g.mean(1) * (g.mean(1) + 1) / 2
+    ### END SOLUTION
 
 
-print("exercise 1:", check_factor(query_factor))
-hook = net.sdpm.register_forward_hook(lambda module, p, out: (out[0], out[1], query_factor(out[0])))
+# %%
+check(lasting_factor)
+
+# %%
+hook = net.sdpm.register_forward_hook(lambda module, p, out: (out[0], out[1], lasting_factor(out[0])))
 repaired = meter_of(lambda e: net(e).masks(), lots)
 hook.remove()
 print("five shots, it beats the product beyond the interval:", repaired.difference(shots["product", 5][0])[1] > 0)
 
+# %% [markdown] tags=["exercise"]
+# ### 2 · `distil`
+#
+# *Difficulty ●●○ · importance ●●● · 20 minutes.* Write $L_{KD}$: raw prototypes `S` and `T` (E, C), float, and a float
+# `tau` give one value, with gradients into `S` and `T`. The cell below asks how much the temperature matters.
+#
+# <details><summary>Hint</summary>Which argument does `F.kl_div` want as a logarithm? Over what does its "mean" run?
+# A share may round to 0.</details>
+
 
 # %% tags=["solution"]
 def distil(S, T, tau):
-    """kl_div(log Q, P) is the divergence of Q from P; its "mean" is the one over all elements."""
+    """Students S and teachers T (E, C), raw prototypes, and a temperature tau -> the loss, a 0-dimensional tensor."""
     terms = F.kl_div((S / tau).log_softmax(-1), (T / tau).softmax(-1), reduction="none")
     return 0.9 * tau**2 * terms.mean()
 
 
-print("exercise 2:", check_distil(distil))
-print("without tau**2:", check_distil(lambda S, T, tau: distil(S, T, tau) / tau**2))
+# %%
+check(distil)
+
+# %%
+cool, warm, hot = (float(distil(S[:, 0], T[:, 0], x)) for x in (0.05, 5.0, 20.0))
+print("temperatures 5 and 20 give the same loss within 10 %:  ", abs(warm / hot - 1) < 0.1)
+print("temperatures 0.05 and 5 give the same loss within 10 %:", abs(cool / warm - 1) < 0.1)
+
+# %% [markdown] tags=["exercise"]
+# ### 3 · `gradient_reach`
+#
+# *Difficulty ●○○ · importance ●●○ · 10 minutes.* Which of `"down_query"`, `"down_supp"` and `"sdpm"` does $L_{KD}$
+# train, with the teacher detached or not? Predict: a bool gives a set of names. Then let the gradients answer.
+#
+# <details><summary>Hint</summary>Follow $t$ and both parts of $S = g \, p$ back to where they come from.</details>
+
 
 # %% tags=["solution"]
-expected = {True: {"down_supp", "sdpm"}, False: {"down_query", "down_supp", "sdpm"}}
-for detach, names in expected.items():
-    net.sdpm.detach_teacher, found = detach, set()
+def gradient_reach(detached):
+    """Is the teacher detached? -> the set of names, of "down_query", "down_supp" and "sdpm", that the loss trains."""
+    student = {"down_supp", "sdpm"}
+    return student if detached else student | {"down_query"}
+
+
+# %%
+check(gradient_reach)
+
+# %%
+for detached in (True, False):
+    net.sdpm.detach_teacher, found = detached, set()
     with torch.enable_grad():
         loss = net.losses(few)["kd"]
     for name in ("down_query", "down_supp", "sdpm"):
-        reach = list(net.get_submodule(name).parameters())
-        grads = torch.autograd.grad(loss, reach, retain_graph=True, materialize_grads=True)
-        found |= {name} if any(x.abs().max() > 0 for x in grads) else set()
-    assert found == names, f"detached={detach}: the gradient reaches {sorted(found)}; T contains both t and S/2"
-    print(f"exercise 3: detached={detach}: {', '.join(sorted(found))}")
+        own = list(net.get_submodule(name).parameters())
+        grads = torch.autograd.grad(loss, own, retain_graph=True, materialize_grads=True)
+        found |= {name} if any(x.any() for x in grads) else set()
+    print(f"detached={detached}: as predicted: {found == gradient_reach(detached)}")
 net.sdpm.detach_teacher = False
+
+# %% [markdown] tags=["exercise"]
+# ### 4 · `teacher_sees`
+#
+# *Difficulty ●●○ · importance ●●○ · 10 minutes.* The teacher sees the query's true mask, the student never does. At
+# $\alpha = 50$ they end closer, yet the score does not gain. What has the student learned? Answer in 25 words or more,
+# with a number that you measured above, as the text the function returns.
+#
+# <details><summary>Hint</summary>Which other distances fell with the one of $S$ and $t$?</details>
+
+
+# %% tags=["solution"]
+def teacher_sees():
+    """-> your answer, a text."""
+    return """It learned little about the query, whose true mask exists in training only. The distance of S and t fell
+    (0.60 to 0.34), but that to other classes fell alike (0.60 to 0.35), and that of two prototypes of the same picture
+    (0.60 to 0.36): mostly the two projections came to agree, which tells no class from another."""
+
+
+# %%
+check(teacher_sees)
+
+# %% [markdown] tags=["marking"]
+# **Marking.** `lasting_factor`, `distil`, `gradient_reach`: the check decides. It takes every lasting rule: average of the
+# gates, of the single factors, or a geometric mean. *Known wrong paths*: the paper's mean (not the trained factor at
+# $K = 1$); `F.kl_div` with exchanged arguments or with "batchmean"; the gate is forgotten among what is trained.
+#
+# `teacher_sees`, three points: the student never sees the mask, at test time nobody does; the distances to other classes
+# and of one picture fell as well (the two projections agree); a fitting number. *Known wrong paths*: "the weight is too
+# small" (5000 shortens the prototypes and the score does not gain either); "closer prototypes must give better masks".
 
 # %% [markdown]
 # **Read next**: notebook 03, the attention that is supervised on the support; 04 puts both into SD-AANet.

@@ -7,14 +7,14 @@
 # %% [markdown]
 # # 03 · Affinity attention: a prior map and a learned map
 #
-# Besides a prototype, SD-AANet gives its decoder two *maps* of the query. The **prior map** (from PFENet) is computed,
-# never learned. The **attention map** comes from SAAM, a small head that learns on the support, where the answer is
+# Besides a prototype, SD-AANet gives its decoder two *maps* of the query. [The **prior map**](GLOSSARY.md#prior-mask) (from PFENet) is computed,
+# never learned. [The **attention map**](GLOSSARY.md#affinity-attention) comes from SAAM, a small head that learns on the support, where the answer is
 # known.
 #
 # **What you will learn**
 #
 # * the prior map step by step, and four ways in which it fails;
-# * how to score a map without choosing a threshold (AUC);
+# * how to score a map [without choosing a threshold (AUC)](GLOSSARY.md#auc);
 # * what SAAM looks at, which of its layers the support supervises, and which it does not;
 # * why a learned map is no heat map until it has been measured;
 # * how to find out which map a decoder listens to.
@@ -81,7 +81,7 @@ one = few.select([best])
 # %% [markdown]
 # ## The prior map, step by step
 #
-# **Step 1: deep features.** The prior compares features of the deepest stage, `layer4`, which was pre-trained on base
+# **Step 1: deep features.** The prior compares [features of the deepest stage](GLOSSARY.md#layer3-and-layer4), `layer4`, which was pre-trained on base
 # classes and is frozen. The support is masked twice, before `layer4` and after it: the background shall neither enter the
 # features nor be compared.
 
@@ -89,7 +89,7 @@ one = few.select([best])
 images = torch.cat([one.query_images, one.support_images[:, 0, 0]])
 middle = net.backbone(images, ["layer3"])["layer3"]
 mask = one.support_masks[0, 0, 0]
-cells = resize((mask == 1).float()[None, None], (25, 25))  # soft at the edge
+cells = resize((mask == 1).float()[None, None], (25, 25))  # at the cells' centres
 query = net.backbone.layer4(middle[:1])
 support = net.backbone.layer4(middle[1:] * cells) * cells
 
@@ -267,7 +267,7 @@ for name, predicted in rows.items():
 #
 # ### Nothing to find
 #
-# Stretching lifts the highest value of *every* map to 1. The knob `absent` puts another class in the object's place and
+# Stretching lifts the highest value of *every* map to 1. [The knob `absent`](GLOSSARY.md#absent-target) puts another class in the object's place and
 # leaves all else as it was.
 
 # %%
@@ -461,7 +461,7 @@ margin = logits.diff(dim=1)[0, 0]
 row = [plots.overlay(one.support_images[0, 0, 0], mask), margin]
 found = auc(at_pixels(margin[None])[0], mask == 1)
 alt = f"The support with its true mask, and object minus background logit of the head: AUC {found:.2f}."
-show(*pictures.gallery({"": row}, ("support, mask", "logit margin"), alt, side=0.8), photo=True)
+show(*pictures.gallery({"": row}, ("support, mask", "logit margin"), alt, side=0.7), photo=True)
 
 # %% [markdown]
 # The answer is inside $p$, but $p$ is one vector: the head has to find out *where* it applies.
@@ -628,7 +628,7 @@ checks = {0, 10, 25, 50, 100, train_steps}
 emerging, snapshots = {"support": {}, "query": {}, "query, foreign prototype": {}}, {}
 
 
-def check(step, model):
+def follow(step, model):
     """The three AUCs on novel classes, and the map of one query, at the steps of `checks`."""
     if step + 1 not in checks:
         return
@@ -647,11 +647,11 @@ def check(step, model):
 
 # %%
 fresh = HeadOnly()
-check(-1, fresh)
+follow(-1, fresh)
 supports = EpisodeSampler(base_set, Protocol.shapes5i(), shot=1, seed=seed, augment=True)
 schedule = Schedule(train_steps, batch=8, lr=4e-3, seed=seed)
 with torch.enable_grad():
-    history = fit(fresh, lambda step: supports.batch(step, 8), schedule, name="head", callback=check)
+    history = fit(fresh, lambda step: supports.batch(step, 8), schedule, name="head", callback=follow)
 
 # %% tags=["nbval-ignore-output"]
 show(*pictures.emergence(history.smooth("total", 10), emerging, "AUC, novel classes"))
@@ -662,7 +662,7 @@ row = [*shown.values(), plots.overlay(watched.query_images[0], watched.query_mas
 found = {s: aucs(m[None], watched.query_masks[:1] == 1)[0] for s, m in snapshots.items() if f"step {s}" in shown}
 alt = "The head's map of one query during training, each on its own scale, and its true mask; "
 alt += ", ".join(f"AUC {value:.2f} at step {s}" for s, value in found.items()) + "."
-show(*pictures.gallery({"": row}, [*shown, "true mask"], alt, side=0.68), photo=True)
+show(*pictures.gallery({"": row}, [*shown, "true mask"], alt, side=0.62), photo=True)
 
 # %%
 gain = {name: curve[train_steps] - curve[0] for name, curve in emerging.items()}
@@ -758,7 +758,7 @@ print("every exchange of the attention costs less than 15:", all(v < 15 for k, v
 
 # %% [markdown]
 # This decoder hangs on the prior. But it hardly ever saw zeros, so part of the loss is surprise. And this is an
-# *intervention*, no ablation: trained without the prior, it would have learned other ways.
+# [*intervention*](GLOSSARY.md#ablation-and-intervention), no ablation: trained without the prior, it would have learned other ways.
 #
 # ## More shots
 #
@@ -812,82 +812,116 @@ explore_attention(test_set, net)
 #
 # ## Exercises
 #
-# **1. Your own prior.** `Difficulty: medium / 15 minutes`. Features (B, C, h, w) and support masks (B, H, W) are given.
-# Return (B, h, w). `check_prior` names the slip if it knows it.
-#
-# **2. Contrast.** `Difficulty: easy / 10 minutes`. A simpler score than the AUC: mean inside minus mean outside, in
-# standard deviations of the map. Leave out 255. Predict first: what does stretching do to it, what negation?
-#
-# **3. An empty mask.** `Difficulty: easy / 5 minutes`. Write down what the prior becomes for a support mask without a
-# pixel, and for one that covers everything. Then try `prior_mask`.
-#
-# ```python
-# def my_prior(query, support, masks):
-#     raise NotImplementedError("exercise 1: masks first come down to the grid")
-#
-#
-# def contrast(score, mask):
-#     raise NotImplementedError("exercise 2: which pixels count?")
-# ```
-
+# Write each function in the cell below its question. `check` needs less than a second, names the idea that is
+# missing, and may be asked as often as you like.
 
 # %%
-def check_prior(answer):
-    """Compare with the library on three episodes; known slips get their name."""
-    e = few.select([0, 1, 2])
-    (query, support), masks = (side["deep"] for side in net.features(e)), e.support_masks[:, 0, 0]
-    support, grid = support[:, 0, 0], resize((masks == 1).float(), (25, 25))
-    right = prior_mask(query, support[:, None], grid[:, None])[:, 0]
-    c = cosines_of(query, support * grid[:, None])
-    background = cosines_of(query, support).amax(1)
-    slips = {"the mean of the matches, not the best": c.sum(1), "a softmax changes the cosines": c.softmax(1).amax(1)}
-    dots = (support * grid[:, None]).flatten(2).mT @ query.flatten(2)
-    slips |= {"dot products: normalise the features": dots.amax(1)}
-    slips |= {"the maximum must run over the support": c.amax(2), "the background takes part": background}
-    slips = {
-        k: (v - v.amin(1, keepdim=True)) / (v - v.amin(1, keepdim=True)).amax(1, keepdim=True) for k, v in slips.items()
-    }
-    best = c.amax(1)
-    slips |= {"not stretched": best, "stretched over the batch": (best - best.min()) / (best.max() - best.min())}
-    given = answer(query, support, masks)
-    assert given.shape == right.shape, f"the map is {tuple(given.shape)}, expected {tuple(right.shape)}"
-    for slip, wrong in slips.items():
-        assert not torch.allclose(given, wrong.view_as(given), atol=1e-3), f"a known slip: {slip}"
-    assert torch.allclose(given, right, atol=1e-3), "not the prior, and no slip that this check knows"
+from fsslib.labs import check
+
+# %% [markdown] tags=["exercise"]
+# ### 1 · `my_prior`
+#
+# *Difficulty ●●○ · importance ●●● · 15 minutes.* Features of query and support (B, C, h, w) and support masks (B, H, W)
+# of 0, 1 and 255 give priors (B, h, w). Predict first: what do an empty and a full mask give?
+#
+# <details><summary>Hint</summary>Bring the mask to the grid (`resize`), mask the support, compare, take the best match,
+# stretch.</details>
 
 
 # %% tags=["solution"]
 def my_prior(query, support, masks):
+    """(B, C, h, w) float twice, (B, H, W) integers 0, 1, 255 -> (B, h, w) in 0..1; 0 for an empty mask."""
     grid = resize((masks == 1).float(), query.shape[-2:])
-    best = cosines_of(query, support * grid[:, None]).amax(1)
+    units = [F.normalize(x.flatten(2), dim=1) for x in (support * grid[:, None], query)]
+    best = (units[0].mT @ units[1]).amax(1)
     best = best - best.amin(1, keepdim=True)
     return (best / (best.amax(1, keepdim=True) + 1e-7)).view(-1, *query.shape[-2:])
 
 
-check_prior(my_prior)
-print("exercise 1: right")
+# %%
+check(my_prior)
+
+# %% [markdown] tags=["exercise"]
+# ### 2 · `contrast`
+#
+# *Difficulty ●○○ · importance ●●○ · 10 minutes.* A simpler score than the AUC: mean inside minus mean outside, in
+# standard deviations of the map (H, W). 255 does not count at all. Predict first: what do stretching and negation do
+# to it?
+#
+# <details><summary>Hint</summary>Inside, outside, spread: which pixels belong to each?</details>
 
 
 # %% tags=["solution"]
 def contrast(score, mask):
+    """(H, W) float and (H, W) integers 0, 1, 255 -> a float; 0 for a map of zeros."""
     inside, outside = score[mask == 1], score[mask == 0]
-    return float((inside.mean() - outside.mean()) / score[mask != 255].std())
+    return float((inside.mean() - outside.mean()) / (score[mask != 255].std() + 1e-7))
 
 
-m, t = at_pixels(seen["prior"][:1])[0], few.query_masks[0].clone()
-plain = contrast(m, t)
-assert abs(contrast(3 * m + 1, t) - plain) < 1e-3, "a shift and a positive factor must not matter: divide by the spread"
-assert abs(contrast(-m, t) + plain) < 1e-3, "negation must turn the sign"
-t[t == 0] = torch.where(torch.arange(int((t == 0).sum())) % 2 == 0, 255, 0)
-assert abs(contrast(torch.where(t == 255, 9.0, m), t)) < 9 and contrast(torch.where(t == 255, 9.0, m), t) == contrast(
-    m, t
-), "255 is no background"
-print("exercise 2: stretching changes nothing, negation the sign")
+# %%
+check(contrast)
+
+# %%
+maps, truths = at_pixels(seen["prior"]), seen["truth"].long()
+found = np.array([[contrast(x, t) for x in (m, 2 * m + 1, -m)] for m, t in zip(maps, truths)])
+print("stretching changes nothing, negation the sign:", np.allclose(found * (1, 1, -1), found[:, :1], atol=1e-3))
+
+# %% [markdown] tags=["exercise"]
+# ### 3 · `attention_loss`
+#
+# *Difficulty ●○○ · importance ●●● · 10 minutes.* SAAM's supervision: logits of the support (B, 2, h, w), background
+# first, and its masks (B, H, W) give the mean cross entropy of the pixels that are not 255. Complete it.
+#
+# <details><summary>Hint</summary>Which pixels enter the sum, and which the number it is divided by?</details>
+
 
 # %% tags=["solution"]
-nothing, everything = (prior_mask(query, support[:, None], torch.full((1, 1, 25, 25), v)) for v in (0.0, 1.0))
-print("exercise 3: an empty mask gives zeros:", bool((nothing == 0).all()))
-print("a full mask still gives 0..1:", bool(everything.min() == 0 and everything.max() > 0.999))
+def attention_loss(logits, masks):
+    """(B, 2, h, w) float and (B, H, W) integers 0, 1, 255 -> a scalar; 0 where all pixels are 255."""
+    large = resize(logits, masks.shape[-2:])
+    ### BEGIN SOLUTION
+    total = F.cross_entropy(large, masks, ignore_index=255, reduction="sum")
+    return total / (masks != 255).sum().clamp_min(1)
+    ### END SOLUTION
+
+
+# %%
+check(attention_loss)
+
+# %%
+heads = [net.saam.support_logits(net.saam(taken["F_s"][:20], taken["p"][i])) for i in (slice(20), others[:20])]
+own, strange = (attention_loss(x, novel[0].support_masks[:, 0, 0]) for x in heads)
+print("a foreign prototype raises the loss more than five times:", bool(strange > 5 * own))
+
+# %% [markdown] tags=["exercise"]
+# ### 4 · `prior_or_attention`
+#
+# *Difficulty ●●○ · importance ●●● · 15 minutes.* New data: most objects are tiny, and many queries show none. Prior,
+# attention map, or supervised head with the support's reduction: which do you trust, and where do the others fail?
+# 25 words or more, with a number measured above, as the returned text.
+#
+# <details><summary>Hint</summary>Which map is stretched? Which was ever told where an object is?</details>
+
+
+# %% tags=["solution"]
+def prior_or_attention():
+    """-> your answer, a text."""
+    return """The supervised head: its prototype comes from unmasked features, so tiny supports hurt it less than the
+    prior. The prior is stretched to 1 in every query, with or without the object. No mask ever supervises the
+    attention map on the query, and its sign is arbitrary. Without the object, none of the three is a detector."""
+
+
+# %%
+check(prior_or_attention)
+
+# %% [markdown] tags=["marking"]
+# **Marking.** `my_prior`, `contrast`, `attention_loss`: the check decides. *Known wrong paths*: the maximum or the
+# softmax runs over the query; 255 counts as background; the sum of the loss is divided by all pixels.
+#
+# `prior_or_attention`, four points: stretching hides that nothing is there; small objects weaken the prior; the attention
+# has no supervision on the query (its sign is free); a fitting number. Any choice with these reasons is fine.
+# *Known wrong paths*: "attention, because it is learned" (on the query it is not supervised); "the prior, its AUC is
+# highest" (every query of the protocol shows the object).
 
 # %% [markdown]
 # **Read next**: notebook 04 puts SD-AANet together and shows it retrained part by part.

@@ -15,7 +15,7 @@
 #
 # * how every tensor of the model comes about, from the pictures to the mask;
 # * what the four losses are, and which parameters each of them can reach;
-# * how to train fresh heads on a frozen backbone, and how to check a score against a stored one;
+# * how to train [fresh heads on a frozen backbone](GLOSSARY.md#frozen-backbone), and how to check a score against a stored one;
 # * why more shots can make this model *worse*, and how to find the cause;
 # * how to read an ablation, and why published numbers do not belong in the same table.
 #
@@ -49,14 +49,13 @@ from fsslib.ops import resize
 from fsslib.plots_prototypes import percent, verdict
 from fsslib.training import Schedule, train_episodes
 
-torch.set_grad_enabled(False)
-
 # %% tags=["nbval-ignore-output"]
 path = shipped("sdaanet", "shapes", fold)
 print(f"fsslib {fsslib.__version__}, torch {torch.__version__.split('+')[0]}, {torch.get_num_threads()} thread(s)")
 print(f"{path.name}: loaded, not trained here; made with: {read_note(path).get('command', 'not recorded')}")
 
 # %%
+torch.set_grad_enabled(False)
 net = load_model(path)
 net.explain = True  # keep the intermediate maps
 test_set = load_dataset("shapes", fold=fold, split="test", val_classes=0)
@@ -78,9 +77,9 @@ deep_q, deep_s = (side["deep"] for side in net.features(one))
 show(*flow.dataflow(one, net(one), (deep_q, deep_s), test_set.names[int(one.classes)]))
 
 # %% [markdown]
-# Four things enter the blue bar: the student prototype $S$, the re-weighted query, the prior $R$ and the attention $A$.
+# Four things enter the blue bar: [the student prototype](GLOSSARY.md#teacher-and-student) $S$, the re-weighted query, the prior $R$ and the attention $A$.
 # Two of them, $R$ and $A$, are single maps; see whether they agree. What lies behind the bar is
-# PFENet's decoder. What is orange exists in training only.
+# [the decoder of PFENet](GLOSSARY.md#feature-enrichment), the network that SD-AANet extends. What is orange exists in training only.
 #
 # ## The forward pass, in nine small steps
 #
@@ -102,7 +101,7 @@ f_q, f_s = net.down_query(joined[:1]), net.down_supp(joined[1:])
 print("f_q", tuple(f_q.shape), same(f_q, "query_features"), " f_s", tuple(f_s.shape), same(f_s, "support_features"))
 
 # %% [markdown]
-# **2. Prototype.** The soft mask $\tilde m$ is the mask at the size of the features, rounded nowhere:
+# **2. Prototype.** [The soft mask](GLOSSARY.md#masked-average-pooling) $\tilde m$ is the mask at the size of the features, rounded nowhere:
 #
 # $$p = \frac{\sum_{x,y} F_s(x,y)\,\tilde m(x,y)}{\sum_{x,y} \tilde m(x,y) + 0.0005}$$
 
@@ -417,7 +416,7 @@ show(*plots.episodes(pairs.select([i]), found.masks()[i : i + 1], names=test_set
 # %% [markdown]
 # ## Which part earns its place?
 #
-# An ablation removes parts and trains again. `tools/ablation.py` trained the variants with three seeds each: per seed the
+# [An ablation removes parts](GLOSSARY.md#ablation-and-intervention) and trains again. `tools/ablation.py` trained the variants with three seeds each: per seed the
 # same pre-trained backbone, steps and batches, and 1,000 episodes for the score. "Baseline" is SD-AANet without SDPM and
 # SAAM, hence close to PFENet. "Average factor" is "both" with the factor from above, on the same weights, so at
 # $K = 1$ it *is* "both". "Mean factor" is the paper's reading, $\bar g$ alone, trained with it. The vertical line is an
@@ -524,66 +523,103 @@ print("seconds an episode here:", ", ".join(f"K={k}: {s:.3f}" for k, s in result
 #
 # ## Exercises
 #
-# **1. Channels of the merge.** `Difficulty: easy / 5 minutes`. How many channels enter the merge when parts are off?
+# Write each function in the cell below its question. `check` needs less than a second, names the idea that is
+# missing, and may be asked as often as you like.
+
+# %%
+from fsslib.labs import check
+
+# %% [markdown] tags=["exercise"]
+# ### 1 · `merge_channels`
 #
-# **2. The factor of K shots.** `Difficulty: medium / 10 minutes`. From gates $a$ of shape $(B, K, C)$, the factor on the
-# query, as published. Hint: at $K = 1$ it must give step 4.
+# *Difficulty ●○○ · importance ●●○ · 5 minutes.* How many channels enter each merge (step 7) when parts are off? An int
+# `width` and three bools give an int. One line is missing.
 #
-# **3. The total.** `Difficulty: easy / 5 minutes`. What is minimised?
-#
-# ```python
-# def merge_channels(width, sdpm, saam, prior):
-#     raise NotImplementedError("exercise 1: your turn")
-#
-#
-# def query_factor(a):
-#     raise NotImplementedError("exercise 2: your turn")
-#
-#
-# def total_loss(main, aux, kd, saam):
-#     raise NotImplementedError("exercise 3: your turn")
-# ```
+# <details><summary>Hint</summary>Which guides are vectors, which are single maps? What does SDPM add?</details>
 
 
 # %% tags=["solution"]
 def merge_channels(width, sdpm, saam, prior):
-    """Prototype and query, and one channel for each map; SDPM changes the prototype and adds none."""
-    return 2 * width + saam + prior
+    """Channels of the features (int) and which parts are on (bools) -> channels that enter a merge (int)."""
+    maps = int(saam) + int(prior)
+    ### BEGIN SOLUTION
+    return 2 * width + maps
+    ### END SOLUTION
 
 
-for parts in ({"sdpm": False}, {"saam": False}, {"sdpm": False, "saam": False, "prior": False}):
-    built = build_model("sdaanet", backbone="tiny", width=16, **parts).enrichment.merge[0][0].in_channels
-    own = merge_channels(16, **{"sdpm": True, "saam": True, "prior": True, **parts})
-    assert own == built, f"{parts}: {own}, but there are {built}: a part adds a channel only if it brings a map"
-print("exercise 1: right")
+# %%
+check(merge_channels)
+
+# %% [markdown] tags=["exercise"]
+# ### 2 · `query_factor`
+#
+# *Difficulty ●●○ · importance ●●● · 10 minutes.* Gates `a` (B, K, C), float in 0..1, give the factor (B, C) on the
+# query, as published. Below: five shots whose gates are all one half.
+#
+# <details><summary>Hint</summary>At $K = 1$ it must give step 4.</details>
 
 
 # %% tags=["solution"]
 def query_factor(a):
-    """All gates in turn, and their average once more."""
+    """Gates a (B, K, C) in 0..1 -> the factor (B, C) on the query's channels, as in the authors' code."""
     g = (a + 1) / 2
     return g.prod(1) * (g.mean(1) + 1) / 2
 
 
-a = net(five).maps["gate"]
-gates, expected = ((a + 1) / 2, net(five).maps["query_factor"])
-assert not torch.allclose(query_factor(a), gates.prod(1)), "the extra average is missing, also needed at K = 1"
-assert torch.allclose(query_factor(a), expected, atol=1e-5), "product over the shots, then (mean + 1) / 2 once"
-print("exercise 2: right")
+# %%
+check(query_factor)
+
+# %%
+said = net(five).maps
+print("as the model:", torch.allclose(query_factor(said["gate"]), said["query_factor"], atol=1e-5))
+print("less than a quarter of the query is left:", bool(query_factor(torch.full((1, 5, 1), 0.5)) < 0.25))
+
+# %% [markdown] tags=["exercise"]
+# ### 3 · `total_loss`
+#
+# *Difficulty ●○○ · importance ●●○ · 5 minutes.* What is minimised? Four losses, 0-dimensional float tensors, give one,
+# with its gradients.
+#
+# <details><summary>Hint</summary>Which of them is small, and which two count as they are?</details>
 
 
 # %% tags=["solution"]
 def total_loss(main, aux, kd, saam):
+    """Four 0-dimensional tensors -> the 0-dimensional tensor that the training minimises."""
     return main + aux + 50 * kd + 0.5 * saam
 
 
-own = total_loss(*(losses[name] for name in ("main", "aux", "kd", "saam")))
-heavy = total_loss(0.0, 0.0, 1.0, 0.0)
-assert heavy != 1, (
-    "kd is unweighted: it is so small that a batch hardly shows it, but its gradient is 50 times too weak"
-)
-assert heavy == 50 and torch.allclose(own, losses["total"]), "weights 1, 1, 50 and 0.5"
-print("exercise 3: right")
+# %%
+check(total_loss)
+
+# %% [markdown] tags=["exercise"]
+# ### 4 · `which_part`
+#
+# *Difficulty ●●○ · importance ●●● · 15 minutes.* Which parts would you keep for five shots, and what would you change?
+# Answer in 25 words or more, with a gain from the ablation, as the text the function returns.
+#
+# <details><summary>Hint</summary>Read intervals and single trainings. Which rows differ by one line of code?</details>
+
+
+# %% tags=["solution"]
+def which_part():
+    """-> your answer, a text."""
+    return """First the product has to go: "both" loses 10.5 points to the baseline in all three trainings, and with
+    the average factor, on the same weights, it gains 0.2 (-0.3 to 0.7), which is not distinguishable. SAAM alone loses
+    3.8. I would keep the baseline: no part earns its place here, and three seeds of one fold cannot say more."""
+
+
+# %%
+check(which_part)
+
+# %% [markdown] tags=["marking"]
+# **Marking.** `merge_channels`, `query_factor`, `total_loss`: the check decides. *Known wrong paths*: SDPM is counted as a
+# channel; the published factor is left without its second part, or repaired; kd is left unweighted since it is small.
+#
+# `which_part`, three points: the product, not distillation, costs the points at $K = 5$; a gain is judged by its paired
+# interval and by all trainings; a fitting number. *Known wrong paths*: "the product shows that SDPM is useless" (the
+# average factor repairs it on the same weights); "the paper reports +2.5, so keep both" (another protocol); "SAAM helps
+# since both are better than SDPM alone" (no paired gain of that kind was shown).
 
 # %% [markdown]
 # **Read next**: `experiment`, the report with your own parameters.

@@ -7,14 +7,14 @@
 # %% [markdown]
 # # 05 · Superpixels: several prototypes, and who gets which
 #
-# A masked average turns an object into one vector. ASGNet makes *several*: it clusters the object into superpixels, as
+# A masked average turns an object into one vector. ASGNet makes *several*: it [clusters the object into superpixels](GLOSSARY.md#superpixel), as
 # many as its area allows, and tells every query position which of them fits best. You will rebuild all of it and measure
 # whether it does what it is said to do.
 #
 # **What you will learn**
 #
 # * what one average loses on an object of several parts, and what several prototypes lose instead;
-# * farthest-point seeds, soft clustering and guided allocation, each in a few lines;
+# * farthest-point seeds, soft clustering and [guided allocation](GLOSSARY.md#guided-prototype-allocation), each in a few lines;
 # * why a weight $\exp(-D)$ hides a temperature, and what that does to the clusters;
 # * how a *sum* over prototypes breaks a trained model at five shots, and how to repair it without training;
 # * how to read a comparison over several trainings when it contradicts a good story.
@@ -92,7 +92,7 @@ three = built[3]
 meter = FewShotIoU()
 meter.update(net(three).masks(), three.query_masks, three.classes)
 few = net(three).maps["prototypes_used"].sum(1) < 5
-best = int(np.where(few, -1, meter.compute().episode_iou()).argmax())  # of five superpixels, the one solved best
+best = int(np.where(few, -1, meter.compute().episode_iou()).argmax())  # the best with all five superpixels
 
 # %% tags=["nbval-ignore-output"]
 own, i = specs[best].supports[0][0], best
@@ -103,7 +103,7 @@ show(*gallery(rows, [f"parts = {n}" for n in sets], alt, side=0.75), photo=True)
 
 # %% [markdown]
 # Compare the query with (a) the masked average of the whole object and (b) one masked average for each true part, of
-# which the best counts. No clustering can know that: it is an *oracle*. $c$ is the cosine:
+# which the best counts. No clustering can know that: [it is an *oracle*](GLOSSARY.md#oracle). $c$ is the cosine, $F_q$ the query's features:
 #
 # $$\text{(a)}\;\; c(x) = \cos\big(F_q(x), \bar s\big) \qquad \text{(b)}\;\; c(x) = \max_k \cos\big(F_q(x), s_k\big)$$
 
@@ -346,7 +346,7 @@ print("sharpness 3: less than 10 % of the cells carry a prototype:", bool(table[
 # ## Guided allocation
 #
 # For every query position and prototype a cosine $c_i$; the guide map $G$ names the best, the guide features hand it out,
-# the probability map sums up:
+# [the probability map sums](GLOSSARY.md#probability-map) up:
 #
 # $$c_i(x) = \cos(F_q(x), s_i) \qquad G(x) = \underset{i}{\mathrm{argmax}}\; c_i(x) \qquad F_G(x) = s_{G(x)} \qquad \Pi(x) = \sum_i c_i(x)$$
 
@@ -605,87 +605,162 @@ explore_superpixels({f"parts = {n}": data for n, data in sets.items()}, net)
 #
 # ## Exercises
 #
-# **1. Allocate.** `Difficulty: medium / 15 minutes`. From query (B, C, h, w), prototypes (B, P, C) and used (B, P):
-# guide features and probability map. Mind the prototypes that are not used.
+# Write each function in the cell below its question. `check` needs less than a second, names the idea that is
+# missing, and may be asked as often as you like.
+
+# %%
+from fsslib.labs import check
+
+# %% [markdown] tags=["exercise"]
+# ### 1 · `soft_assign`
 #
-# **2. A single superpixel.** `Difficulty: easy / 10 minutes`. With `max_superpixels=1`, what is $G$, what is $F_G$, and in
-# which interval lies $\Pi$ at $K = 5$? Write it down first.
+# *Difficulty ●○○ · importance ●●○ · 5 minutes.* Centres (P, D) and cells (M, D), features with scaled positions, give the
+# weights $A$ (P, M). One line is missing. Below: is it the sum in $A$ that makes the centres meet?
 #
-# **3. A map that forgets to count.** `Difficulty: easy / 5 minutes`. Change exercise 1: a $\Pi$ that stays the same when
-# every prototype is given twice.
-#
-# ```python
-# def my_allocation(query, prototypes, used):
-#     raise NotImplementedError("exercise 1: return features, probability")
-#
-#
-# def my_prediction():
-#     raise NotImplementedError("exercise 2: return different values in G, lowest and highest possible map at K = 5")
-#
-#
-# def normalised_map(query, prototypes, used):
-#     raise NotImplementedError("exercise 3: return the map alone")
-# ```
+# <details><summary>Hint</summary>Far from all cells $e^{-D}$ is 0 in float32. What copes with that?</details>
+
+
+# %% tags=["solution"]
+def soft_assign(centres, cells):
+    """(P, D) and (M, D) float -> (P, M): weight of each cell in each centre, finite at any distance."""
+    distance = (centres[:, None] - cells).norm(dim=-1)
+    ### BEGIN SOLUTION
+    return torch.softmax(-distance, dim=1)
+    ### END SOLUTION
 
 
 # %%
-def check_allocation(answer):
-    """Compare with the library; known slips get their name."""
-    draw = torch.Generator().manual_seed(seed)
-    query, prototypes = torch.randn(2, 4, 3, 3, generator=draw), torch.randn(2, 3, 4, generator=draw)
-    prototypes[:, 2], used = 0, torch.tensor([[True, True, False]]).expand(2, 3)
-    query[0, :, 0, 0] = -prototypes[0, :2].sum(0)  # here both cosines are negative
-    right = allocate(query, prototypes, used)
-    features, total = answer(query, prototypes, used)
-    dots = torch.einsum("bpc,bchw->bphw", prototypes, query)
-    assert not torch.allclose(total, dots.sum(1, keepdim=True), atol=1e-4), "dot products: normalise both sides"
-    assert not torch.allclose(total, right.probability / 2, atol=1e-4), "the mean, but the sum is asked for"
-    assert not (features == 0).all(1).any(), "an unused prototype is zero, and 0 is above a negative cosine: mask it"
-    assert torch.allclose(total, right.probability, atol=1e-4), "not the sum of the cosines"
-    assert torch.allclose(features, right.features, atol=1e-4), "not the features of the most similar prototype"
+check(soft_assign)
+
+
+# %%
+def kept(weigh):
+    shares = []  # of the seeds' distances, after five steps
+    for f, own, p, n in zip(S, cells, placed["published"].points, placed["published"].counts):
+        if n > 1:
+            X = torch.cat([f[:, own].T, own.nonzero() / 10], 1)
+            s = torch.cat([f[:, p[:n, 0], p[:n, 1]].T, p[:n] / 10], 1)
+            for _ in range(5):
+                A = weigh(s, X)
+                s = A @ X / A.sum(1, keepdim=True)
+            shares.append(10 * pictures.spread(s[:, -2:]) / pictures.spread(p[:n]))
+    return bool(np.mean(shares) > 0.5)
+
+
+print("as published, half is left:", kept(soft_assign))
+print("cells shared among the centres:", kept(lambda s, X: soft_assign(X, s).T))
+print("vectors twice as long:", kept(lambda s, X: soft_assign(2 * s, 2 * X)))
+
+# %% [markdown] tags=["exercise"]
+# ### 2 · `my_allocation`
+#
+# *Difficulty ●●○ · importance ●●● · 15 minutes.* Query (B, C, h, w), prototypes (B, P, C) and used (B, P) give $F_G$ and
+# $\Pi$. A prototype that is not used may hold anything.
+#
+# <details><summary>Hint</summary>Where all cosines are negative, a 0 would win.</details>
 
 
 # %% tags=["solution"]
 def my_allocation(query, prototypes, used):
+    """Float, float and bool -> guide features (B, C, h, w), probability map (B, 1, h, w)."""
     c = torch.einsum("bpc,bchw->bphw", F.normalize(prototypes, dim=-1), F.normalize(query, dim=1))
-    c = c.masked_fill(~used[:, :, None, None], -torch.inf)
-    chosen = torch.stack([p[g] for p, g in zip(prototypes, c.argmax(1))]).permute(0, 3, 1, 2)
-    return chosen, c.masked_fill(~used[:, :, None, None], 0).sum(1, keepdim=True)
+    spare = ~used[..., None, None]
+    guide = c.masked_fill(spare, -torch.inf).argmax(1)
+    chosen = torch.stack([p[g] for p, g in zip(prototypes, guide)]).permute(0, 3, 1, 2)
+    return chosen, c.masked_fill(spare, 0).sum(1, keepdim=True)
 
 
-check_allocation(my_allocation)
-print("exercise 1: right")
+# %%
+check(my_allocation)
 
-
-# %% tags=["solution"]
-def my_prediction():
-    """Five supports give one prototype each: five values in G, and cosines that add up to -5 to 5."""
-    return 5, -5, 5
-
-
-net.max_superpixels, net.explain = 1, True
-maps = net(five).maps
-net.max_superpixels, net.explain = 5, False
-values, low, high = my_prediction()
-assert values != 1, "one prototype per *support*: with five shots the guide still has a choice"
-assert (low, high) != (-1, 1), "a single cosine lies in -1 to 1, but the map is a sum over the supports"
-assert (values, low, high) == (maps["prototypes_used"].shape[1], -5, 5) and maps["probability"].abs().max() <= 5
-assert maps["probability"].max() > 1
-print("exercise 2: right; at K = 1 the guide features are the masked average everywhere")
+# %% [markdown] tags=["exercise"]
+# ### 3 · `normalised_map`
+#
+# *Difficulty ●○○ · importance ●●○ · 5 minutes.* Make $\Pi$ a mean: five equal supports must give the map of one. One
+# line is missing. Does the decoder notice such supports?
+#
+# <details><summary>Hint</summary>Episodes of a batch differ in their numbers of prototypes.</details>
 
 
 # %% tags=["solution"]
 def normalised_map(query, prototypes, used):
-    return my_allocation(query, prototypes, used)[1] / used.sum(1)[:, None, None, None]
+    """(B, C, h, w), (B, P, C) and bool (B, P) -> (B, 1, h, w): mean cosine of the prototypes in use."""
+    total = allocate(query, prototypes, used).probability
+    ### BEGIN SOLUTION
+    return total / used.sum(1)[:, None, None, None]
+    ### END SOLUTION
 
 
-twice = [torch.cat([x, x], 1) for x in (s, torch.ones(1, 5, dtype=torch.bool))]
-given, doubled = normalised_map(f_q, s, torch.ones(1, 5, dtype=torch.bool)), normalised_map(f_q, *twice)
-assert not torch.allclose(doubled, 2 * given, atol=1e-4), "this is the sum: it counts every prototype"
-assert torch.allclose(doubled, given, atol=1e-4), "doubling the prototypes must change nothing"
-spare = [torch.cat([s, torch.zeros(1, 3, 32)], 1), torch.arange(8)[None] < 5]
-assert torch.allclose(normalised_map(f_q, *spare), given, atol=1e-4), "divide by those that are used, not by all rows"
-print("exercise 3: right")
+# %%
+check(normalised_map)
+
+# %%
+net.explain = True
+known = net(built[1]).maps
+f, s, used = known["query_features"], known["prototypes"], known["prototypes_used"] > 0
+equal, n = (f, s.repeat(1, 5, 1), used.repeat(1, 5)), used.sum(1)[:, None, None, None]
+F_G, summed = my_allocation(*equal)
+once, *others = (
+    net.context(None, torch.cat([f, F_G], 1), Pi)[0].argmax(1) > 0
+    for Pi in (known["probability"], summed, n * normalised_map(*equal))
+)
+for name, m in zip(("sum", "mean, times n"), others):
+    print(f"five equal supports, {name}: same masks:", bool((m & once).sum() > 0.9 * (m | once).sum()))
+
+# %% [markdown] tags=["exercise"]
+# ### 4 · `guide_range`
+#
+# *Difficulty ●●○ · importance ●●○ · 10 minutes.* The objects of $K$ supports cover `areas` cells. With $S_{sp}$ and
+# $N_{max}$: how many prototypes are there together, and between which values can $\Pi$ lie?
+#
+# <details><summary>Hint</summary>What does an object of two cells get? Do opposite vectors exist?</details>
+
+
+# %% tags=["solution"]
+def guide_range(areas, superpixel_area, most):
+    """K integers, a number, an integer -> (number of prototypes, lowest, highest value of Π)."""
+    total = sum(min(max(round(area / superpixel_area), 1), most) for area in areas)
+    return total, -total, total
+
+
+# %%
+check(guide_range)
+
+# %%
+used, index = net(five).maps["prototypes_used"], torch.arange(25) * 97 // 25
+areas = (five.support_masks[:, 0][..., index[:, None], index] == 1).sum((2, 3))
+told = [guide_range(a, 15, 5)[0] for a in areas.tolist()]
+print("your numbers are the network's:", told == used.sum(1).tolist())
+net.explain = False
+
+# %% [markdown] tags=["exercise"]
+# ### 5 · `several_pay`
+#
+# *Difficulty ●●● · importance ●●● · 10 minutes.* When would several prototypes help, and why do they hardly help here?
+# 25 words or more, with a number measured above.
+#
+# <details><summary>Hint</summary>Do they differ? What else do they resemble? Which $\Pi$ was trained?</details>
+
+
+# %% tags=["solution"]
+def several_pay():
+    """-> your answer, a text."""
+    return """They help if parts look different, clusters keep them apart, and training met as many. Here prototypes
+    are nearly equal (cosine above 0.97), each one also matches some background, and at K=5 the sum is too high."""
+
+
+# %%
+check(several_pay)
+
+# %% [markdown] tags=["marking"]
+# **Marking.** `soft_assign`, `my_allocation`, `normalised_map`, `guide_range`: the check decides. *Known wrong paths*: the
+# weights of a *cell* are made to sum to 1 (soft k-means); dot products; a zero prototype wins where all cosines are
+# negative; the mean over all rows in place of those in use; a map that cannot exceed 1, or that cannot fall below 0.
+#
+# `several_pay`, three points: a condition (parts differ, and so do the clusters: length of the features, temperature); the
+# price (specificity on the background, or a sum that the decoder never met); a fitting number. *Known wrong paths*: "more
+# prototypes hold more information, so they are better" (the AUC fell); "five shots show that they harm" (both variants
+# meet a map that training never showed).
 
 # %% [markdown]
 # **Read next**: `experiment`, the report with your own parameters; `-p method=asgnet -p train_shot=5` trains with five

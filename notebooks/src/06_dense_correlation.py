@@ -7,7 +7,7 @@
 # %% [markdown]
 # # 06 · Dense correlation: HDMNet
 #
-# A prototype is one vector. HDMNet compares each cell of the query with each cell of the support's object, at three
+# A prototype is one vector. [HDMNet compares each cell of the query](GLOSSARY.md#dense-correlation) with each cell of the support's object, at three
 # scales, and what the coarse scale finds teaches the finer one. At the end a second network, which knows the base
 # classes, may object. You will take these ideas apart and measure what they do.
 #
@@ -16,7 +16,7 @@
 # * what a prototype throws away, and why a heat map may be a prototype in disguise;
 # * what "decoupled" means, and what it does not;
 # * over which axis attention is normalised, and what each choice sums to;
-# * who teaches whom in correlation distillation, and why a small loss may mean nothing;
+# * who teaches whom in [correlation distillation](GLOSSARY.md#correlation-distillation), and why a small loss may mean nothing;
 # * how to tell less base-class bias from a model that is merely shy.
 #
 # **What it needs**: notebooks 01 and 03, about one minute on two cores; data: Shapes-5i, drawn from a seed. The weights
@@ -179,7 +179,7 @@ for side, (picture, mask) in {"query": (image, truth), "support": supports}.item
     rows[side] = [(side, picture, None, mask)]
     rows[side] += [(f"{x.shape[1]}x{x.shape[2]}", None, like(x, mask), mask) for x in tokens]
 alt = "Cosine of every token with the token in the object's middle, for query and support and three stages."
-show(*pictures.heat(rows, alt, side=0.72))
+show(*pictures.heat(rows, alt, side=0.68))
 
 # %% [markdown]
 # Now give each query the *other* episode's support.
@@ -203,7 +203,7 @@ print("in the whole model, too:", torch.allclose(net(turned).maps["query/0"], ma
 # $$S_{ij} = \frac{\hat q_i^{\top} \hat k_j}{0.1} \qquad w_i = \frac{\sum_j m_j S_{ij}}{\sum_j m_j + 10^{-9}}
 # \qquad x_i = \sum_j A_{ij}\, v_j$$
 #
-# $w$ is the **correlation map**, $x$ what the query receives; $A$ follows below. The plain form, with all pairs:
+# $w$ [is the **correlation map**](GLOSSARY.md#correlation-map), $x$ what the query receives; $A$ follows below. The plain form, with all pairs:
 
 
 # %%
@@ -347,7 +347,7 @@ print("other prior maps cost more than 30:", changed["other prior maps"][0] < -3
 #
 # ## Over which axis?
 #
-# Attention usually shares out *one query's* unit among the keys. HDMNet turns it around ("inverse" softmax):
+# Attention usually shares out *one query's* unit among the keys. HDMNet turns it around [("inverse" softmax)](GLOSSARY.md#inverse-softmax):
 #
 # $$A_{ij} = m_j \frac{e^{S_{ij}}}{\sum_{i'} e^{S_{i'j}}} \qquad \text{against} \qquad
 # A_{ij} = \frac{m_j\, e^{S_{ij}}}{\sum_{j'} m_{j'} e^{S_{ij'}}}$$
@@ -513,9 +513,9 @@ with torch.enable_grad():
     losses = net.losses(batch)
     hook.remove()
     lessons = correlation_distillation(batch.query_masks, given[0])
-for name, lesson in zip(table.index, lessons):
+for name, term in zip(table.index, lessons):
     keys = [layer.attention.key.weight for layer in net.transformer.match]
-    reached = torch.autograd.grad(lesson, keys, retain_graph=True, allow_unused=True)
+    reached = torch.autograd.grad(term, keys, retain_graph=True, allow_unused=True)
     print(f"{name}: moves the keys of", [("fine", "middle", "coarse")[i] for i in range(3) if reached[i] is not None])
 print("the base loss has a gradient:", losses["base"].requires_grad)
 
@@ -540,7 +540,7 @@ print(", ".join(f"{name} {first:.2f} to {last:.2f}" for name, (first, last) in e
 # %% [markdown]
 # ## Base-class bias
 #
-# Networks trained on base classes like to find base classes. HDMNet borrows BAM's remedy: the frozen **base learner**
+# Networks trained on base classes like to find base classes. HDMNet borrows BAM's remedy: the [frozen **base learner**](GLOSSARY.md#base-learner)
 # segments the query into base classes, and their summed probability $b$ counts as background. A second input is the
 # **scene distance** $\psi$ from Gram matrices $G$ of layer2 (cosines between channels):
 #
@@ -567,7 +567,7 @@ print(f"alpha {alpha:.1f}, beta {beta:.1f}, gamma {gamma:.1f}, delta {delta:.1f}
 
 
 # %% [markdown]
-# Object wins if $\mathrm{obj} > \mathrm{bg}$. Solve for $f$: the whole ensemble is a *threshold* on $f$,
+# Object wins if $\mathrm{obj} > \mathrm{bg}$. Solve for $f$: [the whole ensemble](GLOSSARY.md#ensemble) is a *threshold* on $f$,
 #
 # $$f > \frac{\gamma\alpha + (\gamma - 1)\beta\psi + \delta b}{\alpha (1 + \gamma)}$$
 
@@ -815,76 +815,111 @@ explore_correlation(test_set, net)
 #
 # ## Exercises
 #
-# **1. The inverse softmax.** `Difficulty: medium / 10 minutes`. From scores $S$ (query, support) and a mask (support), the
-# attention $A$. Hint: a position off the object gives nothing, but must not disturb the others.
-#
-# **2. An empty mask.** `Difficulty: easy / 5 minutes`. Write down $w$ and $x$ for a support without an object pixel. Then
-# try `correlate`.
-#
-# **3. Who teaches?** `Difficulty: medium / 10 minutes`. One distillation term from two maps (B, h, w) of equal size.
-#
-# ```python
-# def inverse_attention(S, mask):
-#     raise NotImplementedError("exercise 1: which axis sums to one?")
-#
-#
-# def lesson(teacher, student):
-#     raise NotImplementedError("exercise 3: which distribution weighs the logarithms?")
-# ```
-
+# Write each function in the cell below its question. `check` needs less than a second, names the idea that is
+# missing, and may be asked as often as you like.
 
 # %%
-def check_attention(answer):
-    """Compare with the plain form; known slips get their name."""
-    S, mask = 3 * torch.randn(12, 7, generator=torch.Generator().manual_seed(1)), torch.tensor([1.0, 0, 1, 1, 0, 0, 1])
-    A, right = answer(S, mask), S.softmax(0) * mask
-    slips = {"softmax over the support": S.softmax(1) * mask, "the mask is missing": S.softmax(0)}
-    slips["softmax over the support's object"] = S.masked_fill(mask == 0, -1e9).softmax(1)
-    slips["masked before the softmax: equal scores still give one unit"] = (S * mask).softmax(0)
-    slips["normalised again over the support"] = right / right.sum(1, keepdim=True)
-    for slip, wrong in slips.items():
-        assert not torch.allclose(A, wrong, atol=1e-5), f"a known slip: {slip}"
-    assert torch.allclose(A, right, atol=1e-5), "not the attention, and no slip that this check knows"
+from fsslib.labs import check
 
-
-def check_lesson(answer):
-    """The value, and the gradients: the teacher must have none."""
-    draw = torch.Generator().manual_seed(2)
-    t, s = (torch.randn(2, 4, 4, generator=draw).requires_grad_() for _ in range(2))
-    T, W = (x.detach().flatten(1).softmax(1) for x in (t, s))
-    right, reverse = ((a * (a.log() - b.log())).sum(1).mean() for a, b in ((T, W), (W, T)))
-    with torch.enable_grad():
-        loss = answer(t, s)
-        loss.backward()
-    assert not torch.isclose(loss, reverse, atol=1e-4), "KL(student, teacher): the teacher weighs the logarithms"
-    assert torch.isclose(loss, right, atol=1e-4), "sum over the cells, mean over the batch"
-    assert t.grad is None, "the teacher learns, too: detach it"
+# %% [markdown] tags=["exercise"]
+# ### 1 · `inverse_attention`
+#
+# *Difficulty ●○○ · importance ●●● · 10 minutes.* From scores $S$ (query, support) and a mask (support) the attention
+# $A$ of HDMNet.
+#
+# <details><summary>Hint</summary>A cell off the object gives nothing, and must not disturb the others.</details>
 
 
 # %% tags=["solution"]
 def inverse_attention(S, mask):
+    """(Q, M) float and (M) float, 0 or 1 -> (Q, M); every cell of the object gives 1."""
     return S.softmax(0) * mask
 
 
-check_attention(inverse_attention)
-print("exercise 1: right")
+# %%
+check(inverse_attention)
+
+# %% [markdown] tags=["exercise"]
+# ### 2 · `correlation_map`
+#
+# *Difficulty ●○○ · importance ●●○ · 5 minutes.* From the same, $w$ (query). One line is missing. Predict: what do $w$
+# and $x$ become for an empty mask, and for the same support given twice?
+#
+# <details><summary>Hint</summary>How many cells enter the mean? It may be none.</details>
+
 
 # %% tags=["solution"]
+def correlation_map(S, mask):
+    """(Q, M) float and (M) float, 0 or 1 -> (Q): mean over the object's cells; 0 for an empty mask."""
+    cells = mask.sum()
+    ### BEGIN SOLUTION
+    return S @ mask / (cells + 1e-9)
+    ### END SOLUTION
+
+
+# %%
+check(correlation_map)
+
+# %%
 (q, k, v), m = inputs_of(0)
-x, w = correlate(q, k, v, 0 * m, 0.1, "query")
-print("exercise 2: w and x are 0 everywhere:", bool((w == 0).all() and (x == 0).all()))
-nothing = net(replace(one, support_masks=0 * one.support_masks))
-print("the model still answers:", bool(torch.isfinite(nothing.logits).all()))
+S, v, m = (unit(q) @ unit(k).mT / 0.1)[0, 0], v[0, 0], m[0]  # the first head
+
+
+def both(S, mask, values):
+    return correlation_map(S, mask), inverse_attention(S, mask) @ values
+
+
+(w, x), (w2, x2) = both(S, m, v), both(S.repeat(1, 2), m.repeat(2), v.repeat(2, 1))
+print("empty mask: w and x are 0:", not any(map(torch.any, both(S, 0 * m, v))))
+print("support given twice: w stays, x doubles:", [torch.allclose(*p, atol=1e-3) for p in ((w2, w), (x2, 2 * x))])
+
+# %% [markdown] tags=["exercise"]
+# ### 3 · `lesson`
+#
+# *Difficulty ●●○ · importance ●●● · 15 minutes.* One distillation term from the maps of teacher and student (B, h, w).
+#
+# <details><summary>Hint</summary>Which distribution weighs the logarithms? Who must not move? The truth gives most
+# cells 0.</details>
 
 
 # %% tags=["solution"]
 def lesson(teacher, student):
-    T, W = teacher.detach().flatten(1).softmax(1), student.flatten(1).softmax(1)
-    return (T * (T.log() - W.log())).sum(1).mean()
+    """Two (B, h, w) float -> a scalar: divergence over the cells, mean over the batch; teaches the student alone."""
+    T, log_W = teacher.detach().flatten(1).softmax(1), student.flatten(1).log_softmax(1)
+    return (torch.xlogy(T, T) - T * log_W).sum(1).mean()
 
 
-check_lesson(lesson)
-print("exercise 3: right")
+# %%
+check(lesson)
+
+# %% [markdown] tags=["exercise"]
+# ### 4 · `lives_on_priors`
+#
+# *Difficulty ●●○ · importance ●●● · 15 minutes.* Another support in the matching costs next to nothing, other prior
+# maps most of the score. Why? Which training would show whether the matching can do more? 25 words or more, with a
+# number measured above, as the returned text.
+#
+# <details><summary>Hint</summary>What does the query bring along? How alike are the object's keys?</details>
+
+
+# %% tags=["solution"]
+def lives_on_priors():
+    """-> your answer, a text."""
+    return """The priors join the query before the transformer, so it already knows where the object is, and the
+    support's tokens are nearly equal: their mean is longer than 0.97. Nothing is left to match. An exchange is an
+    intervention; only a network retrained without priors could show what the matching learns when it has to."""
+
+
+# %%
+check(lives_on_priors)
+
+# %% [markdown] tags=["marking"]
+# **Marking.** `inverse_attention`, `correlation_map`, `lesson`: the check decides. *Known wrong paths*: softmax over the
+# support; the mask before the softmax; the teacher learns, too; the student weighs the logarithms.
+#
+# `lives_on_priors`, four points: the priors enter before the transformer; the support's tokens are nearly alike; an
+# intervention is no ablation, so retrain without priors (or merge them later); a fitting number. *Known wrong paths*:
+# "the matching is useless" (in this training only); "the priors are better learned" (they are not learned at all).
 
 # %% [markdown]
 # **Read next**: notebook 07 compares PANet, SD-AANet, ASGNet and HDMNet.

@@ -15,7 +15,7 @@
 #
 # * what has to be equal before two scores may be compared, and how to check it;
 # * two kinds of uncertainty: other episodes, and other trainings;
-# * why paired differences say more than two intervals side by side;
+# * [why paired differences say more](GLOSSARY.md#paired-interval) than two intervals side by side;
 # * which data make a method fail, and what it costs;
 # * why published tables cannot simply be read from top to bottom.
 #
@@ -94,7 +94,7 @@ print(f"{p['pretrain_steps']} steps of base pre-training and {p['episodic_steps'
 print(card.card())
 
 # %% [markdown]
-# What differs are the method, the seed and these:
+# What differs are the method, the seed and these (`width`: channels behind the backbone, `lr`: learning rate):
 
 
 # %%
@@ -109,19 +109,21 @@ table(own_settings.rename(columns=NAMES))
 # %% [markdown]
 # Equal is not the same as fair to all. Keep in mind:
 #
-# * PANet trains its backbone on episodes; the others keep it frozen and train what lies behind it. HDMNet's
+# * PANet trains its backbone on episodes; [the others keep it frozen](GLOSSARY.md#frozen-backbone) and train what lies behind it. HDMNet's
 #   pre-training also trains the head of its base learner.
 # * Equal steps are not equal time; see the costs below.
 # * The settings in this table were tried out on novel classes: those of SD-AANet on episodes of this very fold (seed 0),
-#   those of ASGNet and HDMNet on fold 1. PANet has the rate of its shipped weights. Seeds 1 and 2 were not looked at before.
+#   those of ASGNet and HDMNet on fold 1. PANet has the learning rate of its shipped weights. Seeds 1 and 2 were not
+#   looked at before.
 # * All are trained with one shot, on images that show no novel class: what HDMNet's authors reach by a filter of their
 #   training images, these drawn images have by themselves, for every method.
 #
 # ## The stored table
 #
-# The **interval** says what other episodes would change; it is a bootstrap over the 1,000 episodes, which all trainings
-# share. The **dots** are the three trainings; their range says what another seed would change. The dotted line is the
-# oracle of notebook 00: it outlines all novel objects perfectly and never looks at the support.
+# The **interval** says what other episodes would change; it is a bootstrap over the 1,000 episodes (drawn again and
+# again with replacement), which all trainings share. The **dots** are the three trainings; their range says what another
+# seed would change. The dotted line is [the oracle of notebook 00](GLOSSARY.md#oracle): it outlines all novel objects perfectly and never looks
+# at the support. PANet stands lower than in notebooks 00 and 01, whose weights had twice the steps.
 
 # %%
 own = {(m, k): [counts[m, s].scores[k] for s in SEEDS] for k in (1, 5) for m in NAMES}
@@ -187,7 +189,7 @@ for k in (1, 5):
 # %% [markdown]
 # ## Why the order changes with five shots
 #
-# All models learned from one support. At $K = 5$ each merges the supports by its own rule, and a rule may produce numbers
+# All models learned from one support. At $K = 5$ each [merges the supports by its own rule](GLOSSARY.md#merge-rule), and a rule may produce numbers
 # that training has never shown:
 
 # %%
@@ -448,7 +450,7 @@ compare_methods(nets)
 # %% [markdown]
 # ## What the papers report
 #
-# mIoU in percent, mean of four folds; folds and FB-IoU are in `data/published.json`. Only values that were seen in a
+# mIoU in percent, mean of four folds; [folds and FB-IoU](GLOSSARY.md#fb-iou) are in `data/published.json`. Only values that were seen in a
 # source, which the last columns name (mostly tables of later papers); `S2` is a source that quotes the paper. What stands
 # below the line uses backbones that have met the test classes before.
 
@@ -511,78 +513,126 @@ for key, place in published["sources"].items():
 # * Compare scores only if data, budget, episodes and counting agree. Here the notebook itself refuses otherwise.
 # * Episodes and trainings are two sources of chance. A difference is clear if neither can explain it.
 # * A five-shot score of a model trained with one shot tests its merge rule: the three methods that fell rise above their
-#   one-shot score when the rule keeps its scale (one seed).
+#   one-shot score when the rule keeps its scale (seed 0, the only one in which HDMNet falls).
 # * Rankings depend on the difficulty and on the budget. This one holds for Shapes-5i, fold 0, a small backbone and
 #   4,000 steps; it says nothing about photographs.
 #
 # ## Exercises
 #
-# **1. Two intervals.** `Difficulty: medium / 10 minutes`. Is a difference clear? From the paired interval and the
-# difference of every training. Hint: two intervals side by side that overlap do not answer this.
+# Write each function in the cell below its question. `check` needs less than a second, names the idea that is
+# missing, and may be asked as often as you like.
+
+# %%
+from fsslib.labs import check
+
+# %% [markdown] tags=["exercise"]
+# ### 1 · `is_clear`
 #
-# **2. MACs of a convolution.** `Difficulty: easy / 5 minutes`. Count them for a layer and check against `costs.macs`.
+# *Difficulty ●○○ · importance ●●● · 5 minutes.* Is a paired difference clear, as defined above? `interval` is a tuple of
+# three floats (value, low, high), `trainings` a list of one float for each training.
 #
-# **3. mIoU from counts.** `Difficulty: medium / 10 minutes`. From the table of counts (E, 2, 3) (channels background and
-# object; true positive, false positive, false negative) and the class of every episode.
-#
-# ```python
-# def is_clear(interval, trainings):
-#     raise NotImplementedError("exercise 1: your turn")
-#
-#
-# def conv_macs(layer, height, width):
-#     raise NotImplementedError("exercise 2: your turn")
-#
-#
-# def miou(table, classes):
-#     raise NotImplementedError("exercise 3: your turn")
-# ```
+# <details><summary>Hint</summary>A loss can be as clear as a gain.</details>
 
 
 # %% tags=["solution"]
 def is_clear(interval, trainings):
-    """The interval leaves out 0, and no training contradicts it."""
+    """(value, low, high) and the difference of every training -> True or False."""
     value, low, high = interval
     return low * high > 0 and all(x * value > 0 for x in trainings)
 
 
-assert is_clear((2.0, 0.5, 3.5), [1.0, 2.5, 2.5]) and is_clear((-2.0, -3.0, -1.0), [-1.0, -2.0, -3.0])
-assert not is_clear((2.0, -0.5, 4.5), [1.0, 2.5, 2.5]), "0 lies in the interval: other episodes could turn it round"
-assert not is_clear((2.0, 0.5, 3.5), [-1.0, 3.5, 3.5]), "one training says the opposite; more episodes will not help"
-assert all(is_clear(*entry) == pictures.clear(*entry) for entry in pairs.values())
-print("exercise 1: right")
+# %%
+check(is_clear)
+
+# %%
+print("as in the matrix:", all(is_clear(*entry) == pictures.clear(*entry) for entry in pairs.values()))
+
+# %% [markdown] tags=["exercise"]
+# ### 2 · `conv_macs`
+#
+# *Difficulty ●○○ · importance ●●○ · 10 minutes.* Count the MACs of a `torch.nn.Conv2d` from its attributes, an int;
+# `height` and `width` are those of its output. Kernels need not be square, and `layer.groups` divides the channels. One
+# line is missing.
+#
+# <details><summary>Hint</summary>How many products make one output value?</details>
 
 
 # %% tags=["solution"]
 def conv_macs(layer, height, width):
-    """Products of one output value, times the outputs; height and width are those of the output."""
-    inside = layer.in_channels // layer.groups * layer.kernel_size[0] * layer.kernel_size[1]
-    return inside * layer.out_channels * height * width
+    """A Conv2d and two ints, the size of its output -> int: multiply-accumulates for one image."""
+    ### BEGIN SOLUTION
+    products = layer.in_channels // layer.groups * layer.kernel_size[0] * layer.kernel_size[1]
+    ### END SOLUTION
+    return products * layer.out_channels * height * width
 
 
-layer = torch.nn.Conv2d(6, 4, 3, stride=2, padding=1)
-counted = costs.macs(layer, torch.zeros(1, 6, 16, 16)).total
-assert conv_macs(layer, 8, 8) != 2 * counted, "a product added to a sum is one multiply-accumulate, but two operations"
-assert conv_macs(layer, 8, 8) == counted, "kernel area x channels in x channels out x size of the output"
-grouped = torch.nn.Conv2d(6, 6, 3, groups=6)
-assert conv_macs(grouped, 8, 8) == 9 * 6 * 64, "with groups every output sees only its share of the input channels"
-print("exercise 2: right")
+# %%
+check(conv_macs)
+
+# %%
+mine = []
+layers = [layer for layer in nets["PANet"].modules() if isinstance(layer, torch.nn.Conv2d)]
+hooks = [x.register_forward_hook(lambda x, _, y: mine.append(len(y) * conv_macs(x, *y.shape[-2:]))) for x in layers]
+nets["PANet"](one.shots(1))
+for hook in hooks:
+    hook.remove()
+print("all of PANet's convolutions, as counted above:", sum(mine) == used["PANet", 1].by_operator["convolution"])
+
+# %% [markdown] tags=["exercise"]
+# ### 3 · `miou`
+#
+# *Difficulty ●●○ · importance ●●● · 15 minutes.* mIoU from counts. `table` (E, 2, 3) long: for each episode background
+# and object, of each true positive, false positive and false negative pixels. `classes` (E, 1) long: the class that an
+# episode asks for. A class without a pixel in its union is left out. The result is a float from 0 to 1.
+#
+# <details><summary>Hint</summary>Sum, divide, average: in this order, and over what each time?</details>
 
 
 # %% tags=["solution"]
 def miou(table, classes):
-    """Sum intersections and unions over the episodes of a class, divide, then average the classes."""
-    objects = pd.DataFrame(table[:, 1], columns=["tp", "fp", "fn"]).groupby(classes[:, 0]).sum()
-    return float((objects.tp / objects.sum(axis=1)).mean())
+    """(E, 2, 3) long counts and (E, 1) long classes -> float: mean over the classes of summed intersection / union."""
+    sums = torch.stack([table[classes[:, 0] == c, 1].sum(0) for c in classes.unique()])
+    return float((sums[:, 0] / sums.sum(1)).nanmean())
 
 
+# %%
+check(miou)
+
+# %%
 scores = own["panet", 1][0]
-mine = miou(scores.table, scores.classes)
-assert abs(mine - scores.episode_iou().mean()) > 1e-6, (
-    "that is the mean over episodes: small objects would count too much"
-)
-assert abs(mine - scores.miou) < 1e-9, "sum over the episodes of a class first, then divide, then average"
-print("exercise 3: right")
+mine = miou(torch.from_numpy(scores.table), torch.from_numpy(scores.classes))
+print("the stored score:", abs(mine - scores.miou) < 1e-5, "- the mean of IoUs:", abs(mine - scores.image_iou) < 1e-5)
+
+# %% [markdown] tags=["exercise"]
+# ### 4 · `fair_comparison`
+#
+# *Difficulty ●●● · importance ●●● · 15 minutes.* A new paper leads ASGNet by one point in the $K=5$ column and copies
+# ASGNet's number from its paper. What do you check before you believe it? Name two things that have to be equal and two
+# kinds of chance, in 25 words or more, with a number from this notebook.
+#
+# <details><summary>Hint</summary>How far do the three trainings of one method lie apart?</details>
+
+
+# %% tags=["solution"]
+def fair_comparison():
+    """-> your answer, a text."""
+    return """Equal: the protocol (folds, episodes, how the checkpoint was chosen) and the shots of the training; one-shot
+    weights cost ASGNet 15 points at K=5. Chance: other episodes, so ask for a paired interval, and other trainings: those of
+    HDMNet at K=5 go from 47.7 to 65.0, so one point from one seed proves nothing."""
+
+
+# %%
+check(fair_comparison)
+
+# %% [markdown] tags=["marking"]
+# **Marking.** `is_clear`, `conv_macs`, `miou`: the check decides. *Known wrong paths*: only gains count as clear; the
+# interval alone or the trainings alone are asked; groups are forgotten; operations instead of MACs; the mean of the
+# episodes' IoUs, or one sum over all classes.
+#
+# `fair_comparison`, four points: two equal conditions (data and fold, backbone, training shots, episodes and their list,
+# counting, selection of the checkpoint); both kinds of chance (episodes, trainings); a number as a yardstick. *Known wrong
+# paths*: "the intervals overlap, so nothing is proved" (unpaired intervals do not answer this); "more episodes settle it"
+# (they leave the training seed open); "ASGNet has fewer parameters" (a cost, no error of the comparison).
 
 # %% [markdown]
 # **Read next**: `experiment`, the report with your own parameters; notebooks 05 and 06 for ASGNet and HDMNet from inside.

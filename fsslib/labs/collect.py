@@ -1,0 +1,117 @@
+"""`collect`: the results of a class from a folder of notebooks; one that hangs or is broken leaves the others alone."""
+
+import json
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ..errors import FsslibError
+from ..progress import bar
+from .kernel import Limits
+from .submit import FORMAT, SUFFIX, SubmissionError, read_notebook, sign, stage_of, submit, write_result
+
+OWN = "class"  # what collect writes goes into this folder, and is not collected again
+
+
+def collect(
+    folder: str | Path, out: str | Path, limits: Limits | None = None, rerun: bool = False, jobs: int = 1
+) -> list[dict[str, Any]]:
+    """One row per notebook or lone result file below `folder`, sorted by name of the student and notebook.
+
+    A result counts if its signature fits and its notebook is the one that lies beside it; everything else is run
+    (again), each notebook in a kernel of its own. Results are kept in `out`/class, so that a second call is quick.
+
+    Args:
+        folder: searched with all its subfolders. A student is known by the name in the result, else by the subfolder,
+            else by the file's name.
+        out: folder for the results.
+        limits: for each notebook; what exceeds them is stopped.
+        rerun: run every notebook, whatever results there are.
+        jobs: notebooks at the same time.
+    Returns: rows with the keys who, file, note and (unless the file was no notebook of the course) result.
+    Raises SubmissionError if there is no folder, or nothing in it.
+    """
+    folder, own = Path(folder), Path(out) / OWN
+    if not folder.is_dir():
+        raise SubmissionError(f"{folder} is not a folder: name the one that holds the notebooks of the class.")
+    books = list(_files(folder, ".ipynb"))
+    lone = [f for f in _files(folder, SUFFIX) if not _book_of(f).exists()]
+    if not books and not lone:
+        raise SubmissionError(f"{folder} holds neither notebooks (*.ipynb) nor results (*{SUFFIX}).")
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
+        made = pool.map(lambda f: _row(folder, f, own, limits or Limits(), rerun), books)
+        rows = list(bar(made, desc="notebooks", total=len(books), show=sys.stderr.isatty()))
+    rows += [_lone(folder, f) for f in lone]
+    return sorted(rows, key=lambda row: (row["who"].lower(), row["file"]))
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A result file. Raises SubmissionError if it is none, or was changed after it was written."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        fits = result["format"] == FORMAT and result["sha256"] == sign(result)
+        rows = [(row["name"], row["status"], row["slip"], row["message"]) for row in result["exercises"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise SubmissionError(f"{path.name} is not a result file, or was cut short.") from error
+    if not fits or not all(isinstance(value, str) for row in rows for value in row):
+        raise SubmissionError(f"{path.name} was changed after it was written, or comes from another version.")
+    return result
+
+
+def _files(folder: Path, suffix: str) -> Iterator[Path]:
+    for path in sorted(folder.rglob(f"*{suffix}")):
+        parts = path.relative_to(folder).parts
+        if OWN not in parts and not any(p.startswith(".") for p in parts) and path.is_file():
+            yield path
+
+
+def _book_of(result: Path) -> Path:
+    return result.with_name(result.name.removesuffix(SUFFIX) + ".ipynb")
+
+
+def _row(folder: Path, book: Path, own: Path, limits: Limits, rerun: bool) -> dict[str, Any]:
+    kept = own / book.relative_to(folder).with_name(book.stem + SUFFIX)
+    note = ""
+    try:
+        content, digest = read_notebook(book)
+        stage_of(content, book)
+        for source in () if rerun else (kept, book.with_name(book.stem + SUFFIX)):
+            if not source.exists():
+                continue
+            try:
+                result = read_result(source)
+            except SubmissionError as error:
+                note = f"{error} Run again."
+                continue
+            if result["notebook_sha256"] == digest:
+                return _told(folder, book, result, note)
+            note = "The notebook was changed after its result was written: run again." if source != kept else note
+        result = _run(book, limits)
+        write_result(result, kept)
+        return _told(folder, book, result, note)
+    except FsslibError as error:
+        return _told(folder, book, None, str(error).replace(str(book), book.name))
+
+
+def _run(book: Path, limits: Limits) -> dict[str, Any]:
+    try:
+        return submit(book, limits=limits, progress=False)
+    except FsslibError:
+        raise
+    except Exception as error:  # one notebook's trouble is not the class's
+        raise SubmissionError(f"{book.name} could not be run: {type(error).__name__}: {error}") from error
+
+
+def _told(folder: Path, path: Path, result: dict[str, Any] | None, note: str) -> dict[str, Any]:
+    inner = path.relative_to(folder).parts
+    who = (result or {}).get("name") or (inner[0] if len(inner) > 1 else path.name.split(".")[0])
+    return {"who": str(who), "file": "/".join(inner), "note": note, "result": result}
+
+
+def _lone(folder: Path, path: Path) -> dict[str, Any]:
+    try:
+        return _told(folder, path, read_result(path), "A result without its notebook: nothing was run here.")
+    except SubmissionError as error:
+        return _told(folder, path, None, str(error))

@@ -1,0 +1,200 @@
+"""`submit`: one notebook, run again from nothing: its exercises, and the cells that lived on hidden state."""
+
+import ast
+import hashlib
+import json
+import re
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import FsslibError
+from ..files import atomic
+from ..progress import bar
+from .exercise import exercises
+from .kernel import Kernel, Limits, Outcome, fresh_kernel
+from .order import Finding, hidden_state, names
+from .shell import TURN
+
+FORMAT = 1
+SUFFIX = ".result.json"
+
+
+class SubmissionError(FsslibError, ValueError):
+    """A file that is not a notebook of this course."""
+
+
+def submit(path: str | Path, name: str = "", limits: Limits | None = None, progress: bool = True) -> dict[str, Any]:
+    """Run a notebook in a fresh kernel and check its exercises.
+
+    Args:
+        path: the finished notebook. It is read only, and runs in an empty folder.
+        name: of the student, written into the result.
+        limits: time, output and memory; what exceeds them is stopped and reported.
+        progress: show a bar on standard error.
+    Returns: the result; `write_result` makes a file of it.
+    Raises SubmissionError if there is no such notebook, or none with exercises.
+    """
+    book, digest = read_notebook(path)
+    stage = stage_of(book, Path(path))
+    cells = [c for c in book["cells"] if c["cell_type"] == "code"]
+    sources = ["".join(c["source"]) for c in cells]
+    start, outcomes, rows = time.monotonic(), [], None
+    with fresh_kernel(limits or Limits()) as kernel:
+        for source in bar(sources, desc=Path(path).stem, show=progress, unit="cell"):
+            outcomes.append(kernel.run(source) if source.strip() else Outcome("ok"))
+        rows = _verdicts(kernel, stage)
+    counts = [c.get("execution_count") for c in cells]
+    given = book["metadata"].get("fsslib", {}).get("names", {})
+    reports = _reports(sources, outcomes, hidden_state(sources, counts, given), _claims(cells))
+    if any(a > b for a, b in _pairs(counts)):
+        reports.insert(0, {"cell": 0, "problem": "order", "message": "The cells were not run from top to bottom."})
+    result = {
+        "format": FORMAT,
+        "stage": stage,
+        "name": name,
+        "notebook": Path(path).name,
+        "notebook_sha256": digest,
+        "fsslib": __version__,
+        "seconds": round(time.monotonic() - start, 1),
+        "exercises": rows if rows is not None else _unchecked(stage, outcomes),
+        "cells": reports,
+    }
+    return result | {"sha256": sign(result)}
+
+
+def read_notebook(path: str | Path) -> tuple[dict[str, Any], str]:
+    """The notebook as a dict of format 4, and the SHA-256 of the file. Raises SubmissionError."""
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise SubmissionError(f"{path} cannot be read: {error.strerror}. Name the .ipynb file.") from error
+    try:
+        book = json.loads(raw)
+        cells = [c for c in book["cells"] if isinstance(c["source"], list | str)]
+        kinds = {c["cell_type"] for c in cells}
+        meta = book.setdefault("metadata", {})
+        if book["nbformat"] != 4 or len(cells) != len(book["cells"]) or not isinstance(meta, dict) or not kinds:
+            raise ValueError("format")
+        if not isinstance(meta.get("fsslib", {}), dict):
+            meta["fsslib"] = {}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise SubmissionError(
+            f"{path} is not a notebook (format 4), or it was cut short: open it in JupyterLab, save it and try again."
+        ) from error
+    return book, hashlib.sha256(raw).hexdigest()
+
+
+def stage_of(book: dict[str, Any], path: Path) -> str:
+    """Which notebook of the course this is: its metadata, else its exercises' names. Raises SubmissionError."""
+    known = {made.stage for made in exercises().values()}
+    named = book["metadata"]["fsslib"].get("stage") if "fsslib" in book["metadata"] else None
+    if named in known:
+        return named
+    text = "\n".join("".join(c["source"]) for c in book["cells"])
+    found = [m.stage for m in exercises().values() if re.search(rf"^(def |### \d · `){m.name}\b", text, re.M)]
+    if not found:
+        raise SubmissionError(f"{path} contains no exercise of this course: is it the right file?")
+    return max(set(found), key=found.count)
+
+
+def sign(result: dict[str, Any]) -> str:
+    """SHA-256 of a result without its own signature: shows accidents and careless edits, not a determined forger."""
+    text = json.dumps({k: v for k, v in result.items() if k != "sha256"}, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_result(result: dict[str, Any], path: str | Path) -> Path:
+    """Write a result beside its notebook (`NAME.result.json`) or to `path` if that ends in .json; returns the file."""
+    path = Path(path)
+    target = path if path.suffix == ".json" else path.with_name(path.stem + SUFFIX)
+    with atomic(target) as part:
+        part.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return target
+
+
+def _verdicts(kernel: Kernel, stage: str) -> list[dict[str, Any]] | None:
+    call = f"__import__('fsslib.labs.verdicts', fromlist=['x']).verdicts(globals(), {stage!r})"
+    said = kernel.ask(call, 10.0 + 8.0 * len(exercises(stage)))
+    try:
+        return json.loads(ast.literal_eval(said)) if said else None
+    except (ValueError, SyntaxError):
+        return None
+
+
+def _unchecked(stage: str, outcomes: list[Outcome]) -> list[dict[str, Any]]:
+    last = next((i + 1 for i, o in enumerate(outcomes) if o.status in ("dead", "slow", "loud")), 0)
+    why = f"Not checked: the kernel had ended in cell {last}." if last else "Not checked: the kernel gave no answer."
+    return [{"name": n, "status": "unchecked", "slip": "", "message": why} for n in exercises(stage)]
+
+
+def _claims(cells: list[dict[str, Any]]) -> list[list[str]]:
+    """What the checks had said when the notebook was saved: their first words, per cell."""
+    return [
+        [m for o in c.get("outputs", []) for m in _marks("".join((o.get("data") or {}).get("text/plain", "")))]
+        for c in cells
+    ]
+
+
+def _marks(text: str) -> list[str]:
+    return re.findall(r"^[✓✗…?] \w+: [a-z ]+", text)
+
+
+def _pairs(counts: list[int | None]) -> list[tuple[int, int]]:
+    return list(pairwise(c for c in counts if isinstance(c, int)))
+
+
+def _is_stub(outcome: Outcome) -> bool:
+    return outcome.error == "NotImplementedError" and outcome.message.endswith(TURN)
+
+
+def _reports(
+    sources: list[str], outcomes: list[Outcome], hidden: list[Finding], claims: list[list[str]]
+) -> list[dict[str, Any]]:
+    """What to tell about cells, in their order; numbers count code cells from 1."""
+    rows = []
+
+    def tell(i: int, problem: str, message: str) -> None:
+        first = next((x.strip() for x in sources[i].splitlines() if x.strip()), "")
+        rows.append({"cell": i + 1, "source": first[:60], "problem": problem, "message": message})
+
+    waiting: set[str] = set()
+    for i, outcome in enumerate(outcomes):
+        own = [f for f in hidden if f.cell == i]
+        lost = re.fullmatch(r"name '(\w+)' is not defined", outcome.message)
+        if _is_stub(outcome) or (lost and lost[1] in waiting):
+            waiting |= names(sources[i]).bound  # what follows from an unsolved exercise is no mistake
+        elif outcome.error == "NameError" and lost:
+            reason = [f.message for f in own if f.name == lost[1]]
+            failed = [k + 1 for k in range(i) if outcomes[k].status != "ok" and lost[1] in names(sources[k]).bound]
+            reason += [f"Cell {failed[-1]} would have defined it, but it stopped."] if failed else []
+            tell(i, "hidden state" if reason and not failed else "error", " ".join([f"{outcome.message}.", *reason]))
+        elif outcome.status == "error":
+            tell(i, "error", f"{outcome.error}: {outcome.message}")
+        elif outcome.status in _ENDS and not (
+            outcome.status == "skipped" and i and outcomes[i - 1].status == "skipped"
+        ):
+            tell(i, outcome.status, _ENDS[outcome.status])
+        elif outcome.status == "ok":
+            for finding in own:
+                tell(i, "hidden state", finding.message)
+            now = [m for text in outcome.texts for m in _marks(text)]
+            if claims[i] and now and claims[i] != now:
+                tell(
+                    i,
+                    "hidden state",
+                    f'The saved notebook says "{claims[i][0]}", the fresh run "{now[0]}": the '
+                    "definitions it was run with are not those that are in the notebook now.",
+                )
+    return rows
+
+
+_ENDS = {
+    "slow": "Stopped: it ran longer than its time limit. Is there a loop without an end?",
+    "loud": "Stopped: it printed more than the limit of output. Print less, or only at the end of a loop.",
+    "dead": "The kernel ended in this cell: too much memory, or it left Python. The cells below were not run.",
+    "skipped": "Not run: the kernel had ended, or the time for the whole notebook was over.",
+}

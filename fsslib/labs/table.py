@@ -1,0 +1,152 @@
+"""What people read of results: one student's report, and the table of a class as text, CSV and HTML."""
+
+import csv
+import html
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..files import atomic
+from .exercise import exercises
+
+MARKS = {"right": "✓", "unsolved": "…", "unchecked": "-"}
+
+
+def report(result: dict[str, Any]) -> str:
+    """One result as text: cells to look at, then the exercises."""
+    lines = [
+        f"{result['notebook']} ({result['stage']}), run from top to bottom in a fresh kernel: {result['seconds']} s"
+    ]
+    for row in result["cells"]:
+        place = f"cell {row['cell']} `{row['source']}`" if row["cell"] else "whole notebook"
+        lines.append(f"  ! {place}\n      {row['problem']}: {row['message']}")
+    lines += ["" if result["cells"] else "  every cell ran", "Exercises"]
+    for row in result["exercises"]:
+        words = {"right": "", "unsolved": "not solved yet"}.get(row["status"], row["message"])
+        lines.append(f"  {_mark(row['status'])} {row['name']}" + (f": {words}" if words else ""))
+    solved = sum(row["status"] == "right" for row in result["exercises"])
+    return "\n".join([*lines, f"  {solved} of {len(result['exercises'])} are right"])
+
+
+def class_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The class as text: who solved what, the common wrong answers, and what needs a look."""
+    lines = []
+    for stage, members in _by_stage(rows).items():
+        names = list(exercises(stage))
+        lines.append(f"\n{stage}: {len(members)} notebook{'s' * (len(members) != 1)}")
+        width = max(len(row["who"]) for row in members)
+        lines.append(" " * (width + 2) + "  ".join(names))
+        for row in members:
+            status = {x["name"]: x["status"] for x in row["result"]["exercises"]}
+            cells = "  ".join(_mark(status.get(name, "missing")).center(len(name)) for name in names)
+            lines.append(f"{row['who']:{width}s}  {cells}".rstrip())
+        common = common_slips(members)
+        lines += ["common wrong answers:"] if common else []
+        lines += [f"  {count} x {name}: {slip}" for (name, slip), count in common]
+    notes = [(row["file"], text) for row in rows for text in _notes(row)]
+    lines += ["\nto look at:"] if notes else []
+    lines += [f"  {file}: {text}" for file, text in notes]
+    return "\n".join(lines).strip("\n")
+
+
+def common_slips(rows: Sequence[dict[str, Any]]) -> list[tuple[tuple[str, str], int]]:
+    """((exercise, slip), how often), the most frequent first."""
+    found = Counter(
+        (x["name"], x["slip"] or "another value")
+        for row in rows
+        for x in row["result"]["exercises"]
+        if x["status"] not in ("right", "unsolved", "unchecked") and x["slip"] != "missing"
+    )
+    return sorted(found.items(), key=lambda item: (-item[1], item[0]))
+
+
+def write_table(rows: Sequence[dict[str, Any]], out: str | Path) -> list[Path]:
+    """Write `class.csv` (one line per student and exercise) and `class.html` into the folder `out`; returns both."""
+    made = []
+    for name, text in (("class.csv", _csv(rows)), ("class.html", _page(rows))):
+        with atomic(Path(out) / name) as part:
+            part.write_text(text, encoding="utf-8")
+        made.append(Path(out) / name)
+    return made
+
+
+def _by_stage(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    found = [row for row in rows if row["result"]]
+    return {
+        s: [row for row in found if row["result"]["stage"] == s] for s in sorted({r["result"]["stage"] for r in found})
+    }
+
+
+def _mark(status: str) -> str:
+    return MARKS.get(status, "✗")
+
+
+def _notes(row: dict[str, Any]) -> list[str]:
+    cells = (row["result"] or {}).get("cells", [])
+    return [row["note"]] * bool(row["note"]) + [
+        (f"cell {c['cell']}: " if c["cell"] else "") + c["message"] for c in cells
+    ]
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["who", "file", "notebook", "exercise", "status", "slip", "message", "answer", "note"])
+    for row in rows:
+        stage = (row["result"] or {}).get("stage", "")
+        for x in (row["result"] or {"exercises": [{}]})["exercises"]:
+            cells = [x.get(k, "") for k in ("name", "status", "slip", "message", "answer")]
+            writer.writerow([_plain(v) for v in (row["who"], row["file"], stage, *cells, row["note"])])
+    return text.getvalue()
+
+
+def _plain(value: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
+    return "'" + value if value[:1] in ("=", "+", "-", "@", "\t") else value
+
+
+_STYLE = """:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;
+padding:0 1rem}table{border-collapse:collapse;margin:1rem 0}th,td{border:1px solid #8888;padding:.2rem .6rem}
+td{text-align:center}.right{background:#009e7333}.other{background:#d55e0033}th[scope=row]{text-align:left}
+blockquote{white-space:pre-line;border-left:4px solid #0072b2;margin-left:0;padding-left:1rem}"""
+_WORDS = {"right": "right", "unsolved": "not solved yet"}
+
+
+def _page(rows: Sequence[dict[str, Any]]) -> str:
+    said = html.escape
+    parts = [
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Class table</title>'
+        f"<style>{_STYLE}</style></head><body><h1>Class table</h1>"
+    ]
+    for stage, members in _by_stage(rows).items():
+        names = list(exercises(stage))
+        head = "".join(f'<th scope="col"><code>{n}</code></th>' for n in names)
+        parts.append(
+            f'<h2>{stage}</h2><table><caption>Who solved what</caption><tr><th scope="col">who</th>{head}</tr>'
+        )
+        for row in members:
+            status = {x["name"]: x for x in row["result"]["exercises"]}
+            parts.append(f'<tr><th scope="row">{said(row["who"])}</th>')
+            for name in names:
+                x = status.get(name, {"status": "missing", "message": "", "slip": ""})
+                words = _WORDS.get(x["status"]) or x["slip"] or x["status"]
+                kind = "right" if x["status"] == "right" else "" if x["status"] == "unsolved" else "other"
+                parts.append(f'<td class="{kind}" title="{said(x["message"])}">{_mark(x["status"])} {said(words)}</td>')
+            parts.append("</tr>")
+        parts.append("</table>")
+        if common := common_slips(members):
+            parts.append("<h3>Common wrong answers</h3><ul>")
+            parts += [f"<li>{n} × <code>{said(e)}</code>: {said(slip)}</li>" for (e, slip), n in common]
+            parts.append("</ul>")
+        written = [(x, row) for row in members for x in row["result"]["exercises"] if x.get("answer")]
+        parts += ["<h3>Written answers</h3>"] * bool(written)
+        parts += [
+            f"<p><b>{said(r['who'])}</b>, <code>{x['name']}</code></p><blockquote>{said(x['answer'])}</blockquote>"
+            for x, r in written
+        ]
+    notes = [(row["file"], text) for row in rows for text in _notes(row)]
+    parts += ["<h2>To look at</h2><ul>"] * bool(notes)
+    parts += [f"<li><code>{said(file)}</code>: {said(text)}</li>" for file, text in notes] + ["</ul>"] * bool(notes)
+    return "\n".join([*parts, "</body></html>\n"])

@@ -1,0 +1,176 @@
+"""`check` itself: whatever is handed in, an answer comes back, in time and in words."""
+
+import contextlib
+import time
+
+import pytest
+import torch
+from labs.lab_tools import answer
+from torch.nn import functional as F
+
+from fsslib.labs import Result, check, compare
+from fsslib.labs.exercise import Exercise, Slip, add, exercise, exercises
+from fsslib.labs.limits import TooLong, time_limit
+
+
+def named(name, function):
+    function.__name__ = name
+    return function
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ("temperature", "without quotes"),
+        (29.4, "without brackets"),
+        (torch.zeros(2), "without brackets"),
+        (F.softmax.__class__, "plain function"),
+        (torch.nn.Identity(), "plain function"),
+        (lambda a: a, "found by the name"),
+        (named("temprature", lambda a, b: a), "Did you mean temperature"),
+    ],
+)
+def test_what_is_no_answer(given, words):
+    result = check(given)
+    assert result.status == "unknown" and words in result.message and not result
+
+
+def test_a_stub_is_not_an_error():
+    result = check(answer("temperature", 'raise NotImplementedError("temperature: your turn")'))
+    assert result.status == "unsolved" and "…" in repr(result) and "not solved yet" in result._repr_html_()
+
+
+@pytest.mark.parametrize(
+    "body, status, words",
+    [
+        ("pass", "wrong", "is there a `return`"),
+        ("return 'warm'", "wrong", "A number is expected, a str"),
+        ("return torch.zeros(3)", "wrong", "tensor of shape (3,)"),
+        ("return float('nan')", "wrong", "NaN"),
+        ("return 7.5", "wrong", "On margin 0.1, probability 0.95: The result is 7.5"),
+        ("return 1 / 0", "stopped", "line 2 of its cell with ZeroDivisionError"),
+        ("return undefined", "stopped", "NameError: name 'undefined'"),
+        (
+            "import sys; sys.setrecursionlimit(200); return temperature(margin, probability)",
+            "stopped",
+            "RecursionError",
+        ),
+    ],
+)
+def test_generic_messages(body, status, words):
+    import sys
+
+    limit = sys.getrecursionlimit()
+    try:
+        result = check(answer("temperature", body))
+    finally:
+        sys.setrecursionlimit(limit)
+    assert result.status == status and words in result.message, result
+
+
+def test_other_arguments():
+    result = check(named("temperature", lambda margin: margin))
+    assert result.slip == "other arguments" and "(margin, probability)" in result.message
+    assert check(named("temperature", lambda *a: float(torch.logit(torch.tensor(a[1])) / a[0]))), (
+        "any form that can be called"
+    )
+
+
+@pytest.mark.parametrize(
+    "loop", ["while True:\n    pass", "while True:\n    try:\n        pass\n    except:\n        pass"]
+)
+def test_endless_loops_are_stopped(loop):
+    start = time.monotonic()
+    result = check(answer("temperature", loop), limit=0.3)
+    assert result.status == "slow" and "0.3 seconds" in result.message
+    assert time.monotonic() - start < 5
+
+
+def test_an_answer_cannot_swallow_the_end():
+    """`except Exception` around everything does not catch the alarm."""
+    with pytest.raises(TooLong), time_limit(0.1):
+        while True:
+            with contextlib.suppress(Exception):
+                time.sleep(0.01)
+
+
+def test_the_notebook_is_left_as_it_was():
+    """Gradients may be switched off, the random numbers go on as if nothing had happened."""
+    right = answer("cosine_map", "return F.cosine_similarity(features, prototype[:, None, None], dim=0)")
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        assert check(right)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_grading_in_pytest_and_nbgrader(monkeypatch):
+    wrong = answer("cosine_map", "return (features * prototype[:, None, None]).sum(0)")
+    with pytest.raises(AssertionError, match="dot product"):
+        assert check(wrong)
+    monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+    with pytest.raises(AssertionError, match="dot product"):
+        check(wrong)
+
+
+def test_results_are_safe_to_show():
+    page = Result("a<b", "wrong", "x < 1\n<script>")._repr_html_()
+    assert "<script>" not in page and "a&lt;b" in page and page.count("<br>") == 2 and 'role="status"' in page
+
+
+def test_two_exercises_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="two exercises are called 'temperature'"):
+        exercise("99_other", lambda: {})(named("temperature", lambda margin, probability: 0))
+    assert exercises()["temperature"].stage == "01_prototypes"
+
+
+def test_a_slip_has_to_explain_every_case():
+    made = Exercise(
+        "99_trial",
+        named("trial_of_slips", lambda x: x.sum()),
+        lambda: {"two": (torch.tensor([1.0, 3.0]),), "one": (torch.tensor([5.0]),)},
+        slips=[Slip("a mean", "This is the mean, a sum is asked for, as the text says.", lambda x: x.mean())],
+    )
+    add(made)
+    try:
+        assert check(named("trial_of_slips", lambda x: x.sum()))
+        assert check(named("trial_of_slips", lambda x: x.mean())).slip == "a mean"
+        other = check(named("trial_of_slips", lambda x: x.mean() if len(x) > 1 else x.sum() + 1))
+        assert other.status == "wrong" and other.slip == ""
+    finally:
+        from fsslib.labs.exercise import _ALL
+
+        del _ALL["trial_of_slips"]
+
+
+@pytest.mark.parametrize(
+    "found, expected, words",
+    [
+        (torch.zeros(2), torch.zeros(2), None),
+        (torch.zeros(2, dtype=torch.double), torch.zeros(2), None),
+        (torch.zeros(2), torch.zeros(3), "shape"),
+        (torch.zeros(2).long(), torch.zeros(2), "int64"),
+        (torch.tensor([float("nan")]), torch.zeros(1), "NaN"),
+        (torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 2.0]]), "50 % of the values differ; the first at [0, 1]"),
+        (torch.tensor(2.0), 2.0, None),
+        (2, 2.0, None),
+        (True, 1, "A number is expected"),
+        (1, True, "A bool is expected"),
+        ((1, 2), (1, 2, 3), "3 values"),
+        ([1, 5], (1, 2), "Value 2 of 2"),
+        ({"a": 1}, {"a": 2}, "'a'"),
+        ({"b": 1}, {"a": 1}, "keys 'a'"),
+        ({"x"}, {"x"}, None),
+        ({"x"}, {"y"}, "'y'"),
+        (torch.zeros(2).numpy(), torch.zeros(2), "numpy array"),
+        (float("inf"), float("inf"), None),
+        (1.0, float("inf"), "inf"),
+        (float("nan"), float("nan"), None),
+        (None, "text", "return"),
+    ],
+)
+def test_differences(found, expected, words):
+    said = compare.difference(found, expected)
+    assert (said is None) == (words is None) and (words or "") in (said or ""), said

@@ -1,0 +1,218 @@
+"""Editions: made of one source, without the solutions where they do not belong, and working in class and in grading."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+
+import nbformat
+import pytest
+from labs.lab_tools import STAGES, solutions, tagged
+
+from fsslib.labs.exercise import exercises
+from fsslib.labs.kernel import Limits
+from fsslib.labs.submit import submit
+from tools import build, editions
+
+BOOKS = [p.stem for p in sorted(build.SOURCES.glob("*.py"))]
+# A tenth of the episodes and of the training: the lessons run through, their figures mean less.
+SMALL = {"episodes": 20, "finetune_steps": 4, "train_steps": 8}
+
+
+@pytest.fixture(scope="module")
+def handed(tmp_path_factory):
+    return editions.make("student", tmp_path_factory.mktemp("editions"))
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    return editions.make("instructor", tmp_path_factory.mktemp("editions"))
+
+
+def read(folder, stage):
+    return nbformat.read(folder / "notebooks" / f"{stage}.ipynb", 4)
+
+
+def strings(value):
+    """Every text in a notebook: sources, outputs, metadata."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from strings(key)
+            yield from strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from strings(inner)
+
+
+def solution_lines():
+    """Lines of more than 20 characters of all solutions, without what the stub shows: first line and docstring."""
+    for stage, path in {p.stem: p for p in sorted(build.SOURCES.glob("*.py"))}.items():
+        for cell in build.load(path).cells:
+            if "solution" not in cell.metadata.get("tags", []):
+                continue
+            shown = editions.stub(cell.source).splitlines() if stage in STAGES else []
+            for line in cell.source.splitlines():
+                if len(line.strip()) > 20 and line not in shown and "### " not in line:
+                    yield stage, line.strip()
+
+
+def test_no_solution_in_a_student_s_edition(handed):
+    texts = {stage: "\n".join(strings(read(handed, stage))) for stage in BOOKS}
+    lines = list(solution_lines())
+    assert len(lines) > 60
+    leaks = [(where, stage, line) for stage, line in lines for where, text in texts.items() if line in text]
+    assert not leaks, leaks
+    assert not [s for s, text in texts.items() if "BEGIN SOLUTION" in text or "Marking" in text or '"solution"' in text]
+
+
+def test_no_solution_in_the_checks():
+    """The reference answers of the checks are worded differently."""
+    library = "\n".join(p.read_text() for p in sorted((build.ROOT / "fsslib" / "labs").glob("*.py")))
+    assert not [(stage, line) for stage, line in solution_lines() if stage in STAGES and line in library]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stubs_are_cut_from_solutions(handed, stage):
+    """Same function, same arguments, same documentation; only the answer is missing; the check stays."""
+    book = read(handed, stage)
+    answers = [c for c in book.cells if "answer" in c.metadata.get("tags", [])]
+    whole = tagged(stage, "solution")
+    assert len(answers) == len(whole) == len(exercises(stage))
+    for cell, solution in zip(answers, whole):
+        (mine,), (full,) = ast.parse(cell.source).body, ast.parse(solution).body
+        assert (mine.name, ast.dump(mine.args), ast.get_docstring(mine)) == (
+            full.name,
+            ast.dump(full.args),
+            ast.get_docstring(full),
+        )
+        assert f'NotImplementedError("{mine.name}: your turn")' in cell.source
+        assert cell.metadata.nbgrader.grade_id == mine.name and cell.metadata.nbgrader.solution
+    checks = [c for c in book.cells if c.metadata.get("nbgrader", {}).get("grade")]
+    assert [c.source for c in checks] == [f"check({name})" for name in exercises(stage)]
+    for cell in book.cells:
+        if cell.cell_type == "code" and cell.outputs:
+            assert "question" in cell.metadata.tags, "outputs only where a question asks about them"
+    assert book.cells[1].id == "edition" and "labs submit" in book.cells[1].source
+
+
+def test_a_solution_is_one_documented_function():
+    for text in ("x = 1", "def f():\n    return 1", "def f():\n    '''d'''\ndef g():\n    '''d'''"):
+        with pytest.raises(ValueError, match="one function"):
+            editions.stub(text)
+    part = (
+        'def f(a):\n    """d"""\n    b = a\n    ### BEGIN SOLUTION\n    b = b + 1\n    ### END SOLUTION\n    return b'
+    )
+    assert editions.stub(part).splitlines()[2:] == [
+        "    b = a",
+        '    raise NotImplementedError("f: your turn")',
+        "    return b",
+    ]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_instructor_s_edition_is_the_tested_notebook(taught, stage):
+    """The same code cells with the same outputs as the notebook that nbval compares; more text."""
+    mine, tested = read(taught, stage), nbformat.read(build.BOOKS / f"{stage}.ipynb", 4)
+
+    def code(book):
+        return [(c.source, c.outputs) for c in book.cells if c.cell_type == "code"]
+
+    assert code(mine) == code(tested)
+    text = "\n".join(c.source for c in mine.cells)
+    assert "Marking" in text and all(f"| `{name}` |" in text for name in exercises(stage))
+
+
+def test_nbval_accepts_an_instructor_s_edition(taught):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env"]
+    command += [f"--nbval-sanitize-with={build.ROOT}/tests/sanitize.cfg", "-c", os.devnull, "--rootdir", str(taught)]
+    ran = subprocess.run(
+        [*command, str(taught / "notebooks" / "00_start_here.ipynb")],
+        env=build.environment() | {"FSSLIB_FIGURES": str(taught)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stdout[-3000:]
+
+
+def test_the_handout_is_whole(handed):
+    """It can be installed, holds no sources, tests or notes, equals the zip, and its relative links lead somewhere."""
+    names = {p.relative_to(handed).as_posix() for p in handed.rglob("*") if p.is_file()}
+    assert {"pyproject.toml", "START.md", "fsslib/labs/check.py", "notebooks/GLOSSARY.md"} <= names
+    assert not [
+        n
+        for n in names
+        if "INSTRUCTORS" in n or n.startswith(("tests", "tools", "notebooks/src")) or "__pycache__" in n
+    ]
+    with zipfile.ZipFile(handed.with_suffix(".zip")) as archive:
+        assert {n.removeprefix("fsslib-course/") for n in archive.namelist()} == names
+    assert handed.with_suffix(".zip").stat().st_size < 10_000_000
+    for stage in BOOKS:
+        for cell in read(handed, stage).cells:
+            for link in re.findall(r"\]\((?!\w+:)([^)#]+)", cell.source if cell.cell_type == "markdown" else ""):
+                assert (handed / "notebooks" / link).exists(), (stage, link)
+
+
+def test_the_handout_works_where_it_is_unpacked(handed):
+    """Its library finds its own data: nothing leads back to this clone."""
+    code = (
+        "import fsslib, pathlib; from fsslib import load_model, paths; from fsslib.checkpoints import shipped;"
+        "load_model(shipped('panet', 'shapes', 0)); print(paths.repository())"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=handed,
+        env=os.environ | {"PYTHONPATH": str(handed)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stdout.strip() == str(handed.resolve()), ran.stderr
+
+
+def solved(folder, stage, only=None):
+    """A student's edition with solutions pasted into its answers, and small parameters."""
+    book, texts = read(folder, stage), dict(zip(solutions(stage), tagged(stage, "solution")))
+    for cell in book.cells:
+        if "answer" in cell.metadata.get("tags", []):
+            name = cell.metadata.nbgrader.grade_id
+            cell.source = texts[name] if only is None or name in only else cell.source
+        elif "parameters" in cell.metadata.get("tags", []):
+            for name, value in SMALL.items():
+                cell.source = re.sub(rf"^{name} = \d+", f"{name} = {value}", cell.source, flags=re.M)
+    return book
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_solved_editions_through_submit(handed, stage, tmp_path):
+    nbformat.write(solved(handed, stage), tmp_path / "mine.ipynb")
+    result = submit(tmp_path / "mine.ipynb", limits=Limits(cell=400, total=1200), progress=False)
+    assert [x for x in result["exercises"] if x["status"] != "right"] == []
+    assert result["cells"] == [], "no cell failed, none depends on hidden state"
+
+
+def test_an_unsolved_edition_says_so_kindly(handed, tmp_path):
+    """From top to bottom without an error until the first cell that needs an answer; no traceback there."""
+    nbformat.write(solved(handed, "01_prototypes", only=()), tmp_path / "mine.ipynb")
+    result = submit(tmp_path / "mine.ipynb", limits=Limits(cell=400, total=1200), progress=False)
+    assert {x["status"] for x in result["exercises"]} == {"unsolved"}
+    assert result["cells"] == []
+
+
+def test_editions_are_made_of_current_notebooks(monkeypatch, capsys):
+    monkeypatch.setattr(build, "stale", lambda path: path.stem == BOOKS[0])
+    assert editions.main(["student"]) == 1
+    assert BOOKS[0] in capsys.readouterr().err
+
+
+def test_the_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(build, "stale", lambda path: False)
+    assert editions.main(["student", "--out", str(tmp_path)]) == 0
+    assert "to hand out" in capsys.readouterr().out
+    first = (tmp_path / "student.zip").read_bytes()
+    assert editions.main(["student", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "student.zip").read_bytes() == first, "the same zip for the same files"
+    json.loads((tmp_path / "student" / "notebooks" / "00_start_here.ipynb").read_text())

@@ -1,0 +1,217 @@
+"""Submissions of all kinds: each ends in a clear message, and the others of the folder are still collected."""
+
+import csv
+import json
+import re
+
+import nbformat
+import pytest
+
+from fsslib.labs import __main__ as command
+from fsslib.labs import collect, submit
+from fsslib.labs.kernel import Limits
+
+IMPORTS = "import os, subprocess\nimport torch\nfrom fsslib.labs import check"
+RIGHT = "def temperature(margin, probability):\n    return float(torch.logit(torch.tensor(probability)) / margin)"
+WRONG = "def cosine_map(features, prototype):\n    return torch.einsum('chw,c->hw', features, prototype)"
+WORDS = (
+    'def box_bias():\n    return "'
+    + "Noise of scribbles averages out over five shots but the bias of a box is the same in every shot, "
+)
+WORDS += 'so that the gap of 10 points between box and mask remains with them."'
+STUB = "def inside_only(masks):\n    raise NotImplementedError('inside_only: your turn')"
+DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass"
+LIMITS = Limits(cell=12, total=60, output=2_000_000, memory=3_000_000_000)
+
+
+def book(*cells, counts=None, **meta):
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in (IMPORTS, RIGHT, *cells)])
+    for i, cell in enumerate(made.cells):
+        cell.execution_count = counts[i] if counts else i + 1
+    made.metadata["fsslib"] = {"stage": "01_prototypes", **meta}
+    return made
+
+
+def stale_claim():
+    made = book("check(temperature)")
+    made.cells[1].source = RIGHT.replace("/ margin", "* margin")  # edited after the check had been run
+    made.cells[2].outputs = [
+        nbformat.v4.new_output("execute_result", {"text/plain": "✓ temperature: right."}, execution_count=3)
+    ]
+    return made
+
+
+BOOKS = {
+    "ann/work.ipynb": book(
+        "check(temperature)", WRONG, "check(cosine_map)", WORDS, STUB, "inside_only(torch.zeros(1, 4, 4))"
+    ),
+    "out_of_order.ipynb": book("y = x + 1", "x = 3", "z = y", counts=[1, 2, 4, 3, 5]),
+    "deleted.ipynb": book("print(few + 1)", names={"few": "few = sampler.build(...)"}),
+    "loop.ipynb": book("while True: pass", WRONG),
+    "deaf.ipynb": book(DEAF, WRONG),
+    "two_gigabytes.ipynb": book("for _ in range(2000): print('x' * 10**6)", WRONG),
+    "two_gigabytes_at_once.ipynb": book("print('x' * 2 * 10**9)", WRONG),
+    "from_outside.ipynb": book("subprocess.run('yes | head -c 2000000000', shell=True)", WRONG),
+    "memory.ipynb": book("kept = [bytearray(10**8) for _ in range(100)]", WRONG),
+    "left.ipynb": book("os._exit(3)", WRONG),
+    "renamed.ipynb": book(WRONG.replace("cosine_map", "cosine_maps_of_mine")),
+    "stale.ipynb": stale_claim(),
+}
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    """The folder of a class, collected once with two notebooks at a time."""
+    folder = tmp_path_factory.mktemp("room")
+    for name, made in BOOKS.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        nbformat.write(made, folder / name)
+    (folder / "cut_short.ipynb").write_text('{"cells": [')
+    (folder / "no_notebook.ipynb").write_text('{"cells": [{"cell_type": "code", "source": 3}], "nbformat": 4}')
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")]), folder / "other.ipynb")
+    (folder / "forged.result.json").write_text(json.dumps({"format": 1, "sha256": "0", "exercises": []}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(room):
+    made = collect.collect(room, room, LIMITS, jobs=2)
+    return {row["file"]: row for row in made}
+
+
+def told(row, problem=None):
+    return " | ".join(c["message"] for c in row["result"]["cells"] if problem in (None, c["problem"]))
+
+
+def status(row):
+    return {x["name"]: x["status"] for x in row["result"]["exercises"]}
+
+
+def test_everybody_is_collected(rows, room):
+    assert len(rows) == len(BOOKS) + 4
+    for name in ("cut_short.ipynb", "no_notebook.ipynb"):
+        assert rows[name]["result"] is None and "not a notebook" in rows[name]["note"]
+    assert "contains no exercise of this course" in rows["other.ipynb"]["note"]
+    assert "changed after it was written" in rows["forged.result.json"]["note"]
+    assert str(room) not in json.dumps(list(rows.values())), "no paths of the machine"
+
+
+def test_an_ordinary_submission(rows):
+    row = rows["ann/work.ipynb"]
+    assert row["who"] == "ann" and row["result"]["cells"] == [], row["result"]["cells"]
+    expected = {"temperature": "right", "cosine_map": "wrong", "inside_only": "unsolved", "box_bias": "right"}
+    assert status(row).items() >= expected.items()
+    rest = {x["name"]: x for x in row["result"]["exercises"]}
+    assert rest["cosine_map"]["slip"] == "unnormalised" and "averages out" in rest["box_bias"]["answer"]
+    assert rest["prototype"]["status"] == "missing"
+
+
+def test_hidden_state(rows):
+    assert "only further down, in cell 4" in told(rows["out_of_order.ipynb"], "hidden state")
+    assert "Cell 3 would have defined it" in told(rows["out_of_order.ipynb"], "error")
+    assert "not run from top to bottom" in told(rows["out_of_order.ipynb"], "order")
+    assert "gone from the notebook: `few = sampler.build(...)`" in told(rows["deleted.ipynb"], "hidden state")
+    said = told(rows["stale.ipynb"], "hidden state")
+    assert '"✓ temperature: right" , the fresh run' in said.replace('",', '" ,') and "✗ temperature" in said
+    for name in ("out_of_order.ipynb", "deleted.ipynb"):
+        assert status(rows[name])["temperature"] == "right"
+
+
+@pytest.mark.parametrize("name, problem", [("loop", "slow"), ("two_gigabytes", "loud"), ("from_outside", "loud")])
+def test_stopped_cells_leave_the_rest(rows, name, problem):
+    """The cell is interrupted, the cells below it and the checks still run."""
+    row = rows[f"{name}.ipynb"]
+    assert [(c["cell"], c["problem"]) for c in row["result"]["cells"]] == [(3, problem)], row["result"]["cells"]
+    assert status(row)["temperature"] == "right" and status(row)["cosine_map"] == "wrong"
+
+
+@pytest.mark.parametrize("name, problem", [("deaf", "slow"), ("left", "dead")])
+def test_kernels_that_have_to_end(rows, name, problem):
+    row = rows[f"{name}.ipynb"]
+    assert [(c["cell"], c["problem"]) for c in row["result"]["cells"]] == [(3, problem), (4, "skipped")]
+    assert set(status(row).values()) == {"unchecked"} and "cell 3" in row["result"]["exercises"][0]["message"]
+
+
+@pytest.mark.parametrize("name", ["memory", "two_gigabytes_at_once"])
+def test_memory(rows, name):
+    """Python's MemoryError where the system honours the limit; the kernel's end, or the output's limit, elsewhere."""
+    (first, *_) = rows[f"{name}.ipynb"]["result"]["cells"]
+    assert first["cell"] == 3 and (first["problem"] in ("dead", "loud", "slow") or "MemoryError" in first["message"])
+
+
+def test_a_renamed_function(rows):
+    (found,) = (x for x in rows["renamed.ipynb"]["result"]["exercises"] if x["name"] == "cosine_map")
+    assert found["slip"] == "renamed" and "`cosine_maps_of_mine`" in found["message"]
+
+
+def test_times(rows):
+    """Nothing takes much longer than its limits: a cell, ten seconds to obey, the start and the checks."""
+    assert max(row["result"]["seconds"] for row in rows.values() if row["result"]) < 240
+
+
+def test_collected_again(rows, room, monkeypatch):
+    """Results are kept: a second call runs nothing, except what has changed meanwhile."""
+    ran = []
+    monkeypatch.setattr(collect, "_run", lambda book, limits: ran.append(book.name) or rows[_key(room, book)]["result"])
+    again = {row["file"]: row for row in collect.collect(room, room, LIMITS)}
+    assert again == rows and ran == []
+    kept = room / collect.OWN / "loop.result.json"
+    kept.write_text(kept.read_text().replace('"right"', '"wrong"'))
+    again = {row["file"]: row for row in collect.collect(room, room, LIMITS)}
+    assert ran == ["loop.ipynb"] and "changed after it was written" in again["loop.ipynb"]["note"]
+    assert collect.read_result(kept) == rows["loop.ipynb"]["result"]
+    collect.collect(room, room, LIMITS, rerun=True)
+    assert len(ran) == 1 + len(BOOKS)
+
+
+def _key(room, book):
+    return book.relative_to(room).as_posix()
+
+
+def test_the_table(rows, room, capsys):
+    assert command.main(["collect", str(room)]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^ann +✗ +✗ +✓ +… +✓$", text, re.M), text
+    assert "x cosine_map: unnormalised" in text and "1 x cosine_map: renamed" in text
+    table = list(csv.DictReader((room / "class" / "class.csv").open()))
+    assert {(r["who"], r["exercise"], r["slip"]) for r in table} >= {("ann", "cosine_map", "unnormalised")}
+    page = (room / "class" / "class.html").read_text()
+    assert "averages out" in page and "<script" not in page and "http" not in page
+
+
+def test_the_student_s_command(tmp_path, capsys):
+    """One notebook with a name; then the table takes the result as it is, and notices a notebook changed after it."""
+    file = tmp_path / "mine.ipynb"
+    nbformat.write(book("check(temperature)"), file)
+    assert command.main(["submit", str(file), "--name", "=Ann"]) == 1, "not all exercises are right"
+    assert "✓ temperature" in capsys.readouterr().out
+    result = collect.read_result(tmp_path / "mine.result.json")
+    assert result["name"] == "=Ann" and result["notebook_sha256"] == submit.read_notebook(file)[1]
+    (row,) = collect.collect(tmp_path, tmp_path / "out")
+    assert row["who"] == "=Ann" and not (tmp_path / "out").exists(), "nothing was run again"
+    from fsslib.labs.table import write_table
+
+    assert "'=Ann" in write_table([row], tmp_path)[0].read_text(), "no formula for a spreadsheet"
+    file.unlink()
+    (row,) = collect.collect(tmp_path, tmp_path / "out")
+    assert "without its notebook" in row["note"] and row["result"] == result
+
+
+@pytest.mark.parametrize("arguments", [["submit", "nowhere.ipynb"], ["collect", "nowhere"]])
+def test_what_is_not_there(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command.main(arguments) == 2
+    assert "nowhere" in capsys.readouterr().err
+    with pytest.raises(submit.SubmissionError, match="neither notebooks"):
+        collect.collect(tmp_path, tmp_path)
+
+
+def test_a_kernel_that_does_not_start(tmp_path, monkeypatch):
+    nbformat.write(book(), tmp_path / "mine.ipynb")
+
+    def refuse(limits):
+        raise RuntimeError("Kernel died before replying to kernel_info")
+
+    monkeypatch.setattr(submit, "fresh_kernel", refuse)
+    (row,) = collect.collect(tmp_path, tmp_path)
+    assert "mine.ipynb could not be run: RuntimeError: Kernel died" in row["note"]
