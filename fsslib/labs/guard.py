@@ -1,11 +1,28 @@
 """Limits that a kernel sets itself before a submission's first cell: memory, and what a cell prints."""
 
 import sys
+import threading
 from typing import Any
 
 
 class TooMuchOutput(BaseException):
     """A cell has printed more than its limit. Not an Exception: `except Exception` must not swallow it."""
+
+
+def _limit_memory(size: int | None) -> None:
+    """At most `size` bytes; None: as much as the system allows."""
+    try:
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (hard if size is None else size, hard))
+    except (ImportError, ValueError, OSError):
+        pass
+
+
+def unguard() -> None:
+    """Give the checks the memory that they need, however much the cells have left behind."""
+    _limit_memory(None)
 
 
 def guard(shell: Any, memory: int, output: int) -> None:
@@ -17,16 +34,13 @@ def guard(shell: Any, memory: int, output: int) -> None:
             macOS does not count it.
         output: characters that a cell may print; the cell that prints more stops with TooMuchOutput.
     """
-    try:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    except (ImportError, ValueError, OSError):
-        pass
+    _limit_memory(memory)
     printed, kind = [0], type(sys.stdout)
     write = kind.write
 
     def counted(self: Any, text: str) -> int:
+        if threading.current_thread() is not threading.main_thread():
+            return write(self, text)  # of another process, passed on by a thread that must live; the reader counts it
         printed[0] += len(text)
         if printed[0] > output:
             raise TooMuchOutput(f"more than {output / 1e6:g} million characters in one cell")

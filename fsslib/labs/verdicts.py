@@ -9,6 +9,7 @@ from typing import Any
 
 from .check import check
 from .exercise import Exercise, exercises
+from .guard import unguard
 from .limits import TooLong, time_limit
 from .result import Result
 
@@ -22,6 +23,7 @@ def verdicts(space: dict[str, Any], stage: str) -> str:
         space: the names that the notebook defined.
         stage: e.g. "01_prototypes".
     """
+    unguard()
     rows = []
     for name, made in exercises(stage).items():
         function = space.get(name)

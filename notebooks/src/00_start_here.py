@@ -174,7 +174,7 @@ scores["random weights, K=1"] = evaluate(untrained, test_set, protocol, shots=(1
 scores |= {f"PANet, K={k}": result.scores[k] for k in (1, 5)}
 rows = {name: tuple(100 * v for v in (s.miou, *s.interval())) for name, s in scores.items()}
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["question", "nbval-ignore-output"]
 show(*plots.score_bars(rows))
 
 # %%

@@ -342,7 +342,7 @@ alt = (
     "The support with its mask, the query with the predicted mask, and the support as segmented from the query: "
     f"{returned:.0f} % of its pixels are right."
 )
-show(*pictures.strip(row, alt, side=1.4), photo=True)
+show(*pictures.strip(row, alt, side=1.25), photo=True)
 
 # %% [markdown]
 # The loss is the cross entropy of that way back, $L = L_{query} + \lambda L_{PAR}$ with $\lambda = 1$ and, for $S$
@@ -490,7 +490,7 @@ weak |= {k: evaluate(net, test_set, protocol.replace(annotation=k), shots=(1, 5)
 for k in kinds:
     print(f"{k:9s} mIoU K=1: {100 * weak[k][1].miou:.0f} %, K=5: {100 * weak[k][5].miou:.0f} %")
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["question", "nbval-ignore-output"]
 names = [(kind, k) for kind in ("scribble", "box") for k in (1, 5)]
 show(*pictures.differences({f"{a} - mask, K={k}": percent(weak[a][k].difference(weak["mask"][k])) for a, k in names}))
 

@@ -646,9 +646,8 @@ def lasting_factor(a):
 check(lasting_factor)
 
 # %%
-hook = net.sdpm.register_forward_hook(lambda module, p, out: (out[0], out[1], lasting_factor(out[0])))
-repaired = meter_of(lambda e: net(e).masks(), lots)
-hook.remove()
+with net.sdpm.register_forward_hook(lambda module, p, out: (out[0], out[1], lasting_factor(out[0]))):
+    repaired = meter_of(lambda e: net(e).masks(), lots)
 print("five shots, it beats the product beyond the interval:", repaired.difference(shots["product", 5][0])[1] > 0)
 
 # %% [markdown] tags=["exercise"]

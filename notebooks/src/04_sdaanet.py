@@ -422,7 +422,7 @@ show(*plots.episodes(pairs.select([i]), found.masks()[i : i + 1], names=test_set
 # $K = 1$ it *is* "both". "Mean factor" is the paper's reading, $\bar g$ alone, trained with it. The vertical line is an
 # oracle that outlines all novel objects perfectly without looking at the support (notebook 00).
 
-# %%
+# %% tags=["question"]
 oracle = 100 * baselines(test_set, Protocol())["every novel object (oracle)"].miou
 print(f"oracle {oracle:.1f} %, {len(stored['training_seeds'])} trainings each")
 show(*tables.ablation(stored["rows"], {"oracle": oracle}))

@@ -99,7 +99,7 @@ own, i = specs[best].supports[0][0], best
 rows = {"picture": [plots.overlay(e.support_images[i, 0, 0]) for e in built.values()]}
 rows["parts"] = [pictures.tinted(parts_of(d, own), built[n].support_images[i, 0, 0]) for n, d in sets.items()]
 alt = f"The same support, an object of class {sets[1].names[int(three.classes[i])]}, with one to four parts."
-show(*gallery(rows, [f"parts = {n}" for n in sets], alt, side=0.75), photo=True)
+show(*gallery(rows, [f"parts = {n}" for n in sets], alt, side=0.7), photo=True)
 
 # %% [markdown]
 # Compare the query with (a) the masked average of the whole object and (b) one masked average for each true part, of

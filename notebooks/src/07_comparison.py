@@ -174,7 +174,7 @@ for k in (1, 5):
         pairs[k, NAMES[b], NAMES[a]] = (-value, -high, -low), [-x for x in each]
 by_shots = {k: {key[1:]: entry for key, entry in pairs.items() if key[0] == k} for k in (1, 5)}
 
-# %%
+# %% tags=["question"]
 show(*pictures.matrix({f"K={k}": by_shots[k] for k in (1, 5)}, list(NAMES.values())))
 
 # %%
@@ -570,13 +570,14 @@ def conv_macs(layer, height, width):
 check(conv_macs)
 
 # %%
-mine = []
+sizes = []
 layers = [layer for layer in nets["PANet"].modules() if isinstance(layer, torch.nn.Conv2d)]
-hooks = [x.register_forward_hook(lambda x, _, y: mine.append(len(y) * conv_macs(x, *y.shape[-2:]))) for x in layers]
+hooks = [layer.register_forward_hook(lambda layer, _, y: sizes.append((layer, y.shape))) for layer in layers]
 nets["PANet"](one.shots(1))
 for hook in hooks:
     hook.remove()
-print("all of PANet's convolutions, as counted above:", sum(mine) == used["PANet", 1].by_operator["convolution"])
+mine = sum(size[0] * conv_macs(layer, *size[-2:]) for layer, size in sizes)
+print("all of PANet's convolutions, as counted above:", mine == used["PANet", 1].by_operator["convolution"])
 
 # %% [markdown] tags=["exercise"]
 # ### 3 · `miou`
