@@ -63,7 +63,7 @@ def _exporter(folder: Path) -> Any:
     from traitlets.config import Config
 
     class Renderer(IPythonRenderer):
-        """Markdown to HTML with MathML; a link to a notebook keeps its words only, the page stands alone."""
+        """Markdown to HTML with MathML; a link to a notebook or to the glossary keeps its words only."""
 
         def inline_math(self, body: str) -> str:
             return formula(body)
@@ -75,7 +75,7 @@ def _exporter(folder: Path) -> Any:
             return formula(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
 
         def link(self, text: str, url: str, title: str | None = None) -> str:
-            return f"<em>{text}</em>" if re.match(r"(?!\w+:)[^#]*\.ipynb", url) else super().link(text, url, title)
+            return f"<em>{text}</em>" if re.match(r"(?!\w+:)[^#]*\.(ipynb|md)", url) else super().link(text, url, title)
 
     class PageExporter(HTMLExporter):
         """nbconvert's exporter without its own style sheets, scripts and widget manager."""

@@ -120,6 +120,11 @@ def test_results_are_safe_to_show():
     assert "<script>" not in page and "a&lt;b" in page and page.count("<br>") == 2 and 'role="status"' in page
 
 
+def test_marks_in_messages():
+    page = Result("a", "wrong", "Ask for `m > 0`, a *larger* one: 2 * 3 * 4.")._repr_html_()
+    assert "<code>m &gt; 0</code>" in page and "<em>larger</em>" in page and "2 * 3 * 4" in page
+
+
 def test_two_exercises_of_one_name_are_refused():
     with pytest.raises(ValueError, match="two exercises are called 'temperature'"):
         exercise("99_other", lambda: {})(named("temperature", lambda margin, probability: 0))

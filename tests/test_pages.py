@@ -24,9 +24,8 @@ def notebook(*extra):
         new_output("display_data", {"text/html": "<table><tr><th>shot</th></tr></table>", "text/plain": "t"}),
         new_output("display_data", {"application/javascript": "alert(1)", "text/plain": "words instead"}),
     ]
-    text = (
-        "# Prototypes & *cosines*\n\nLoss $\\frac{a}{b}$, see [the next](01_x.ipynb) or [a paper](https://doi.org/1).\n"
-    )
+    text = "# Prototypes & *cosines*\n\nLoss $\\frac{a}{b}$, see [the next](01_x.ipynb), [a term](GLOSSARY.md#term) "
+    text += "or [a paper](https://doi.org/1).\n"
     cells = [new_markdown_cell(text + "\n$$\\max_x f(x)$$"), new_code_cell("score = 1 < 2", outputs=shown)]
     return new_notebook(cells=[*cells, *extra])
 
@@ -41,7 +40,7 @@ def test_a_page_stands_alone():
     assert 'alt="a &quot;&lt;dot&gt;"' in made or "alt='a \"&lt;dot&gt;'" in made
     assert "mIoU 0.512 &lt;b&gt;" in made and "<th>shot</th>" in made and "words instead" in made
     assert "alert(1)" not in made
-    assert "<em>the next</em>" in made and 'href="https://doi.org/1"' in made
+    assert "<em>the next</em>" in made and "<em>a term</em>" in made and 'href="https://doi.org/1"' in made
     assert "prefers-color-scheme: dark" in made
 
 

@@ -1,6 +1,7 @@
 """What a student reads after a check, on the page and in a terminal."""
 
 import html
+import re
 from dataclasses import dataclass
 
 # status -> (mark, words, colour of the bar beside it); the words say it without the colour.
@@ -43,8 +44,14 @@ class Result:
         if self and not self.message:  # a short line needs no box, and stored notebooks stay small
             return None
         mark, words, colour = _LOOKS[self.status]
-        said = "".join(f"<br>{html.escape(line)}" for line in self.message.splitlines())
+        said = "".join(f"<br>{_marked(line)}" for line in self.message.splitlines())
         return (
             f'<div role="status" style="border-left:4px solid {colour};padding:2px 10px">'
             f"<b>{mark} <code>{html.escape(self.name)}</code>: {words}.</b>{said}</div>"
         )
+
+
+def _marked(text: str) -> str:
+    """`code` and *emphasis* as HTML; everything else as it is."""
+    safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+    return re.sub(r"(?<![\w*])\*(\w[^*]*?)\*(?![\w*])", r"<em>\1</em>", safe)

@@ -23,6 +23,6 @@ def _say(shell: Any, kind: type, error: BaseException, trace: Any, tb_offset: in
     if not found:
         shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
         return None
-    said = [f"{found[1]} is not solved yet: the notebook stops here until it is. Its question stands above."]
+    said = [f"{found[1]} is not solved yet.", "The notebook stops here until it is; its question stands above."]
     shell._showtraceback(kind, error, said)
     return said

@@ -1,0 +1,80 @@
+"""The glossary and the instructors' guide: links lead somewhere, numbers are those of the notebooks."""
+
+import re
+
+import pytest
+
+from fsslib.labs.exercise import exercises
+from tools import build, editions
+
+GLOSSARY = (build.BOOKS / "GLOSSARY.md").read_text()
+GUIDE = (build.BOOKS / "INSTRUCTORS.md").read_text()
+TERMS = re.findall(r"^### (.+)$", GLOSSARY, re.M)
+
+
+def anchor(heading):
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_terms_are_sorted_and_say_where_they_come_from():
+    assert sorted(TERMS, key=str.lower) == TERMS
+    assert len(TERMS) == len(set(TERMS)) >= 35
+    entries = re.split(r"^### .+$", GLOSSARY, flags=re.M)[1:]
+    for term, entry in zip(TERMS, entries):
+        (number, book), *_ = re.findall(r"First\s+in\s+\[(\w+)\]\((\w+\.ipynb)\)", entry)
+        assert (build.BOOKS / book).exists() and book.startswith(number), term
+
+
+@pytest.mark.parametrize("stage", editions.STAGES)
+def test_notebooks_link_to_terms(stage):
+    """Each stage links some of its terms, each once, where they first matter."""
+    text = "\n".join(c.source for c in build.load(build.SOURCES / f"{stage}.py").cells if c.cell_type == "markdown")
+    found = re.findall(r"\]\(GLOSSARY\.md#([\w-]+)\)", text)
+    assert len(found) >= 3 and len(set(found)) == len(found)
+    assert set(found) <= set(map(anchor, TERMS))
+
+
+def test_minutes_of_the_guide():
+    rows = dict(re.findall(r"^\| (\d\d) [^|]+\| ([\d.]+ \| [\d.]+ \| [\d.]+) \|", GUIDE, re.M))
+    for stage in editions.STAGES:
+        time = editions.minutes(stage)
+        assert rows[stage[:2]] == f"{time['reading']} | {time['running']} | {time['exercises']}", stage
+
+
+@pytest.mark.parametrize("stage", [p.stem for p in sorted(build.SOURCES.glob("[0-9]*.py"))])
+def test_headers_say_the_measured_minutes(stage):
+    """The minutes in the text are those of the notebook's metadata."""
+    book = build.load(build.SOURCES / f"{stage}.py")
+    text = " ".join(c.source for c in book.cells[:3] if c.cell_type == "markdown").replace("\n", " ")
+    (words,) = re.findall(r"about ([\w.]+) minutes? on two cores", text)
+    assert float({"one": "1", "two": "2"}.get(words, words)) == book.metadata.minutes
+
+
+def test_the_guide_s_example_works():
+    """The ten lines that add an exercise are an exercise."""
+    (code,) = re.findall(r"```python\n(.+?)```", GUIDE, re.S)
+    import torch
+    from torch import Tensor
+
+    from fsslib.labs import check
+    from fsslib.labs.exercise import _ALL, Slip, exercise
+
+    space = {"torch": torch, "Tensor": Tensor, "Slip": Slip, "exercise": exercise, "STAGE": "99_guide"}
+    try:
+        exec(code, space)
+        answers = {}
+        exec("def ranks(scores):\n    return scores.softmax(0)", answers)
+        assert check(answers["ranks"]).slip == "softmax"
+        exec("def ranks(scores):\n    return (scores[:, None] > scores).sum(1)", answers)
+        assert check(answers["ranks"])
+    finally:
+        _ALL.pop("ranks", None)
+    assert len([line for line in code.strip().splitlines() if line.strip()]) <= 10
+
+
+def test_the_guide_names_what_exists():
+    commands = re.findall(r"`make (\w+)", GUIDE)
+    targets = re.findall(r"^(\w+):", (build.ROOT / "Makefile").read_text(), re.M)
+    assert commands and set(commands) <= set(targets)
+    assert {"student.temperature"} <= set(re.findall(r"check\((student\.\w+)\)", GUIDE))
+    assert "temperature" in exercises()
