@@ -120,6 +120,40 @@ def test_results_are_safe_to_show():
     assert "<script>" not in page and "a&lt;b" in page and page.count("<br>") == 2 and 'role="status"' in page
 
 
+class Hostile:
+    """Equal to nothing, not even comparable."""
+
+    def __eq__(self, other):
+        raise RuntimeError("no")
+
+    __hash__ = None
+
+
+STRANGE = [
+    None,
+    0,
+    True,
+    "",
+    float("nan"),
+    [],
+    {},
+    (1, 2),
+    Hostile(),
+    torch.zeros(0),
+    torch.zeros(2, 2, dtype=torch.cfloat),
+]
+STRANGE += [torch.zeros(1, requires_grad=True), torch.nn.Identity(), {1}, torch.zeros(2).to_sparse()]
+
+
+@pytest.mark.parametrize("name", exercises())
+def test_strange_answers_do_not_break_the_check(name):
+    for value in STRANGE:
+        function = answer(name, "return VALUE")
+        function.__globals__["VALUE"] = value
+        assert check(function).status == "wrong", repr(value)
+    assert check(answer(name, "raise SystemExit")).status == "stopped"
+
+
 def test_marks_in_messages():
     page = Result("a", "wrong", "Ask for `m > 0`, a *larger* one: 2 * 3 * 4.")._repr_html_()
     assert "<code>m &gt; 0</code>" in page and "<em>larger</em>" in page and "2 * 3 * 4" in page

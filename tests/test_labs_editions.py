@@ -142,7 +142,7 @@ def test_nbval_accepts_an_instructor_s_edition(taught):
 def test_the_handout_is_whole(handed):
     """It can be installed, holds no sources, tests or notes, equals the zip, and its relative links lead somewhere."""
     names = {p.relative_to(handed).as_posix() for p in handed.rglob("*") if p.is_file()}
-    assert {"pyproject.toml", "START.md", "fsslib/labs/check.py", "notebooks/GLOSSARY.md"} <= names
+    assert {"pyproject.toml", "README.md", "fsslib/labs/check.py", "notebooks/GLOSSARY.md"} <= names
     assert not [
         n
         for n in names

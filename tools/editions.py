@@ -25,7 +25,7 @@ from tools import build  # noqa: E402
 EDITIONS = ROOT / "editions"
 STAGES = sorted({made.stage for made in exercises().values()})
 # Besides the notebooks, what a student needs to install and run the course. No tests, no sources of the notebooks.
-HANDED = ("fsslib", "data", "figures", "pyproject.toml", "environment.yml", "Makefile", "LICENSE", "README.md")
+HANDED = ("fsslib", "data", "pyproject.toml", "environment.yml", "LICENSE")
 START = """# Few-shot segmentation: the course
 
     python -m venv .venv && source .venv/bin/activate     (Windows: .venv\\Scripts\\activate)
@@ -67,7 +67,7 @@ def stub(solution: str) -> str:
 
 
 def minutes(stage: str) -> dict[str, float]:
-    """Minutes for a stage: reading, running (as measured, see `tools/stopwatch.py`) and exercises."""
+    """Minutes for a stage: reading, running (measured, from the notebook's metadata) and exercises."""
     book = build.load(build.SOURCES / f"{stage}.py")
     text = " ".join(c.source for c in book.cells if c.cell_type == "markdown" and "exercise" not in tags(c))
     cells = sum(c.cell_type == "code" for c in book.cells)
@@ -173,7 +173,7 @@ def make(edition: str, out: Path = EDITIONS) -> Path:
     if edition == "student":
         for name in HANDED:
             _copy(ROOT / name, part / name)
-        (part / "START.md").write_text(START)
+        (part / "README.md").write_text(START)
     shutil.rmtree(target, ignore_errors=True)
     part.rename(target)
     if edition == "student":

@@ -78,6 +78,9 @@ def _check(function: Callable, limit: float) -> Result:
             return Result(made.name, "wrong", found.message, found.slip)
         except _Stopped as found:
             return _stopped(made, function, found)
+        except Exception as error:  # an answer that is unlike anything: not even its comparison works
+            said = f"The result cannot be compared with what is expected ({type(error).__name__}): look at its type."
+            return Result(made.name, "wrong", said, "")
     return Result(made.name, "right", "" if not made.written else "Your words are kept for your instructor.")
 
 
@@ -104,7 +107,7 @@ def _run(function: Callable, label: str, arguments: tuple) -> Any:
         result = function(*arguments)
     except NotImplementedError as error:
         raise _Stopped(label, error) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return _Stopped(label, error)
     for name, old, new in zip(inspect.signature(function).parameters, before, arguments):
         if old is not None and not (
@@ -139,7 +142,7 @@ def _guarded(function: Callable) -> Callable:
     def call(*arguments: Any, **named: Any) -> Any:
         try:
             return function(*arguments, **named)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _Stopped("another input", error) from None
 
     return call

@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   title: Start here
-#   minutes: 1
+#   minutes: 0.5
 # ---
 
 # %% [markdown]
@@ -18,7 +18,7 @@
 # * how to run a trained model on an episode and look at the answer;
 # * how mIoU is counted, what its interval says, and which trivial answers it has to beat.
 #
-# **What it needs**: nothing but this repository. No download, no GPU, about one minute on two cores. The pictures come
+# **What it needs**: nothing but this repository. No download, no GPU, about half a minute on two cores. The pictures come
 # from Shapes-5i, a data set that the library draws from a seed. The weights are *loaded here, not trained here*; the
 # file says which command made them.
 

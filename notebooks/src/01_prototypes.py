@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   title: Prototypes
-#   minutes: 1
+#   minutes: 2
 # ---
 
 # %% [markdown]
@@ -19,7 +19,7 @@
 # * what [alignment regularisation (PAR)](GLOSSARY.md#alignment-regularisation) trains, and how to tell whether it helped;
 # * what more shots repair, and which annotations you can do with.
 #
-# **What it needs**: nothing but this repository. No download, no GPU, about one minute on two cores. The data is
+# **What it needs**: nothing but this repository. No download, no GPU, about two minutes on two cores. The data is
 # Shapes-5i, drawn from a seed. The weights are *loaded, not trained here*; the file says which command made them.
 
 # %% tags=["parameters"]

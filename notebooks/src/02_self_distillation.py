@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   title: Self-distillation
-#   minutes: 1
+#   minutes: 2.5
 # ---
 
 # %% [markdown]
@@ -19,7 +19,7 @@
 # * what ["the teacher is not detached"](GLOSSARY.md#detached) means for the gradients;
 # * why prototypes can move together while the score stays where it is.
 #
-# **What it needs**: nothing but this repository and notebook 01. No download, no GPU, about one minute on two cores.
+# **What it needs**: nothing but this repository and notebook 01. No download, no GPU, about two and a half minutes on two cores.
 # The weights are *loaded, not trained here*; three short trainings start from them.
 
 # %% tags=["parameters"]

@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   title: Affinity attention
-#   minutes: 1
+#   minutes: 2
 # ---
 
 # %% [markdown]
@@ -19,7 +19,7 @@
 # * why a learned map is no heat map until it has been measured;
 # * how to find out which map a decoder listens to.
 #
-# **What it needs**: nothing but this repository. No download, no GPU, about one minute on two cores. The data is
+# **What it needs**: nothing but this repository. No download, no GPU, about two minutes on two cores. The data is
 # Shapes-5i, drawn from a seed. The weights are *loaded, not trained here*; one short training runs live.
 
 # %% tags=["parameters"]

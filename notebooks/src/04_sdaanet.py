@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   title: "SD-AANet whole: data flow, training, ablation"
-#   minutes: 1
+#   minutes: 2
 # ---
 
 # %% [markdown]
@@ -19,7 +19,7 @@
 # * why more shots can make this model *worse*, and how to find the cause;
 # * how to read an ablation, and why published numbers do not belong in the same table.
 #
-# **What it needs**: notebooks 01 to 03, about one minute on two cores; data: Shapes-5i, drawn from a seed. Unless said
+# **What it needs**: notebooks 01 to 03, about two minutes on two cores; data: Shapes-5i, drawn from a seed. Unless said
 # otherwise the weights are *loaded, not trained here*.
 
 # %% tags=["parameters"]

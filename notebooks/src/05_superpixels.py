@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   title: Superpixels
-#   minutes: 1
+#   minutes: 1.5
 # ---
 
 # %% [markdown]
@@ -19,7 +19,7 @@
 # * how a *sum* over prototypes breaks a trained model at five shots, and how to repair it without training;
 # * how to read a comparison over several trainings when it contradicts a good story.
 #
-# **What it needs**: notebooks 01 and 04, about one minute on two cores; data: Shapes-5i, drawn from a seed. Unless said
+# **What it needs**: notebooks 01 and 04, about one and a half minutes on two cores; data: Shapes-5i, drawn from a seed. Unless said
 # otherwise the weights are *loaded, not trained here*.
 
 # %% tags=["parameters"]
@@ -99,7 +99,7 @@ own, i = specs[best].supports[0][0], best
 rows = {"picture": [plots.overlay(e.support_images[i, 0, 0]) for e in built.values()]}
 rows["parts"] = [pictures.tinted(parts_of(d, own), built[n].support_images[i, 0, 0]) for n, d in sets.items()]
 alt = f"The same support, an object of class {sets[1].names[int(three.classes[i])]}, with one to four parts."
-show(*gallery(rows, [f"parts = {n}" for n in sets], alt, side=0.7), photo=True)
+show(*gallery(rows, [f"parts = {n}" for n in sets], alt, side=0.67), photo=True)
 
 # %% [markdown]
 # Compare the query with (a) the masked average of the whole object and (b) one masked average for each true part, of

@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   title: Dense correlation
-#   minutes: 1
+#   minutes: 1.5
 # ---
 
 # %% [markdown]
@@ -19,7 +19,7 @@
 # * who teaches whom in [correlation distillation](GLOSSARY.md#correlation-distillation), and why a small loss may mean nothing;
 # * how to tell less base-class bias from a model that is merely shy.
 #
-# **What it needs**: notebooks 01 and 03, about one minute on two cores; data: Shapes-5i, drawn from a seed. The weights
+# **What it needs**: notebooks 01 and 03, about one and a half minutes on two cores; data: Shapes-5i, drawn from a seed. The weights
 # are *loaded, not trained here*, unless `retrain` is set; one short training runs live.
 
 # %% tags=["parameters"]

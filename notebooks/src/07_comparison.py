@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   title: "Four methods on equal terms"
-#   minutes: 1
+#   minutes: 1.5
 # ---
 
 # %% [markdown]
@@ -19,7 +19,7 @@
 # * which data make a method fail, and what it costs;
 # * why published tables cannot simply be read from top to bottom.
 #
-# **What it needs**: notebooks 00 and 01; about one minute on two cores. Weights are *loaded, not trained here*; with
+# **What it needs**: notebooks 00 and 01; about one and a half minutes on two cores. Weights are *loaded, not trained here*; with
 # `retrain = True` all four methods are trained before your eyes, in less than 20 minutes.
 
 # %% tags=["parameters"]

@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   title: "Explorer: draw a support, watch the model think"
-#   minutes: 1
+#   minutes: 0.5
 # ---
 
 # %% [markdown]
@@ -18,7 +18,7 @@
 # * how to ask every model what it saw: prototypes, priors, attention, superpixels, correlation;
 # * how to turn an explorer into an experiment: set its controls from Python and collect what it shows.
 #
-# **What it needs**: this repository, about one minute on two cores; no download, no GPU. Data: Shapes-5i, fold 0, classes
+# **What it needs**: this repository, about half a minute on two cores; no download, no GPU. Data: Shapes-5i, fold 0, classes
 # that no model below was trained on. The weights are *loaded here, not trained here*. Your own pictures stay on your
 # machine: nothing is sent anywhere.
 

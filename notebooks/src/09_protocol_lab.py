@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   title: "Protocol laboratory"
-#   minutes: 1
+#   minutes: 2
 # ---
 
 # %% [markdown]
@@ -18,7 +18,7 @@
 # * how often a ranking turns round when it rests on 50 episodes;
 # * why a checkpoint must not be chosen on the classes it is scored on.
 #
-# **What it needs**: notebooks 00, 01 and 07; about one minute on two cores. Weights are *loaded, not trained here*.
+# **What it needs**: notebooks 00, 01 and 07; about two minutes on two cores. Weights are *loaded, not trained here*.
 # With `root` (a VOC2012 folder) the part on photographs is measured live, too, in some ten minutes;
 # `weights` is a file of ResNet-18, or `"imagenet"` to download it.
 
