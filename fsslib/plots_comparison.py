@@ -181,7 +181,7 @@ def side_by_side(
         masks: method -> (B, H, W) long. ious: method -> B fractions. rows: label of every row. what: begins the words.
     """
     titles = ["support", "query", *masks]
-    size = (0.69 * len(titles) + 0.3, 0.82 * episode.batch + 0.2)
+    size = (0.7 * len(titles) + 0.3, 0.83 * episode.batch + 0.2)
     figure, axes = plt.subplots(episode.batch, len(titles), figsize=size, squeeze=False, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
     said = []

@@ -240,8 +240,8 @@ def _count(name: str, message: str, count) -> Slip:
     ],
 )
 def guide_range(areas: list[int], superpixel_area: float, most: int) -> tuple[float, float, float]:
-    total = _total(areas, superpixel_area, most)
-    return total, -total, total
+    number = _total(areas, superpixel_area, most)
+    return number, -number, number
 
 
 several_pay = essay(

@@ -35,7 +35,7 @@ def _some(mask: Tensor) -> Tensor:
 def _of_the_query(S: Tensor, mask: Tensor) -> Tensor:
     if len(S) != len(mask):
         raise ValueError
-    return S.softmax(0) * mask[:, None]
+    return torch.softmax(S, 0) * mask[:, None]
 
 
 def _carries_gradients(answer) -> None:

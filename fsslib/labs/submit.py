@@ -172,6 +172,8 @@ def _reports(
             failed = [k + 1 for k in range(i) if outcomes[k].status != "ok" and lost[1] in names(sources[k]).bound]
             reason += [f"Cell {failed[-1]} would have defined it, but it stopped."] if failed else []
             tell(i, "hidden state" if reason and not failed else "error", " ".join([f"{outcome.message}.", *reason]))
+        elif outcome.error == "MemoryError":
+            tell(i, "memory", "Stopped: it asked for more memory than a submission may use (MemoryError).")
         elif outcome.status == "error":
             tell(i, "error", f"{outcome.error}: {outcome.message}")
         elif outcome.status in _ENDS and not (

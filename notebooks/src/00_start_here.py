@@ -288,8 +288,8 @@ check(support_mask)
 # %% tags=["solution"]
 def iou_of(prediction, target):
     """(B, H, W) integers 0, 1 and (B, H, W) integers 0, 1, 255 -> (B,) float: IoU of each pair; 1 if both are empty."""
-    counted = target != 255
-    found, true = (prediction == 1) & counted, (target == 1) & counted
+    known = target != 255
+    found, true = (prediction == 1) & known, (target == 1) & known
     both, either = (found & true).sum((1, 2)), (found | true).sum((1, 2))
     return torch.where(either > 0, both / either, 1.0)
 

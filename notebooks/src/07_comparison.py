@@ -570,21 +570,18 @@ def conv_macs(layer, height, width):
 check(conv_macs)
 
 # %%
-sizes = []
-layers = [layer for layer in nets["PANet"].modules() if isinstance(layer, torch.nn.Conv2d)]
-hooks = [layer.register_forward_hook(lambda layer, _, y: sizes.append((layer, y.shape))) for layer in layers]
-nets["PANet"](one.shots(1))
-for hook in hooks:
-    hook.remove()
-mine = sum(size[0] * conv_macs(layer, *size[-2:]) for layer, size in sizes)
+found = []
+with torch.nn.modules.module.register_module_forward_hook(lambda layer, _, y: found.append((layer, y))):
+    nets["PANet"](one.shots(1))
+mine = sum(len(y) * conv_macs(x, *y.shape[-2:]) for x, y in found if isinstance(x, torch.nn.Conv2d))
 print("all of PANet's convolutions, as counted above:", mine == used["PANet", 1].by_operator["convolution"])
 
 # %% [markdown] tags=["exercise"]
 # ### 3 · `miou`
 #
 # *Difficulty ●●○ · importance ●●● · 15 minutes.* mIoU from counts. `table` (E, 2, 3) long: for each episode background
-# and object, of each true positive, false positive and false negative pixels. `classes` (E, 1) long: the class that an
-# episode asks for. A class without a pixel in its union is left out. The result is a float from 0 to 1.
+# and object, of each true positives, false positives and false negatives. `classes` (E, 1) long. A class without a
+# pixel in its union is left out. The result is a float.
 #
 # <details><summary>Hint</summary>Sum, divide, average: in this order, and over what each time?</details>
 
@@ -607,9 +604,9 @@ print("the stored score:", abs(mine - scores.miou) < 1e-5, "- the mean of IoUs:"
 # %% [markdown] tags=["exercise"]
 # ### 4 · `fair_comparison`
 #
-# *Difficulty ●●● · importance ●●● · 15 minutes.* A new paper leads ASGNet by one point in the $K=5$ column and copies
-# ASGNet's number from its paper. What do you check before you believe it? Name two things that have to be equal and two
-# kinds of chance, in 25 words or more, with a number from this notebook.
+# *Difficulty ●●● · importance ●●● · 15 minutes.* A new paper leads ASGNet by one point at $K=5$ and copies ASGNet's
+# number from its paper. What do you check before you believe it? Name two things that have to be equal and two kinds of
+# chance, in 25 words or more, with a number from this notebook.
 #
 # <details><summary>Hint</summary>How far do the three trainings of one method lie apart?</details>
 
