@@ -171,6 +171,7 @@ def test_the_table(rows, room, capsys):
     assert command.main(["collect", str(room)]) == 0
     text = capsys.readouterr().out
     assert re.search(r"^ann +✗ +✗ +✓ +… +✓$", text, re.M), text
+    assert re.search(r"^right +0 +0 +\d+ +0 +1$", text, re.M), text
     assert "x cosine_map: unnormalised" in text and "1 x cosine_map: renamed" in text
     table = list(csv.DictReader((room / "class" / "class.csv").open()))
     assert {(r["who"], r["exercise"], r["slip"]) for r in table} >= {("ann", "cosine_map", "unnormalised")}
@@ -203,6 +204,42 @@ def test_what_is_not_there(arguments, capsys, tmp_path, monkeypatch):
     assert "nowhere" in capsys.readouterr().err
     with pytest.raises(submit.SubmissionError, match="neither notebooks"):
         collect.collect(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda b: b.update(nbformat=3),
+        lambda b: b.update(cells=[]),
+        lambda b: b.update(cells={"a": 1}),
+        lambda b: b.update(metadata=[1]),
+        lambda b: b["cells"][0].update(source=3),
+        lambda b: b["cells"][0].update(source=[1, 2]),
+        lambda b: b["cells"][0].pop("cell_type"),
+        lambda b: b["cells"][0].update(outputs=[{"data": {"text/plain": 3}}]),
+        lambda b: b["cells"].append("no cell"),
+        lambda b: b["metadata"].update(fsslib={"names": 3}),
+    ],
+)
+def test_files_that_are_no_notebooks(tmp_path, change):
+    made = json.loads(nbformat.writes(book()))
+    change(made)
+    (tmp_path / "odd.ipynb").write_text(json.dumps(made))
+    with pytest.raises(submit.SubmissionError, match="not a notebook"):
+        submit.read_notebook(tmp_path / "odd.ipynb")
+
+
+def test_odd_notebooks_are_read(tmp_path):
+    """Counts that are no numbers, metadata of others: what other programs leave behind does not matter."""
+    made = json.loads(nbformat.writes(book("1")))
+    made["cells"][0]["execution_count"] = "7"
+    made["cells"][1]["outputs"] = [{"output_type": "stream", "text": "x"}, {"data": {"text/plain": ["✓ a", ": right"]}}]
+    made["metadata"]["fsslib"] = {"stage": ["odd"]}
+    (tmp_path / "odd.ipynb").write_text(json.dumps(made))
+    read, _ = submit.read_notebook(tmp_path / "odd.ipynb")
+    assert [c["execution_count"] for c in read["cells"]] == [None, 2, 3]
+    assert read["cells"][1]["said"] == ["", "✓ a: right"]
+    assert submit.stage_of(read, tmp_path) == "01_prototypes"
 
 
 def test_a_kernel_that_does_not_start(tmp_path, monkeypatch):

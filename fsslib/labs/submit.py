@@ -40,15 +40,17 @@ def submit(path: str | Path, name: str = "", limits: Limits | None = None, progr
     book, digest = read_notebook(path)
     stage = stage_of(book, Path(path))
     cells = [c for c in book["cells"] if c["cell_type"] == "code"]
-    sources = ["".join(c["source"]) for c in cells]
+    sources = [c["source"] for c in cells]
     start, outcomes, rows = time.monotonic(), [], None
     with fresh_kernel(limits or Limits()) as kernel:
         for source in bar(sources, desc=Path(path).stem, show=progress, unit="cell"):
             outcomes.append(kernel.run(source) if source.strip() else Outcome("ok"))
         rows = _verdicts(kernel, stage)
-    counts = [c.get("execution_count") for c in cells]
-    given = book["metadata"].get("fsslib", {}).get("names", {})
-    reports = _reports(sources, outcomes, hidden_state(sources, counts, given), _claims(cells))
+    counts = [c["execution_count"] for c in cells]
+    hidden = hidden_state(sources, counts, book["metadata"]["fsslib"]["names"])
+    # What the checks had said when the notebook was saved.
+    claims = [[mark for text in c["said"] for mark in _marks(text)] for c in cells]
+    reports = _reports(sources, outcomes, hidden, claims)
     if any(a > b for a, b in _pairs(counts)):
         reports.insert(0, {"cell": 0, "problem": "order", "message": "The cells were not run from top to bottom."})
     result = {
@@ -66,7 +68,11 @@ def submit(path: str | Path, name: str = "", limits: Limits | None = None, progr
 
 
 def read_notebook(path: str | Path) -> tuple[dict[str, Any], str]:
-    """The notebook as a dict of format 4, and the SHA-256 of the file. Raises SubmissionError."""
+    """The notebook as a dict of format 4 and the SHA-256 of the file. Raises SubmissionError.
+
+    Every cell has its `source` as one text, a whole number or None as `execution_count`, and `said`: the texts of its
+    results.
+    """
     path = Path(path)
     try:
         raw = path.read_bytes()
@@ -74,13 +80,17 @@ def read_notebook(path: str | Path) -> tuple[dict[str, Any], str]:
         raise SubmissionError(f"{path} cannot be read: {error.strerror}. Name the .ipynb file.") from error
     try:
         book = json.loads(raw)
-        cells = [c for c in book["cells"] if isinstance(c["source"], list | str)]
-        kinds = {c["cell_type"] for c in cells}
         meta = book.setdefault("metadata", {})
-        if book["nbformat"] != 4 or len(cells) != len(book["cells"]) or not isinstance(meta, dict) or not kinds:
+        meta["fsslib"] = own = dict(meta.get("fsslib") or {})
+        own["names"] = {str(k): str(v) for k, v in dict(own.get("names") or {}).items()}
+        for cell in book["cells"]:
+            cell["source"] = "".join(cell["source"])
+            count = cell.get("execution_count")
+            cell["execution_count"] = count if isinstance(count, int) else None
+            texts = [o.get("data", {}).get("text/plain", "") for o in cell.get("outputs", [])]
+            cell["said"] = ["".join(text) for text in texts]
+        if book["nbformat"] != 4 or not {c["cell_type"] for c in book["cells"]} >= {"code"}:
             raise ValueError("format")
-        if not isinstance(meta.get("fsslib", {}), dict):
-            meta["fsslib"] = {}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SubmissionError(
             f"{path} is not a notebook (format 4), or it was cut short: open it in JupyterLab, save it and try again."
@@ -91,10 +101,10 @@ def read_notebook(path: str | Path) -> tuple[dict[str, Any], str]:
 def stage_of(book: dict[str, Any], path: Path) -> str:
     """Which notebook of the course this is: its metadata, else its exercises' names. Raises SubmissionError."""
     known = {made.stage for made in exercises().values()}
-    named = book["metadata"]["fsslib"].get("stage") if "fsslib" in book["metadata"] else None
-    if named in known:
+    named = book["metadata"]["fsslib"].get("stage")
+    if isinstance(named, str) and named in known:
         return named
-    text = "\n".join("".join(c["source"]) for c in book["cells"])
+    text = "\n".join(c["source"] for c in book["cells"])
     found = [m.stage for m in exercises().values() if re.search(rf"^(def |### \d · `){m.name}\b", text, re.M)]
     if not found:
         raise SubmissionError(f"{path} contains no exercise of this course: is it the right file?")
@@ -129,14 +139,6 @@ def _unchecked(stage: str, outcomes: list[Outcome]) -> list[dict[str, Any]]:
     last = next((i + 1 for i, o in enumerate(outcomes) if o.status in ("dead", "slow", "loud")), 0)
     why = f"Not checked: the kernel had ended in cell {last}." if last else "Not checked: the kernel gave no answer."
     return [{"name": n, "status": "unchecked", "slip": "", "message": why} for n in exercises(stage)]
-
-
-def _claims(cells: list[dict[str, Any]]) -> list[list[str]]:
-    """What the checks had said when the notebook was saved: their first words, per cell."""
-    return [
-        [m for o in c.get("outputs", []) for m in _marks("".join((o.get("data") or {}).get("text/plain", "")))]
-        for c in cells
-    ]
 
 
 def _marks(text: str) -> list[str]:

@@ -36,12 +36,14 @@ def class_table(rows: Sequence[dict[str, Any]]) -> str:
     for stage, members in _by_stage(rows).items():
         names = list(exercises(stage))
         lines.append(f"\n{stage}: {len(members)} notebook{'s' * (len(members) != 1)}")
-        width = max(len(row["who"]) for row in members)
+        width = max(5, *(len(row["who"]) for row in members))
         lines.append(" " * (width + 2) + "  ".join(names))
         for row in members:
             status = {x["name"]: x["status"] for x in row["result"]["exercises"]}
             cells = "  ".join(_mark(status.get(name, "missing")).center(len(name)) for name in names)
             lines.append(f"{row['who']:{width}s}  {cells}".rstrip())
+        totals = "  ".join(str(n).center(len(name)) for name, n in solved(members, names).items())
+        lines.append(f"{'right':{width}s}  {totals}".rstrip())
         common = common_slips(members)
         lines += ["common wrong answers:"] if common else []
         lines += [f"  {count} x {name}: {slip}" for (name, slip), count in common]
@@ -49,6 +51,12 @@ def class_table(rows: Sequence[dict[str, Any]]) -> str:
     lines += ["\nto look at:"] if notes else []
     lines += [f"  {file}: {text}" for file, text in notes]
     return "\n".join(lines).strip("\n")
+
+
+def solved(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, int]:
+    """How many have solved each exercise."""
+    right = Counter(x["name"] for row in rows for x in row["result"]["exercises"] if x["status"] == "right")
+    return {name: right[name] for name in names}
 
 
 def common_slips(rows: Sequence[dict[str, Any]]) -> list[tuple[tuple[str, str], int]]:
@@ -135,7 +143,8 @@ def _page(rows: Sequence[dict[str, Any]]) -> str:
                 kind = "right" if x["status"] == "right" else "" if x["status"] == "unsolved" else "other"
                 parts.append(f'<td class="{kind}" title="{said(x["message"])}">{_mark(x["status"])} {said(words)}</td>')
             parts.append("</tr>")
-        parts.append("</table>")
+        totals = "".join(f"<td>{n} of {len(members)}</td>" for n in solved(members, names).values())
+        parts.append(f'<tr><th scope="row">right</th>{totals}</tr></table>')
         if common := common_slips(members):
             parts.append("<h3>Common wrong answers</h3><ul>")
             parts += [f"<li>{n} × <code>{said(e)}</code>: {said(slip)}</li>" for (e, slip), n in common]
