@@ -19,6 +19,8 @@ from fsslib.errors import (
 )
 from fsslib.evaluation import Evaluation
 from fsslib.experiments.parameters import check_parameters
+from fsslib.labs.collect import collect
+from fsslib.labs.submit import SubmissionError, read_notebook, submit
 from fsslib.nn.backbones import build_backbone
 from fsslib.training import Schedule, train_episodes
 
@@ -71,6 +73,14 @@ CASES = {
     ),
     "too many shots of an episode": (lambda t: EPISODE.shots(5), EpisodeError, ["shots(5)", "holds 1"]),
     **DATA_CASES,
+    # submissions
+    "no notebook": (
+        lambda t: (t / "mine.ipynb").write_text("{") and read_notebook(t / "mine.ipynb"),
+        SubmissionError,
+        ["mine.ipynb", "not a notebook", "save it"],
+    ),
+    "no such submission": (lambda t: submit(t / "mine.ipynb"), SubmissionError, ["mine.ipynb", "cannot be read"]),
+    "empty class": (lambda t: collect(t, t), SubmissionError, ["neither notebooks", ".result.json"]),
     # models
     "method": (lambda t: build_model("panett", backbone="tiny"), ModelError, ["'panett'", "did you mean 'panet'"]),
     "backbone": (lambda t: panet_on("resnet5"), ModelError, ["'resnet5'", "resnet50", "vgg16"]),

@@ -67,7 +67,9 @@ def test_no_solution_in_a_student_s_edition(handed):
     assert len(lines) > 60
     leaks = [(where, stage, line) for stage, line in lines for where, text in texts.items() if line in text]
     assert not leaks, leaks
-    assert not [s for s, text in texts.items() if "BEGIN SOLUTION" in text or "Marking" in text or '"solution"' in text]
+    assert not [
+        s for s, text in texts.items() if "BEGIN SOLUTION" in text or "**Marking" in text or '"solution"' in text
+    ]
 
 
 def test_no_solution_in_the_checks():

@@ -53,7 +53,7 @@ BOOKS = {
         "for _ in range(2000): print('x' * 10**6)",
         "print('x' * 2 * 10**9)",
         "subprocess.run('yes | head -c 2000000000', shell=True)",
-        "kept = [bytearray(10**8) for _ in range(100)]",
+        "kept = bytearray(10**10)",
         WRONG,
     ),
     "deaf.ipynb": book(DEAF, WRONG),
