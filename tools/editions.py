@@ -145,11 +145,11 @@ def instructor(stage: str) -> nbformat.NotebookNode:
             for c in book.cells
             if "exercise" in tags(c)
         ]
-        table = "\n".join(f"> | `{m[2]}` | {m[3]} | {m[4]} | {m[5]} |" for m in rows if m)
+        table = "\n".join(f"| `{m[2]}` | {m[3]} | {m[4]} | {m[5]} |" for m in rows if m)
         note = (
             f"> **Instructor's edition**, with solutions and marking notes: not for students. About {time['reading']} "
-            f"minutes of reading, {time['running']} of running (two cores), {time['exercises']} of exercises.\n>\n"
-            f"> | exercise | difficulty | importance | minutes |\n> |---|---|---|---|\n{table}"
+            f"minutes of reading, {time['running']} of running (two cores), {time['exercises']} of exercises.\n\n"
+            f"| exercise | difficulty | importance | minutes |\n|---|---|---|---|\n{table}"
         )
         book.cells.insert(1, nbformat.v4.new_markdown_cell(note, id="edition"))
     return book
