@@ -179,7 +179,7 @@ def test_the_table(rows, room, capsys):
     assert "averages out" in page and "<script" not in page and "http" not in page
 
 
-def test_the_student_s_command(tmp_path, capsys):
+def test_the_student_s_command(tmp_path, capsys, monkeypatch):
     """One notebook with a name; then the table takes the result as it is, and notices a notebook changed after it."""
     file = tmp_path / "mine.ipynb"
     nbformat.write(book("check(temperature)"), file)
@@ -192,6 +192,10 @@ def test_the_student_s_command(tmp_path, capsys):
     from fsslib.labs.table import write_table
 
     assert "'=Ann" in write_table([row], tmp_path)[0].read_text(), "no formula for a spreadsheet"
+    monkeypatch.setattr(collect, "_run", lambda book, limits: result | {"name": ""})
+    (row,) = collect.collect(tmp_path, tmp_path / "out", rerun=True)
+    assert row["who"] == "=Ann", "a run of the instructor's keeps the student's name"
+    assert collect.read_result(tmp_path / "out" / "class" / "mine.result.json")["name"] == "=Ann"
     file.unlink()
     (row,) = collect.collect(tmp_path, tmp_path / "out")
     assert "without its notebook" in row["note"] and row["result"] == result

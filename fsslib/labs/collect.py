@@ -89,10 +89,21 @@ def _row(folder: Path, book: Path, own: Path, limits: Limits, rerun: bool) -> di
                 return _told(folder, book, result, note)
             note = "The notebook was changed after its result was written: run again." if source != kept else note
         result = _run(book, limits)
+        if name := _name(book):  # of the student, which a run here cannot know
+            result["name"] = name
+            result["sha256"] = sign(result)
         write_result(result, kept)
         return _told(folder, book, result, note)
     except FsslibError as error:
         return _told(folder, book, None, str(error).replace(str(book), book.name))
+
+
+def _name(book: Path) -> str:
+    """The name in the student's own result, even if that belongs to an earlier state of the notebook."""
+    try:
+        return str(read_result(book.with_name(book.stem + SUFFIX))["name"])
+    except (SubmissionError, KeyError):
+        return ""
 
 
 def _run(book: Path, limits: Limits) -> dict[str, Any]:
