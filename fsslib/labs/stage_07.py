@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from ..costs import macs
 from ..metrics import Scores
-from ..plots_comparison import clear
 from .essay import essay
 from .exercise import Cases, Slip, exercise
 
@@ -81,7 +80,7 @@ def _without_zero(interval: Interval) -> bool:
     ],
 )
 def is_clear(interval: Interval, trainings: Sequence[float]) -> bool:
-    return clear(interval, trainings)
+    return _without_zero(interval) and _agree(trainings)
 
 
 def _layer_cases() -> Cases:

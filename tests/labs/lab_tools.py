@@ -12,6 +12,7 @@ from tools import build
 STAGES = {p.stem: p for p in sorted(build.SOURCES.glob("0[0-7]_*.py"))}
 
 
+@cache
 def tagged(stage: str, tag: str) -> list[str]:
     """The source texts of a stage's cells with a tag."""
     return [c.source for c in build.load(STAGES[stage], marking=True).cells if tag in c.metadata.get("tags", [])]
@@ -34,6 +35,7 @@ def run(stage: str, text: str) -> dict:
     return space
 
 
+@cache
 def solutions(stage: str) -> dict:
     """name -> function, of all cells tagged `solution`."""
     found: dict = {}
