@@ -6,13 +6,14 @@ import json
 import re
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 
 from fsslib.labs import __main__ as command
 from fsslib.labs import collect, kernel, submit
-from fsslib.labs.kernel import Limits, Outcome, fresh_kernel
+from fsslib.labs.kernel import Limits, fresh_kernel
 
 IMPORTS = "import os, subprocess\nimport torch\nfrom fsslib.labs import check"
 RIGHT = "def temperature(margin, probability):\n    return float(torch.logit(torch.tensor(probability)) / margin)"
@@ -188,64 +189,46 @@ def test_a_renamed_function(rows):
     assert found["slip"] == "renamed" and "`cosine_maps_of_mine`" in found["message"]
 
 
-class Clock:
-    """The seconds of a machine as slow as one likes: of the clock and of a kernel's processor."""
-
-    def __init__(self, monkeypatch):
-        self.now = self.used = 0.0
-        monkeypatch.setattr(kernel.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(kernel, "processor_seconds", lambda pid: self.used)
-
-    def words(self, seconds, share, limits):
-        """What a cell is told that runs for `seconds` and gets this share of a processor."""
-        meter = kernel._Meter(0, limits.cell, limits.wait)
-        for _ in range(int(seconds)):
-            self.now, self.used = self.now + 1, self.used + share
-            if words := meter.exceeded():
-                return words
-        return ""
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds of the clock (`now`) and of a kernel's processor (`used`), as a machine may be slow."""
+    made = SimpleNamespace(now=0.0, used=0.0)
+    monkeypatch.setattr(kernel.time, "monotonic", lambda: made.now)
+    monkeypatch.setattr(kernel, "processor_seconds", lambda pid: made.used)
+    return made
 
 
-def test_only_processor_time_makes_a_loop(monkeypatch):
+@pytest.mark.parametrize(
+    "seconds, share, words",
+    [(20 * 170, 1 / 20, ""), (200, 1, "used 180 s of processor time"), (700, 0.01, "waited 10 minutes")],
+)
+def test_only_processor_time_makes_a_loop(clock, seconds, share, words):
     """A cell of 170 s on a machine that is 20 times too busy ends well; sleep in small pieces does not go on."""
-    clock, limits = Clock(monkeypatch), Limits()
-    assert clock.words(20 * 170, 1 / 20, limits) == ""
-    assert "used 180 s of processor time" in clock.words(200, 1, limits)
-    assert "waited 10 minutes" in clock.words(700, 0.01, limits)
-    meter = kernel._Meter(0, limits.cell, limits.wait)
+    meter, told = kernel._Meter(0, LIMITS.cell * 3, LIMITS.wait), ""
+    for _ in range(seconds):
+        clock.now, clock.used = clock.now + 1, clock.used + share
+        told = told or meter.exceeded()
+    assert words in told and bool(words) == bool(told)
+    meter = kernel._Meter(0, LIMITS.cell, LIMITS.wait)
     clock.now += 3600
     assert not meter.exceeded(), "the laptop was closed"
 
 
-def test_the_time_of_all_cells(monkeypatch):
+@pytest.mark.parametrize("words, problems", [("it used", "slow slow skipped"), ("it waited", "slow slow slow skipped")])
+def test_the_time_of_all_cells(clock, monkeypatch, words, problems):
     """When it is used up, and after the third cell that waited, the others are skipped."""
+    alive = SimpleNamespace(provisioner=SimpleNamespace(pid=0), is_alive=lambda: True, execute=lambda *_, **__: "")
+    started = kernel.Kernel(alive, alive, Limits(cell=5, total=5 if words == "it used" else 900))
 
-    class Ended:
-        provisioner, pid = property(lambda self: self), 0
+    def listen(request, meter):
+        clock.used += 3
+        started.waits += "waited" in words
+        return kernel.Outcome("slow", message=words)
 
-        def is_alive(self):
-            return True
-
-        def execute(self, source, **options):
-            return source
-
-    def run(limits, words):
-        clock.used = 0.0
-        started = kernel.Kernel(Ended(), Ended(), limits)
-
-        def listen(request, meter):
-            clock.used += 3
-            started.waits += "waited" in words
-            return Outcome("slow", message=words)
-
-        started._listen = listen
-        return [started.run("1") for _ in range(4)]
-
-    clock = Clock(monkeypatch)
-    first, second, *rest = run(Limits(cell=5, total=5), "it used")
-    assert first.message == "it used" and "all cells together used 5 s" in second.message
-    assert {x.status for x in rest} == {"skipped"}
-    assert [x.status for x in run(Limits(), "it waited")] == ["slow", "slow", "slow", "skipped"]
+    monkeypatch.setattr(started, "_listen", listen)
+    outcomes = [started.run("1") for _ in problems.split()]
+    assert [x.status for x in outcomes] == problems.split() and outcomes[0].message == words
+    assert ("all cells together used 5 s" in outcomes[1].message) == (words == "it used")
 
 
 def test_collected_again(rows, room, monkeypatch):

@@ -68,7 +68,7 @@ class _Meter:
         used, asleep = processor_seconds(self.pid), now > self.looked + 30  # a laptop that was closed
         self.looked = now
         if used - self.start > self.seconds:
-            return f"Stopped: it used {self.seconds:.3g} s of processor time. Is there a loop without an end?"
+            return f"Stopped: it used {self.seconds:g} s of processor time. Is there a loop without an end?"
         if now < self.window[0] + self.wait and not asleep:
             return ""
         computed, self.window = used - self.window[1], (now, used)

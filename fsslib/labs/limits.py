@@ -32,9 +32,8 @@ def time_limit(seconds: float, wait: float = WAIT) -> Iterator[None]:
         if used - computed > seconds:
             end = f"Stopped after {seconds:g} seconds of processor time: is there a loop without an end?"
         elif now - window[0] > wait:
-            idle = used - window[1] < 0.02 * wait
-            window = now, used
-            if not idle:
+            if used - window[1] > 0.02 * wait:
+                window = now, used
                 return
             end = f"Stopped: it waited {wait:g} seconds without computing. Does it sleep, or wait for an answer?"
         else:
