@@ -21,16 +21,19 @@ def _sdpm(channels: int, rule: str = "product", detached: bool = False) -> SDPM:
 
 
 def factor_of(a: Tensor, rule: str) -> Tensor:
+    """The query's factor (B, C) that SDPM makes of gates (B, K, C) by a rule of its `query_factor`."""
     module = _sdpm(a.shape[-1], rule)
     module.gate = nn.Identity()  # the gates themselves come in
     return module(a)[2]
 
 
 def gates(*shape: int) -> Tensor:
+    """Random gates in 0..1, always the same."""
     return torch.rand(*shape, generator=torch.Generator().manual_seed(3))
 
 
 def half(a: Tensor) -> Tensor:
+    """Mixed with 1, one to one."""
     return 0.5 + 0.5 * a
 
 
