@@ -180,7 +180,7 @@ def test_threads_that_fail_together_say_so_once(tmp_path, monkeypatch):
 
     @contextlib.contextmanager
     def refused(path):
-        together.wait(10)
+        together.wait(300)
         raise OSError(13, "Permission denied")
         yield
 
@@ -214,7 +214,7 @@ def test_killed_builds(tmp_path):
     images = coco_tree.many(tmp_path / "many.json", 315)
     environment = os.environ | {"FSSLIB_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, coco_tree.__file__, str(tmp_path / "many.json"), "20"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
     rows = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
     assert len(rows) == 21, done.stderr
     counts = [count for _, count in rows]

@@ -16,7 +16,7 @@ from .limits import TooLong, time_limit
 from .result import Result
 from .shell import soften_stubs
 
-LIMIT = 5.0  # seconds; a right answer needs less than one
+LIMIT = 5.0  # seconds of processor time; a right answer needs less than one
 
 
 # What an exception usually means here: pattern of its text -> (slip, message).
@@ -47,7 +47,7 @@ def check(function: Callable, limit: float = LIMIT) -> Result:
 
     Args:
         function: the student's function itself, without brackets behind it.
-        limit: seconds after which an answer that does not end is stopped.
+        limit: seconds of processor time after which an answer that does not end is stopped.
     Returns:
         a `Result`: shown by a notebook, true if the answer is right; the solution is never shown. Nothing is raised
         for a wrong answer, whatever the function does, except under nbgrader, which needs an AssertionError.
@@ -70,10 +70,8 @@ def _check(function: Callable, limit: float) -> Result:
         try:
             with time_limit(limit):
                 _try(made, function)
-        except TooLong:
-            return Result(
-                made.name, "slow", f"Stopped after {limit:g} seconds: is there a loop without an end?", "slow"
-            )
+        except TooLong as end:
+            return Result(made.name, "slow", str(end), "slow")
         except Wrong as found:
             return Result(made.name, "wrong", found.message, found.slip)
         except _Stopped as found:
