@@ -62,9 +62,8 @@ def _handler(files: Files) -> type[http.server.BaseHTTPRequestHandler]:
             if page.ranges and asked:
                 start = int(asked.removeprefix("bytes=").rstrip("-")) + page.shift
                 self.send_response(206 if start < whole else 416)
-                self.send_header(
-                    "Content-Range", f"bytes {start}-{whole - 1}/{whole}" if start < whole else f"bytes */{whole}"
-                )
+                served = f"{start}-{whole - 1}" if start < whole else "*"
+                self.send_header("Content-Range", f"bytes {served}/{whole}")
             else:
                 self.send_response(200)
             self.send_header("Content-Type", page.kind)

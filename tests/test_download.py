@@ -89,18 +89,16 @@ def test_what_was_left_by_a_kill(server, target, had, page, sums, asked):
 
 def test_wrong_bytes_never_get_the_name(server, target):
     wrong = DATA[:-1] + b"!"
-    pages = (
-        server.add("wrong.bin", wrong),
-        server.add("long.bin", DATA + b"!"),
-        server.add("unknown.bin", DATA[1:], length=False),
-    )
+    server.add("wrong.bin", wrong)
+    server.add("long.bin", DATA + b"!")
+    server.add("unknown.bin", DATA[1:], length=False)
     part_of(target, DATA[:9])
     with pytest.raises(DatasetError) as caught:
         fetch([server.url(name) for name in server.pages], target, sha256=SHA, size=len(DATA), progress=False)
     text = str(caught.value)
     for what in (hashlib.sha256(wrong).hexdigest(), SHA, "4,001", "3999", str(target), "by hand", "run again"):
         assert what in text
-    assert [len(page.asked) for page in pages] == [2, 1, 1] and os.listdir(target.parent) == []
+    assert [len(page.asked) for page in server.pages.values()] == [2, 1, 1] and os.listdir(target.parent) == []
     server.add("right.bin", DATA)
     fetch([server.url("wrong.bin"), server.url("right.bin")], target, md5=MD5, progress=False)
     assert target.read_bytes() == DATA
@@ -191,10 +189,8 @@ def test_places_that_cannot_take_it(server, target, monkeypatch):
         get(server, target.with_name("file") / "x.bin")
     with pytest.raises(DownloadError, match="http or https"):
         fetch("file:///etc/hosts", target)
-    for code, text in (
-        (errno.ENOSPC, r"full while writing .*x\.bin; 1\.0 kB more"),
-        (errno.EFBIG, "as large as .*another"),
-    ):
+    full = r"full while writing .*x\.bin; 1\.0 kB more"
+    for code, text in ((errno.ENOSPC, full), (errno.EFBIG, "as large as .*another")):
         with pytest.raises(DownloadError, match=text), disk.writing(target, 1000):
             raise OSError(code, "no")
     usage = shutil.disk_usage(target.parent)
@@ -205,24 +201,19 @@ def test_places_that_cannot_take_it(server, target, monkeypatch):
 
 
 def test_amounts():
-    sizes = (0, 999, 1_000, 99_940, 123_456, 1_900_000_000, 2 * 10**15)
-    assert [disk.amount(size) for size in sizes] == [
-        "0 bytes",
-        "999 bytes",
-        "1.0 kB",
-        "99.9 kB",
-        "123 kB",
-        "1.9 GB",
-        "2000 TB",
-    ]
+    amounts = {0: "0 bytes", 999: "999 bytes", 99_940: "99.9 kB", 123_456: "123 kB", 2 * 10**15: "2000 TB"}
+    assert {size: disk.amount(size) for size in amounts} == amounts
 
 
 def test_only_one_holds_a_path(tmp_path, monkeypatch):
     """Also when a lock file is removed by its holder while others wait for it and a new one is made."""
     waiting, at_work, most = threading.Semaphore(0), [], []
-    monkeypatch.setattr(
-        disk, "print", lambda text, **_: waiting.release() if "x: another process" in text else None, raising=False
-    )
+
+    def heard(text, **_):
+        assert text.startswith("x: another process is at work on it")
+        waiting.release()
+
+    monkeypatch.setattr(disk, "print", heard, raising=False)
 
     def work():
         for _ in range(3):

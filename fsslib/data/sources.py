@@ -57,12 +57,10 @@ def _coco_annotations(year: str) -> Source:
     return Source((f"{_COCO}/annotations/{file}",), file, "annotations", content, ("",), 253_000_000, 860_000_000)
 
 
+_VOC_PATH, _VOC_FILE = "robots.ox.ac.uk/pascal/VOC/voc2012", "VOCtrainval_11-May-2012.tar"
 _VOC = Source(
-    tuple(
-        f"{host}.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
-        for host in ("https://thor", "http://host")
-    ),
-    "VOCtrainval_11-May-2012.tar",
+    (f"https://thor.{_VOC_PATH}/{_VOC_FILE}", f"http://host.{_VOC_PATH}/{_VOC_FILE}"),
+    _VOC_FILE,
     "VOCdevkit",
     {
         "JPEGImages/*.jpg": 17_125,
