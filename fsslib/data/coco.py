@@ -11,7 +11,7 @@ from ..errors import DatasetError
 from .base import check_split
 from .coco_masks import open_masks
 from .folds import SCHEMES, fold_classes
-from .photographs import Photographs
+from .photographs import Photographs, find_root
 
 CLASSES = 80
 YEARS = (2014, 2017)
@@ -70,7 +70,11 @@ class Coco20i(Photographs):
             raise DatasetError(f"images={images!r} is unknown: use 'auto' or an image set like 'train2017'.")
         if download:
             _fetch(root, images, split)
-        self.root = _find(root)
+        expected = (
+            f"COCO folder at {root}: expected annotations/instances_train2014.json (or 2017) and images in train2014. "
+            "Unpack COCO's annotations and images there, or pass download=True."
+        )
+        self.root = find_root(root, ("", "coco", "COCO"), "annotations/", expected).absolute()
         self.image_list = self._choose(images)
         self._masks = open_masks(self.root / "annotations" / f"instances_{self.image_list}.json")
         self.names = self._masks.names
@@ -143,17 +147,6 @@ def _fetch(root: str | Path, images: str, split: str) -> None:
         begun = (Path(root).expanduser() / "annotations" / f"instances_{part}2014.json").is_file()
         images = f"{part}{2014 if begun else 2017}"
     download("coco", root, parts=(images, f"annotations{images[-4:]}"))
-
-
-def _find(root: str | Path) -> Path:
-    root = Path(root).expanduser()
-    for place in (root, root / "coco", root / "COCO"):
-        if (place / "annotations").is_dir():
-            return place.absolute()
-    raise DatasetError(
-        f"no COCO folder at {root}: expected annotations/instances_train2014.json (or 2017) and images in train2014. "
-        "Unpack COCO's annotations and images there, or pass download=True."
-    )
 
 
 def _sets(root: Path) -> dict[str, Path]:

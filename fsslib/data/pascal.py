@@ -11,7 +11,7 @@ from . import voc_lists
 from .base import check_split
 from .folds import SCHEMES, fold_classes
 from .index import LabelIndex
-from .photographs import Photographs
+from .photographs import Photographs, few
 from .pictures import read_image
 from .voc_files import mask_counts, read_mask
 
@@ -111,7 +111,7 @@ class Pascal5i(Photographs):
             if lost:
                 raise DatasetError(
                     f"{len(lost)} of {len(entries)} listed ids have no {what} under {self.voc}: "
-                    f"{', '.join(lost[:3])}{' ...' if len(lost) > 3 else ''}. To cure it, {cure}, "
+                    f"{few(lost, 3)}. To cure it, {cure}, "
                     "or pass images=PATH of a list of what you have."
                 )
         return files

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..errors import DatasetError
+from .photographs import find_root
 
 _NAMES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle"),
@@ -16,15 +17,11 @@ IMAGE_LISTS = ("auto", "pascal5i", "trainaug", "voc")
 
 def find_voc(root: str | Path) -> Path:
     """The folder that holds `JPEGImages`: `root`, `root/VOC2012` or `root/VOCdevkit/VOC2012`. Raises DatasetError."""
-    root = Path(root).expanduser()
-    tried = [root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"]
-    for folder in tried:
-        if (folder / "JPEGImages").is_dir():
-            return folder
-    raise DatasetError(
-        f"no PASCAL VOC folder at {root}: none of {', '.join(str(t) for t in tried)} holds a folder JPEGImages. "
+    expected = (
+        f"PASCAL VOC folder at {root}: neither it nor VOC2012 nor VOCdevkit/VOC2012 in it holds a folder JPEGImages. "
         "Unpack VOCtrainval_11-May-2012.tar and pass root=PATH of VOCdevkit/VOC2012 (or of its parent)."
     )
+    return find_root(root, ("", "VOC2012", "VOCdevkit/VOC2012"), "JPEGImages/", expected)
 
 
 def find_sbd(voc: Path, sbd: str | Path | None = None) -> Path | None:
