@@ -29,7 +29,7 @@ def conflicts(p: "ExperimentParameters") -> Iterator[Problem]:
 def _data(p: "ExperimentParameters") -> Iterator[Problem]:
     from ..data import options_of  # imports torch, which only a check needs
     from ..data.shapes_knobs import ShapesKnobs
-    from ..data.voc_lists import RECIPES
+    from ..data.voc_lists import IMAGE_LISTS
     from ..protocol import Protocol
 
     for name in ("shots", "seeds"):
@@ -69,10 +69,10 @@ def _data(p: "ExperimentParameters") -> Iterator[Problem]:
             yield {"data_options"}, f"data_options: {name!r} is not an option here, use the parameter {own}"
         elif name not in known:
             yield {"data_options", "dataset"}, f"data_options: {p.dataset} has no option {name!r}{near(name, known)}"
-        elif name == "images" and p.dataset == "pascal" and value not in RECIPES:
+        elif name == "images" and p.dataset == "pascal" and value not in IMAGE_LISTS:
             yield (
                 {"data_options", "dataset"},
-                f"data_options: the list {value!r} would serve training and test; use one of {', '.join(RECIPES)}",
+                f"data_options: the list {value!r} would serve training and test; use one of {', '.join(IMAGE_LISTS)}",
             )
     if p.protocol == "published" and (p.dataset != "pascal" or p.seeds != [0]):
         other = p.dataset != "pascal"
