@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from . import __version__, paths
+from . import paths
 from .errors import CheckpointError, ModelError
 from .files import atomic
 from .models import build_model
 from .models.base import FewShotModel
 from .nn import weights
+from .version import __version__
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:

@@ -10,13 +10,12 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
 
-from . import __version__
 from .checkpoints import load_model, read_note, shipped
 from .data import load_dataset
 from .data.base import SegmentationDataset
@@ -31,6 +30,7 @@ from .protocol import Protocol
 from .schedule import Schedule
 from .selection import Selection, validation_score
 from .training import History, fabric, train_episodes
+from .version import __version__
 
 # What the parameter `training` may hold besides details of the Schedule, and what stands for it when it does not.
 TRAINING = {"augmentation": "dataset", "validation_episodes": None, "epochs": None}
@@ -210,7 +210,7 @@ def table(evaluations: Mapping[str, Evaluation], shots: Sequence[int]) -> list[d
 def versions() -> dict[str, str]:
     """Versions that the numbers may depend on."""
     known = {"fsslib": __version__, "torch": torch.__version__.split("+")[0], "numpy": np.__version__}
-    return known | {"torchvision": torchvision.__version__.split("+")[0], "python": platform.python_version()}
+    return known | {"torchvision": version("torchvision").split("+")[0], "python": platform.python_version()}
 
 
 def result(

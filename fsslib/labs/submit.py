@@ -9,10 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..errors import FsslibError
 from ..files import atomic
 from ..progress import bar
+from ..version import __version__
 from .exercise import exercises
 from .kernel import Kernel, Limits, Outcome, fresh_kernel
 from .order import Finding, hidden_state, names
