@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ..errors import DatasetError
-from .transforms import MEAN, _check_options, _check_pair, _pad, _resize, _turn
+from .base import IGNORE
+from .transforms import MEAN, _check_options, _check_pair, _pad, _resize
 
 SCALE = (0.9, 1.1)  # on PASCAL; the same authors take 0.8 to 1.25 on COCO
 DEGREES = 10
@@ -37,7 +38,7 @@ def augment_whole(
     Returns: (3, size, size) and (size, size) uint8.
     Raises DatasetError for an unknown kind, an impossible size or seed, or an image and a mask that do not fit.
     """
-    from torchvision.transforms.v2.functional import gaussian_blur  # here, because it takes seconds to import
+    from torchvision.transforms.v2 import functional as pixels  # here, because it takes seconds to import
 
     if kind not in WHOLE:
         raise DatasetError(f"augmentation {kind!r} of whole pictures is unknown: use one of {', '.join(WHOLE)}.")
@@ -54,9 +55,11 @@ def augment_whole(
     # In floating point up to the end: rounded once, the border is mean colour wherever it blends with the picture.
     pair = _resize(image.float(), mask, [max(1, round(side * factor)) for side in mask.shape])
     if turned < 0.5:
-        pair = _turn(*pair, DEGREES * (2 * angle - 1), [255 * value for value in MEAN])
+        mask = pixels.rotate(pair[1][None], DEGREES * (2 * angle - 1), fill=IGNORE)[0]
+        colour = [255 * value for value in MEAN]
+        pair = pixels.rotate(pair[0], DEGREES * (2 * angle - 1), "bilinear", fill=colour), mask
     if blurred < 0.5 and min(pair[1].shape) > BLUR // 2:  # a blur mirrors what lies beyond the border
-        pair = gaussian_blur(pair[0], [BLUR, BLUR]), pair[1]
+        pair = pixels.gaussian_blur(pair[0], [BLUR, BLUR]), pair[1]
     if flipped < 0.5:
         pair = tuple(part.flip(-1) for part in pair)
     if kind == "hdmnet":

@@ -43,21 +43,17 @@ def _check_options(size: int, mode: str) -> None:
 
 
 def _resize(image: Tensor, mask: Tensor, size: list[int]) -> tuple[Tensor, Tensor]:
-    """Both at `size`: image (uint8 or float32) and mask as torchvision's transforms v2 resize them, bit for bit.
+    """Both at `size`, an image (uint8 or float32) bit for bit as torchvision resizes it: in 8 bits where this is fast.
 
-    Masks not by "nearest", which takes the corner of each cell and moves the mask up to half a pixel against the image:
-    "exact" takes the centre, as PIL does (and PANet through it).
+    "Exact" takes the centre of a cell, as PIL does; "nearest" its corner, which moves the mask by up to half a pixel.
     """
     if list(mask.shape) == size:
         return image, mask
-    # Interpolated in 8 bits where the processor does this fast, like torchvision.
     fast = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") or platform.machine() in ("aarch64", "arm64")
-    whole = image.dtype == torch.uint8 and not (fast and image.device.type == "cpu")
-    resized = F.interpolate((image.float() if whole else image)[None], size, mode="bilinear", antialias=True)[0]
-    if whole:
-        resized = resized.round_().to(torch.uint8)
+    kept = image.is_floating_point() or (fast and image.device.type == "cpu")
+    resized = F.interpolate((image if kept else image.float())[None], size, mode="bilinear", antialias=True)[0]
     mask = F.interpolate(mask[None, None].float(), size, mode="nearest-exact")[0, 0].to(mask.dtype)
-    return resized, mask
+    return resized if kept else resized.round().to(image.dtype), mask
 
 
 def _target(height: int, width: int, longest: int, mode: str) -> list[int]:
@@ -67,19 +63,12 @@ def _target(height: int, width: int, longest: int, mode: str) -> list[int]:
 
 
 def _pad(pair: tuple, left: int, top: int, right: int, bottom: int) -> tuple:
-    """Grow by mean colour and 255."""
+    """Grow by mean colour and 255; new, contiguous tensors."""
     image, mask = pair
-    mask = F.pad(mask, (left, right, top, bottom), value=IGNORE)
+    mask = F.pad(mask, (left, right, top, bottom), value=IGNORE).contiguous()
     grown = image.new_tensor(MEAN_COLOUR)[:, None, None].repeat(1, *mask.shape)
     grown[:, top : top + image.shape[1], left : left + image.shape[2]] = image
     return grown, mask
-
-
-def _turn(image: Tensor, mask: Tensor, angle: float, colour: list[float]) -> tuple[Tensor, Tensor]:
-    """Both turned by `angle` degrees about their centre; what comes in is `colour` in the image, 255 in the mask."""
-    from torchvision.transforms.v2 import functional as pixels
-
-    return pixels.rotate(image, angle, "bilinear", fill=colour), pixels.rotate(mask[None], angle, fill=IGNORE)[0]
 
 
 class Resize:
@@ -99,9 +88,7 @@ class Resize:
     def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         _check_pair(image, mask)
         height, width = _target(*mask.shape, self.size, self.mode)
-        pair = _resize(image, mask, [height, width])
-        image, mask = _pad(pair, 0, 0, self.size - width, self.size - height)
-        return image.contiguous(), mask.contiguous()
+        return _pad(_resize(image, mask, [height, width]), 0, 0, self.size - width, self.size - height)
 
     def undo(self, scores: Tensor, height: int, width: int) -> Tensor:
         """Scores (B, C, size, size) of a resized image at its original size, bilinearly: (B, C, height, width)."""
@@ -170,7 +157,8 @@ class train_augment:
         pair = _resize(image, mask, _target(*mask.shape, longest, self.mode))
         angle = self.rotate * (2 * draw[1] - 1)
         if angle and draw[8] < self.rotated:
-            pair = _turn(*pair, angle, MEAN_COLOUR)
+            mask = pixels.rotate(pair[1][None], angle, fill=IGNORE)[0]
+            pair = [pixels.rotate(pair[0], angle, "bilinear", fill=MEAN_COLOUR), mask]
         if draw[9] < self.blurred:
             pair = [pixels.gaussian_blur(pair[0], [5, 5]), pair[1]]
         if self.flip and draw[2] < 0.5:
