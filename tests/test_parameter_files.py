@@ -9,9 +9,9 @@ from voc_tree import make_voc
 
 from fsslib import EpisodeSampler, build_model, load_model, load_official, paths, recipe, save_model
 from fsslib.errors import ModelError, ParameterError
+from fsslib.experiments import check_parameters
 from fsslib.experiments.commands import main
 from fsslib.experiments.files import read_parameters
-from fsslib.experiments.parameters import check_parameters
 from fsslib.nn.backbones import build_backbone
 from fsslib.training import Schedule, _optimiser
 
@@ -81,7 +81,7 @@ def test_a_recipe_trains_as_its_paper_says(path):
     # What the authors' configurations say, and what their code makes of it: ten times that for what is no transformer.
     base = {"sdaanet": 0.0025, "asgnet": 0.0025, "hdmnet": 0.0001}[p["method"]]
     with torch.device("meta"):
-        net = build_model(**{**recipe.configuration(p), "weights": None, "shots": 5})
+        net = build_model(**{**p.configuration, "weights": None, "shots": 5})
     groups = {group["factor"]: group for group in _optimiser(net, schedule).param_groups}
     names = {id(parameter): name for name, parameter in net.named_parameters()}
     held = {factor: {names[id(w)].split(".")[0] for w in group["params"]} for factor, group in groups.items()}

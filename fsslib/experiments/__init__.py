@@ -6,8 +6,9 @@ python -m fsslib.experiments collect
 """
 
 from .comparison import compare, over_seeds
+from .conflicts import check_parameters
 from .gallery import write_index
-from .parameters import ExperimentParameters, check_parameters, parameters_help
+from .parameters import ExperimentParameters, parameters_help
 from .results import collect, read_result, write_result
 from .runs import run, run_name, run_notebook, status
 from .sweeps import sweep
