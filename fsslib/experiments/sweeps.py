@@ -83,14 +83,17 @@ def side_by_side(
     # Threads only wait here: every run is a process of its own.
     stopped = False
     with ThreadPoolExecutor(jobs) as pool:
-        under_way = [pool.submit(one, name) for name in calls]
+        under_way = []
         try:
+            for name in calls:
+                under_way.append(pool.submit(one, name))
             wait(under_way)
         except KeyboardInterrupt:
             stopped = True
             pool.shutdown(wait=False, cancel_futures=True)
-            while wait(under_way, timeout=0.2).not_done:  # a run may just have been about to start
-                stop_all()
+            while not all(future.done() for future in under_way):
+                stop_all()  # again and again: a run may just have been about to start
+                time.sleep(0.1)
             raise
     return {name: problems[name] for name in calls}
 
