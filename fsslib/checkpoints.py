@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from . import __version__, paths
+from . import paths
 from .errors import CheckpointError, ModelError
 from .files import atomic
 from .models import build_model
 from .models.base import FewShotModel
 from .nn.weights import clean_state, read_state
+from .version import __version__
 
 
 def finite(state: Mapping[str, Tensor], source: str | Path) -> Mapping[str, Tensor]:

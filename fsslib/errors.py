@@ -13,7 +13,7 @@ class DatasetError(FsslibError, ValueError):
     """A data set that is missing, broken or asked for something it does not hold."""
 
 
-class DownloadError(FsslibError, OSError):
+class DownloadError(DatasetError, OSError):
     """A file that could not be fetched, or that is not what was expected."""
 
 

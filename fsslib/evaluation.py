@@ -107,7 +107,7 @@ def episode_lists(
     if not shots or any(type(k) is not int or k < 1 for k in shots) or len(set(shots)) < len(shots):
         raise ProtocolError(f"shots={list(shots)}: expected whole numbers from 1, each only once, e.g. (1, 5).")
     # What the data set knows better than the protocol's defaults stands on the card.
-    names = {"fold_scheme": "fold_scheme", "area_filter": "area_filter", "recipe": "images"}
+    names = {"fold_scheme": "fold_scheme", "area_filter": "area_filter", "image_list": "images"}
     known = {field: getattr(dataset, name) for name, field in names.items() if hasattr(dataset, name)}
     protocol = protocol.replace(**known)
     sampler = EpisodeSampler(dataset, protocol, shot=max(shots), keep=keep)

@@ -10,13 +10,13 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from . import __version__
 from .checkpoints import load_model
 from .data import load_dataset
 from .data.base import SegmentationDataset
@@ -31,6 +31,7 @@ from .protocol import Protocol
 from .schedule import Schedule
 from .selection import Selection, validation_score
 from .training import History, fabric, train_episodes
+from .version import __version__
 
 if TYPE_CHECKING:
     from .experiments.parameters import ExperimentParameters
@@ -192,11 +193,9 @@ def table(evaluations: Mapping[str, Evaluation], shots: Sequence[int]) -> list[d
 
 def versions() -> dict[str, str]:
     """Versions that the numbers may depend on."""
-    import torchvision
-
     known = {"fsslib": __version__, "torch": torch.__version__, "numpy": np.__version__}
-    known |= {"torchvision": torchvision.__version__, "python": platform.python_version()}
-    return {name: version.split("+")[0] for name, version in known.items()}
+    known |= {"torchvision": version("torchvision"), "python": platform.python_version()}
+    return {name: text.split("+")[0] for name, text in known.items()}
 
 
 def result(

@@ -1,15 +1,7 @@
-"""A made-up COCO folder for the tests; as a script, builds of label maps that are killed.
-
-python coco_tree.py ANNOTATIONS KILLS: a child draws the maps, and is killed (SIGKILL) when another KILLS-th of them
-(at least one) is there; then a new child goes on, at last one that is not killed. Prints one line per child: its exit
-status, and how many maps there were after it.
-"""
+"""A made-up COCO folder for the tests."""
 
 import json
 import os
-import signal
-import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -106,29 +98,3 @@ def many(file: Path, count: int) -> dict[int, dict[int, int]]:
     everything = [entry for image, classes in images.items() for entry in columns(image, classes)]
     file.write_text(json.dumps(document(images, everything)))
     return images
-
-
-def _killed_builds(file: str, kills: int) -> None:
-    masks = coco_masks.open_masks(file)
-    numbers = list(masks.images)
-
-    def done() -> int:
-        return sum(name.endswith(".png") for name in os.listdir(masks.folder))
-
-    for kill in [*range(1, kills + 1), None]:
-        child = os.fork()
-        if not child:
-            masks._make_missing(numbers)
-            os._exit(0)
-        least = min(len(numbers), max(len(numbers) * (kill or 0) // (kills + 1), done() + 1))
-        while kill and done() < least:
-            time.sleep(0.002)
-        if kill:
-            # Not always right after a map was finished.
-            time.sleep(0.0004 * (kill % 7))
-            os.kill(child, signal.SIGKILL)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), done(), flush=True)
-
-
-if __name__ == "__main__":
-    _killed_builds(sys.argv[1], int(sys.argv[2]))

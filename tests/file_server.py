@@ -3,7 +3,6 @@
 import contextlib
 import http.server
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -14,16 +13,13 @@ class Page:
 
     data: bytes = b""
     ranges: bool = True  # answer Range requests with the part asked for
-    etag: str | None = '"one"'
-    any_range: bool = False  # send the part asked for whatever If-Range says
+    shift: int = 0  # bytes by which it answers with another part than asked for
     cut: int | None = None  # bytes after which the connection is cut ...
     cuts: int = 0  # ... for this many answers
     status: list[int] = field(default_factory=list)  # answered first, one a request, before any file
     kind: str = "application/octet-stream"
-    stall: float = 0.0  # seconds of silence in the middle of the first answer
     length: bool = True  # tell Content-Length
-    pause: float = 0.0  # seconds after each `step` bytes
-    step: int = 2**16
+    gate: threading.Event | None = None  # nothing is answered before it is set
     asked: list[str | None] = field(default_factory=list)  # the Range header of every request
     sent: int = 0
 
@@ -56,41 +52,28 @@ def _handler(files: Files) -> type[http.server.BaseHTTPRequestHandler]:
             page = files.pages.get(self.path.lstrip("/"))
             if page is None:
                 return self.send_error(404)
-            number = len(page.asked)
-            page.asked.append(self.headers.get("Range"))
+            number, asked = len(page.asked), self.headers.get("Range")
+            page.asked.append(asked)
+            if page.gate is not None:
+                page.gate.wait()
             if number < len(page.status):
                 return self.send_error(page.status[number])
             start, whole = 0, len(page.data)
-            asked, same = self.headers.get("Range"), self.headers.get("If-Range") in (None, page.etag)
-            if page.ranges and asked and (same or page.any_range):
-                start = int(asked.removeprefix("bytes=").rstrip("-"))
-                if start >= whole:
-                    return self.send_error(416)
-                self.send_response(206)
-                self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
+            if page.ranges and asked:
+                start = int(asked.removeprefix("bytes=").rstrip("-")) + page.shift
+                self.send_response(206 if start < whole else 416)
+                served = f"{start}-{whole - 1}" if start < whole else "*"
+                self.send_header("Content-Range", f"bytes {served}/{whole}")
             else:
                 self.send_response(200)
             self.send_header("Content-Type", page.kind)
             if page.length:
-                self.send_header("Content-Length", str(whole - start))
-            if page.etag:
-                self.send_header("ETag", page.etag)
+                self.send_header("Content-Length", str(max(whole - start, 0)))
             self.end_headers()
-            end = whole
-            if page.cut is not None and number < page.cuts:
-                end = min(whole, start + page.cut)
+            piece = page.data[start : whole if page.cut is None or number >= page.cuts else start + page.cut]
+            page.sent += len(piece)
             with contextlib.suppress(OSError):
-                self._send(page, start, end, page.stall if number == 0 else 0.0)
-
-        def _send(self, page: Page, start: int, end: int, stall: float) -> None:
-            for at in range(start, end, page.step):
-                piece = page.data[at : min(at + page.step, end)]
                 self.wfile.write(piece)
-                page.sent += len(piece)
-                time.sleep(page.pause)
-                if stall and at + page.step >= len(page.data) // 2:
-                    time.sleep(stall)
-                    stall = 0.0
 
     return Handler
 

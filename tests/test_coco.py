@@ -27,10 +27,11 @@ def test_folds_splits_and_classes(coco):
     data = quiet(coco, 0, "train")
     assert data.names[1] == "class 1" and data.names[80] == "class 80" and list(data.names) == list(range(1, 81))
     assert data.base_classes == tuple(c for c in range(1, 81) if c % 4 != 1) and len(data.base_classes) == 60
-    assert data.classes == (2, 3, 30, 78, 79) and data.recipe == "train2017" and len(data) == len(TRAIN)
+    assert data.classes == (2, 3, 30, 78, 79) and data.image_list == "train2017" and len(data) == len(TRAIN)
     assert [data.ids[i] for i in data.images_of(30)] == ["000000000011", "000000000012"]
     test = quiet(coco, 0, "test")
-    assert test.classes == (1, 5, 13) and test.missing[9] == 1 and test.recipe == "val2017" and len(test) == len(VAL)
+    assert test.classes == (1, 5, 13) and test.missing[9] == 1 and test.image_list == "val2017"
+    assert len(test) == len(VAL)
     row = quiet(coco, 0, "test", fold_scheme="contiguous")
     assert row.classes == (1, 2, 5, 13) and row.base_classes == tuple(range(21, 81))
     assert quiet(coco, 3, "train", fold_scheme="contiguous").classes == (2, 3, 30)
@@ -65,8 +66,8 @@ def test_both_years_and_places(tmp_path, inside):
     make_coco(tmp_path, 2014, inside)
     assert quiet(tmp_path).ids[0] == "COCO_train2014_000000000002"
     make_coco(tmp_path, 2017, inside)
-    assert quiet(tmp_path).recipe == "train2014" and quiet(tmp_path, split="test").recipe == "val2014"
-    assert quiet(tmp_path, images="train2017").recipe == "train2017"
+    assert quiet(tmp_path).image_list == "train2014" and quiet(tmp_path, split="test").image_list == "val2014"
+    assert quiet(tmp_path, images="train2017").image_list == "train2017"
     assert quiet(tmp_path, 0, "test", images="val2017").ids[0] == "000000000021"
 
 
@@ -76,7 +77,7 @@ def test_years_are_not_mixed(tmp_path):
     with pytest.raises(DatasetError, match=r'no train2014 .* There are: val2014, train2017; images="val2014" uses'):
         quiet(tmp_path)
     make_set(tmp_path, "val2017", VAL)
-    assert quiet(tmp_path).recipe == "train2017" and quiet(tmp_path, split="test").recipe == "val2017"
+    assert quiet(tmp_path).image_list == "train2017" and quiet(tmp_path, split="test").image_list == "val2017"
 
 
 def test_left_out_annotations_are_said(coco):
@@ -114,9 +115,9 @@ def test_download(tmp_path, monkeypatch):
         make_coco(Path(root), int(parts[0][-4:])) if not (Path(root) / parts[0]).is_dir() else None
 
     monkeypatch.setattr("fsslib.data.sources.download", fetch)
-    assert quiet(tmp_path / "new", 0, "test", download=True).recipe == "val2017"
-    assert quiet(tmp_path / "new", images="train2014", download=True).recipe == "train2014"
-    assert quiet(tmp_path / "new", download=True).recipe == "train2014"
+    assert quiet(tmp_path / "new", 0, "test", download=True).image_list == "val2017"
+    assert quiet(tmp_path / "new", images="train2014", download=True).image_list == "train2014"
+    assert quiet(tmp_path / "new", download=True).image_list == "train2014"
     with pytest.raises(DatasetError, match="images='train'"):
         quiet(tmp_path / "new", images="train", download=True)
     assert [parts for _, *parts in asked] == [

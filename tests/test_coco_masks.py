@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from coco_tree import TRAIN, H, W, box, label, make_coco, masks_of, photograph, quiet, thing
+from killed import killed_at
 from PIL import Image
 from pycocotools import mask as coder
 
@@ -206,20 +206,15 @@ def test_without_pycocotools(coco, monkeypatch):
         quiet(coco)
 
 
-def test_killed_builds(tmp_path):
-    """Twenty kills, one after every 21st part of the maps; each build goes on where the one before was killed.
-
-    A map under its final name is never written again, so one that a kill had left incomplete would be found at last.
-    """
-    images = coco_tree.many(tmp_path / "many.json", 315)
-    environment = os.environ | {"FSSLIB_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, coco_tree.__file__, str(tmp_path / "many.json"), "20"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    rows = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
-    assert len(rows) == 21, done.stderr
-    counts = [count for _, count in rows]
-    assert sum(status == -9 and count < 315 for status, count in rows) >= 15  # killed at work, not after it
-    assert counts == sorted(counts) and len(set(counts)) >= 15 and rows[-1] == (0, 315)
-    folder = next((tmp_path / "cache" / "coco").iterdir())
-    for number, classes in images.items():
-        assert (np.asarray(Image.open(folder / f"{number}.png")) == label(classes)).all(), number
+def test_killed_builds(tmp_path, monkeypatch):
+    """Each build goes on where the one before was killed, and no map under its final name is ever incomplete."""
+    monkeypatch.setenv("FSSLIB_CACHE", str(tmp_path / "cache"))
+    images, counts, killed = coco_tree.many(tmp_path / "many.json", 20), [0], True
+    while killed:
+        coco_masks._OPEN.clear()
+        with killed_at(5 + len(counts) % 7, tmp_path / "cache") as run:
+            coco_masks.open_masks(tmp_path / "many.json")._make_missing(list(images))
+        killed, maps = run.killed, list((tmp_path / "cache").rglob("*.png"))
+        assert all((np.asarray(Image.open(file)) == label(images[int(file.stem)])).all() for file in maps)
+        counts.append(len(maps))
+    assert counts == sorted(counts) and len(set(counts)) > 5 and counts[-1] == 20

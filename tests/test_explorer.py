@@ -134,15 +134,17 @@ def test_messages_of_the_page_wait_for_a_moment_and_only_the_last_counts(monkeyp
         assert drawn == [0]
         slider.value = 1
         await asyncio.sleep(0.1)  # the first run begins; what the page sends meanwhile arrives behind it
+        start = time.monotonic()
         for value in range(2, 51):
             slider.value = value
             await asyncio.sleep(0)
+        waits = (time.monotonic() - start) // explorer.PATIENCE
         await asyncio.sleep(0.2)
-        return found
+        return found, waits
 
-    found = asyncio.run(moves())
+    found, waits = asyncio.run(moves())
     assert drawn[-1] == 50 and found.board.panels[0]["caption"] == "a = 50"
-    assert len(drawn) - 1 <= 3, drawn
+    assert len(drawn) - 1 <= 3 + waits, drawn  # on a slow machine the moves themselves take longer than patience lasts
 
 
 def test_every_control_that_the_page_has_moved_is_settled(monkeypatch):

@@ -85,3 +85,10 @@ def test_every_slip_is_wrong(name):
         function = answer(name, f"return SLIP({', '.join(made.parameters)})")
         function.__globals__["SLIP"] = slip.answer
         assert not check(function), slip.name
+
+
+def test_the_rule_of_the_figures_is_that_of_the_exercise():
+    from fsslib.plots_comparison import clear
+
+    for case, arguments in ALL["is_clear"].cases().items():
+        assert ALL["is_clear"].reference(*arguments) == clear(*arguments), case

@@ -1,15 +1,19 @@
 """Submissions of all kinds: each ends in a clear message, and the others of the folder are still collected."""
 
+import contextlib
 import csv
 import json
 import re
+import threading
+from dataclasses import replace
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 
 from fsslib.labs import __main__ as command
-from fsslib.labs import collect, submit
-from fsslib.labs.kernel import Limits
+from fsslib.labs import collect, kernel, submit
+from fsslib.labs.kernel import Limits, fresh_kernel
 
 IMPORTS = "import os, subprocess\nimport torch\nfrom fsslib.labs import check"
 RIGHT = "def temperature(margin, probability):\n    return float(torch.logit(torch.tensor(probability)) / margin)"
@@ -21,11 +25,16 @@ WORDS = (
 WORDS += 'so that the gap of 10 points between box and mask remains with them."'
 STUB = "def inside_only(masks):\n    raise NotImplementedError('inside_only: your turn')"
 DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass"
-LIMITS = Limits(cell=8, total=90, output=2_000_000, memory=5_000_000_000)
+SLEEP = "import time\ntime.sleep(10**6)"
+LIMITS = Limits(cell=60, output=2_000_000, memory=5_000_000_000)
 
 
 def book(*cells, counts=None, **meta):
-    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in (IMPORTS, RIGHT, *cells)])
+    return raw_book(IMPORTS, RIGHT, *cells, counts=counts, **meta)
+
+
+def raw_book(*cells, counts=None, **meta):
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in cells])
     for i, cell in enumerate(made.cells):
         cell.execution_count = counts[i] if counts else i + 1
     made.metadata["fsslib"] = {"stage": "01_prototypes", **meta}
@@ -51,13 +60,13 @@ BOOKS = {
     "noisy.ipynb": book(
         "while True: pass",
         "for _ in range(2000): print('x' * 10**6)",
-        "print('x' * 2 * 10**9)",
+        "print('x' * 2 * 10**7)",
         "subprocess.run('yes | head -c 2000000000', shell=True)",
         "kept = bytearray(10**10)",
         WRONG,
     ),
-    "deaf.ipynb": book(DEAF, WRONG),
-    "left.ipynb": book("os._exit(3)", WRONG),
+    "deaf.ipynb": raw_book(SLEEP, DEAF, WRONG),
+    "left.ipynb": raw_book("1", "import os\nos._exit(3)", WRONG),
     "renamed.ipynb": book(WRONG.replace("cosine_map", "cosine_maps_of_mine")),
     "stale.ipynb": stale_claim(),
 }
@@ -78,8 +87,37 @@ def room(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def rows(room):
-    made = collect.collect(room, room, LIMITS, jobs=2)
+def shared_kernel():
+    """In place of `fresh_kernel`: one kernel for all notebooks that it survives, each without the names of the others;
+    loading the checks takes seconds."""
+    at_work = threading.Lock()
+    with fresh_kernel(LIMITS) as started:
+
+        @contextlib.contextmanager
+        def opened(limits):
+            with at_work:
+                again = kernel.Kernel(started.manager, started.client, limits)
+                again.ask(kernel.SETUP.format(memory=limits.memory, output=limits.output), 300)
+                assert again.run("%reset -f").status == "ok"
+                yield again
+
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def rows(room, shared_kernel):
+    """Collected with two notebooks at a time. What a kernel does not survive gets its own, without the checks."""
+    run, limits_of = collect._run, {"noisy": replace(LIMITS, cell=2)}
+    limits_of |= dict.fromkeys(("deaf", "left"), replace(LIMITS, cell=2, wait=3))
+
+    def opened(limits):
+        return fresh_kernel(limits, setup="None") if limits.wait == 3 else shared_kernel(limits)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(submit, "fresh_kernel", opened)
+        patch.setattr(kernel, "OBEY", 1.0)
+        patch.setattr(collect, "_run", lambda book, limits: run(book, limits_of.get(book.stem, limits)))
+        made = collect.collect(room, room, LIMITS, jobs=2)
     return {row["file"]: row for row in made}
 
 
@@ -122,20 +160,28 @@ def test_hidden_state(rows):
 
 
 def test_stopped_cells_leave_the_rest(rows):
-    """A loop without an end, 2 GB in many prints, in one, and from another program, and all of the memory: each cell is
-    stopped, the cells below it and the checks still run."""
+    """A loop without an end, 2 GB in many prints, much in one, 2 GB from another program, and all of the memory: each
+    cell is stopped, the cells below it and the checks still run."""
     row = rows["noisy.ipynb"]
     found = {c["cell"]: c for c in row["result"]["cells"]}
     assert [(i, c["problem"]) for i, c in found.items()][:4] == [(3, "slow"), (4, "loud"), (5, "loud"), (6, "loud")]
     assert list(found) == [3, 4, 5, 6, 7] and found[7]["problem"] == "memory", found
+    assert "it used 2 s of processor time" in found[3]["message"], found
     assert status(row)["temperature"] == "right" and status(row)["cosine_map"] == "wrong"
 
 
 @pytest.mark.parametrize("name, problem", [("deaf", "slow"), ("left", "dead")])
 def test_kernels_that_have_to_end(rows, name, problem):
     row = rows[f"{name}.ipynb"]
-    assert [(c["cell"], c["problem"]) for c in row["result"]["cells"]] == [(3, problem), (4, "skipped")]
-    assert set(status(row).values()) == {"unchecked"} and "cell 3" in row["result"]["exercises"][0]["message"]
+    assert [(c["cell"], c["problem"]) for c in row["result"]["cells"]][-2:] == [(2, problem), (3, "skipped")]
+    assert set(status(row).values()) == {"unchecked"} and "cell 2" in row["result"]["exercises"][0]["message"]
+
+
+def test_a_cell_that_only_waits(rows):
+    """It is told so, not that it loops; the cell below it still runs."""
+    first, second, _ = rows["deaf.ipynb"]["result"]["cells"]
+    assert (first["cell"], first["problem"]) == (1, "slow") and "waited 3 seconds" in first["message"]
+    assert "used 2 s of processor time" in second["message"]
 
 
 def test_a_renamed_function(rows):
@@ -143,9 +189,46 @@ def test_a_renamed_function(rows):
     assert found["slip"] == "renamed" and "`cosine_maps_of_mine`" in found["message"]
 
 
-def test_times(rows):
-    """Nothing takes much longer than its limits: a cell, ten seconds to obey, the start and the checks."""
-    assert max(row["result"]["seconds"] for row in rows.values() if row["result"]) < 240
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds of the clock (`now`) and of a kernel's processor (`used`), as a machine may be slow."""
+    made = SimpleNamespace(now=0.0, used=0.0)
+    monkeypatch.setattr(kernel.time, "monotonic", lambda: made.now)
+    monkeypatch.setattr(kernel, "processor_seconds", lambda pid: made.used)
+    return made
+
+
+@pytest.mark.parametrize(
+    "seconds, share, words",
+    [(20 * 170, 1 / 20, ""), (200, 1, "used 180 s of processor time"), (700, 0.01, "waited 10 minutes")],
+)
+def test_only_processor_time_makes_a_loop(clock, seconds, share, words):
+    """A cell of 170 s on a machine that is 20 times too busy ends well; sleep in small pieces does not go on."""
+    meter, told = kernel._Meter(0, LIMITS.cell * 3, LIMITS.wait), ""
+    for _ in range(seconds):
+        clock.now, clock.used = clock.now + 1, clock.used + share
+        told = told or meter.exceeded()
+    assert words in told and bool(words) == bool(told)
+    meter = kernel._Meter(0, LIMITS.cell, LIMITS.wait)
+    clock.now += 3600
+    assert not meter.exceeded(), "the laptop was closed"
+
+
+@pytest.mark.parametrize("words, problems", [("it used", "slow slow skipped"), ("it waited", "slow slow slow skipped")])
+def test_the_time_of_all_cells(clock, monkeypatch, words, problems):
+    """When it is used up, and after the third cell that waited, the others are skipped."""
+    alive = SimpleNamespace(provisioner=SimpleNamespace(pid=0), is_alive=lambda: True, execute=lambda *_, **__: "")
+    started = kernel.Kernel(alive, alive, Limits(cell=5, total=5 if words == "it used" else 900))
+
+    def listen(request, meter):
+        clock.used += 3
+        started.waits += "waited" in words
+        return kernel.Outcome("slow", message=words)
+
+    monkeypatch.setattr(started, "_listen", listen)
+    outcomes = [started.run("1") for _ in problems.split()]
+    assert [x.status for x in outcomes] == problems.split() and outcomes[0].message == words
+    assert ("all cells together used 5 s" in outcomes[1].message) == (words == "it used")
 
 
 def test_collected_again(rows, room, monkeypatch):
@@ -179,8 +262,9 @@ def test_the_table(rows, room, capsys):
     assert "averages out" in page and "<script" not in page and "http" not in page
 
 
-def test_the_student_s_command(tmp_path, capsys, monkeypatch):
+def test_the_student_s_command(tmp_path, capsys, monkeypatch, shared_kernel):
     """One notebook with a name; then the table takes the result as it is, and notices a notebook changed after it."""
+    monkeypatch.setattr(submit, "fresh_kernel", shared_kernel)
     file = tmp_path / "mine.ipynb"
     nbformat.write(book("check(temperature)"), file)
     assert command.main(["submit", str(file), "--name", "=Ann"]) == 1, "not all exercises are right"

@@ -165,6 +165,6 @@ def test_training_on_test_images_is_said_aloud(voc):
     mixed = list_of(voc, [*TRAIN, "2008_000011"])
     with pytest.warns(UserWarning, match=r"1 of 8 training images are VOC val images.*not comparable"):
         data = Pascal5i(voc, 0, "train", images=mixed, val_classes=0)
-    assert data.recipe == "file list.txt"
+    assert data.image_list == "file list.txt"
     _, _, protocol = episode_lists(data, Protocol(episodes=2), (1,))
     assert protocol.images == "file list.txt" and "file list.txt" in protocol.card()

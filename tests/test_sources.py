@@ -1,19 +1,18 @@
 """Data sets from made-up hosts: whole or absent, however often the work was killed."""
 
 import shutil
-import subprocess
-import sys
-import time
-from pathlib import Path
+import threading
 
 import pytest
 from archive_tools import holds, made, packed, visible
 from file_server import serving
+from killed import killed_at
 
-from fsslib.data import sources
+from fsslib.data import disk, download, sources
 from fsslib.data.sources import Source
 from fsslib.data.voc_lists import find_sbd, find_voc
 from fsslib.errors import DatasetError, DownloadError
+from fsslib.progress import Silent
 
 
 @pytest.fixture
@@ -23,74 +22,38 @@ def server(monkeypatch):
         yield files
 
 
-@pytest.fixture(scope="module")
-def killer(tmp_path_factory):
-    """Runs a download in a process of its own, see killed_download.py: returns exit status and number of times."""
-    log = tmp_path_factory.mktemp("log") / "log"
-    script = Path(__file__).with_name("killed_download.py")
-    with log.open("w") as errors:
-        child = subprocess.Popen([sys.executable, script], stdin=-1, stdout=-1, stderr=errors, text=True)
-
-    def order(root: Path, url: str, files: int, moment: str) -> list[tuple[int, str]]:
-        child.stdin.write(f"{root} {url} {files} {moment}\n")
-        child.stdin.flush()
-        answers = [child.stdout.readline().split() for _ in range(2 if moment == "&" else 1)]
-        assert all(answers), log.read_text()
-        return [(int(status), times) for status, times in answers]
-
-    order.log = log
-    yield order
-    child.stdin.close()
-    child.stdout.close()
-    child.wait()
+def things(server, name: str, count: int) -> Source:
+    content = {"a/*.bin": count // 2, "b/*.bin": count // 2}
+    return Source((server.url(name),), name, "things", content, ("things",))
 
 
-def test_twenty_kills_at_any_moment(server, tmp_path, killer):
-    """SIGKILL at evenly spread moments of a slow download and its unpacking, each going on from the one before."""
-    files = made(150)
-    data = packed("tar.gz", files)
-    page = server.add("x.tar.gz", data, pause=0.006, step=2**12)
-    order, seconds = (server.url("x.tar.gz"), len(files)), []
-    for name in "abc":  # the first run also waits for the parent's imports
-        start = time.monotonic()
-        assert killer(tmp_path / name, *order, "-")[0][0] == 0 and holds(tmp_path / name, files)
-        seconds.append(time.monotonic() - start)
-    killed = number = 0
-    while (killed < 20 or not any(page.asked)) and number < 100:  # and until one went on where another was killed
-        root = tmp_path / str(number - killed)  # a new one for whoever comes after a finished run
-        moment = min(seconds) * (7 * number % 20 + 0.5) / 20
-        status = killer(root, *order, f"{moment:.4f}")[0][0]
-        here = visible(root) if root.exists() else []
-        assert all((root / name).read_bytes() == (data if name == "x.tar.gz" else files[name]) for name in here)
-        assert not (root / "things").exists() or set(here) >= set(files), "a folder is whole or not there"
-        assert status == -9 or holds(root, files)
-        killed, number = killed + (status == -9), number + 1
-    root = tmp_path / str(number - killed)
-    assert killer(root, *order, "-")[0][0] == 0 and holds(root, files)
-    assert [file.name for file in root.iterdir()] == ["things"]
-    assert killed >= 20 and any(page.asked)
+@pytest.mark.parametrize(("kind", "merging"), [("zip", True), ("tar.gz", False)])
+def test_killed_before_every_step(server, tmp_path, monkeypatch, kind, merging):
+    """Twice at the same step, the second time going on from the first; then a whole run. A folder of before is kept.
 
-
-@pytest.mark.parametrize("merging", [False, True])
-def test_killed_before_every_step(server, tmp_path, killer, merging):
-    """SIGKILL before each file is opened, renamed or removed; then one more run. A folder that was there is kept."""
-    files, mine = made(6), {"things/a/mine.txt": b"mine"} if merging else {}
-    data = packed("zip", files)
-    server.add("x.zip", data)
-    order, known, status = (server.url("x.zip"), len(files)), {**files, **mine, "x.zip": data}, -9
-    step = 15 if merging else 0  # the download itself is the same
-    while status == -9:
+    A step is also each piece that arrives or is unpacked.
+    """
+    monkeypatch.setattr(download, "CHUNK", 512)
+    files, mine = made(4, 500), {"things/a/mine.txt": b"mine"} if merging else {}
+    data = packed(kind, files)
+    page, source = server.add(f"x.{kind}", data), things(server, f"x.{kind}", 4)
+    known, step, alive = {**files, **mine, f"x.{kind}": data}, 0, False
+    while not alive:
         step, root = step + 1, tmp_path / str(step)
         for name in mine:
             (root / name).parent.mkdir(parents=True)
             (root / name).write_bytes(mine[name])
-        status = killer(root, *order, f"@{step}")[0][0]
-        here = visible(root) if root.exists() else []
-        assert all((root / name).read_bytes() == known[name] for name in here)
-        assert merging or not (root / "things").exists() or set(here) >= set(files)
-        assert killer(root, *order, "-")[0][0] == 0 and holds(root, {**files, **mine})
+        for moment in (step, step, 0):
+            with killed_at(moment, root) as run, monkeypatch.context() as patch:
+                patch.setattr(Silent, "update", run.step)
+                sources.download("made up", root, sources={"all": source}, progress=False)
+            here = visible(root) if root.exists() else []
+            assert all((root / name).read_bytes() == known[name] for name in here)
+            assert merging or not (root / "things").exists() or set(here) >= set(files), "whole or not there"
+            alive = alive or (moment > 0 and not run.killed)
+        assert not run.killed and holds(root, {**files, **mine})
         assert [file.name for file in root.iterdir()] == ["things"], "nothing hidden is left"
-    assert status == 0 and step > 30
+    assert step > 20 and any(page.asked), "some went on with the part that had arrived"
 
 
 def test_the_table_is_what_the_loaders_look_for(tmp_path):
@@ -157,12 +120,20 @@ def test_what_is_not_what_it_should_be(server, tmp_path):
         sources.download("made up", tmp_path, sources={"all": source}, progress=False)
 
 
-def test_two_processes_download_once(server, tmp_path, killer):
-    files = made(20)
-    page = server.add("x.tar", packed("tar", files), pause=0.05)
-    assert [status for status, _ in killer(tmp_path / "root", server.url("x.tar"), 20, "&")] == [0, 0]
-    assert holds(tmp_path / "root", files) and len(page.asked) == 1
-    assert "waiting" in killer.log.read_text()
+def test_two_at_once_download_once(server, tmp_path, monkeypatch):
+    """The second one comes while the first waits for the host; it gets its answer once the second waits, too."""
+    page = server.add("x.tar", packed("tar", made(4)), gate=threading.Event())
+    monkeypatch.setattr(disk, "print", lambda *_, **__: page.gate.set(), raising=False)
+    arguments = {"sources": {"all": things(server, "x.tar", 4)}, "progress": False}
+    both = [
+        threading.Thread(target=sources.download, args=("made up", tmp_path / "root"), kwargs=arguments)
+        for _ in range(2)
+    ]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert holds(tmp_path / "root", made(4)) and len(page.asked) == 1
 
 
 def test_the_command_line(tmp_path, monkeypatch, capsys):

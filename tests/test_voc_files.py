@@ -1,4 +1,4 @@
-"""VOC and SBD files: broken ones are named, lists follow the published recipes."""
+"""VOC and SBD files: broken ones are named, image lists are the published ones."""
 
 import hashlib
 import shutil
@@ -23,7 +23,7 @@ def voc(tmp_path):
 def test_list_files(voc):
     pairs = [f"/JPEGImages/{i}.jpg SegmentationClass/{i}.png" for i in TRAIN]
     data = quiet(voc, images=list_of(voc, ["# comment", "", *pairs, pairs[0]]))
-    assert data.ids == sorted(TRAIN) and data.recipe == "file list.txt"
+    assert data.ids == sorted(TRAIN) and data.image_list == "file list.txt"
     assert data.list_hash() == quiet(voc).list_hash()
     assert data.list_hash() == hashlib.sha256("\n".join(sorted(TRAIN)).encode()).hexdigest()
     shutil.copytree(voc / "SegmentationClass", voc / "Other")
@@ -50,11 +50,11 @@ def test_mask_folders_and_sbd(voc):
     (sbd / "train.txt").write_text("2009_000001\n2008_000011\n")
     (sbd / "val.txt").write_text("2009_000002\n2008_000001\n")
     data = quiet(voc)
-    assert data.recipe == "trainaug" and data.ids == sorted([*TRAIN, "2009_000001", "2009_000002"])
+    assert data.image_list == "trainaug" and data.ids == sorted([*TRAIN, "2009_000001", "2009_000002"])
     assert data.classes == (7, 9, 19, 20) and data.missing[6] == 1  # the Aug mask turned one bus into a cat
     assert (data[data.ids.index("2009_000002")][1] == 9).sum() == 5 * (H - 4)
     (sbd / "train_noval.txt").write_text("2009_000001\n")
-    assert quiet(voc).recipe == "pascal5i" and len(quiet(voc)) == 8
+    assert quiet(voc).image_list == "pascal5i" and len(quiet(voc)) == 8
     assert len(quiet(voc, images="trainaug", sbd=sbd.parent)) == 9 and len(quiet(voc, images="voc")) == 7
     (sbd / "cls" / "2009_000001.mat").write_bytes(b"not a mat file")
     with pytest.raises(DatasetError, match=r"cannot read SBD mask .*2009_000001\.mat"):
@@ -121,7 +121,7 @@ def test_greyscale_masks_and_grey_palettes(tmp_path):
 
 
 def test_published_lists(shared, tmp_path):
-    """The recipes give exactly the ids the field publishes, from lists laid out as VOC and SBD lay out theirs."""
+    """The lists hold exactly the ids the field publishes, from lists laid out as VOC and SBD lay out theirs."""
     lists = {file.stem: file.read_text().split() for file in (shared / "lists").glob("*.txt")}
     train, val = lists["voc2012_train_1464"], lists["voc2012_val_1449"]
     noval, wanted = lists["sbd_ids"], lists["pascal5i_train_5953"]
@@ -133,8 +133,8 @@ def test_published_lists(shared, tmp_path):
     assert voc_lists.find_sbd(voc) == sbd and voc_lists.test_ids(voc) == val
 
     def check():
-        ids, recipe = voc_lists.training_ids(voc, sbd)
-        assert len(ids) == 5953 and ids == wanted and recipe == "pascal5i"
+        ids, image_list = voc_lists.training_ids(voc, sbd)
+        assert len(ids) == 5953 and ids == wanted and image_list == "pascal5i"
         assert hashlib.sha256("\n".join(ids).encode()).hexdigest() == SHA256_5953
 
     (sbd / "train_noval.txt").write_text("\n".join(noval))

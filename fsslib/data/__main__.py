@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import DatasetError, FsslibError
-from .folder_checks import check_folder
 from .folder_layouts import LAYOUTS
 
 
@@ -27,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.command == "download":
         return _download(chosen)
+    from .folder_checks import check_folder
+
     try:
         report = check_folder(chosen.root, layout=chosen.layout, names=chosen.names, min_area=chosen.min_area)
     except DatasetError as error:

@@ -5,12 +5,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
 from ..errors import DatasetError
-from .base import IGNORE
-from .transforms import MEAN, _check_options, _check_pair, _pad, _plain, _resize
+from .transforms import MEAN, _check_options, _check_pair, _pad, _resize, _turn
 
 SCALE = (0.9, 1.1)  # on PASCAL; the same authors take 0.8 to 1.25 on COCO
 DEGREES = 10
@@ -40,6 +37,8 @@ def augment_whole(
     Returns: (3, size, size) and (size, size) uint8.
     Raises DatasetError for an unknown kind, an impossible size or seed, or an image and a mask that do not fit.
     """
+    from torchvision.transforms.v2.functional import gaussian_blur  # here, because it takes seconds to import
+
     if kind not in WHOLE:
         raise DatasetError(f"augmentation {kind!r} of whole pictures is unknown: use one of {', '.join(WHOLE)}.")
     _check_options(size, "squash")
@@ -55,23 +54,17 @@ def augment_whole(
     # In floating point up to the end: rounded once, the border is mean colour wherever it blends with the picture.
     pair = _resize(image.float(), mask, [max(1, round(side * factor)) for side in mask.shape])
     if turned < 0.5:
-        pair = _turn(pair, DEGREES * (2 * angle - 1))
+        pair = _turn(*pair, DEGREES * (2 * angle - 1), [255 * value for value in MEAN])
     if blurred < 0.5 and min(pair[1].shape) > BLUR // 2:  # a blur mirrors what lies beyond the border
-        pair = F.gaussian_blur(pair[0], [BLUR, BLUR]), pair[1]
+        pair = gaussian_blur(pair[0], [BLUR, BLUR]), pair[1]
     if flipped < 0.5:
-        pair = tuple(F.horizontal_flip(part) for part in pair)
+        pair = tuple(part.flip(-1) for part in pair)
     if kind == "hdmnet":
         pair = _resize(*pair, [size, size])
     else:
         pair = _crop(pair, size, objects, list(zip(places[::2], places[1::2])))
-    image, mask = _plain(*pair)
+    image, mask = (part.contiguous() for part in pair)
     return image.round().clamp(0, 255).to(torch.uint8), mask
-
-
-def _turn(pair: tuple, angle: float) -> tuple:
-    image, mask = pair
-    colour = [255 * value for value in MEAN]
-    return F.rotate(image, angle, v2.InterpolationMode.BILINEAR, fill=colour), F.rotate(mask, angle, fill=IGNORE)
 
 
 def _crop(pair: tuple, size: int, objects: Sequence[int], places: list[tuple[float, float]]) -> tuple:
@@ -79,13 +72,12 @@ def _crop(pair: tuple, size: int, objects: Sequence[int], places: list[tuple[flo
     room = [max(0, size - side) for side in pair[1].shape]
     top, left = (side // 2 for side in room)
     image, mask = _pad(pair, left, top, room[1] - left, room[0] - top)
-    label = mask.as_subclass(Tensor)
-    target = torch.zeros_like(label, dtype=torch.bool)
+    target = torch.zeros_like(mask, dtype=torch.bool)
     for c in objects:
-        target |= label == c
+        target |= mask == c
     wanted = KEPT * int(target.sum())
     for down, right in places:
         top, left = (int(at * (side - size + 1)) for at, side in zip((down, right), mask.shape))
         if int(target[top : top + size, left : left + size].sum()) >= wanted:
             break
-    return tuple(F.crop(part, top, left, size, size) for part in (image, mask))
+    return tuple(part[..., top : top + size, left : left + size] for part in (image, mask))

@@ -11,7 +11,7 @@ from ..errors import DatasetError
 from .base import check_split
 from .coco_masks import open_masks
 from .folds import SCHEMES, fold_classes
-from .photographs import Photographs
+from .photographs import Photographs, find_root
 
 CLASSES = 80
 YEARS = (2014, 2017)
@@ -46,7 +46,7 @@ class Coco20i(Photographs):
         download: fetch this split's images and annotations into `root` unless they are there (training images: 18 GB
             for 2017, 13 GB for 2014; val images: 1 and 6 GB).
 
-    Attributes besides those of Photographs: `recipe` (which image set), `absent` (how many listed images are not on
+    Attributes besides those of Photographs: `image_list` (which image set), `absent` (how many listed images are not on
     disk: a part of COCO is enough, a warning counts them).
     Raises DatasetError for whatever is missing, broken or contradictory, DownloadError for what cannot be fetched.
     """
@@ -70,9 +70,13 @@ class Coco20i(Photographs):
             raise DatasetError(f"images={images!r} is unknown: use 'auto' or an image set like 'train2017'.")
         if download:
             _fetch(root, images, split)
-        self.root = _find(root)
-        self.recipe = self._choose(images)
-        self._masks = open_masks(self.root / "annotations" / f"instances_{self.recipe}.json")
+        expected = (
+            f"COCO folder at {root}: expected annotations/instances_train2014.json (or 2017) and images in train2014. "
+            "Unpack COCO's annotations and images there, or pass download=True."
+        )
+        self.root = find_root(root, ("", "coco", "COCO"), "annotations/", expected).absolute()
+        self.image_list = self._choose(images)
+        self._masks = open_masks(self.root / "annotations" / f"instances_{self.image_list}.json")
         self.names = self._masks.names
         if len(self.names) != CLASSES:
             raise DatasetError(
@@ -84,7 +88,7 @@ class Coco20i(Photographs):
         areas = self._masks.areas(list(zip(numbers, photographs)))
         files = [(photograph, self._masks.file_of(number)) for number, photograph in zip(numbers, photographs)]
         ids = [photograph.stem for photograph in photographs]
-        self._take(ids, files, areas, targets, unwanted, where=f", image set: {self.recipe}")
+        self._take(ids, files, areas, targets, unwanted, where=f", image set: {self.image_list}")
 
     def _choose(self, images: str) -> str:
         """The image set of this split."""
@@ -111,7 +115,7 @@ class Coco20i(Photographs):
 
     def _locate(self) -> tuple[list[int], list[Path]]:
         """Image ids and photographs that are on disk, in the order of their names: one listing of the folder."""
-        folder = _sets(self.root)[self.recipe]
+        folder = _sets(self.root)[self.image_list]
         on_disk = set(os.listdir(folder))
         listed = sorted((Path(image.file).name, number) for number, image in self._masks.images.items())
         here = [(number, folder / name) for name, number in listed if name in on_disk]
@@ -119,13 +123,13 @@ class Coco20i(Photographs):
         if not here:
             raise DatasetError(
                 f"none of the {len(listed)} images that {self._masks.file.name} lists is in {folder}, such as "
-                f"{listed[0][0] if listed else 'any'}: unpack COCO's {self.recipe}.zip there."
+                f"{listed[0][0] if listed else 'any'}: unpack COCO's {self.image_list}.zip there."
             )
         notes = [f"{self.absent} of {len(listed)} listed images are not in {folder}"] if self.absent else []
         notes += [f"{count} annotations {reason} are left out" for reason, count in self._masks.skipped.items()]
         if notes:
             warnings.warn(
-                f"{self.title} goes on with {len(here)} images of {self.recipe}: {'; '.join(notes)}.", stacklevel=3
+                f"{self.title} goes on with {len(here)} images of {self.image_list}: {'; '.join(notes)}.", stacklevel=3
             )
         return [number for number, _ in here], [file for _, file in here]
 
@@ -143,17 +147,6 @@ def _fetch(root: str | Path, images: str, split: str) -> None:
         begun = (Path(root).expanduser() / "annotations" / f"instances_{part}2014.json").is_file()
         images = f"{part}{2014 if begun else 2017}"
     download("coco", root, parts=(images, f"annotations{images[-4:]}"))
-
-
-def _find(root: str | Path) -> Path:
-    root = Path(root).expanduser()
-    for place in (root, root / "coco", root / "COCO"):
-        if (place / "annotations").is_dir():
-            return place.absolute()
-    raise DatasetError(
-        f"no COCO folder at {root}: expected annotations/instances_train2014.json (or 2017) and images in train2014. "
-        "Unpack COCO's annotations and images there, or pass download=True."
-    )
 
 
 def _sets(root: Path) -> dict[str, Path]:

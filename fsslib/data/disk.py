@@ -2,8 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -12,29 +10,19 @@ from pathlib import Path
 from ..errors import DownloadError
 
 # What file systems answer that know no locks (some cluster and network disks): then one process is taken for granted.
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def amount(size: int) -> str:
     """Bytes for people: `"1.9 GB"`."""
-    value, unit = float(size), "bytes"
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if value >= 100 or unit == "bytes" else f"{value:.1f} {unit}"
-
-
-def existing(folder: Path) -> Path:
-    """`folder`, or the nearest folder above it that is there."""
-    folder = folder.absolute()
-    return next(place for place in (folder, *folder.parents) if place.is_dir())
+    power = min((len(str(size)) - 1) // 3, 4)
+    value = size / 1000**power
+    return f"{value:.{int(power > 0 and value < 100)}f} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def check_room(folder: Path, needed: int, what: str) -> None:
-    """Raise DownloadError unless the disk of `folder` has `needed` bytes free."""
-    free = shutil.disk_usage(existing(folder)).free
+    """Raise DownloadError unless the disk of `folder` (it may not be there yet) has `needed` bytes free."""
+    free = shutil.disk_usage(next(p for p in (folder.absolute(), *folder.absolute().parents) if p.is_dir())).free
     if free < needed:
         raise DownloadError(
             f"{what} needs {amount(needed)} more on the disk of {folder}, and {amount(free)} are free. "
@@ -50,7 +38,7 @@ def writing(path: Path, needed: int | None = None) -> Iterator[None]:
     except DownloadError:
         raise
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             more = f"; {amount(needed)} more are needed" if needed else ""
             text = f"the disk (or your quota) is full while writing {path}{more}. Free some space and run again."
         elif error.errno == errno.EFBIG:
@@ -74,37 +62,21 @@ def alone(path: Path) -> Iterator[None]:
     The system lets go of the lock when the process dies, however it dies. Raises DownloadError where no lock file can
     be written.
     """
-    name, handle = lock_of(path), None
-    while handle is None:
-        with writing(name):
-            handle = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            handle = _locked(handle, name, path)
-        except BaseException:
-            os.close(handle)
-            raise
-    try:
-        yield
-    finally:
-        # Removed while it is held: whoever waits for it finds that the name has gone, and takes a new one.
-        with contextlib.suppress(OSError):
-            name.unlink()
-        os.close(handle)
+    from filelock import FileLock, Timeout
 
-
-def _locked(handle: int, name: Path, path: Path) -> int | None:
-    """The handle, locked; None (and closed) if its file was removed while this process waited."""
-    try:
+    lock = FileLock(lock_of(path))
+    with contextlib.ExitStack() as held:
+        with writing(lock_of(path)):
+            try:
+                held.enter_context(lock.acquire(timeout=0))
+            except Timeout:
+                print(f"{path.name}: another process is at work on it; waiting for it …", file=sys.stderr, flush=True)
+                held.enter_context(lock)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{path.name}: another process is at work on it; waiting for it …", file=sys.stderr, flush=True)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise DownloadError(f"cannot lock {name}: {error.strerror}.") from error
-    with contextlib.suppress(FileNotFoundError):
-        if os.path.samestat(os.fstat(handle), os.stat(name)):
-            return handle
-    os.close(handle)
-    return None
+            yield
+        finally:  # removed while it is held: whoever waits for it then makes a new one
+            with contextlib.suppress(OSError):
+                lock_of(path).unlink()

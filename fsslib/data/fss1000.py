@@ -12,11 +12,12 @@ import numpy as np
 from ..errors import DatasetError
 from .base import IGNORE, check_split
 from .index import LabelIndex
-from .photographs import Photographs, same_size
+from .photographs import Photographs, few, find_root, same_size
 from .pictures import open_picture, picture_size, read_image
 
 CLASSES, IMAGES = 1000, 10
 VAL_SHARE = 240 / 760
+_PLACES = ("", "fewshot_data", "FSS-1000", "FSS-1000/fewshot_data", "fewshot_data/fewshot_data")
 OBJECT = 128  # masks have soft edges: object is what is more than half white
 
 
@@ -65,7 +66,11 @@ class Fss1000(Photographs):
 
             fetch("fss1000", root)
         self.fold, self.split = fold, split
-        self.root = _find(root)
+        expected = (
+            f"FSS-1000 folder at {root}: expected one folder per class, with 1.jpg and 1.png to 10.jpg and 10.png. "
+            "Unpack fewshot_data.zip there, or pass download=True."
+        )
+        self.root = find_root(root, _PLACES, "*/1.jpg", expected).absolute()
         pairs = _pairs(self.root)
         numbers = [number for number in range(1, len(pairs) + 2) if number != IGNORE]
         self.names = dict(zip(numbers, sorted(pairs)))
@@ -91,7 +96,7 @@ class Fss1000(Photographs):
             for (name, _, _), pixels in zip(listed, found) if not pixels[1]
         }  # fmt: skip
         if self.unusable:
-            shown = _few([f"{name} ({why})" for name, why in self.unusable.items()])
+            shown = few([f"{name} ({why})" for name, why in self.unusable.items()])
             warnings.warn(f"FSS-1000 {split!r} leaves out {len(self.unusable)} images: {shown}.", stacklevel=2)
         good = [i for i, (name, _, _) in enumerate(listed) if name not in self.unusable]
         self._take([listed[i][0] for i in good], [files[i] for i in good], areas[good], targets)
@@ -111,7 +116,7 @@ class Fss1000(Photographs):
         wanted = _read_list(val_list)
         if wanted & (test | set(published)):
             raise DatasetError(
-                f"{val_list} holds test classes: {_few(sorted(wanted & (test | set(published))))}. Classes that scores "
+                f"{val_list} holds test classes: {few(sorted(wanted & (test | set(published))))}. Classes that scores "
                 "are reported on must not choose a checkpoint."
             )
         if not wanted & rest:
@@ -121,7 +126,7 @@ class Fss1000(Photographs):
         if wanted - rest:
             warnings.warn(
                 f"{len(wanted - rest)} of {len(wanted)} classes in {val_list} have no folder in {self.root}: "
-                f"{_few(sorted(wanted - rest))}.",
+                f"{few(sorted(wanted - rest))}.",
                 stacklevel=3,
             )
         return test, wanted & rest, lost
@@ -131,10 +136,10 @@ class Fss1000(Photographs):
         if lost:
             notes.append(
                 f"{len(lost)} published test classes have no folder (under another name it would count as a class to "
-                f"train on): {_few(lost)}"
+                f"train on): {few(lost)}"
             )
         if self.incomplete:
-            shown = _few([f"{name} ({pairs})" for name, pairs in self.incomplete.items()])
+            shown = few([f"{name} ({pairs})" for name, pairs in self.incomplete.items()])
             notes.append(f"{len(self.incomplete)} classes have other than {IMAGES} pairs of image and mask: {shown}")
         if notes:
             warnings.warn(f"FSS-1000 in {self.root}: {'; '.join(notes)}.", stacklevel=3)
@@ -175,18 +180,6 @@ def _pairs(root: Path) -> dict[str, list[str]]:
     return pairs
 
 
-def _find(root: str | Path) -> Path:
-    root = Path(root).expanduser()
-    parents = (root, root / "fewshot_data", root / "FSS-1000", root / "FSS-1000" / "fewshot_data")
-    for place in (*parents, root / "fewshot_data" / "fewshot_data"):
-        if place.is_dir() and any(place.glob("*/1.jpg")):
-            return place.absolute()
-    raise DatasetError(
-        f"no FSS-1000 folder at {root}: expected one folder per class, with 1.jpg and 1.png to 10.jpg and 10.png. "
-        "Unpack fewshot_data.zip there, or pass download=True."
-    )
-
-
 def _read_list(file: str | Path) -> set[str]:
     try:
         lines = Path(file).expanduser().read_text(encoding="utf-8").splitlines()
@@ -197,7 +190,3 @@ def _read_list(file: str | Path) -> set[str]:
 
 def _plain(name: str) -> str:
     return re.sub("[^a-z0-9]", "", name.lower())
-
-
-def _few(names: list[str], shown: int = 10) -> str:
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

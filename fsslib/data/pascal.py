@@ -11,7 +11,7 @@ from . import voc_lists
 from .base import check_split
 from .folds import SCHEMES, fold_classes
 from .index import LabelIndex
-from .photographs import Photographs
+from .photographs import Photographs, few
 from .pictures import read_image
 from .voc_files import mask_counts, read_mask
 
@@ -38,8 +38,8 @@ class Pascal5i(Photographs):
         cache: keep up to 512 MiB of decoded images and masks in memory.
         download: fetch VOC 2012 and SBD (3 GB) into `root` unless they are there.
 
-    Attributes besides those of Photographs: `recipe` (which list). Raises DatasetError for whatever is missing, broken
-    or contradictory, DownloadError for what cannot be fetched.
+    Attributes besides those of Photographs: `image_list` (which one). Raises DatasetError for whatever is missing,
+    broken or contradictory, DownloadError for what cannot be fetched.
     """
 
     name = "pascal"
@@ -63,11 +63,11 @@ class Pascal5i(Photographs):
             fetch("pascal", root)
         self.voc = voc_lists.find_voc(root)
         self._sbd = voc_lists.find_sbd(self.voc, sbd)
-        entries, self.recipe = self._list(images)
+        entries, self.image_list = self._list(images)
         files = self._locate(entries)
         areas = LabelIndex("voc", self.voc, mask_counts).counts(files)
         self._warn_of_test_images(entries)
-        self._take(sorted(entries), files, areas, targets, unwanted, where=f", list: {self.recipe}")
+        self._take(sorted(entries), files, areas, targets, unwanted, where=f", list: {self.image_list}")
 
     def _warn_of_test_images(self, entries: dict[str, str | None]) -> None:
         file = self.voc / "ImageSets" / "Segmentation" / "val.txt"
@@ -80,12 +80,12 @@ class Pascal5i(Photographs):
             )
 
     def _list(self, images: str | Path) -> tuple[dict[str, str | None], str]:
-        if str(images) not in voc_lists.RECIPES:
+        if str(images) not in voc_lists.IMAGE_LISTS:
             return voc_lists.read_list(images), f"file {Path(images).name}"
         if self.split == "test":
             return dict.fromkeys(voc_lists.test_ids(self.voc)), "VOC val"
-        ids, recipe = voc_lists.training_ids(self.voc, self._sbd, str(images))
-        return dict.fromkeys(ids), recipe
+        ids, image_list = voc_lists.training_ids(self.voc, self._sbd, str(images))
+        return dict.fromkeys(ids), image_list
 
     def _locate(self, entries: dict[str, str | None]) -> list[tuple[Path, Path]]:
         """Image and mask file of every id; one directory listing per folder instead of a look-up per file."""
@@ -111,7 +111,7 @@ class Pascal5i(Photographs):
             if lost:
                 raise DatasetError(
                     f"{len(lost)} of {len(entries)} listed ids have no {what} under {self.voc}: "
-                    f"{', '.join(lost[:3])}{' ...' if len(lost) > 3 else ''}. To cure it, {cure}, "
+                    f"{few(lost, 3)}. To cure it, {cure}, "
                     "or pass images=PATH of a list of what you have."
                 )
         return files

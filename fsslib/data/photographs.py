@@ -86,8 +86,8 @@ class Photographs(SegmentationDataset):
         if not self.missing:
             return
         where = f"{self.title} fold {self.fold} split {self.split!r} ({len(self)} images{where})"
-        lacking = ", ".join(f"{c} {self.names[c]} ({count})" for c, count in list(self.missing.items())[:NAMED])
-        lacking += f" and {len(self.missing) - NAMED} more (see .missing)" if len(self.missing) > NAMED else ""
+        lacking = few([f"{c} {self.names[c]} ({count})" for c, count in self.missing.items()], NAMED)
+        lacking += " (see .missing)" if len(self.missing) > NAMED else ""
         reason = f"fewer than {least} images with at least {max(1, self.area_filter)} pixels of the class: {lacking}"
         if not self.classes:
             raise DatasetError(
@@ -127,6 +127,20 @@ class Photographs(SegmentationDataset):
         settings = (self.fold, self.split, self.classes, self.area_filter, self.novel, relabelled)
         pixels = hashlib.sha256(np.ascontiguousarray(self._areas).tobytes()).hexdigest()
         return "\n".join([f"{self.name} {settings} {pixels}", *self.ids])
+
+
+def find_root(root: str | Path, below: Sequence[str], holds: str, expected: str) -> Path:
+    """The first folder of `root`/`below` with something by the pattern `holds`. Raises DatasetError: `expected`."""
+    root = Path(root).expanduser()
+    for place in (root / name for name in below):
+        if place.is_dir() and any(place.glob(holds)):
+            return place
+    raise DatasetError(f"no {expected}")
+
+
+def few(names: Sequence[str], shown: int = 10) -> str:
+    """The first of many names, and how many more there are."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def pixel_counts(mask: np.ndarray) -> dict[int, int]:

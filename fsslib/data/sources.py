@@ -3,7 +3,7 @@
 import difflib
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from .download import fetch
 from .unpack import unpack
 
 _COCO = "http://images.cocodataset.org"
-_FSS = "16TgqOeI_0P41Eh3jWQlxlRXG9KIqtMgI"
+_FSS_ID = "16TgqOeI_0P41Eh3jWQlxlRXG9KIqtMgI"
 
 
 @dataclass(frozen=True)
@@ -41,97 +41,72 @@ class Source:
     by_hand: str = ""
 
     def lacking(self, folder: Path) -> dict[str, tuple[int, int]]:
-        """Pattern -> (found, expected) for whatever is not all there in one of `folders`."""
-        found = {pattern: sum(1 for _ in folder.glob(pattern)) for pattern in self.content}
-        return {pattern: (found[pattern], least) for pattern, least in self.content.items() if found[pattern] < least}
-
-    def copies(self, root: Path) -> dict[Path, dict[str, tuple[int, int]]]:
-        """Every place below root with something of this data set -> what is lacking there, nothing if it is whole."""
-        lacks = {root / folder: self.lacking(root / folder) for folder in self.folders}
-        whole = {place: lack for place, lack in lacks.items() if len(lack) < len(self.content)}
-        return whole | {place: lack for place, lack in lacks.items() if any(found for found, _ in lack.values())}
+        """Pattern -> (there, expected) for whatever is not all there in `folder`."""
+        counts = {pattern: sum(1 for _ in folder.glob(pattern)) for pattern in self.content}
+        return {name: (counts[name], least) for name, least in self.content.items() if counts[name] < least}
 
 
-def _pascal() -> dict[str, Source]:
-    from torchvision.datasets.sbd import SBDataset
-    from torchvision.datasets.voc import DATASET_YEAR_DICT
-
-    voc = DATASET_YEAR_DICT["2012"]
-    mirror = f"http://host.robots.ox.ac.uk/pascal/VOC/voc2012/{voc['filename']}"
-    return {
-        "voc": Source(
-            urls=tuple(dict.fromkeys((voc["url"], mirror))),
-            file=voc["filename"],
-            md5=voc["md5"],
-            holding="VOCdevkit",
-            folders=("VOCdevkit/VOC2012", "VOC2012", ""),
-            content={
-                "JPEGImages/*.jpg": 17_125,
-                "SegmentationClass/*.png": 2_913,
-                "ImageSets/Segmentation/*.txt": 3,
-                "ImageSets/Main/train.txt": 1,
-            },
-            size=2_000_000_000,
-            unpacked=2_050_000_000,
-        ),
-        # Its lists only: the host of `train_noval.txt` has gone, and voc_lists derives that list.
-        "sbd": Source(
-            urls=(SBDataset.url,),
-            file=SBDataset.filename,
-            md5=SBDataset.md5,
-            holding="benchmark_RELEASE",
-            folders=("benchmark_RELEASE/dataset", "SBD/benchmark_RELEASE/dataset", "SBD/dataset", "SBD"),
-            content={"cls/*.mat": 11_355, "train.txt": 1, "val.txt": 1},
-            size=1_420_000_000,
-            unpacked=1_600_000_000,
-        ),
-    }
+def _coco_images(part: str, count: int, size: int) -> Source:
+    unpacked = size + 4096 * count // 2  # each file's last block is half empty
+    return Source((f"{_COCO}/zips/{part}.zip",), f"{part}.zip", part, {f"{part}/*.jpg": count}, ("",), size, unpacked)
 
 
-def _coco() -> dict[str, Source]:
-    images = {
-        "train2017": (118_287, 19_340_000_000),
-        "val2017": (5_000, 816_000_000),
-        "train2014": (82_783, 13_520_000_000),
-        "val2014": (40_504, 6_650_000_000),
-    }
-    table = {}
-    for part, (count, size) in images.items():
-        table[part] = Source(
-            urls=(f"{_COCO}/zips/{part}.zip",),
-            file=f"{part}.zip",
-            holding=part,
-            content={f"{part}/*.jpg": count},
-            size=size,
-            unpacked=size + 4096 * count // 2,  # each file's last block is half empty
-        )
-    for year in ("2017", "2014"):
-        file = f"annotations_trainval{year}.zip"
-        content = {f"annotations/instances_{part}{year}.json": 1 for part in ("train", "val")}
-        url = f"{_COCO}/annotations/{file}"
-        table[f"annotations{year}"] = Source(
-            (url,), file, "annotations", content, size=253_000_000, unpacked=860_000_000
-        )
-    return table
+def _coco_annotations(year: str) -> Source:
+    file = f"annotations_trainval{year}.zip"
+    content = {f"annotations/instances_{part}{year}.json": 1 for part in ("train", "val")}
+    return Source((f"{_COCO}/annotations/{file}",), file, "annotations", content, ("",), 253_000_000, 860_000_000)
 
 
-def _fss1000() -> dict[str, Source]:
-    return {
-        "fss1000": Source(
-            urls=(f"https://drive.usercontent.google.com/download?id={_FSS}&export=download&confirm=t",),
-            file="fewshot_data.zip",
-            holding="abacus",  # the first class
-            # Numbers 1 to 10 in every class: who has the last one of all 1,000 classes has them all.
-            content={"*/10.jpg": 1_000, "*/10.png": 1_000},
-            size=720_000_000,
-            unpacked=780_000_000,
-            by_hand=f"open https://drive.google.com/file/d/{_FSS}/view in a browser (a limit there ends within a day)",
-        )
-    }
-
-
-_TABLES: dict[str, Callable[[], dict[str, Source]]] = {"pascal": _pascal, "coco": _coco, "fss1000": _fss1000}
-_DEFAULTS = {"coco": ("2017",)}
+_VOC_PATH, _VOC_FILE = "robots.ox.ac.uk/pascal/VOC/voc2012", "VOCtrainval_11-May-2012.tar"
+_VOC = Source(
+    (f"https://thor.{_VOC_PATH}/{_VOC_FILE}", f"http://host.{_VOC_PATH}/{_VOC_FILE}"),
+    _VOC_FILE,
+    "VOCdevkit",
+    {
+        "JPEGImages/*.jpg": 17_125,
+        "SegmentationClass/*.png": 2_913,
+        "ImageSets/Segmentation/*.txt": 3,
+        "ImageSets/Main/train.txt": 1,
+    },
+    ("VOCdevkit/VOC2012", "VOC2012", ""),
+    2_000_000_000,
+    2_050_000_000,
+    md5="6cd6e144f989b92b3379bac3b3de84fd",
+)
+# Its lists only: the host of `train_noval.txt` has gone, and voc_lists derives that list.
+_SBD = Source(
+    ("https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",),
+    "benchmark.tgz",
+    "benchmark_RELEASE",
+    {"cls/*.mat": 11_355, "train.txt": 1, "val.txt": 1},
+    ("benchmark_RELEASE/dataset", "SBD/benchmark_RELEASE/dataset", "SBD/dataset", "SBD"),
+    1_420_000_000,
+    1_600_000_000,
+    md5="82b4d87ceb2ed10f6038a1cba92111cb",
+)
+_FSS1000 = Source(
+    (f"https://drive.usercontent.google.com/download?id={_FSS_ID}&export=download&confirm=t",),
+    "fewshot_data.zip",
+    "abacus",  # the first class
+    # Numbers 1 to 10 in every class: who has the last one of all 1,000 classes has them all.
+    {"*/10.jpg": 1_000, "*/10.png": 1_000},
+    ("",),
+    720_000_000,
+    780_000_000,
+    by_hand=f"open https://drive.google.com/file/d/{_FSS_ID}/view in a browser (a limit there ends within a day)",
+)
+_TABLES = {
+    "pascal": {"voc": _VOC, "sbd": _SBD},
+    "coco": {
+        "train2017": _coco_images("train2017", 118_287, 19_340_000_000),
+        "val2017": _coco_images("val2017", 5_000, 816_000_000),
+        "train2014": _coco_images("train2014", 82_783, 13_520_000_000),
+        "val2014": _coco_images("val2014", 40_504, 6_650_000_000),
+        "annotations2017": _coco_annotations("2017"),
+        "annotations2014": _coco_annotations("2014"),
+    },
+    "fss1000": {"fss1000": _FSS1000},
+}
 
 
 def known_sources(name: str) -> dict[str, Source]:
@@ -141,7 +116,7 @@ def known_sources(name: str) -> dict[str, Source]:
         near = difflib.get_close_matches(str(name), _TABLES, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"these can be: {', '.join(_TABLES)}."
         raise DatasetError(f"data set {name!r} cannot be downloaded: {hint}")
-    return _TABLES[name]()
+    return dict(_TABLES[name])
 
 
 def download(
@@ -162,8 +137,16 @@ def download(
     Raises DatasetError for an unknown name or part; DownloadError for whatever goes wrong on the way.
     """
     root, known = Path(root).expanduser(), known_sources(name) if sources is None else dict(sources)
-    chosen = {part: known[part] for part in _chosen(name, known, parts, sources is None)}
-    _check_space(name, root, {p: source for p, source in chosen.items() if not _complete(source, root)}, keep_archives)
+    if parts is None:
+        parts = ("2017",) if name == "coco" and sources is None else tuple(known)
+    parts = (parts,) if isinstance(parts, str) else tuple(parts)
+    for part in parts:
+        if not any(part in (key, key[-4:]) for key in known):
+            raise DatasetError(
+                f"{name} has no part {part!r}: use some of {', '.join(known)}, or a year in their names."
+            )
+    chosen = {key: source for key, source in known.items() if key in parts or key[-4:] in parts}
+    _check_space(name, root, {key: part for key, part in chosen.items() if not _complete(part, root)}, keep_archives)
     for source in chosen.values():
         work = root / f"{source.file}.source"
         # A lock beside a whole copy: another process is about to end, or one was killed before it had tidied up.
@@ -171,37 +154,25 @@ def download(
             continue
         with writing(root):
             root.mkdir(parents=True, exist_ok=True)
-        with alone(work):
+        with alone(work), writing(root):
             if not _complete(source, root):
                 _get(source, root, progress)
             _tidy(source, root, keep_archives, lock_of(work))
     return root
 
 
-def _chosen(name: str, known: Mapping[str, Source], parts: Sequence[str] | str | None, ours: bool) -> list[str]:
-    if parts is None:
-        parts = _DEFAULTS.get(name) if ours else None
-    wanted = tuple(known) if parts is None else (parts,) if isinstance(parts, str) else tuple(parts)
-    for part in wanted:
-        if not any(part in (key, key[-4:]) for key in known):
-            raise DatasetError(
-                f"{name} has no part {part!r}: use some of {', '.join(known)}, or a year in their names."
-            )
-    return [key for key in known if key in wanted or key[-4:] in wanted]
-
-
 def _complete(source: Source, root: Path) -> bool:
     """Whether a whole copy is there. Raises DownloadError for a partial one that a new one would not complete."""
-    copies = source.copies(root)
-    if not all(copies.values()):
+    lacks = {root / folder: source.lacking(root / folder) for folder in source.folders}
+    if not all(lacks.values()):
         return True
-    elsewhere = [place for place in copies if place != root / source.folders[0]]
-    if elsewhere:
-        lack = "; ".join(f"{found:,} of {least:,} {what}" for what, (found, least) in copies[elsewhere[0]].items())
-        raise DownloadError(
-            f"{elsewhere[0]} holds a part of what {source.file} has ({lack}), and the download would go to "
-            f"{root / source.folders[0]}: choose another root, or move that folder away."
-        )
+    for place, lack in list(lacks.items())[1:]:
+        if len(lack) < len(source.content) or any(count for count, _ in lack.values()):
+            missing = "; ".join(f"{count:,} of {least:,} {pattern}" for pattern, (count, least) in lack.items())
+            raise DownloadError(
+                f"{place} holds a part of what {source.file} has ({missing}), and the download would go to "
+                f"{root / source.folders[0]}: choose another root, or move that folder away."
+            )
     return False
 
 
@@ -218,23 +189,21 @@ def _check_space(name: str, root: Path, todo: Mapping[str, Source], keep_archive
 
 def _get(source: Source, root: Path, progress: bool) -> None:
     def check(content: Path) -> None:
-        for pattern, (found, least) in source.lacking(content / source.folders[0]).items():
+        for pattern, (count, least) in source.lacking(content / source.folders[0]).items():
             raise DownloadError(
-                f"{archive} holds {found:,} files {pattern}, expected {least:,}: it is another archive than expected. "
+                f"{archive} holds {count:,} files {pattern}, expected {least:,}: it is another archive than expected. "
                 "Nothing was unpacked; delete it and run again, or put the right one in its place."
             )
 
-    archive = root / source.file
-    sums = {"md5": source.md5, "sha256": source.sha256}
+    archive, sums = root / source.file, {"md5": source.md5, "sha256": source.sha256}
     fetch(source.urls, archive, **sums, progress=progress, hint=source.by_hand)
     unpack(archive, root, holding=source.holding, check=check, progress=progress)
 
 
 def _tidy(source: Source, root: Path, keep_archives: bool, lock: Path) -> None:
     """Remove the archive and what kills have left of earlier attempts."""
-    with writing(root):
-        if not keep_archives:
-            (root / source.file).unlink(missing_ok=True)
-        for entry in root.iterdir():
-            if entry.name.startswith(f".{source.file}.") and entry != lock:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    if not keep_archives:
+        (root / source.file).unlink(missing_ok=True)
+    for entry in root.glob(f".{source.file}.*"):
+        if entry != lock:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

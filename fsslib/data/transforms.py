@@ -5,15 +5,13 @@ nearest neighbour; what a transform invents is mean colour (zero once normalised
 """
 
 import numbers
+import platform
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
-from torchvision import tv_tensors
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
+from torch.nn import functional as F
 
 from ..errors import DatasetError
 from .base import IGNORE
@@ -44,19 +42,22 @@ def _check_options(size: int, mode: str) -> None:
         raise DatasetError(f"mode={mode!r} is unknown: use 'squash' (to a square) or 'pad' (keep the aspect ratio).")
 
 
-def _resize(image: Tensor, mask: Tensor, size: list[int]) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
-    """Both at `size`, tagged so that v2 knows a mask from an image in what follows.
+def _resize(image: Tensor, mask: Tensor, size: list[int]) -> tuple[Tensor, Tensor]:
+    """Both at `size`: image (uint8 or float32) and mask as torchvision's transforms v2 resize them, bit for bit.
 
-    Not v2's own nearest for masks: it takes the corner of each cell and moves the mask up to half a pixel against the
-    image. "Exact" takes the centre, as PIL does (and PANet through it).
+    Masks not by "nearest", which takes the corner of each cell and moves the mask up to half a pixel against the image:
+    "exact" takes the centre, as PIL does (and PANet through it).
     """
-    exact = v2.InterpolationMode.NEAREST_EXACT
-    image, mask = F.resize(image, size, antialias=True), F.resize(mask[None], size, exact)[0]
-    return tv_tensors.Image(image), tv_tensors.Mask(mask)
-
-
-def _plain(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    return image.as_subclass(Tensor).contiguous(), mask.as_subclass(Tensor).contiguous()
+    if list(mask.shape) == size:
+        return image, mask
+    # Interpolated in 8 bits where the processor does this fast, like torchvision.
+    fast = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") or platform.machine() in ("aarch64", "arm64")
+    whole = image.dtype == torch.uint8 and not (fast and image.device.type == "cpu")
+    resized = F.interpolate((image.float() if whole else image)[None], size, mode="bilinear", antialias=True)[0]
+    if whole:
+        resized = resized.round_().to(torch.uint8)
+    mask = F.interpolate(mask[None, None].float(), size, mode="nearest-exact")[0, 0].to(mask.dtype)
+    return resized, mask
 
 
 def _target(height: int, width: int, longest: int, mode: str) -> list[int]:
@@ -66,10 +67,19 @@ def _target(height: int, width: int, longest: int, mode: str) -> list[int]:
 
 
 def _pad(pair: tuple, left: int, top: int, right: int, bottom: int) -> tuple:
-    """Grow by mean colour and 255; v2 pads a mask by one number and an image by three."""
+    """Grow by mean colour and 255."""
     image, mask = pair
-    room = [left, top, right, bottom]
-    return F.pad(image, room, fill=MEAN_COLOUR), F.pad(mask, room, fill=IGNORE)
+    mask = F.pad(mask, (left, right, top, bottom), value=IGNORE)
+    grown = image.new_tensor(MEAN_COLOUR)[:, None, None].repeat(1, *mask.shape)
+    grown[:, top : top + image.shape[1], left : left + image.shape[2]] = image
+    return grown, mask
+
+
+def _turn(image: Tensor, mask: Tensor, angle: float, colour: list[float]) -> tuple[Tensor, Tensor]:
+    """Both turned by `angle` degrees about their centre; what comes in is `colour` in the image, 255 in the mask."""
+    from torchvision.transforms.v2 import functional as pixels
+
+    return pixels.rotate(image, angle, "bilinear", fill=colour), pixels.rotate(mask[None], angle, fill=IGNORE)[0]
 
 
 class Resize:
@@ -90,7 +100,8 @@ class Resize:
         _check_pair(image, mask)
         height, width = _target(*mask.shape, self.size, self.mode)
         pair = _resize(image, mask, [height, width])
-        return _plain(*_pad(pair, 0, 0, self.size - width, self.size - height))
+        image, mask = _pad(pair, 0, 0, self.size - width, self.size - height)
+        return image.contiguous(), mask.contiguous()
 
     def undo(self, scores: Tensor, height: int, width: int) -> Tensor:
         """Scores (B, C, size, size) of a resized image at its original size, bilinearly: (B, C, height, width)."""
@@ -98,7 +109,7 @@ class Resize:
             # The image fills the top left part of the square; the same arithmetic as above, or halves round apart.
             inner = _target(height, width, self.size, self.mode)
             scores = scores[..., : inner[0], : inner[1]]
-        return interpolate(scores, (height, width), mode="bilinear", align_corners=False)
+        return F.interpolate(scores, (height, width), mode="bilinear", align_corners=False)
 
     def __repr__(self) -> str:
         return f"Resize({self.size}, mode={self.mode!r})"
@@ -147,6 +158,8 @@ class train_augment:
         self.colour, self.mode, self.rotated, self.blurred = colour, mode, rotated, blurred
 
     def __call__(self, image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        from torchvision.transforms.v2 import functional as pixels  # here, because it takes seconds to import
+
         _check_pair(image, mask)
         if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
             raise DatasetError(f"seed={seed!r}: expected a whole number, the same one gives the same picture.")
@@ -157,17 +170,16 @@ class train_augment:
         pair = _resize(image, mask, _target(*mask.shape, longest, self.mode))
         angle = self.rotate * (2 * draw[1] - 1)
         if angle and draw[8] < self.rotated:
-            bilinear = v2.InterpolationMode.BILINEAR
-            pair = [F.rotate(pair[0], angle, bilinear, fill=MEAN_COLOUR), F.rotate(pair[1], angle, fill=IGNORE)]
+            pair = _turn(*pair, angle, MEAN_COLOUR)
         if draw[9] < self.blurred:
-            pair = [F.gaussian_blur(pair[0], [5, 5]), pair[1]]
+            pair = [pixels.gaussian_blur(pair[0], [5, 5]), pair[1]]
         if self.flip and draw[2] < 0.5:
-            pair = [F.horizontal_flip(part) for part in pair]
+            pair = [part.flip(-1) for part in pair]
         image, mask = self._place(pair, draw[3], draw[4])
-        for change, at in zip((F.adjust_brightness, F.adjust_contrast, F.adjust_saturation), draw[5:8]):
+        for change, at in zip((pixels.adjust_brightness, pixels.adjust_contrast, pixels.adjust_saturation), draw[5:8]):
             if self.colour:
                 image = change(image, 1 + self.colour * (2 * at - 1))
-        return _plain(image, mask)
+        return image.contiguous(), mask.contiguous()
 
     def _place(self, pair: tuple, down: float, right: float) -> tuple:
         """Crop where the image is too large, fill up where it is too small; `down` and `right` in [0, 1) say where."""
@@ -177,7 +189,7 @@ class train_augment:
         before = [min(left, grow[0]), min(top, grow[1])]
         pair = _pad(pair, *before, grow[0] - before[0], grow[1] - before[1])
         top, left = (at if side > self.size else 0 for at, side in ((top, height), (left, width)))
-        return tuple(F.crop(part, top, left, self.size, self.size) for part in pair)
+        return tuple(part[..., top : top + self.size, left : left + self.size] for part in pair)
 
 
 # What leaves a class what it is depends on the data: a mirrored dog is a dog, a mirrored letter may be another letter.

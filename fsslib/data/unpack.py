@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from ..errors import DownloadError
 from ..progress import bar
@@ -18,6 +19,7 @@ _BROKEN = (
     *(tarfile.ReadError, tarfile.HeaderError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError),
     *(RuntimeError, ValueError, KeyError),  # unknown compression, a password, impossible offsets, lost link targets
 )
+_ANOTHER = "Nothing was unpacked: delete it and run again, or put a good copy in its place."
 
 
 def unpack(
@@ -51,62 +53,49 @@ def unpack(
                 shutil.rmtree(hidden)
             hidden.mkdir()
             _extract(archive, hidden, progress)
-            content = _content(archive, hidden, holding)
+            content = hidden
+            if holding is not None:
+                places = sorted(hidden.rglob(holding), key=lambda place: (len(place.parts), place))
+                if not places:
+                    raise DownloadError(f"{archive} does not hold {holding}. {_ANOTHER}")
+                content = places[0].parent
             if check is not None:
                 check(content)
-            _refuse_conflicts(archive, content, folder)
-            _put(content, folder)
+            for entry, place in list(_moves(archive, content, folder)):
+                os.replace(entry, place)
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
     return folder
 
 
 def _extract(archive: Path, folder: Path, progress: bool) -> None:
-    total, units = archive.stat().st_size, {"unit": "B", "unit_scale": True, "unit_divisor": 1000}
-    read = _read_zip if archive.suffix.lower() == ".zip" else _read_tar
+    size, read = archive.stat().st_size, _read_zip if archive.suffix.lower() == ".zip" else _read_tar
+    shown = bar(desc=f"unpacking {archive.name}", total=size, show=progress, unit="B", unit_scale=True)
     try:
-        with (
-            archive.open("rb") as stream,
-            bar(desc=f"unpacking {archive.name}", total=total, show=progress, **units) as at,
-        ):
+        with archive.open("rb") as stream, shown:
             for done in read(stream, folder):
-                at.update(done - at.n)
+                shown.update(done - shown.n)
     except tarfile.FilterError as error:
-        raise DownloadError(_refusal(archive, error.tarinfo.name)) from error
-    except _Outside as error:
-        raise DownloadError(_refusal(archive, str(error))) from None
+        raise DownloadError(
+            f"{archive}: its member {error.tarinfo.name!r} would lie outside the folder it is unpacked into, or is no "
+            f"plain file. {_ANOTHER}"
+        ) from error
     except _BROKEN as error:
         with archive.open("rb") as stream:
-            start = stream.read(256).lstrip().lower()
-        page = start.startswith((b"<!doctype html", b"<html"))
+            page = stream.read(256).lstrip().lower().startswith((b"<!doctype html", b"<html"))
         why = "it is a web page" if page else str(error).partition("\n")[0].rstrip(":") or type(error).__name__
-        raise DownloadError(
-            f"{archive} is no whole archive ({why}): delete it and run again, or put a good copy in its place. "
-            "Nothing was unpacked."
-        ) from error
+        raise DownloadError(f"{archive} is no whole archive ({why}). {_ANOTHER}") from error
 
 
-class _Outside(Exception):
-    """A member that would lie outside the folder."""
+def _unwanted(path: PurePosixPath) -> bool:
+    return "__MACOSX" in path.parts or path.name == ".DS_Store" or path.name.startswith("._")
 
 
-def _refusal(archive: Path, member: str) -> str:
-    return (
-        f"{archive}: its member {member!r} would lie outside the folder it is unpacked into, or is no plain file. "
-        "This is not the archive it should be: nothing was unpacked; delete it and download it again."
-    )
-
-
-def _unwanted(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return "__MACOSX" in parts or (parts[-1:] and (parts[-1] == ".DS_Store" or parts[-1].startswith("._")))
-
-
-def _read_tar(stream, folder: Path) -> Iterator[int]:
+def _read_tar(stream: BinaryIO, folder: Path) -> Iterator[int]:
     """Unpack members one by one; yields bytes of the archive read so far."""
     with tarfile.open(fileobj=stream, mode="r:*") as tar:
         for member in tar:
-            if not _unwanted(member.name):
+            if not _unwanted(PurePosixPath(member.name)):
                 tar.extract(member, folder, filter="data")
             yield stream.tell()
         # A tar cut between two members looks complete but for the empty block that ends it.
@@ -116,62 +105,30 @@ def _read_tar(stream, folder: Path) -> Iterator[int]:
             pass
 
 
-def _read_zip(stream, folder: Path) -> Iterator[int]:
+def _read_zip(stream: BinaryIO, folder: Path) -> Iterator[int]:
     """Unpack members one by one, testing their checksums; yields compressed bytes unpacked so far."""
     done = 0
     with zipfile.ZipFile(stream) as file:
         for member in file.infolist():
             path = PurePosixPath(member.filename.replace("\\", "/"))
             if path.is_absolute() or ".." in path.parts or ":" in member.filename:
-                raise _Outside(member.filename)
-            if not _unwanted(member.filename):
+                raise tarfile.OutsideDestinationError(tarfile.TarInfo(member.filename), str(folder))
+            if not _unwanted(path):
                 file.extract(member, folder)
             done += member.compress_size
             yield done
 
 
-def _content(archive: Path, folder: Path, holding: str | None) -> Path:
-    """The folder of the unpacked archive that holds something called `holding`, the least deep one."""
-    level = [folder]
-    while holding is not None and level:
-        for place in level:
-            if (place / holding).exists():
-                return place
-        level = [sub for place in level for sub in sorted(place.iterdir()) if sub.is_dir() and not sub.is_symlink()]
-    if holding is None:
-        return folder
-    raise DownloadError(
-        f"{archive} does not hold {holding}: it is another archive than expected. Nothing was unpacked; "
-        "delete it and run again, or put the right one in its place."
-    )
-
-
-def _refuse_conflicts(archive: Path, source: Path, target: Path) -> None:
-    """Raise DownloadError if a file of `source` would take the place of something else."""
-    differing = list(_conflicts(source, target))
-    if differing:
-        raise DownloadError(
-            f"{differing[0]} is there already, with other content than in {archive.name} "
-            f"({len(differing)} such files): move or delete what is there, then run again. Nothing was changed."
-        )
-
-
-def _conflicts(source: Path, target: Path) -> Iterator[Path]:
+def _moves(archive: Path, source: Path, target: Path) -> Iterator[tuple[Path, Path]]:
+    """From where to where, whole folders where possible; raises DownloadError for another thing under that name."""
     for entry in sorted(source.iterdir()):
         place = target / entry.name
         if not os.path.lexists(place):
-            continue
-        if entry.is_dir() and place.is_dir():
-            yield from _conflicts(entry, place)
+            yield entry, place
+        elif entry.is_dir() and place.is_dir():
+            yield from _moves(archive, entry, place)
         elif entry.is_dir() or not place.is_file() or not filecmp.cmp(entry, place, shallow=False):
-            yield place
-
-
-def _put(source: Path, target: Path) -> None:
-    """Rename what is not there yet; whole folders where possible."""
-    for entry in sorted(source.iterdir()):
-        place = target / entry.name
-        if not os.path.lexists(place):
-            os.replace(entry, place)
-        elif entry.is_dir():
-            _put(entry, place)
+            raise DownloadError(
+                f"{place} is there already, with other content than in {archive.name}: move or delete what is there, "
+                "then run again. Nothing was changed."
+            )

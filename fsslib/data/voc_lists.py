@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..errors import DatasetError
+from .photographs import find_root
 
 _NAMES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle"),
@@ -11,20 +12,16 @@ _NAMES = (
     *("pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 NAMES = dict(enumerate(_NAMES, start=1))
-RECIPES = ("auto", "pascal5i", "trainaug", "voc")
+IMAGE_LISTS = ("auto", "pascal5i", "trainaug", "voc")
 
 
 def find_voc(root: str | Path) -> Path:
     """The folder that holds `JPEGImages`: `root`, `root/VOC2012` or `root/VOCdevkit/VOC2012`. Raises DatasetError."""
-    root = Path(root).expanduser()
-    tried = [root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"]
-    for folder in tried:
-        if (folder / "JPEGImages").is_dir():
-            return folder
-    raise DatasetError(
-        f"no PASCAL VOC folder at {root}: none of {', '.join(str(t) for t in tried)} holds a folder JPEGImages. "
+    expected = (
+        f"PASCAL VOC folder at {root}: neither it nor VOC2012 nor VOCdevkit/VOC2012 in it holds a folder JPEGImages. "
         "Unpack VOCtrainval_11-May-2012.tar and pass root=PATH of VOCdevkit/VOC2012 (or of its parent)."
     )
+    return find_root(root, ("", "VOC2012", "VOCdevkit/VOC2012"), "JPEGImages/", expected)
 
 
 def find_sbd(voc: Path, sbd: str | Path | None = None) -> Path | None:
@@ -101,8 +98,8 @@ def test_ids(voc: Path) -> list[str]:
     return sorted(_segmentation_ids(voc, "val"))
 
 
-def training_ids(voc: Path, sbd: Path | None = None, recipe: str = "auto") -> tuple[list[str], str]:
-    """Sorted training ids and the recipe that made them. VOC val images are never among them.
+def training_ids(voc: Path, sbd: Path | None = None, image_list: str = "auto") -> tuple[list[str], str]:
+    """Sorted training ids and the name of their list. VOC val images are never among them.
 
     With V = VOC segmentation train, T = VOC segmentation val, S = SBD train + SBD val (where SBD's lists are absent:
     every mask in `SegmentationClassAug`) and N = SBD's `train_noval.txt`:
@@ -114,21 +111,22 @@ def training_ids(voc: Path, sbd: Path | None = None, recipe: str = "auto") -> tu
     * `"voc"`: V alone, 1,464 images.
     * `"auto"`: the first of pascal5i, trainaug, voc for which the files are there.
 
-    Raises DatasetError for an unknown recipe or one whose files are missing.
+    Raises DatasetError for an unknown list or one whose files are missing.
     """
-    if recipe not in RECIPES:
-        raise DatasetError(f"list recipe {recipe!r} is unknown: use one of {', '.join(RECIPES)}, or a list file.")
+    if image_list not in IMAGE_LISTS:
+        raise DatasetError(f"image list {image_list!r} is unknown: use one of {', '.join(IMAGE_LISTS)}, or a file.")
     voc_train, held_out = _segmentation_ids(voc, "train"), _segmentation_ids(voc, "val")
     noval = _ids(sbd / "train_noval.txt") if sbd else set()
     pool = _ids(sbd / "train.txt") | _ids(sbd / "val.txt") if sbd else set()
     pool = pool or {mask.stem for mask in (voc / "SegmentationClassAug").glob("*.png")}
     main = _ids(voc / "ImageSets" / "Main" / "train.txt")
     extra = {"pascal5i": noval or (pool & main), "trainaug": pool, "voc": set()}
-    if recipe == "auto":
-        recipe = next(name for name in ("pascal5i", "trainaug", "voc") if extra[name] or name == "voc")
-    if recipe != "voc" and not extra[recipe]:
+    if image_list == "auto":
+        image_list = next(name for name in ("pascal5i", "trainaug", "voc") if extra[name] or name == "voc")
+    if image_list != "voc" and not extra[image_list]:
         needs = "SBD (sbd=PATH) or a folder SegmentationClassAug"
-        if recipe == "pascal5i":
+        if image_list == "pascal5i":
             needs = f"SBD's train_noval.txt, or ImageSets/Main/train.txt together with {needs}"
-        raise DatasetError(f"the {recipe!r} list of {voc} needs {needs}. Add it, or pass images='voc' or a list file.")
-    return sorted((voc_train | extra[recipe]) - held_out), recipe
+        cure = "Add it, or pass images='voc' or a list file."
+        raise DatasetError(f"the {image_list!r} list of {voc} needs {needs}. {cure}")
+    return sorted((voc_train | extra[image_list]) - held_out), image_list

@@ -120,7 +120,7 @@ def _data(p: ExperimentParameters) -> Iterator[Problem]:
 
 def _data_options(p: ExperimentParameters) -> Iterator[Problem]:
     from ..data import options_of
-    from ..data.voc_lists import RECIPES
+    from ..data.voc_lists import IMAGE_LISTS
 
     known = [name for name in options_of(p.dataset) if name not in ("root", "fold", "split")]
     for name, value in sorted(p.data_options.items()):
@@ -128,8 +128,8 @@ def _data_options(p: ExperimentParameters) -> Iterator[Problem]:
             yield "", f"data_options: {name!r} is not an option here, use the parameter {OWN_DATA_OPTION[name]}"
         elif name not in known:
             yield "dataset", f"data_options: {p.dataset} has no option {name!r}{near(name, known)}"
-        elif name == "images" and p.dataset == "pascal" and value not in RECIPES:
-            lists = ", ".join(RECIPES)
+        elif name == "images" and p.dataset == "pascal" and value not in IMAGE_LISTS:
+            lists = ", ".join(IMAGE_LISTS)
             yield "dataset", f"data_options: the list {value!r} would serve training and test; use one of {lists}"
 
 

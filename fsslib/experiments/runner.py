@@ -33,7 +33,7 @@ def _attempt(order: dict[str, Any]) -> None:
         kernel_name="python3",
         progress_bar={"desc": order["title"]} if order["progress"] else False,
         log_output=False,
-        start_timeout=120,
+        start_timeout=900,
         store_widget_state=False,
         extra_arguments=["--IPKernelApp.log_level=40"],  # one warning about TCP for every kernel otherwise
     )

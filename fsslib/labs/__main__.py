@@ -28,10 +28,13 @@ def _parser() -> argparse.ArgumentParser:
     every.add_argument("--jobs", type=int, default=1, help="notebooks at the same time (default 1)")
     for command in (one, every):
         command.add_argument(
-            "--cell-limit", type=float, default=Limits.cell, help="seconds for a cell (default %(default)g)"
+            "--cell-limit",
+            type=float,
+            default=Limits.cell,
+            help="seconds of processor time for a cell (default %(default)g)",
         )
         command.add_argument(
-            "--limit", type=float, default=Limits.total, help="seconds for a notebook (default %(default)g)"
+            "--limit", type=float, default=Limits.total, help="the same for a notebook (default %(default)g)"
         )
     return parser
 

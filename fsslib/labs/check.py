@@ -8,15 +8,12 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
-from .compare import agree, difference
 from .exercise import Exercise, Wrong, exercises
 from .limits import TooLong, time_limit
 from .result import Result
 from .shell import soften_stubs
 
-LIMIT = 5.0  # seconds; a right answer needs less than one
+LIMIT = 5.0  # seconds of processor time; a right answer needs less than one
 
 
 # What an exception usually means here: pattern of its text -> (slip, message).
@@ -47,7 +44,7 @@ def check(function: Callable, limit: float = LIMIT) -> Result:
 
     Args:
         function: the student's function itself, without brackets behind it.
-        limit: seconds after which an answer that does not end is stopped.
+        limit: seconds of processor time after which an answer that does not end is stopped.
     Returns:
         a `Result`: shown by a notebook, true if the answer is right; the solution is never shown. Nothing is raised
         for a wrong answer, whatever the function does, except under nbgrader, which needs an AssertionError.
@@ -66,14 +63,14 @@ def _check(function: Callable, limit: float) -> Result:
     if function.__name__ not in known:
         return Result(function.__name__, "unknown", _no_exercise(function.__name__, list(known)))
     made = known[function.__name__]
+    import torch  # here: the command line needs the name of an exercise at most
+
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         try:
             with time_limit(limit):
                 _try(made, function)
-        except TooLong:
-            return Result(
-                made.name, "slow", f"Stopped after {limit:g} seconds: is there a loop without an end?", "slow"
-            )
+        except TooLong as end:
+            return Result(made.name, "slow", str(end), "slow")
         except Wrong as found:
             return Result(made.name, "wrong", found.message, found.slip)
         except _Stopped as found:
@@ -85,6 +82,8 @@ def _check(function: Callable, limit: float) -> Result:
 
 
 def _try(made: Exercise, function: Callable) -> None:
+    from .compare import difference
+
     _parameters(made, function)
     found = {label: _run(function, label, arguments) for label, arguments in made.cases().items()}
     for slip in made.slips:
@@ -101,6 +100,8 @@ def _try(made: Exercise, function: Callable) -> None:
 
 def _run(function: Callable, label: str, arguments: tuple) -> Any:
     """The answer on one case, or the exception it stopped with. Raises Wrong if it wrote into its arguments."""
+    import torch
+
     torch.manual_seed(0)
     before = [a.detach().clone() if isinstance(a, torch.Tensor) else None for a in arguments]
     try:
@@ -123,6 +124,10 @@ def _run(function: Callable, label: str, arguments: tuple) -> Any:
 
 def _is_slip(answer: Callable, made: Exercise, found: dict[str, Any]) -> bool:
     """True if the slip explains every case on which it can be computed, and is wrong on one of them."""
+    import torch
+
+    from .compare import agree
+
     seen = False
     for label, arguments in made.cases().items():
         torch.manual_seed(0)

@@ -5,7 +5,7 @@ An exercise is known by the name of its function and by nothing else, so that ce
 
 import inspect
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -74,15 +74,20 @@ def add(made: Exercise) -> Exercise:
     return made
 
 
-def exercise(stage: str, cases: Callable[[], Cases], **options: Any) -> Callable[[Callable], Exercise]:
+def exercise(
+    stage: str, cases: Callable[[], Cases], slips: Mapping[str, Callable] | Sequence[Slip] = (), **options: Any
+) -> Callable[[Callable], Exercise]:
     """Decorator: the function below it is the reference answer of an exercise in the notebook `stage`.
 
     Args:
         stage: the notebook's name, e.g. "01_prototypes".
         cases: called without arguments, returns {description: arguments}.
-        options: `slips`, `tests` and `atol` of `Exercise`.
+        slips: the usual wrong answers, {"name: message": answer} in the words of `Slip`, or `Slip` objects.
+        options: `tests` and `atol` of `Exercise`.
     """
-    return lambda reference: add(Exercise(stage, reference, cases, **options))
+    if isinstance(slips, Mapping):
+        slips = [Slip(*words.split(": ", 1), answer) for words, answer in slips.items()]
+    return lambda reference: add(Exercise(stage, reference, cases, slips, **options))
 
 
 @cache

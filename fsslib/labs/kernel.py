@@ -1,36 +1,49 @@
 """Cells in a fresh kernel, within limits of time, memory and output: whatever a cell does, the run ends."""
 
+import contextlib
 import os
 import queue
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 # Evaluated before the first cell; binds no name that a cell could come to rely on, and loads what the checks need.
-_SETUP = """(
+SETUP = """(
     __import__("fsslib.labs.verdicts"),
     __import__("fsslib.labs.guard", fromlist=["guard"]).guard(get_ipython(), {memory}, {output}),
 )"""
 
 
+IDLE = 0.02  # share of the time below which a kernel waits; one of fifty busy programs on a core still gets more
+OBEY = 5.0  # seconds of processor time that an interrupted cell may go on for; it has IMPATIENT by the clock
+IMPATIENT = 300.0
+
+
 @dataclass(frozen=True)
 class Limits:
-    """Seconds for a cell and for all cells together, bytes of output of a cell, bytes of memory of the kernel."""
+    """What a submission may use, however fast the machine is.
+
+    Attributes:
+        cell, total: seconds of processor time, of one cell and of all cells together, with the programs they start.
+        output: bytes that a cell may print.
+        memory: bytes of the kernel.
+        wait: seconds by the clock in which a cell may do next to nothing, as when it sleeps or waits for an answer.
+    """
 
     cell: float = 180.0
     total: float = 900.0
     output: int = 5_000_000
     memory: int = 6_000_000_000
+    wait: float = 600.0
 
 
 @dataclass
 class Outcome:
-    """What happened to one cell: `status` is "ok", "error", "slow", "loud" (too much output), "dead" (the kernel ended)
-    or "skipped" (the kernel was gone, or the time of all cells over)."""
+    """What happened to one cell: `status` is "ok", "error", "slow" (`message` says of what), "loud" (too much output),
+    "dead" (the kernel ended) or "skipped" (the kernel was gone, or the time of all cells over)."""
 
     status: str
     error: str = ""
@@ -38,61 +51,110 @@ class Outcome:
     texts: list[str] = field(default_factory=list)
 
 
+class _Meter:
+    """What a kernel uses from now on: at most `seconds` of processor time, and never `wait` seconds with none."""
+
+    def __init__(self, pid: int, seconds: float, wait: float):
+        self.pid, self.seconds, self.wait = pid, seconds, wait
+        self.start = processor_seconds(pid)
+        self.looked = time.monotonic()
+        self.window = self.looked, self.start
+
+    def exceeded(self) -> str:
+        """Which of the two limits was hit, as a sentence, or ""."""
+        now = time.monotonic()
+        if now < self.looked + 0.3:  # looking costs time, too
+            return ""
+        used, asleep = processor_seconds(self.pid), now > self.looked + 30  # a laptop that was closed
+        self.looked = now
+        if used - self.start > self.seconds:
+            return f"Stopped: it used {self.seconds:g} s of processor time. Is there a loop without an end?"
+        if now < self.window[0] + self.wait and not asleep:
+            return ""
+        computed, self.window = used - self.window[1], (now, used)
+        if asleep or computed > IDLE * self.wait:
+            return ""
+        time_waited = f"{self.wait / 60:.3g} minutes" if self.wait >= 60 else f"{self.wait:.3g} seconds"
+        return f"Stopped: it waited {time_waited} without computing. Does it sleep, or wait for somebody's answer?"
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time of a process and of all that it has started; 0 if it is gone."""
+    import psutil
+
+    total = 0.0
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for each in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += sum(each.cpu_times()[:4])  # its own, and that of children which have ended
+    return total
+
+
 class Kernel:
     """A started kernel; made by `fresh_kernel`."""
 
     def __init__(self, manager: Any, client: Any, limits: Limits):
         self.manager, self.client, self.limits = manager, client, limits
-        self.end = time.monotonic() + limits.total
+        self.pid = manager.provisioner.pid
+        self.start = processor_seconds(self.pid)
+        self.waits = 0  # cells that were stopped because they waited; the third ends the run
 
     def run(self, source: str) -> Outcome:
         """Execute one cell and wait for its end, its limit, or the kernel's death."""
-        start = time.monotonic()
-        if start > self.end or not self.manager.is_alive():
+        if not self.manager.is_alive():
             return Outcome("skipped")
-        request = self.client.execute(source, allow_stdin=False, stop_on_error=False)
-        return self._listen(request, min(start + self.limits.cell, self.end))
+        left = self.limits.total - (processor_seconds(self.pid) - self.start)
+        if left < 0 or self.waits == 3:
+            return Outcome("skipped")
+        meter = _Meter(self.pid, min(left, self.limits.cell), self.limits.wait)
+        outcome = self._listen(self.client.execute(source, allow_stdin=False, stop_on_error=False), meter)
+        if left < self.limits.cell and "used" in outcome.message and outcome.status == "slow":
+            outcome.message = f"Stopped: all cells together used {self.limits.total:g} s of processor time."
+        return outcome
 
-    def _listen(self, request: str, end: float) -> Outcome:
-        found, size, stopping = Outcome("ok"), 0, None
+    def _listen(self, request: str, meter: _Meter) -> Outcome:
+        outcome, size, stopping = Outcome("ok"), 0, None
         while True:
-            now = time.monotonic()
-            if stopping is None and (now > end or size > self.limits.output):
-                found.status, stopping = ("slow" if now > end else "loud"), now
+            over = meter.exceeded()
+            if stopping is None and (over or size > self.limits.output):
+                outcome.status, outcome.message = ("slow", over) if over else ("loud", "")
+                self.waits += "waited" in over
+                stopping = _Meter(self.pid, OBEY, IMPATIENT)
                 self.manager.interrupt_kernel()
-            elif stopping is not None and now > stopping + 10:  # it does not listen to an interrupt
+            elif stopping is not None and stopping.exceeded():  # it does not listen to an interrupt
                 self.manager.shutdown_kernel(now=True)
-                return found
+                return outcome
             try:
                 message = self.client.get_iopub_msg(timeout=0.2)
             except queue.Empty:
                 if not self.manager.is_alive():
-                    found.status = found.status if stopping else "dead"
-                    return found
+                    outcome.status = outcome.status if stopping else "dead"
+                    return outcome
                 continue
             if message["parent_header"].get("msg_id") != request:
                 continue
             kind, content = message["msg_type"], message["content"]
             size += _size(content)
             if kind == "status" and content["execution_state"] == "idle":
-                return self._with_reply(found, request)
-            if kind == "error" and found.status == "ok":
-                found.status = "loud" if content["ename"] == "TooMuchOutput" else "error"
-                found.error, found.message = content["ename"], content["evalue"][:500]
+                return self._with_reply(outcome, request)
+            if kind == "error" and outcome.status == "ok":
+                outcome.status = "loud" if content["ename"] == "TooMuchOutput" else "error"
+                outcome.error, outcome.message = content["ename"], content["evalue"][:500]
             elif kind == "execute_result" and size <= self.limits.output:
-                found.texts.append(content["data"].get("text/plain", "")[:2000])
+                outcome.texts.append(content["data"].get("text/plain", "")[:2000])
 
-    def _with_reply(self, found: Outcome, request: str) -> Outcome:
+    def _with_reply(self, outcome: Outcome, request: str) -> Outcome:
         """The reply knows of an error whose message was lost, as when there was no memory left to send it."""
-        reply = self._reply(request, 5.0)
-        if found.status == "ok" and reply.get("status") == "error":
-            found.status = "loud" if reply.get("ename") == "TooMuchOutput" else "error"
-            found.error, found.message = reply.get("ename", ""), reply.get("evalue", "")[:500]
-        return found
+        reply = self._reply(request, 60.0)
+        if outcome.status == "ok" and reply.get("status") == "error":
+            outcome.status = "loud" if reply.get("ename") == "TooMuchOutput" else "error"
+            outcome.error, outcome.message = reply.get("ename", ""), reply.get("evalue", "")[:500]
+        return outcome
 
     def _reply(self, request: str, seconds: float) -> dict[str, Any]:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and self.manager.is_alive():
+        meter = _Meter(self.pid, seconds, IMPATIENT)
+        while self.manager.is_alive() and not meter.exceeded():
             try:
                 reply = self.client.get_shell_msg(timeout=0.5)
             except queue.Empty:
@@ -102,10 +164,10 @@ class Kernel:
         return {}
 
     def ask(self, expression: str, seconds: float) -> str | None:
-        """The repr of an expression's value in the kernel, or None if there is no answer."""
+        """The repr of an expression's value in the kernel, or None if `seconds` of processor time give no answer."""
         request = self.client.execute("", silent=True, user_expressions={"asked": expression}, allow_stdin=False)
-        said = self._reply(request, seconds).get("user_expressions", {}).get("asked", {})
-        return said.get("data", {}).get("text/plain")
+        answer = self._reply(request, seconds).get("user_expressions", {}).get("asked", {})
+        return answer.get("data", {}).get("text/plain")
 
 
 def _size(content: dict[str, Any]) -> int:
@@ -113,8 +175,8 @@ def _size(content: dict[str, Any]) -> int:
     return len(content.get("text", "")) + sum(len(v) for v in data.values() if isinstance(v, str))
 
 
-@contextmanager
-def fresh_kernel(limits: Limits) -> Iterator[Kernel]:
+@contextlib.contextmanager
+def fresh_kernel(limits: Limits, setup: str = SETUP) -> Iterator[Kernel]:
     """A new kernel in an empty folder of its own, without the user's start-up files; it ends with the block."""
     from jupyter_client import KernelManager
 
@@ -136,9 +198,9 @@ def fresh_kernel(limits: Limits) -> Iterator[Kernel]:
         client = manager.client()
         try:
             client.start_channels()
-            client.wait_for_ready(timeout=120)
-            # Loading PyTorch may take longer on a busy machine than the cells are given.
-            Kernel(manager, client, limits).ask(_SETUP.format(memory=limits.memory, output=limits.output), 300)
+            client.wait_for_ready(timeout=900)
+            # Loading PyTorch may take longer on a slow machine than the cells are given.
+            Kernel(manager, client, limits).ask(setup.format(memory=limits.memory, output=limits.output), 300)
             yield Kernel(manager, client, limits)
         finally:
             client.stop_channels()

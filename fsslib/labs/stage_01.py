@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops import cosine_maps, masked_average, upsample
-from .exercise import Cases, Slip, Wrong, exercise
+from .exercise import Cases, Wrong, exercise
 
 STAGE = "01_prototypes"
 
@@ -50,58 +50,27 @@ def _prototype_carries_gradients(answer) -> None:
 @exercise(
     STAGE,
     _prototype_cases,
-    slips=[
-        Slip(
-            "mean over the whole image",
-            "The average runs over all pixels, the background included: where does the mask come in?",
-            lambda f, m: f.mean((1, 2)),
+    slips={
+        "mean over the whole image: The average runs over all pixels, the background included: where does the mask "
+        "come in?": lambda f, m: f.mean((1, 2)),
+        "divided by the image: Divide by the area of the mask, not by the number of all pixels: small objects get "
+        "short prototypes this way.": lambda f, m: _pooled(f, (m == 1).float(), m.numel()),
+        "normalised: The vector has length 1. An average keeps its length; the cosine normalises later.": lambda f, m: (
+            F.normalize(masked_average(f[None], (m == 1).float()[None, None])[0, 0], dim=0)
         ),
-        Slip(
-            "divided by the image",
-            "Divide by the area of the mask, not by the number of all pixels: small objects "
-            "get short prototypes this way.",
-            lambda f, m: _pooled(f, (m == 1).float(), m.numel()),
-        ),
-        Slip(
-            "normalised",
-            "The vector has length 1. An average keeps its length; the cosine normalises later.",
-            lambda f, m: F.normalize(masked_average(f[None], (m == 1).float()[None, None])[0, 0], dim=0),
-        ),
-        Slip(
-            "not divided",
-            "This is the sum. A mean is divided by the area of the mask: otherwise a large object gets "
-            "a long prototype.",
-            lambda f, m: _pooled(f, (m == 1).float(), 1.0),
-        ),
-        Slip(
-            "255 counted as object",
-            "Pixels marked 255 are neither object nor background: leave them out. Ask for "
-            "`mask == 1`, not for `mask > 0`.",
-            lambda f, m: _pooled(f, (m > 0).float(), (m > 0).sum() + 1e-5),
-        ),
-        Slip(
-            "255 used as a weight",
-            "The labels were used as weights, so that a pixel marked 255 counts 255 times. Ask for `mask == 1` first.",
-            lambda f, m: _pooled(f, m.float(), m.float().sum() + 1e-5),
-        ),
-        Slip(
-            "mask rounded",
-            "The mask was brought to the grid by nearest neighbours, which throws away thin parts. "
-            "Enlarge the features to the mask instead.",
-            _rounded,
-        ),
-        Slip(
-            "mean over the wrong axis",
-            "This averages over the channels and leaves positions. A prototype keeps "
-            "every channel: average over rows and columns.",
-            lambda f, m: f.mean(0),
-        ),
-        Slip(
-            "empty mask",
-            "On an empty mask the area is 0, and 0 / 0 is NaN: add a little to the area, as PANet does.",
-            lambda f, m: _pooled(f, (m == 1).float(), (m == 1).sum()),
-        ),
-    ],
+        "not divided: This is the sum. A mean is divided by the area of the mask: otherwise a large object gets a "
+        "long prototype.": lambda f, m: _pooled(f, (m == 1).float(), 1.0),
+        "255 counted as object: Pixels marked 255 are neither object nor background: leave them out. Ask for `mask "
+        "== 1`, not for `mask > 0`.": lambda f, m: _pooled(f, (m > 0).float(), (m > 0).sum() + 1e-5),
+        "255 used as a weight: The labels were used as weights, so that a pixel marked 255 counts 255 times. Ask for "
+        "`mask == 1` first.": lambda f, m: _pooled(f, m.float(), m.float().sum() + 1e-5),
+        "mask rounded: The mask was brought to the grid by nearest neighbours, which throws away thin parts. Enlarge "
+        "the features to the mask instead.": _rounded,
+        "mean over the wrong axis: This averages over the channels and leaves positions. A prototype keeps every "
+        "channel: average over rows and columns.": lambda f, m: f.mean(0),
+        "empty mask: On an empty mask the area is 0, and 0 / 0 is NaN: add a "
+        "little to the area, as PANet does.": lambda f, m: _pooled(f, (m == 1).float(), (m == 1).sum()),
+    },
     tests=[_prototype_carries_gradients],
 )
 def prototype(features: Tensor, mask: Tensor) -> Tensor:
@@ -123,44 +92,26 @@ def _cosine_cases() -> Cases:
 @exercise(
     STAGE,
     _cosine_cases,
-    slips=[
-        Slip(
-            "unnormalised",
-            "This is the dot product: long feature vectors win although they point elsewhere. Normalise both sides.",
-            lambda f, p: torch.einsum("chw,c->hw", f, p),
+    slips={
+        "unnormalised: This is the dot product: long feature vectors win although they point elsewhere. Normalise "
+        "both sides.": lambda f, p: torch.einsum("chw,c->hw", f, p),
+        "only the prototype normalised: Only the prototype has length 1: bright cells still get large values. "
+        "Normalise the features, too.": lambda f, p: torch.einsum("chw,c->hw", f, F.normalize(p, dim=0)),
+        "only the features normalised: Only the features have length 1: the map still grows with the length of the "
+        "prototype, and the temperature means something else "
+        "for every support.": lambda f, p: torch.einsum("chw,c->hw", F.normalize(f, dim=0), p),
+        "normalised over the positions: The features were normalised over the image. A cosine compares vectors of "
+        "channels: dimension 0.": lambda f, p: torch.einsum(
+            "chw,c->hw", F.normalize(f.flatten(1), dim=1).view_as(f), F.normalize(p, dim=0)
         ),
-        Slip(
-            "only the prototype normalised",
-            "Only the prototype has length 1: bright cells still get large values. Normalise the features, too.",
-            lambda f, p: torch.einsum("chw,c->hw", f, F.normalize(p, dim=0)),
+        "temperature included: The map is 20 times too large: the temperature comes later, cosines lie between -1 "
+        "and 1.": lambda f, p: cosine_maps(f[None], p[None, None])[0, 0],
+        "Euclidean distance: This is a distance: it is small where the cosine is large, and it depends on the length "
+        "of the vectors.": lambda f, p: (f - p[:, None, None]).norm(dim=0),
+        "zero vector: A vector of length 0 gives 0 / 0: keep the lengths above a tiny number.": lambda f, p: (
+            torch.einsum("chw,c->hw", f / f.norm(dim=0), p / p.norm())
         ),
-        Slip(
-            "only the features normalised",
-            "Only the features have length 1: the map still grows with the length of "
-            "the prototype, and the temperature means something else for every support.",
-            lambda f, p: torch.einsum("chw,c->hw", F.normalize(f, dim=0), p),
-        ),
-        Slip(
-            "normalised over the positions",
-            "The features were normalised over the image. A cosine compares vectors of channels: dimension 0.",
-            lambda f, p: torch.einsum("chw,c->hw", F.normalize(f.flatten(1), dim=1).view_as(f), F.normalize(p, dim=0)),
-        ),
-        Slip(
-            "temperature included",
-            "The map is 20 times too large: the temperature comes later, cosines lie between -1 and 1.",
-            lambda f, p: cosine_maps(f[None], p[None, None])[0, 0],
-        ),
-        Slip(
-            "Euclidean distance",
-            "This is a distance: it is small where the cosine is large, and it depends on the length of the vectors.",
-            lambda f, p: (f - p[:, None, None]).norm(dim=0),
-        ),
-        Slip(
-            "zero vector",
-            "A vector of length 0 gives 0 / 0: keep the lengths above a tiny number.",
-            lambda f, p: torch.einsum("chw,c->hw", f / f.norm(dim=0), p / p.norm()),
-        ),
-    ],
+    },
 )
 def cosine_map(features: Tensor, prototype: Tensor) -> Tensor:
     return cosine_maps(features[None], prototype[None, None], scale=1.0)[0, 0]
@@ -180,34 +131,20 @@ def _temperature_undoes_softmax(answer) -> None:
         "margin 0.5, probability 0.6": (0.5, 0.6),
         "probability 0.5 (no confidence: α = 0)": (0.2, 0.5),
     },
-    slips=[
-        Slip(
-            "logarithm of P alone",
-            "The two classes share the probability: the odds P / (1 - P) count, not P alone.",
-            lambda d, p: math.log(p) / d,
+    slips={
+        "logarithm of P alone: The two classes share the probability: the odds P / (1 "
+        "- P) count, not P alone.": lambda d, p: math.log(p) / d,
+        "times the margin: A smaller margin needs a *larger* α to become as clear: divide by it.": lambda d, p: (
+            math.log(p / (1 - p)) * d
         ),
-        Slip(
-            "times the margin",
-            "A smaller margin needs a *larger* α to become as clear: divide by it.",
-            lambda d, p: math.log(p / (1 - p)) * d,
+        "sign: The sign is wrong: this α makes the class with the *lower* cosine more probable.": lambda d, p: (
+            math.log((1 - p) / p) / d
         ),
-        Slip(
-            "sign",
-            "The sign is wrong: this α makes the class with the *lower* cosine more probable.",
-            lambda d, p: math.log((1 - p) / p) / d,
-        ),
-        Slip("P / d", "Softmax is exponential: solve P = 1 / (1 + exp(-α d)) for α.", lambda d, p: p / d),
-        Slip(
-            "base 10 or 2",
-            "The logarithm has the wrong base: softmax uses e.",
-            lambda d, p: math.log10(p / (1 - p)) / d,
-        ),
-        Slip(
-            "the margin is forgotten",
-            "These are the log odds. α multiplies the margin to give them: where is it?",
-            lambda d, p: math.log(p / (1 - p)),
-        ),
-    ],
+        "P / d: Softmax is exponential: solve P = 1 / (1 + exp(-α d)) for α.": lambda d, p: p / d,
+        "base 10 or 2: The logarithm has the wrong base: softmax uses e.": lambda d, p: math.log10(p / (1 - p)) / d,
+        "the margin is forgotten: These are the log odds. α multiplies the margin to "
+        "give them: where is it?": lambda d, p: math.log(p / (1 - p)),
+    },
     tests=[_temperature_undoes_softmax],
 )
 def temperature(margin: float, probability: float) -> float:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .essay import essay
-from .exercise import Cases, Slip, exercise
+from .exercise import Cases, exercise
 from .stage_01 import STAGE
 
 
@@ -38,34 +38,21 @@ def _border(masks: Tensor, label: int = 255, thin: bool = True, reach: int = 5, 
 @exercise(
     STAGE,
     _inside_cases,
-    slips=[
-        Slip(
-            "border made background",
-            "The border became 0. It is not background: mark it 255, so that neither prototype sees it.",
-            lambda m: _border(m, label=0),
+    slips={
+        "border made background: The border became 0. It is not background: mark it 255, so that neither prototype "
+        "sees it.": lambda m: _border(m, label=0),
+        "thin objects vanish: The line lost all its pixels, and its prototype would be zero: an object without an "
+        "inside keeps its mask.": lambda m: _border(m, thin=False),
+        "ring too narrow: The ring is one pixel wide; two are asked for: a window of 5 x 5 sees them.": lambda m: (
+            _border(m, reach=3)
         ),
-        Slip(
-            "thin objects vanish",
-            "The line lost all its pixels, and its prototype would be zero: an object without "
-            "an inside keeps its mask.",
-            lambda m: _border(m, thin=False),
+        "ring outside: The ring lies outside the object. Here the object's own edge is to be left out.": lambda m: (
+            _border(m, grow=True)
         ),
-        Slip(
-            "ring too narrow",
-            "The ring is one pixel wide; two are asked for: a window of 5 x 5 sees them.",
-            lambda m: _border(m, reach=3),
+        "ring kept, inside dropped: The inside became 255 and the ring stayed: the other way round.": lambda m: (
+            torch.where((m == 1) & (_border(m, thin=False) == 1), 255, m)
         ),
-        Slip(
-            "ring outside",
-            "The ring lies outside the object. Here the object's own edge is to be left out.",
-            lambda m: _border(m, grow=True),
-        ),
-        Slip(
-            "ring kept, inside dropped",
-            "The inside became 255 and the ring stayed: the other way round.",
-            lambda m: torch.where((m == 1) & (_border(m, thin=False) == 1), 255, m),
-        ),
-    ],
+    },
 )
 def inside_only(masks: Tensor) -> Tensor:
     return _border(masks)

@@ -10,7 +10,7 @@ from ..losses import distillation
 from ..losses import log_distribution as log_q
 from ..nn.sdpm import SDPM
 from .essay import essay
-from .exercise import Cases, Slip, Wrong, exercise
+from .exercise import Cases, Wrong, exercise
 
 STAGE = "02_self_distillation"
 
@@ -20,31 +20,34 @@ def _sdpm(channels: int, rule: str = "product", detached: bool = False) -> SDPM:
     return SDPM(channels, query_factor=rule, detach_teacher=detached, **choices)
 
 
-def _factor(a: Tensor, rule: str) -> Tensor:
+def factor_of(a: Tensor, rule: str) -> Tensor:
+    """The query's factor (B, C) that SDPM makes of gates (B, K, C) by a rule of its `query_factor`."""
     module = _sdpm(a.shape[-1], rule)
     module.gate = nn.Identity()  # the gates themselves come in
     return module(a)[2]
 
 
-def _gates(*shape: int) -> Tensor:
+def gates(*shape: int) -> Tensor:
+    """Random gates in 0..1, always the same."""
     return torch.rand(*shape, generator=torch.Generator().manual_seed(3))
 
 
-def _half(a: Tensor) -> Tensor:
+def half(a: Tensor) -> Tensor:
+    """Mixed with 1, one to one."""
     return 0.5 + 0.5 * a
 
 
 def _factor_cases() -> Cases:
     # Every rule that lasts gives the same here, whatever it averages.
     return {
-        "one support (the trained factor)": (_gates(2, 1, 4),),
-        "three supports with the same gate (the factor of one)": (_gates(2, 1, 4).repeat(1, 3, 1),),
+        "one support (the trained factor)": (gates(2, 1, 4),),
+        "three supports with the same gate (the factor of one)": (gates(2, 1, 4).repeat(1, 3, 1),),
         "five open gates, a = 1 (the query stays as it is)": (torch.ones(1, 5, 3),),
     }
 
 
 def _every_support_counts(answer: Callable) -> None:
-    a = _gates(2, 3, 4).requires_grad_()
+    a = gates(2, 3, 4).requires_grad_()
     factor = answer(a)
     if not factor.requires_grad:
         raise Wrong("no gradient", "No gradient reaches the gates: the network could not learn them this way.")
@@ -58,54 +61,28 @@ def _every_support_counts(answer: Callable) -> None:
 @exercise(
     STAGE,
     _factor_cases,
-    slips=[
-        Slip(
-            "product",
-            "This is the published product: right for one shot, but every further gate shrinks it. Three supports "
-            "that agree should say what one of them says.",
-            lambda a: _factor(a, "product"),
-        ),
-        Slip(
-            "all factors multiplied",
-            "Each support's whole factor is multiplied in: this shrinks with K even faster than the product of gates.",
-            lambda a: (_half(a) * _half(_half(a))).prod(1),
-        ),
-        Slip(
-            "the paper's mean",
-            "This is the paper's rule. It keeps its size for every K, but at K = 1 it is not what these weights were "
-            "trained with: what else is the query multiplied with?",
-            lambda a: _factor(a, "mean"),
-        ),
-        Slip(
-            "mean squared",
-            "The mean is multiplied with itself. In the trained rule the second time counts half: it is mixed with 1.",
-            lambda a: _half(a).mean(1).square(),
-        ),
-        Slip(
-            "half of the original forgotten",
-            "The gate a was used where g belongs: half of the original is kept, so that no channel is closed.",
-            lambda a: a.mean(1) * _half(a.mean(1)),
-        ),
-        Slip(
-            "sum over the supports",
-            "The supports are added up: now the factor grows with K, which is as new to the network as shrinking.",
-            lambda a: _half(a).sum(1) * _half(_half(a).mean(1)),
-        ),
-        Slip(
-            "supports not merged",
-            "There is a factor for each support, but only one query: merge them into one number per channel.",
-            lambda a: _half(a) * _half(_half(a)),
-        ),
-        Slip(
-            "averaged over the channels",
-            "The average runs over the channels, which the gate is there to tell apart. The supports are dimension 1.",
-            lambda a: _half(a).mean(-1) * _half(_half(a).mean(-1)),
-        ),
-    ],
+    slips={
+        "product: This is the published product: right for one shot, but every further gate shrinks it. Three "
+        "supports that agree should say what one of them says.": lambda a: factor_of(a, "product"),
+        "all factors multiplied: Each support's whole factor is multiplied in: this shrinks with K even faster than "
+        "the product of gates.": lambda a: (half(a) * half(half(a))).prod(1),
+        "the paper's mean: This is the paper's rule. It keeps its size for every K, but at K = 1 it is not what "
+        "these weights were trained with: what else is the query multiplied with?": lambda a: factor_of(a, "mean"),
+        "mean squared: The mean is multiplied with itself. In the trained rule the second time counts half: it is "
+        "mixed with 1.": lambda a: half(a).mean(1).square(),
+        "half of the original forgotten: The gate a was used where g belongs: half of the original is kept, so that "
+        "no channel is closed.": lambda a: a.mean(1) * half(a.mean(1)),
+        "sum over the supports: The supports are added up: now the factor grows with K, which is as new to the "
+        "network as shrinking.": lambda a: half(a).sum(1) * half(half(a).mean(1)),
+        "supports not merged: There is a factor for each support, but only one query: merge them into one number per "
+        "channel.": lambda a: half(a) * half(half(a)),
+        "averaged over the channels: The average runs over the channels, which the gate is there to tell apart. The "
+        "supports are dimension 1.": lambda a: half(a).mean(-1) * half(half(a).mean(-1)),
+    },
     tests=[_every_support_counts],
 )
 def lasting_factor(a: Tensor) -> Tensor:
-    return _factor(a, "average")
+    return factor_of(a, "average")
 
 
 def _distil_cases() -> Cases:
@@ -157,57 +134,28 @@ def _gradients_flow(answer: Callable) -> None:
 @exercise(
     STAGE,
     _distil_cases,
-    slips=[
-        Slip(
-            "tau squared is missing",
-            "The factor τ² is missing: without it the gradients fade like 1/τ² as the temperature grows.",
-            lambda S, T, tau: _kl(S, T, tau) / tau**2,
-        ),
-        Slip("0.9 is missing", "All is there but the constant 0.9 in front.", lambda S, T, tau: _kl(S, T, tau) / 0.9),
-        Slip(
-            "softmax over the episodes",
-            "The softmax runs over the episodes. A distribution says how one prototype shares itself out over its "
-            "channels: the last dimension.",
-            lambda S, T, tau: _kl(S.T, T.T, tau),
-        ),
-        Slip(
-            "student and teacher exchanged",
-            "This divergence is weighted by the student. The teacher says which channels matter: its distribution "
-            "stands in front of the logarithms.",
-            lambda S, T, tau: _kl(T, S, tau),
-        ),
-        Slip(
-            "teacher without temperature",
-            "Only the student is softened: now the two differ even where S = T.",
-            lambda S, T, tau: _kl(S, T, tau, own=1.0),
-        ),
-        Slip(
-            "temperature multiplied",
-            "The prototypes are multiplied by τ, which sharpens. A high temperature flattens.",
-            lambda S, T, tau: _kl(S, T, 1 / tau) * tau**4,
-        ),
-        Slip(
-            "summed over the channels",
-            "This is the usual divergence, a sum over the channels. The authors' code averages over them, too: look "
-            'at what "mean" and "batchmean" divide by.',
-            lambda S, T, tau: _kl(S, T, tau) * S.shape[-1],
-        ),
-        Slip(
-            "cross entropy",
-            "This is the cross entropy: it is not 0 where S = T, since the teacher's own entropy is not taken off.",
-            lambda S, T, tau: -0.9 * tau**2 * (log_q(T, tau).exp() * log_q(S, tau)).mean(),
-        ),
-        Slip(
-            "student not a logarithm",
-            "`F.kl_div` wants the logarithm of its first argument; here it got the probabilities.",
-            lambda S, T, tau: 0.9 * tau**2 * _mean_kl(log_q(S, tau).exp(), log_q(T, tau).exp()),
-        ),
-        Slip(
-            "teacher as a logarithm",
-            "NaN: `F.kl_div` got the teacher's logarithm, but takes its second argument for probabilities unless told.",
-            lambda S, T, tau: _mean_kl(log_q(S, tau), log_q(T, tau)),
-        ),
-    ],
+    slips={
+        "tau squared is missing: The factor τ² is missing: without it the gradients fade like 1/τ² as the "
+        "temperature grows.": lambda S, T, tau: _kl(S, T, tau) / tau**2,
+        "0.9 is missing: All is there but the constant 0.9 in front.": lambda S, T, tau: _kl(S, T, tau) / 0.9,
+        "softmax over the episodes: The softmax runs over the episodes. A distribution says how one prototype shares "
+        "itself out over its channels: the last dimension.": lambda S, T, tau: _kl(S.T, T.T, tau),
+        "student and teacher exchanged: This divergence is weighted by the student. The teacher says which channels "
+        "matter: its distribution stands in front of the logarithms.": lambda S, T, tau: _kl(T, S, tau),
+        "teacher without temperature: Only the student is softened: now the two differ "
+        "even where S = T.": lambda S, T, tau: _kl(S, T, tau, own=1.0),
+        "temperature multiplied: The prototypes are multiplied by τ, which sharpens. "
+        "A high temperature flattens.": lambda S, T, tau: _kl(S, T, 1 / tau) * tau**4,
+        "summed over the channels: This is the usual divergence, a sum over the channels. The authors' code averages "
+        'over them, too: look at what "mean" and '
+        '"batchmean" divide by.': lambda S, T, tau: _kl(S, T, tau) * S.shape[-1],
+        "cross entropy: This is the cross entropy: it is not 0 where S = T, since the teacher's own entropy is not "
+        "taken off.": lambda S, T, tau: -0.9 * tau**2 * (log_q(T, tau).exp() * log_q(S, tau)).mean(),
+        "student not a logarithm: `F.kl_div` wants the logarithm of its first argument; here it got the "
+        "probabilities.": lambda S, T, tau: 0.9 * tau**2 * _mean_kl(log_q(S, tau).exp(), log_q(T, tau).exp()),
+        "teacher as a logarithm: NaN: `F.kl_div` got the teacher's logarithm, but takes its second argument for "
+        "probabilities unless told.": lambda S, T, tau: _mean_kl(log_q(S, tau), log_q(T, tau)),
+    },
     tests=[_rounded_shares, _gradients_flow],
 )
 def distil(S: Tensor, T: Tensor, tau: float) -> Tensor:

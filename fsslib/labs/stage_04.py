@@ -4,12 +4,12 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..models import build_model
-from ..nn.sdpm import SDPM
 from .essay import essay
-from .exercise import Slip, Wrong, exercise
+from .exercise import Wrong, exercise
+from .stage_02 import factor_of, gates, half
 
 STAGE = "04_sdaanet"
 
@@ -22,53 +22,26 @@ STAGE = "04_sdaanet"
         "16 channels without SAAM": (16, True, False, True),
         "16 channels without SDPM, SAAM and prior": (16, False, False, False),
     },
-    slips=[
-        Slip(
-            "SDPM adds a channel",
-            "SDPM re-weights the prototype and the query. They are merged with it or without it, and as wide.",
-            lambda width, sdpm, saam, prior: 2 * width + sdpm + saam + prior,
-        ),
-        Slip(
-            "no prototype without SDPM",
-            "Without SDPM the prototype is not re-weighted, but it is still there: the pooled one takes its place.",
-            lambda width, sdpm, saam, prior: width * (1 + sdpm) + saam + prior,
-        ),
-        Slip(
-            "maps as wide as features",
-            "Prior and attention are single maps: one number per cell, not a vector.",
-            lambda width, sdpm, saam, prior: width * (2 + saam + prior),
-        ),
-        Slip(
-            "one of prototype and query",
-            "Two things of full width are merged: the prototype, spread over the grid, and the query's features.",
-            lambda width, sdpm, saam, prior: width + saam + prior,
-        ),
-        Slip(
-            "maps left out",
-            "The guides with one channel are missing: what do prior and SAAM bring along?",
-            lambda width, sdpm, saam, prior: 2 * width,
-        ),
-        Slip(
-            "maps always there",
-            "A part that is switched off brings no map, not even an empty one.",
-            lambda width, sdpm, saam, prior: 2 * width + 2,
-        ),
-        Slip(
-            "SAAM with two channels",
-            "SAAM's two logits are for the support, in training. The query gets a single map from it.",
-            lambda width, sdpm, saam, prior: 2 * width + 2 * saam + prior,
-        ),
-        Slip(
-            "prior left out",
-            "The prior mask is a guide, too, and learns nothing: switched on, it brings one map.",
-            lambda width, sdpm, saam, prior: 2 * width + saam,
-        ),
-        Slip(
-            "all four grids",
-            "Each grid has a merge of its own: count the channels of one.",
-            lambda width, sdpm, saam, prior: 4 * (2 * width + saam + prior),
-        ),
-    ],
+    slips={
+        "SDPM adds a channel: SDPM re-weights the prototype and the query. They are merged with it or without it, "
+        "and as wide.": lambda width, sdpm, saam, prior: 2 * width + sdpm + saam + prior,
+        "no prototype without SDPM: Without SDPM the prototype is not re-weighted, but it is still there: the pooled "
+        "one takes its place.": lambda width, sdpm, saam, prior: width * (1 + sdpm) + saam + prior,
+        "maps as wide as features: Prior and attention are single maps: one number "
+        "per cell, not a vector.": lambda width, sdpm, saam, prior: width * (2 + saam + prior),
+        "one of prototype and query: Two things of full width are merged: the prototype, spread over the grid, and "
+        "the query's features.": lambda width, sdpm, saam, prior: width + saam + prior,
+        "maps left out: The guides with one channel are missing: what do "
+        "prior and SAAM bring along?": lambda width, sdpm, saam, prior: 2 * width,
+        "maps always there: A part that is switched off brings no map, "
+        "not even an empty one.": lambda width, sdpm, saam, prior: 2 * width + 2,
+        "SAAM with two channels: SAAM's two logits are for the support, in training. The query gets a single map "
+        "from it.": lambda width, sdpm, saam, prior: 2 * width + 2 * saam + prior,
+        "prior left out: The prior mask is a guide, too, and learns nothing: switched "
+        "on, it brings one map.": lambda width, sdpm, saam, prior: 2 * width + saam,
+        "all four grids: Each grid has a merge of its own: count "
+        "the channels of one.": lambda width, sdpm, saam, prior: 4 * (2 * width + saam + prior),
+    },
 )
 def merge_channels(width: int, sdpm: bool, saam: bool, prior: bool) -> int:
     return _built(width, sdpm, saam, prior)
@@ -81,27 +54,12 @@ def _built(width: int, sdpm: bool, saam: bool, prior: bool) -> int:
     return model.enrichment.merge[0][0].in_channels
 
 
-def _gates(*shape: int) -> Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(6))
-
-
-def _through_sdpm(a: Tensor, rule: str = "product") -> Tensor:
-    choices = {"teacher": "prototypes", "teacher_query": "original", "teachers": "separate", "detach_teacher": False}
-    module = SDPM(a.shape[-1], query_factor=rule, **choices)
-    module.gate = nn.Identity()  # the gates themselves come in
-    return module(a)[2]
-
-
-def _mixed(x: Tensor) -> Tensor:
-    return torch.lerp(x, torch.ones_like(x), 0.5)
-
-
 def _gates_learn(answer: Callable) -> None:
-    a = _gates(1, 2, 3).requires_grad_()
+    a = gates(1, 2, 3).requires_grad_()
     factor = answer(a)
     if not factor.requires_grad:
         raise Wrong("no gradient", "No gradient reaches the gates: SDPM could not learn through the query.")
-    (mine,), (right,) = (torch.autograd.grad(x.sum(), a) for x in (factor, _through_sdpm(a)))
+    (mine,), (right,) = (torch.autograd.grad(x.sum(), a) for x in (factor, factor_of(a, "product")))
     if not torch.allclose(mine, right, atol=1e-4):
         raise Wrong("wrong gradient", "The value is right, its gradient is not: a part of the factor is detached.")
 
@@ -109,68 +67,37 @@ def _gates_learn(answer: Callable) -> None:
 @exercise(
     STAGE,
     lambda: {
-        "one shot (step 4)": (_gates(2, 1, 4),),
-        "three shots": (_gates(2, 3, 4),),
+        "one shot (step 4)": (gates(2, 1, 4),),
+        "three shots": (gates(2, 3, 4),),
         "five open gates, a = 1 (the query stays as it is)": (torch.ones(1, 5, 3),),
         "two closed gates, a = 0 (half of a half, and three quarters of it)": (torch.zeros(1, 2, 3),),
     },
-    slips=[
-        Slip(
-            "second factor missing",
-            "The gates are multiplied, and the query is multiplied once more, with their average: that is missing, "
-            "also at K = 1.",
-            lambda a: _mixed(a).prod(1),
-        ),
-        Slip(
-            "the repaired rule",
-            "This is the rule that repairs it: the gates are averaged. As published, each of them is multiplied in.",
-            lambda a: _through_sdpm(a, "average"),
-        ),
-        Slip(
-            "the paper's mean",
-            "This is the average gate, the paper's reading. The authors' code does more, also at K = 1.",
-            lambda a: _through_sdpm(a, "mean"),
-        ),
-        Slip(
-            "half of the original forgotten",
-            "The gate a was used where g belongs: half of the identity is mixed in before anything else.",
-            lambda a: a.prod(1) * _mixed(a.mean(1)),
-        ),
-        Slip(
-            "average not mixed with 1",
-            "The average gate itself is the second factor here. It is mixed with 1 once more: two halvings in all.",
-            lambda a: _mixed(a).prod(1) * _mixed(a).mean(1),
-        ),
-        Slip(
-            "second factor for every shot",
-            "The second factor comes in with every shot. It comes once, after the loop over the shots.",
-            lambda a: (_mixed(a) * _mixed(_mixed(a))).prod(1),
-        ),
-        Slip(
-            "second factor of the last shot",
-            "The second factor is made of one shot's gate. The average runs over all of them.",
-            lambda a: _mixed(a).prod(1) * _mixed(_mixed(a[:, -1])),
-        ),
-        Slip(
-            "not halved",
-            "Open gates give 2 here: they should leave the query as it is. What is added to 1 is halved.",
-            lambda a: 2 * _through_sdpm(a),
-        ),
-        Slip(
-            "product over the channels",
-            "The channels were merged. Each keeps its own factor; the shots are dimension 1.",
-            lambda a: _mixed(a).prod(-1) * _mixed(_mixed(a).mean(-1)),
-        ),
-        Slip(
-            "shots not merged",
-            "There is a factor for each shot, but only one query: all shots act on it in turn.",
-            lambda a: _mixed(a) * _mixed(_mixed(a).mean(1, keepdim=True)),
-        ),
-    ],
+    slips={
+        "second factor missing: The gates are multiplied, and the query is multiplied once more, with their average: "
+        "that is missing, also at K = 1.": lambda a: half(a).prod(1),
+        "the repaired rule: This is the rule that repairs it: the gates are averaged. As published, each of them is "
+        "multiplied in.": lambda a: factor_of(a, "average"),
+        "the paper's mean: This is the average gate, the paper's reading. The authors' code does "
+        "more, also at K = 1.": lambda a: factor_of(a, "mean"),
+        "half of the original forgotten: The gate a was used where g belongs: half of the identity is mixed in "
+        "before anything else.": lambda a: a.prod(1) * half(a.mean(1)),
+        "average not mixed with 1: The average gate itself is the second factor here. It is mixed with 1 once more: "
+        "two halvings in all.": lambda a: half(a).prod(1) * half(a).mean(1),
+        "second factor for every shot: The second factor comes in with every shot. It comes once, after the loop "
+        "over the shots.": lambda a: (half(a) * half(half(a))).prod(1),
+        "second factor of the last shot: The second factor is made of one shot's gate. The average runs over all of "
+        "them.": lambda a: half(a).prod(1) * half(half(a[:, -1])),
+        "not halved: Open gates give 2 here: they should leave the query as it is. What "
+        "is added to 1 is halved.": lambda a: 2 * factor_of(a, "product"),
+        "product over the channels: The channels were merged. Each keeps its own factor; "
+        "the shots are dimension 1.": lambda a: half(a).prod(-1) * half(half(a).mean(-1)),
+        "shots not merged: There is a factor for each shot, but only one query: all "
+        "shots act on it in turn.": lambda a: half(a) * half(half(a).mean(1, keepdim=True)),
+    },
     tests=[_gates_learn],
 )
 def query_factor(a: Tensor) -> Tensor:
-    return _through_sdpm(a)
+    return factor_of(a, "product")
 
 
 _WEIGHTS = {"main": 1.0, "aux": 1.0, "kd": 50.0, "saam": 0.5}
@@ -203,43 +130,23 @@ def _all_terms_train(answer: Callable) -> None:
         "distillation alone": tuple(torch.tensor([0.0, 0.0, 1.0, 0.0])),
         "attention alone": tuple(torch.tensor([0.0, 0.0, 0.0, 1.0])),
     },
-    slips=[
-        Slip(
-            "no weights",
-            "The four terms are added as they are. Two of them have weights, of very different sizes.",
-            _weighted(kd=1.0, saam=1.0),
+    slips={
+        "no weights: The four terms are added as they are. Two of them have "
+        "weights, of very different sizes.": _weighted(kd=1.0, saam=1.0),
+        "kd unweighted: kd has no weight. It is so small that a batch hardly shows it, but its gradient is 50 times "
+        "too weak.": _weighted(kd=1.0),
+        "saam unweighted: SAAM's own loss has a weight, too: here it counts as much as the masks.": _weighted(saam=1.0),
+        "weights exchanged: The two weights are exchanged: the large one belongs to the small loss.": _weighted(
+            kd=0.5, saam=50
         ),
-        Slip(
-            "kd unweighted",
-            "kd has no weight. It is so small that a batch hardly shows it, but its gradient is 50 times too weak.",
-            _weighted(kd=1.0),
-        ),
-        Slip(
-            "saam unweighted",
-            "SAAM's own loss has a weight, too: here it counts as much as the masks.",
-            _weighted(saam=1.0),
-        ),
-        Slip(
-            "weights exchanged",
-            "The two weights are exchanged: the large one belongs to the small loss.",
-            _weighted(kd=0.5, saam=50),
-        ),
-        Slip("aux forgotten", "The inner logits are trained, too: their loss is missing.", _weighted(aux=0.0)),
-        Slip("kd forgotten", "Without kd nobody distils: small does not mean unimportant.", _weighted(kd=0.0)),
-        Slip(
-            "saam forgotten", "SAAM's own loss is missing: nobody would tell it where the object is.", _weighted(saam=0)
-        ),
-        Slip(
-            "aux counts less",
-            "Many networks give inner logits a smaller weight. Here they count as much as the fused ones.",
-            _weighted(aux=0.4),
-        ),
-        Slip(
-            "mean of the terms",
-            "A sum is asked for. Divided by the number of terms, every gradient is four times smaller.",
-            lambda main, aux, kd, saam: _sum(main, aux, kd, saam) / 4,
-        ),
-    ],
+        "aux forgotten: The inner logits are trained, too: their loss is missing.": _weighted(aux=0.0),
+        "kd forgotten: Without kd nobody distils: small does not mean unimportant.": _weighted(kd=0.0),
+        "saam forgotten: SAAM's own loss is missing: nobody would tell it where the object is.": _weighted(saam=0),
+        "aux counts less: Many networks give inner logits a smaller weight. Here they count as much as the fused "
+        "ones.": _weighted(aux=0.4),
+        "mean of the terms: A sum is asked for. Divided by the number of terms, "
+        "every gradient is four times smaller.": lambda main, aux, kd, saam: _sum(main, aux, kd, saam) / 4,
+    },
     tests=[_all_terms_train],
 )
 def total_loss(main: Tensor, aux: Tensor, kd: Tensor, saam: Tensor) -> Tensor:

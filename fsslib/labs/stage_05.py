@@ -1,12 +1,14 @@
 """Exercises of notebook 05: soft clustering, guided allocation, a mean in place of the sum, numbers of superpixels."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..nn.superpixels import allocate
 from .essay import essay
-from .exercise import Cases, Slip, Wrong, exercise
+from .exercise import Cases, Wrong, exercise
 
 STAGE = "05_superpixels"
 
@@ -36,34 +38,20 @@ def _shared(weights: Tensor, axis: int = 1) -> Tensor:
 @exercise(
     STAGE,
     _assign_cases,
-    slips=[
-        Slip(
-            "sum over the superpixels",
-            "The weights of a *cell* sum to 1, as in soft k-means. In ASGNet those of a superpixel do, over the cells.",
-            lambda s, x: _shared(_close(s, x), 0),
+    slips={
+        "sum over the superpixels: The weights of a *cell* sum to 1, as in soft k-means. In ASGNet those of a "
+        "superpixel do, over the cells.": lambda s, x: _shared(_close(s, x), 0),
+        "not divided: A centre becomes a *mean*: its weights have to sum to 1. Do they?": _close,
+        "far cells weigh most: A far cell gets a large weight: the exponent has a sign.": lambda s, x: _shared(
+            1 / _close(s, x)
         ),
-        Slip("not divided", "A centre becomes a *mean*: its weights have to sum to 1. Do they?", _close),
-        Slip(
-            "far cells weigh most",
-            "A far cell gets a large weight: the exponent has a sign.",
-            lambda s, x: _shared(1 / _close(s, x)),
-        ),
-        Slip(
-            "squared distance",
-            "The exponent holds the squared distance, a Gaussian. ASGNet takes the distance itself.",
-            lambda s, x: _shared(torch.exp(_close(s, x).log() * torch.cdist(s, x))),
-        ),
-        Slip(
-            "nearest centre only",
-            "Each cell belongs to one centre, as in k-means. Here every centre hears every cell, far ones softly.",
-            lambda s, x: F.one_hot(torch.cdist(s, x).argmin(0), len(s)).T.float(),
-        ),
-        Slip(
-            "underflow",
-            "Far from all cells every exp(-D) is 0 in float32, and 0 / 0 is NaN. A well-known function avoids it.",
-            lambda s, x: _shared(torch.exp(-torch.cdist(s, x))),
-        ),
-    ],
+        "squared distance: The exponent holds the squared distance, a Gaussian. ASGNet "
+        "takes the distance itself.": lambda s, x: _shared(torch.exp(_close(s, x).log() * torch.cdist(s, x))),
+        "nearest centre only: Each cell belongs to one centre, as in k-means. Here every centre hears every cell, "
+        "far ones softly.": lambda s, x: F.one_hot(torch.cdist(s, x).argmin(0), len(s)).T.float(),
+        "underflow: Far from all cells every exp(-D) is 0 in float32, and 0 / 0 is NaN. A well-known function avoids "
+        "it.": lambda s, x: _shared(torch.exp(-torch.cdist(s, x))),
+    },
 )
 def soft_assign(centres: Tensor, cells: Tensor) -> Tensor:
     away = torch.cdist(centres, cells, compute_mode="donot_use_mm_for_euclid_dist")
@@ -95,9 +83,8 @@ def _guided(query: Tensor, vectors: Tensor, used: Tensor, unit=(1, 1), mask=-1e9
     return given.transpose(1, 2).reshape(query.shape), match.masked_fill(spare, rest).sum(1, keepdim=True)
 
 
-def _other(name: str, message: str, **changes) -> Slip:
-    """A slip that `_guided` computes."""
-    return Slip(name, message, lambda q, p, u: _guided(q, p, u, **changes))
+def _other(**changes) -> Callable:
+    return lambda q, p, u: _guided(q, p, u, **changes)
 
 
 def _best(query: Tensor, vectors: Tensor, used: Tensor) -> Tensor:
@@ -113,33 +100,22 @@ def _query_learns(answer) -> None:
 @exercise(
     STAGE,
     _allocation_cases,
-    slips=[
-        _other("dot products", "A long prototype wins everywhere: a cosine compares directions alone.", unit=(0, 0)),
-        _other("only the prototypes normalised", "Π grows with the length of the query's features.", unit=(1, 0)),
-        _other(
-            "zero beats negative",
-            "A prototype that is not used has the value 0 where the best is chosen, above a negative cosine: it must "
-            "lose against everything.",
-            mask=0.0,
+    slips={
+        "dot products: A long prototype wins everywhere: a cosine compares directions alone.": _other(unit=(0, 0)),
+        "only the prototypes normalised: Π grows with the length of the query's features.": _other(unit=(1, 0)),
+        "zero beats negative: A prototype that is not used has the value 0 where the best is chosen, above a "
+        "negative cosine: it must lose against everything.": _other(mask=0.0),
+        "unused prototypes count: `used` changes nothing: which prototypes exist at all?": _other(mask=None),
+        "infinite sum: Π became infinite: -∞ keeps a prototype from being chosen, but in a sum it has to count "
+        "nothing.": _other(rest=-torch.inf),
+        "unit vectors handed out: Length 1 serves the comparison, not what is handed out.": _other(hand=1),
+        "mean: This map is the mean of the cosines; published is their sum. (The mean "
+        "is exercise 3.)": lambda q, p, u: (allocate(q, p, u).features, allocate(q, p, u, merge="mean").probability),
+        "maximum: The map holds the best cosine only. Π adds up what all prototypes say.": lambda q, p, u: (
+            allocate(q, p, u).features,
+            _best(q, p, u),
         ),
-        _other("unused prototypes count", "`used` changes nothing: which prototypes exist at all?", mask=None),
-        _other(
-            "infinite sum",
-            "Π became infinite: -∞ keeps a prototype from being chosen, but in a sum it has to count nothing.",
-            rest=-torch.inf,
-        ),
-        _other("unit vectors handed out", "Length 1 serves the comparison, not what is handed out.", hand=1),
-        Slip(
-            "mean",
-            "This map is the mean of the cosines; published is their sum. (The mean is exercise 3.)",
-            lambda q, p, u: (allocate(q, p, u).features, allocate(q, p, u, merge="mean").probability),
-        ),
-        Slip(
-            "maximum",
-            "The map holds the best cosine only. Π adds up what all prototypes say.",
-            lambda q, p, u: (allocate(q, p, u).features, _best(q, p, u)),
-        ),
-    ],
+    },
     tests=[_query_learns],
 )
 def my_allocation(query: Tensor, prototypes: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,9 +134,9 @@ def _map_cases() -> Cases:
     }
 
 
-def _map(name: str, message: str, change) -> Slip:
-    """A slip that makes something else of the published map (B, 1, h, w) and `used`."""
-    return Slip(name, message, lambda q, p, u: change(allocate(q, p, u).probability, u))
+def _map(change: Callable) -> Callable:
+    """Makes something else of the published map (B, 1, h, w) and `used`."""
+    return lambda q, p, u: change(allocate(q, p, u).probability, u)
 
 
 def _stretched(total: Tensor, used: Tensor) -> Tensor:
@@ -171,29 +147,20 @@ def _stretched(total: Tensor, used: Tensor) -> Tensor:
 @exercise(
     STAGE,
     _map_cases,
-    slips=[
-        _map("sum", "This is still the sum: give each prototype twice and it doubles.", lambda t, u: t),
-        _map(
-            "divided by all rows",
-            "Rows that are not used count here: small objects get a flat map.",
-            lambda t, u: t / u.shape[1],
+    slips={
+        "sum: This is still the sum: give each prototype twice and it doubles.": _map(lambda t, u: t),
+        "divided by all rows: Rows that are not used count here: small objects get a flat map.": _map(
+            lambda t, u: t / u.shape[1]
         ),
-        _map(
-            "divided by the whole batch", "All episodes share one number: each has its own.", lambda t, u: t / u.sum()
+        "divided by the whole batch: All episodes share one number: each has its own.": _map(lambda t, u: t / u.sum()),
+        "numbers along the wrong axis: Each *column* got a number, not each episode: broadcasting begins at the last "
+        "axis.": _map(lambda t, u: t / u.sum(1)),
+        "stretched to 0..1: Like a prior mask, this map forgets *how* similar the object is: its level is lost.": _map(
+            _stretched
         ),
-        _map(
-            "numbers along the wrong axis",
-            "Each *column* got a number, not each episode: broadcasting begins at the last axis.",
-            lambda t, u: t / u.sum(1),
-        ),
-        _map(
-            "stretched to 0..1",
-            "Like a prior mask, this map forgets *how* similar the object is: its level is lost.",
-            _stretched,
-        ),
-        _map("sigmoid", "A sigmoid limits the map, but it still rises with every prototype.", lambda t, u: t.sigmoid()),
-        Slip("maximum", "The maximum stays the same, too, but the mean is asked for: all have a say.", _best),
-    ],
+        "sigmoid: A sigmoid limits the map, but it still rises with every prototype.": _map(lambda t, u: t.sigmoid()),
+        "maximum: The maximum stays the same, too, but the mean is asked for: all have a say.": _best,
+    },
 )
 def normalised_map(query: Tensor, prototypes: Tensor, used: Tensor) -> Tensor:
     return allocate(query, prototypes, used, merge="mean").probability
@@ -212,32 +179,26 @@ def _total(areas, area, most, low: float = 1, to=torch.round) -> float:
     return float(to(torch.tensor(areas, dtype=torch.double) / area).clamp(low, most).sum())
 
 
-def _count(name: str, message: str, count) -> Slip:
-    """A slip in the number of prototypes."""
-    return Slip(name, message, lambda a, s, n: (count(a, s, n), -count(a, s, n), count(a, s, n)))
+def _count(count: Callable) -> Callable:
+    """The range of another number of prototypes."""
+    return lambda a, s, n: (count(a, s, n), -count(a, s, n), count(a, s, n))
 
 
 @exercise(
     STAGE,
     _range_cases,
-    slips=[
-        _count("none for small objects", "Too small an object gets one plain average.", lambda *x: _total(*x, low=0)),
-        _count("rounded down", "That is the paper; the code takes the nearest.", lambda *x: _total(*x, to=torch.floor)),
-        _count("no upper limit", "A large object has at most N_max superpixels.", lambda a, s, n: _total(a, s, 10**6)),
-        _count("one limit for all", "N_max limits each support by itself.", lambda a, s, n: min(_total(a, s, 1e6), n)),
-        _count("N_max for every object", "The number adapts to the object's size.", lambda a, s, n: len(a) * n),
-        _count("one for each support", "A larger object has several superpixels.", lambda a, s, n: len(a)),
-        Slip(
-            "range of a single cosine",
-            "One cosine lies between -1 and 1, and so does a mean. Π is a sum over all prototypes.",
-            lambda a, s, n: (_total(a, s, n), -1, 1),
-        ),
-        Slip(
-            "not below zero",
-            "A cosine may be negative: the reduced features pass no ReLU, for this very reason.",
-            lambda a, s, n: (_total(a, s, n), 0, _total(a, s, n)),
-        ),
-    ],
+    slips={
+        "none for small objects: Too small an object gets one plain average.": _count(lambda *x: _total(*x, low=0)),
+        "rounded down: That is the paper; the code takes the nearest.": _count(lambda *x: _total(*x, to=torch.floor)),
+        "no upper limit: A large object has at most N_max superpixels.": _count(lambda a, s, n: _total(a, s, 10**6)),
+        "one limit for all: N_max limits each support by itself.": _count(lambda a, s, n: min(_total(a, s, 1e6), n)),
+        "N_max for every object: The number adapts to the object's size.": _count(lambda a, s, n: len(a) * n),
+        "one for each support: A larger object has several superpixels.": _count(lambda a, s, n: len(a)),
+        "range of a single cosine: One cosine lies between -1 and 1, and so does a mean. Π is a sum over all "
+        "prototypes.": lambda a, s, n: (_total(a, s, n), -1, 1),
+        "not below zero: A cosine may be negative: the reduced features pass no "
+        "ReLU, for this very reason.": lambda a, s, n: (_total(a, s, n), 0, _total(a, s, n)),
+    },
 )
 def guide_range(areas: list[int], superpixel_area: float, most: int) -> tuple[float, float, float]:
     number = _total(areas, superpixel_area, most)

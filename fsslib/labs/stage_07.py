@@ -7,9 +7,8 @@ from torch import Tensor, nn
 
 from ..costs import macs
 from ..metrics import Scores
-from ..plots_comparison import clear
 from .essay import essay
-from .exercise import Cases, Slip, exercise
+from .exercise import Cases, exercise
 
 STAGE = "07_comparison"
 Interval = tuple[float, float, float]
@@ -42,46 +41,27 @@ def _without_zero(interval: Interval) -> bool:
 @exercise(
     STAGE,
     _clear_cases,
-    slips=[
-        Slip(
-            "interval alone",
-            "The interval is asked, the trainings are not: another seed may say the opposite on any episodes.",
-            lambda i, t: _without_zero(i),
+    slips={
+        "interval alone: The interval is asked, the trainings are not: another seed may say the opposite on any "
+        "episodes.": lambda i, t: _without_zero(i),
+        "trainings alone: The trainings are asked, the interval is not: other episodes might turn all of them round "
+        "at once.": lambda i, t: _agree(t),
+        "only gains: Only gains can be clear here. A loss is as clear if all of it lies below 0.": lambda i, t: (
+            i[1] > 0 and min(t) > 0
         ),
-        Slip(
-            "trainings alone",
-            "The trainings are asked, the interval is not: other episodes might turn all of them round at once.",
-            lambda i, t: _agree(t),
+        "one of the two is enough: One of the two conditions is enough here. There are two kinds of chance, and "
+        "neither may explain it.": lambda i, t: _without_zero(i) or _agree(t),
+        "most trainings: Here most trainings decide. All of them have to agree: with three, one dissenter is no rare "
+        "accident.": lambda i, t: _without_zero(i) and sum(x * i[0] > 0 for x in t) > len(t) / 2,
+        "trainings inside the interval: Trainings need not lie in the interval, which is about other *episodes*. "
+        "Only their signs count.": lambda i, t: _without_zero(i) and all(i[1] <= x <= i[2] for x in t),
+        "0 at the end: An interval that ends at 0 does not leave it out.": lambda i, t: (
+            (i[1] >= 0 or i[2] <= 0) and _agree(t)
         ),
-        Slip(
-            "only gains",
-            "Only gains can be clear here. A loss is as clear if all of it lies below 0.",
-            lambda i, t: i[1] > 0 and min(t) > 0,
-        ),
-        Slip(
-            "one of the two is enough",
-            "One of the two conditions is enough here. There are two kinds of chance, and neither may explain it.",
-            lambda i, t: _without_zero(i) or _agree(t),
-        ),
-        Slip(
-            "most trainings",
-            "Here most trainings decide. All of them have to agree: with three, one dissenter is no rare accident.",
-            lambda i, t: _without_zero(i) and sum(x * i[0] > 0 for x in t) > len(t) / 2,
-        ),
-        Slip(
-            "trainings inside the interval",
-            "Trainings need not lie in the interval, which is about other *episodes*. Only their signs count.",
-            lambda i, t: _without_zero(i) and all(i[1] <= x <= i[2] for x in t),
-        ),
-        Slip(
-            "0 at the end",
-            "An interval that ends at 0 does not leave it out.",
-            lambda i, t: (i[1] >= 0 or i[2] <= 0) and _agree(t),
-        ),
-    ],
+    },
 )
 def is_clear(interval: Interval, trainings: Sequence[float]) -> bool:
-    return clear(interval, trainings)
+    return _without_zero(interval) and _agree(trainings)
 
 
 def _layer_cases() -> Cases:
@@ -101,48 +81,28 @@ def _area(layer: nn.Conv2d) -> int:
 @exercise(
     STAGE,
     _layer_cases,
-    slips=[
-        Slip(
-            "groups forgotten",
-            "With groups, every output sees only its share of the input channels.",
-            lambda x, h, w: _area(x) * x.in_channels * x.out_channels * h * w,
+    slips={
+        "groups forgotten: With groups, every output sees only its share of the input channels.": lambda x, h, w: (
+            _area(x) * x.in_channels * x.out_channels * h * w
         ),
-        Slip(
-            "operations",
-            "These are operations. A product that is added to a sum is *one* multiply-accumulate.",
-            lambda x, h, w: 2 * x.weight.numel() * h * w,
+        "operations: These are operations. A product that is added to a "
+        "sum is *one* multiply-accumulate.": lambda x, h, w: 2 * x.weight.numel() * h * w,
+        "one side of the kernel: The kernel has two sides: an output value needs a "
+        "product for each place under it.": lambda x, h, w: x.weight[..., 0].numel() * h * w,
+        "square kernel: The kernel need not be square: both of its sides count.": lambda x, h, w: (
+            x.kernel_size[0] * x.weight[..., 0].numel() * h * w
         ),
-        Slip(
-            "one side of the kernel",
-            "The kernel has two sides: an output value needs a product for each place under it.",
-            lambda x, h, w: x.weight[..., 0].numel() * h * w,
+        "input channels forgotten: Every output value sums over the input channels, too.": lambda x, h, w: (
+            _area(x) * x.out_channels * h * w
         ),
-        Slip(
-            "square kernel",
-            "The kernel need not be square: both of its sides count.",
-            lambda x, h, w: x.kernel_size[0] * x.weight[..., 0].numel() * h * w,
+        "one more for each output: One product too many for each output value: a "
+        "bias is added, not multiplied.": lambda x, h, w: (x.weight.numel() + x.out_channels) * h * w,
+        "stride divided: height and width already are those of the output: do not "
+        "divide them by the stride.": lambda x, h, w: x.weight.numel() * (h // x.stride[0]) * (w // x.stride[1]),
+        "parameters: These are the weights. Each is used once for every place of the output.": lambda x, h, w: (
+            x.weight.numel()
         ),
-        Slip(
-            "input channels forgotten",
-            "Every output value sums over the input channels, too.",
-            lambda x, h, w: _area(x) * x.out_channels * h * w,
-        ),
-        Slip(
-            "one more for each output",
-            "One product too many for each output value: a bias is added, not multiplied.",
-            lambda x, h, w: (x.weight.numel() + x.out_channels) * h * w,
-        ),
-        Slip(
-            "stride divided",
-            "height and width already are those of the output: do not divide them by the stride.",
-            lambda x, h, w: x.weight.numel() * (h // x.stride[0]) * (w // x.stride[1]),
-        ),
-        Slip(
-            "parameters",
-            "These are the weights. Each is used once for every place of the output.",
-            lambda x, h, w: x.weight.numel(),
-        ),
-    ],
+    },
 )
 def conv_macs(layer: nn.Conv2d, height: int, width: int) -> int:
     spans = zip((height, width), layer.stride, layer.padding, layer.kernel_size)
@@ -184,58 +144,31 @@ def _single(table: Tensor) -> Tensor:
 @exercise(
     STAGE,
     _count_cases,
-    slips=[
-        Slip(
-            "mean over episodes",
-            "This is the mean of the episodes' IoUs. Sum the counts of a class before you divide.",
-            lambda t, c: _single(t).mean(),
+    slips={
+        "mean over episodes: This is the mean of the episodes' IoUs. Sum the counts of "
+        "a class before you divide.": lambda t, c: _single(t).mean(),
+        "IoUs averaged within a class: The classes are averaged, but so are the episodes of each. Within a class "
+        "counts are summed "
+        "first.": lambda t, c: torch.stack([_single(t)[c[:, 0] == k].mean() for k in c.unique()]).mean(),
+        "all classes in one sum: All classes went into one sum, so that the frequent ones drown the others. Divide "
+        "for each class.": lambda t, c: t[:, 1, 0].sum() / t[:, 1].sum(),
+        "background included: The background is averaged in. It is large and easy; mIoU looks at the object's "
+        "channel only.": lambda t, c: (_class_ious(t, c) + _class_ious(t, c, channel=0)).mean() / 2,
+        "background's channel: This is the background's score: which channel holds the object?": lambda t, c: (
+            _class_ious(t, c, channel=0).mean()
         ),
-        Slip(
-            "IoUs averaged within a class",
-            "The classes are averaged, but so are the episodes of each. Within a class counts are summed first.",
-            lambda t, c: torch.stack([_single(t)[c[:, 0] == k].mean() for k in c.unique()]).mean(),
-        ),
-        Slip(
-            "all classes in one sum",
-            "All classes went into one sum, so that the frequent ones drown the others. Divide for each class.",
-            lambda t, c: t[:, 1, 0].sum() / t[:, 1].sum(),
-        ),
-        Slip(
-            "background included",
-            "The background is averaged in. It is large and easy; mIoU looks at the object's channel only.",
-            lambda t, c: (_class_ious(t, c) + _class_ious(t, c, channel=0)).mean() / 2,
-        ),
-        Slip(
-            "background's channel",
-            "This is the background's score: which channel holds the object?",
-            lambda t, c: _class_ious(t, c, channel=0).mean(),
-        ),
-        Slip(
-            "false positives left out",
-            "A union holds the false positives, too: marking everything would score 1 here.",
-            lambda t, c: _class_ious(t, c, weights=(1, 0, 1)).mean(),
-        ),
-        Slip(
-            "false negatives left out",
-            "A union holds the false negatives, too: one safe pixel would score 1 here.",
-            lambda t, c: _class_ious(t, c, weights=(1, 1, 0)).mean(),
-        ),
-        Slip(
-            "Dice",
-            "This is Dice (F1), which counts the true positives twice.",
-            lambda t, c: _class_ious(t, c, weights=(1, 0.5, 0.5)).mean(),
-        ),
-        Slip(
-            "empty class, NaN",
-            "A class without a pixel gives 0 / 0, and one NaN makes the mean NaN: leave it out.",
-            lambda t, c: _class_ious(t, c, empty=torch.nan).mean(),
-        ),
-        Slip(
-            "empty class, 0",
-            "A class without a pixel counts as 0 here, as if something had been missed. It has no IoU: leave it out.",
-            lambda t, c: _class_ious(t, c, empty=0.0).mean(),
-        ),
-    ],
+        "false positives left out: A union holds the false positives, too: marking "
+        "everything would score 1 here.": lambda t, c: _class_ious(t, c, weights=(1, 0, 1)).mean(),
+        "false negatives left out: A union holds the false negatives, too: one safe "
+        "pixel would score 1 here.": lambda t, c: _class_ious(t, c, weights=(1, 1, 0)).mean(),
+        "Dice: This is Dice (F1), which counts the true positives twice.": lambda t, c: _class_ious(
+            t, c, weights=(1, 0.5, 0.5)
+        ).mean(),
+        "empty class, NaN: A class without a pixel gives 0 / 0, and one NaN makes "
+        "the mean NaN: leave it out.": lambda t, c: _class_ious(t, c, empty=torch.nan).mean(),
+        "empty class, 0: A class without a pixel counts as 0 here, as if something had been missed. It has no IoU: "
+        "leave it out.": lambda t, c: _class_ious(t, c, empty=0.0).mean(),
+    },
 )
 def miou(table: Tensor, classes: Tensor) -> float:
     return Scores(table.numpy(), classes.numpy(), torch.zeros(len(table)).numpy()).miou

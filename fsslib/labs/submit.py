@@ -9,10 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..errors import FsslibError
 from ..files import atomic
 from ..progress import bar
+from ..version import __version__
 from .exercise import exercises
 from .kernel import Kernel, Limits, Outcome, fresh_kernel
 from .order import Finding, hidden_state, names
@@ -136,7 +136,7 @@ def _verdicts(kernel: Kernel, stage: str) -> list[dict[str, Any]] | None:
 
 
 def _unchecked(stage: str, outcomes: list[Outcome]) -> list[dict[str, Any]]:
-    last = next((i + 1 for i, o in enumerate(outcomes) if o.status in ("dead", "slow", "loud")), 0)
+    last = max((i + 1 for i, o in enumerate(outcomes) if o.status in ("dead", "slow", "loud")), default=0)
     why = f"Not checked: the kernel had ended in cell {last}." if last else "Not checked: the kernel gave no answer."
     return [{"name": n, "status": "unchecked", "slip": "", "message": why} for n in exercises(stage)]
 
@@ -178,6 +178,8 @@ def _reports(
             tell(i, "memory", "Stopped: it asked for more memory than a submission may use (MemoryError).")
         elif outcome.status == "error":
             tell(i, "error", f"{outcome.error}: {outcome.message}")
+        elif outcome.status == "slow":
+            tell(i, "slow", outcome.message)
         elif outcome.status in _ENDS and not (
             outcome.status == "skipped" and i and outcomes[i - 1].status == "skipped"
         ):
@@ -197,7 +199,6 @@ def _reports(
 
 
 _ENDS = {
-    "slow": "Stopped: it ran longer than its time limit. Is there a loop without an end?",
     "loud": "Stopped: it printed more than the limit of output. Print less, or only at the end of a loop.",
     "dead": "The kernel ended in this cell: too much memory, or it left Python. The cells below were not run.",
     "skipped": "Not run: the kernel had ended, or the time for the whole notebook was over.",

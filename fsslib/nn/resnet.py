@@ -1,12 +1,56 @@
-"""ResNets with output stride 8, as few-shot segmentation uses them (torchvision's blocks, dilated)."""
+"""ResNets with output stride 8, as few-shot segmentation uses them."""
 
 import re
 
-from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
+from torch import Tensor, nn
 
 from ..errors import ModelError
 from .backbones import Backbone, choose
+
+
+class _Block(nn.Module):
+    """A residual block with torchvision's names: `convN`, `bnN` for every (kernel, channels, stride, dilation)."""
+
+    def __init__(self, inputs: int, convs: list[tuple[int, int, int, int]], downsample: nn.Module | None):
+        super().__init__()
+        self.relu = nn.ReLU(inplace=True)
+        self.depth = len(convs)
+        for i, (kernel, outputs, stride, dilation) in enumerate(convs, start=1):
+            reach = dilation * (kernel // 2)
+            conv = nn.Conv2d(inputs, outputs, kernel, stride, reach, dilation, bias=False)
+            self.add_module(f"conv{i}", conv)
+            self.add_module(f"bn{i}", nn.BatchNorm2d(outputs))
+            inputs = outputs
+        self.downsample = downsample
+
+    def forward(self, features: Tensor) -> Tensor:
+        result = features
+        for i in range(1, self.depth + 1):
+            result = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(result))
+            if i < self.depth:
+                result = self.relu(result)
+        result += features if self.downsample is None else self.downsample(features)
+        return self.relu(result)
+
+
+class BasicBlock(_Block):
+    """Two 3x3 convolutions (ResNet-18); the first strides."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, planes: int, stride: int, dilation: int, downsample: nn.Module | None = None):
+        super().__init__(inputs, [(3, planes, stride, dilation), (3, planes, 1, dilation)], downsample)
+
+
+class Bottleneck(_Block):
+    """1x1, 3x3 and 1x1 convolutions (ResNet-50 and -101); the 3x3 strides."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, planes: int, stride: int, dilation: int, downsample: nn.Module | None = None):
+        convs = [(1, planes, 1, 1), (3, planes, stride, dilation), (1, 4 * planes, 1, 1)]
+        super().__init__(inputs, convs, downsample)
+
 
 _DEPTHS = {18: (BasicBlock, (2, 2, 2, 2)), 50: (Bottleneck, (3, 4, 6, 3)), 101: (Bottleneck, (3, 4, 23, 3))}
 # Deep-stem files number the stem's layers conv1 bn1 conv2 bn2 conv3 bn3; a classic stem has the first pair only.
@@ -21,13 +65,8 @@ def residual_stage(
     shortcut = None
     if stride != 1 or inputs != outputs:
         shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-    first = block(inputs, planes, stride, shortcut)
-    stage = nn.Sequential(first, *(block(outputs, planes) for _ in range(blocks - 1)))
-    for module in stage.modules():
-        # By hand, because torchvision's BasicBlock refuses `dilation`.
-        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-            module.dilation = module.padding = (dilation, dilation)
-    return stage
+    first = block(inputs, planes, stride, dilation, shortcut)
+    return nn.Sequential(first, *(block(outputs, planes, 1, dilation) for _ in range(blocks - 1)))
 
 
 def init_residual(network: nn.Module) -> None:

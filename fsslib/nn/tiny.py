@@ -1,11 +1,10 @@
 """A ResNet small enough to learn Shapes-5i within minutes on one CPU core."""
 
 from torch import nn
-from torchvision.models.resnet import BasicBlock
 
 from ..errors import ModelError
 from .backbones import Backbone
-from .resnet import init_residual, residual_stage
+from .resnet import BasicBlock, init_residual, residual_stage
 
 
 class TinyResNet(Backbone):

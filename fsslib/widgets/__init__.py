@@ -30,3 +30,7 @@ def __getattr__(name: str):
         if (error.name or "").startswith(__name__):
             raise
         raise ImportError(f"widgets need {error.name}: pip install -e '.[notebooks]' in the clone.") from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -96,7 +96,7 @@ def lab(tmp_path_factory, outside):
     finally:
         server.terminate()  # the server ends its kernels
         try:
-            server.wait(20)
+            server.wait(300)
         except subprocess.TimeoutExpired:
             server.kill()
 
@@ -104,11 +104,11 @@ def lab(tmp_path_factory, outside):
 def _wait_for_server(server: subprocess.Popen, port: int, log: Path) -> None:
     # The machine's own proxy settings must not stand between the test and its server.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    for _ in range(300):
+    for _ in range(3000):
         if server.poll() is not None:
             break
         try:
-            direct.open(f"http://127.0.0.1:{port}/api?token={TOKEN}", timeout=5).read()
+            direct.open(f"http://127.0.0.1:{port}/api?token={TOKEN}", timeout=60).read()
             return
         except OSError:
             time.sleep(0.2)
@@ -149,7 +149,7 @@ class Tab:
         """Run code in the kernel; the error it ends with, or an empty text."""
         return self.page.evaluate(DO, code)
 
-    def until(self, expression: str, wanted, patience: float = 10):
+    def until(self, expression: str, wanted, patience: float = 120):
         """Wait until a Python expression has this value: messages of the widget are on their way for a moment."""
         end = time.monotonic() + patience
         while (found := self.ask(expression)) != wanted and time.monotonic() < end:
@@ -171,6 +171,7 @@ def browser(chromium, lab):
             executable_path=chromium, headless=True, args=QUIET, proxy={"server": NOWHERE, "bypass": "127.0.0.1"}
         )
         context = program.new_context(has_touch=True, viewport={"width": 1100, "height": 1000})
+        context.set_default_timeout(300_000)
         context.noise, context.strangers = [], []
 
         def noted(request) -> None:
@@ -192,7 +193,7 @@ def open_tab(browser, lab):
     def opened(name: str, run: bool = True) -> Tab:
         page = browser.new_page()
         page.goto(lab.url(name))
-        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=600_000)
         if run:
             page.evaluate(RUN_ALL)
         return Tab(page)

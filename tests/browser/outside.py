@@ -20,7 +20,7 @@ class Outside:
             except OSError:  # closed
                 return
             with caller:
-                caller.settimeout(1)
+                caller.settimeout(10)
                 try:
                     line = caller.recv(4096).split(b"\r\n")[0].decode(errors="replace")
                 except OSError:

@@ -95,11 +95,6 @@ WRONG = {
             return images[order], masks[order]""",
     },
     "what_the_support_does": {
-        "no text": "print('without its own support it finds nothing')",
-        "too short": "return 'The IoU of the class falls to 19 %.'",
-        "repeats itself": "return 'the object falls by 38 ' * 10",
-        "beside the point": "return ' '.join('the score goes down a lot when we change the pictures in between, that "
-        "is how it should be because otherwise nothing would depend on them which we saw at 19 percent'.split())",
         "no measurement": "return ('The score falls far because PANet needs the support of the right class; what stays "
         "comes from neighbours that show the same class by chance, and the oracles would not move.')",
     },

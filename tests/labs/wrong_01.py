@@ -66,11 +66,6 @@ WRONG = {
             return masks""",
     },
     "box_bias": {
-        "no text": "print('the box holds background')",
-        "too short": "return 'It is biased: 10 points.'",
-        "repeats itself": "return 'the box has bias 9 ' * 10",
-        "beside the point": "return ' '.join('this answer talks about other things that have nothing whatever to do "
-        "with what was asked here and goes on for long enough to count as twenty five words in 2026'.split())",
         "no measurement": "return ('A box always holds some background and the error points the same way in every "
         "shot, so an average over several shots keeps it, while the errors of scribbles differ and go away.')",
     },

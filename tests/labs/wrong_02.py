@@ -91,11 +91,6 @@ WRONG = {
         "no set": 'return ["down_supp", "sdpm"] if detached else ["down_query", "down_supp", "sdpm"]',
     },
     "teacher_sees": {
-        "no text": "print('two projections')",
-        "too short": "return 'The two projections: 0.36.'",
-        "repeats itself": "return 'the projections agree 0.36 ' * 10",
-        "beside the point": "return ' '.join('the weather was fine on that day and nobody cared about any of these 3 "
-        "numbers since the sea was warm enough for a long swim before dinner with friends in town'.split())",
         "no measurement": "return ('The teacher pools the query under its true mask. What the student learned is that "
         "the two projections agree, since even prototypes of the same picture came closer, and other classes too.')",
     },

@@ -102,11 +102,6 @@ WRONG = {
         "detached": "return segmentation(resize(logits, masks.shape[-2:]), masks).detach()",
     },
     "prior_or_attention": {
-        "no text": "print('the head, for it is supervised')",
-        "too short": "return 'The head: the prior is stretched to 1.'",
-        "repeats itself": "return 'the prior is stretched to 1 ' * 8",
-        "beside the point": "return ' '.join('we would take the first of the three that were named, for it gave us the "
-        "best numbers of all of them in the plots, 97 or so, and we like what it looks like'.split())",
         "no measurement": "return ('The supervised head, since it was told where the object is and keeps its rank on "
         "tiny objects, whereas the prior is stretched whatever the query shows and cannot say that nothing is there.')",
     },

@@ -74,11 +74,6 @@ WRONG = {
         "wrong gradient": "return main + aux + 50 * kd.detach() + saam / 2",
     },
     "which_part": {
-        "no text": "print('the baseline')",
-        "too short": "return 'The baseline: 62.9 with its interval.'",
-        "repeats itself": "return 'every training 62.9 interval ' * 10",
-        "beside the point": "return ' '.join('I would keep SAAM because it has many more weights than the others and "
-        "is therefore able to do more with all the pictures, 10 of 12 million, say those who made it'.split())",
         "no measurement": "return ('None of them: every paired interval of the parts holds zero or the trainings do "
         "not agree on the sign, so that I could not tell a gain from luck with the seed of a run.')",
     },

@@ -96,11 +96,6 @@ WRONG = {
             return n, 0, n""",
     },
     "several_pay": {
-        "no text": "print('the prototypes hardly differ: cosine 0.97')",
-        "too short": "return 'They hardly differ: their cosine is 0.97.'",
-        "repeats itself": "return 'the background is similar 9 ' * 10",
-        "beside the point": "return ' '.join('this answer talks about other things that have nothing whatever to do "
-        "with what was asked here and goes on for long enough to count as twenty five words in 2026'.split())",
         "no measurement": "return ('Several prototypes would help if the parts of an object looked different and the "
         "clusters kept them apart, but here their cosines are high and each also resembles the background.')",
     },

@@ -61,11 +61,6 @@ WRONG = {
             return F.kl_div(W.log(), T, reduction="batchmean")""",
     },
     "lives_on_priors": {
-        "no text": "print('the priors come first')",
-        "too short": "return 'Priors say it: they cost 30 points.'",
-        "repeats itself": "return 'the priors cost 30 points or more ' * 6",
-        "beside the point": "return ' '.join('it has learned what pays off best, and since 30 points are lost when one "
-        "thing is swapped and 2 when we swap the other, the first has to be more useful to it'.split())",
         "no measurement": "return ('The priors join the query before the transformer, hence it knows already where the "
         "object is and never had to match; only a network retrained without priors shows what matching could do.')",
     },

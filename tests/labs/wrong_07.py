@@ -90,11 +90,6 @@ WRONG = {
             return float((found[0] / found.sum(axis=1).clip(lower=1)).mean())""",
     },
     "fair_comparison": {
-        "no text": "print('the protocol has to be equal')",
-        "too short": "return 'The same protocol, and an interval: 1 point is little.'",
-        "repeats itself": "return 'same episodes and 3 trainings ' * 10",
-        "beside the point": "return ' '.join('I would read the paper with care and ask the authors for their code, "
-        "because tables are often copied from somewhere and nobody knows how 63.9 was reached in the end'.split())",
         "no measurement": "return ('The protocol has to be the same, above all folds and the choice of the checkpoint; "
         "then I would ask for a paired interval over episodes and for several trainings of both methods.')",
     },

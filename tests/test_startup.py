@@ -1,0 +1,78 @@
+"""What a start imports: nothing that the caller may not need. Counted in modules, not in seconds."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fsslib
+
+ROOT = Path(__file__).resolve().parents[1]
+# torch._dynamo and sympy come with torchvision's operators, and take longer than torch itself.
+HEAVY = ["torchvision", "torch._dynamo", "sympy", "lightning_fabric", "matplotlib", "scipy", "IPython"]
+HEAVY += ["pandas", "papermill", "nbconvert", "jupyter_client", "PIL"]
+EPISODE = """
+data = fsslib.load_dataset("shapes", split="test", size=49, pool=40)
+model = fsslib.build_model("panet", backbone="tiny")
+fsslib.evaluate(model, data, fsslib.Protocol(input_size=33, episodes=2), progress=False)
+"""
+STATEMENTS = {
+    "import": ("import fsslib, fsslib.experiments, fsslib.data, fsslib.labs", ["torch", "numpy", "pydantic", *HEAVY]),
+    "episode": (f"import fsslib{EPISODE}", HEAVY),
+    "experiments": ("run('fsslib.experiments')", ["torch", *HEAVY]),
+    "experiments help": ("run('fsslib.experiments', 'help')", ["torch", *HEAVY]),
+    "experiments --help": ("run('fsslib.experiments', '--help')", ["torch", *HEAVY]),
+    "experiments status": ("run('fsslib.experiments', 'status')", ["torch", *HEAVY]),
+    "experiments collect": ("run('fsslib.experiments', 'collect')", ["torch", *HEAVY[:7]]),
+    "labs": ("run('fsslib.labs', '--help')", ["torch", "numpy", *HEAVY]),
+    "data": ("run('fsslib.data', '--help')", ["torch", "numpy", *HEAVY]),
+}
+SCRIPT = """
+import contextlib, runpy, sys
+def run(package, *arguments):
+    sys.argv = [package, *arguments]
+    with contextlib.suppress(SystemExit):
+        runpy.run_module(package, run_name="__main__", alter_sys=True)
+{statement}
+print("imported:", *[name for name in {unwanted!r} if name in sys.modules])
+"""
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """A working folder with one finished run in `runs`."""
+    folder = tmp_path_factory.mktemp("work")
+    run = folder / "runs" / "one"
+    run.mkdir(parents=True)
+    (run / "report.ipynb").write_text("{}")
+    result = {"scores": {"1": {"miou": 50.0}}, "protocol": {}, "versions": {}, "seed": 0, "list_hash": "0"}
+    (run / "result.json").write_text(json.dumps({**result, "duration_s": 1.0, "parameters": {"fold": 1}}))
+    return folder
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_imports_no_more_than_it_needs(name, finished_run):
+    statement, unwanted = STATEMENTS[name]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    script = SCRIPT.format(statement=statement, unwanted=unwanted)
+    done = subprocess.run([sys.executable, "-c", script], cwd=finished_run, env=env, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["imported:"], done.stdout + done.stderr
+    if name == "experiments collect":
+        assert "50" in done.stdout
+
+
+def test_public_names_are_listed_and_taken():
+    taken = {}
+    exec("from fsslib import *", taken)
+    assert set(fsslib.__all__) == taken.keys() - {"__builtins__"}
+    assert {*fsslib.__all__, "models", "paths", "__version__"} <= set(dir(fsslib))
+    assert fsslib.models.build_model is fsslib.build_model
+    for package in (fsslib.experiments, fsslib.data, fsslib.widgets):
+        assert set(package.__all__) <= set(dir(package))
+    with pytest.raises(AttributeError, match="has no attribute 'evaluat'"):
+        _ = fsslib.evaluat
+    with pytest.raises(ImportError, match="cannot import name 'evaluat'"):
+        exec("from fsslib import evaluat")
