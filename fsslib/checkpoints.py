@@ -12,42 +12,19 @@ from .errors import CheckpointError, ModelError
 from .files import atomic
 from .models import build_model
 from .models.base import FewShotModel
-from .nn import weights
+from .nn.weights import clean_state, read_state
 from .version import __version__
 
 
-def read_state(path: str | Path) -> dict[str, Tensor]:
-    """All tensors of a `.safetensors` or `.pth` file on the CPU, without a `state_dict` wrapper or `module.` prefixes.
-
-    Raises CheckpointError: missing, truncated or unreadable file, code inside a pickle, NaN or infinite weights.
-    """
-    return clean_state(weights.read_state(path), path)
-
-
-def clean_state(state: Mapping, source: str | Path = "the given state") -> dict[str, Tensor]:
-    """Unwrap `state_dict`, strip `module.`, and check that everything is a finite tensor."""
-    if not isinstance(state, Mapping):
-        raise CheckpointError(f"{source}: found {type(state).__name__}, expected a dictionary of tensors.")
-    if isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    state = {str(name).removeprefix("module."): value for name, value in state.items()}
-    wrong = [name for name, value in state.items() if not isinstance(value, Tensor)]
-    if wrong or not state:
-        raise CheckpointError(
-            f"{source}: expected tensors by name; not tensors: {', '.join(wrong[:5]) or 'it is empty'}."
-        )
-    check_finite(state, source)
-    return state
-
-
-def check_finite(state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Raise CheckpointError when a tensor holds NaN or infinity."""
+def finite(state: Mapping[str, Tensor], source: str | Path) -> Mapping[str, Tensor]:
+    """The state itself; raises CheckpointError when a tensor holds NaN or infinity."""
     bad = [name for name, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if bad:
         raise CheckpointError(
             f"{source}: {len(bad)} tensors hold NaN or infinity ({', '.join(bad[:3])}): the training that made them "
             "diverged. Use an earlier checkpoint or a lower learning rate."
         )
+    return state
 
 
 def save_model(model: FewShotModel, path: str | Path, *, half: bool = False, note: dict | None = None) -> Path:
@@ -68,7 +45,7 @@ def save_model(model: FewShotModel, path: str | Path, *, half: bool = False, not
     if "backbone" not in model.config:
         raise CheckpointError("this model was built on a ready backbone: pass the backbone's name to save a model.")
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    check_finite(state, "this model")
+    finite(state, "this model")
     if half:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
         large = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
@@ -102,7 +79,7 @@ def read_note(path: str | Path) -> dict:
 
 def load_model(path: str | Path) -> FewShotModel:
     """Rebuild a model saved by `save_model`, in eval mode. Raises CheckpointError for anything else."""
-    state = read_state(path)
+    state = finite(read_state(path), path)
     try:
         config = dict(read_note(path)["config"])
         model = build_model(config.pop("name"), **config)
@@ -110,9 +87,7 @@ def load_model(path: str | Path) -> FewShotModel:
         raise CheckpointError(
             f"{path}: its model cannot be built here ({error}). Was it made by another version?"
         ) from error
-    load_strict(
-        model, {name: value.float() if value.is_floating_point() else value for name, value in state.items()}, path
-    )
+    load_strict(model, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, path)
     return model.eval()
 
 
@@ -136,17 +111,14 @@ def load_official(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
         CheckpointError: missing or unexpected names (listed) or shapes. Entries in `model.official_unused` are dropped;
             an absent `num_batches_tracked` counts as 0.
     """
-    given = isinstance(source, Mapping)
-    state = clean_state(source) if given else read_state(source)
-    label = "the given state" if given else source
-    own = model.state_dict()
-    theirs = {model.official_name(name): name for name in own}
-    translated = {
-        theirs.get(name, name): value
-        for name, value in state.items()
-        if not name.startswith(tuple(model.official_unused))
-    }
-    for name, value in own.items():
+    on_disk = isinstance(source, (str, Path))
+    label = source if on_disk else "the given state"
+    state = finite(read_state(source) if on_disk else clean_state(source), label)
+    expected = model.state_dict()
+    ours = {model.official_name(name): name for name in expected}
+    unused = tuple(model.official_unused)
+    translated = {ours.get(name, name): value for name, value in state.items() if not name.startswith(unused)}
+    for name, value in expected.items():
         if name.endswith("num_batches_tracked"):
             translated.setdefault(name, torch.zeros_like(value))
     load_strict(model, translated, label)
@@ -155,16 +127,19 @@ def load_official(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
 
 def load_strict(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
     """`load_state_dict(strict=True)` that lists all that does not fit before it touches a weight."""
-    own = model.state_dict()
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [
-        f"{name} is {tuple(state[name].shape)}, the model has {tuple(own[name].shape)}"
-        for name in own.keys() & state.keys()
-        if state[name].shape != own[name].shape
-    ]
+    expected = model.state_dict()
+    misfits = {
+        "missing": expected.keys() - state.keys(),
+        "unexpected": state.keys() - expected.keys(),
+        "of another shape": [
+            f"{name} is {tuple(state[name].shape)}, the model has {tuple(expected[name].shape)}"
+            for name in expected.keys() & state.keys()
+            if state[name].shape != expected[name].shape
+        ],
+    }
     problems = [
-        f"{len(names)} {what}: {', '.join(names[:6])}{' …' if len(names) > 6 else ''}"
-        for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", sorted(shapes)))
+        f"{len(names)} {what}: {', '.join(sorted(names)[:6])}{' …' if len(names) > 6 else ''}"
+        for what, names in misfits.items()
         if names
     ]
     if problems:

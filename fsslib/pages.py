@@ -83,25 +83,21 @@ def _exporter(folder: Path) -> Any:
         @pass_context
         def markdown2html(self, context: Any, source: str) -> str:
             attached = context.get("cell", {}).get("attachments", {})
-            renderer = Renderer(
-                escape=False, embed_images=True, path=str(folder), attachments=attached, exclude_anchor_links=True
-            )
+            how = {"escape": False, "embed_images": True, "exclude_anchor_links": True}
+            renderer = Renderer(path=str(folder), attachments=attached, **how)
             return MarkdownWithMath(renderer=renderer).render(source)
 
-    config = Config(
-        {"CSSHTMLHeaderPreprocessor": {"enabled": False}, "NbConvertBase": {"display_data_priority": KINDS}}
-    )
+    no_styles, order = {"enabled": False}, {"display_data_priority": KINDS}
+    config = Config({"CSSHTMLHeaderPreprocessor": no_styles, "NbConvertBase": order})
     return PageExporter(config=config, template_name=TEMPLATE, extra_template_basedirs=[str(TEMPLATES)])
 
 
-def _title(notebook: Any) -> str:
-    """The notebook's own title: its metadata, or its first heading."""
-    if notebook.metadata.get("title"):
-        return notebook.metadata.title
+def title_of(notebook: Any, fallback: str) -> str:
+    """A notebook's first heading, without marks of emphasis, or `fallback`."""
     for cell in notebook.cells:
         if cell.cell_type == "markdown" and (heading := re.search(r"^#\s+(.+)$", cell.source, re.M)):
             return re.sub(r"[*_`$]", "", heading[1]).strip()
-    return "Notebook"
+    return fallback
 
 
 def page(notebook: Any, title: str | None = None, hide_code: bool = False, folder: str | Path = ".") -> str:
@@ -115,12 +111,8 @@ def page(notebook: Any, title: str | None = None, hide_code: bool = False, folde
     Raises:
         FsslibError: a formula that cannot be converted completely.
     """
-    resources = {
-        "metadata": {"name": title or _title(notebook)},
-        "page_title": title or _title(notebook),
-        "page_css": css(),
-        "hide_code": hide_code,
-    }
+    title = title or notebook.metadata.get("title") or title_of(notebook, "Notebook")
+    resources = {"metadata": {"name": title}, "page_title": title, "page_css": css(), "hide_code": hide_code}
     return _exporter(Path(folder)).from_notebook_node(notebook, resources)[0]
 
 
@@ -143,6 +135,12 @@ def external(html: str) -> list[str]:
     return list(dict.fromkeys(text[:80] for text in [*map(str, tags), *loads]))
 
 
+def refuse_external(html: str, name: str, advice: str = "") -> None:
+    """Raise FsslibError if the page `name` would load anything."""
+    if loads := external(html):
+        raise FsslibError(f"{name} would load from outside: {'; '.join(loads)}.{advice}")
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Write a text file whole or not at all."""
     with atomic(path) as part:
@@ -158,6 +156,5 @@ def write_page(ipynb_path: str | Path, html_path: str | Path, hide_code: bool = 
     if not ipynb_path.is_file():
         raise FsslibError(f"there is no notebook {ipynb_path}: check the path, or build it with `make notebooks`.")
     made = page(nbformat.read(ipynb_path, 4), title, hide_code, ipynb_path.parent)
-    if found := external(made):
-        raise FsslibError(f"{ipynb_path.name} would load from outside: {'; '.join(found)}. Embed it instead.")
+    refuse_external(made, ipynb_path.name, " Embed it instead.")
     return write_text(html_path, made)

@@ -19,7 +19,7 @@ from fsslib.errors import (
     TrainingError,
 )
 from fsslib.evaluation import Evaluation
-from fsslib.experiments.parameters import check_parameters
+from fsslib.experiments import check_parameters
 from fsslib.labs.collect import collect
 from fsslib.labs.submit import SubmissionError, read_notebook, submit
 from fsslib.nn.backbones import build_backbone

@@ -13,7 +13,7 @@ from torch import nn
 from fsslib import build_model, load_official, recipe
 from fsslib.data.base import base_table
 from fsslib.errors import CheckpointError, TrainingError
-from fsslib.experiments.parameters import check_parameters
+from fsslib.experiments import check_parameters
 from fsslib.losses import segmentation
 from fsslib.models.base_learner import BaseLearner
 from fsslib.nn.ensemble import Ensemble

@@ -158,7 +158,14 @@ def test_the_template_is_part_of_the_package():
 
 
 @pytest.mark.parametrize("book", sorted(paths.notebooks().glob("*.ipynb")), ids=lambda path: path.stem)
-def test_every_notebook_becomes_a_page(book, tmp_path):
+def test_every_notebook_becomes_a_page(book):
     """`make reports` writes them: no formula that is half converted, nothing that would be loaded."""
-    write_page(book, tmp_path / "page.html", title=book.stem)
-    assert f"<title>{book.stem}</title>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    made = nbformat.read(book, 4)
+    for cell in made.cells:
+        if cell.cell_type == "code":  # what takes long and could not go wrong: colours of the code, large pictures
+            cell.source = "pass"
+            for output in cell.outputs:
+                data = output.get("data", {})
+                data |= {mime: PIXEL for mime in data if mime.startswith("image/")}
+    text = page(made, title=book.stem)
+    assert f"<title>{book.stem}</title>" in text and external(text) == []

@@ -1,6 +1,7 @@
 """The recipes that come along: read alike by us and by papermill, valid, and in miniature they run end to end."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,9 +10,9 @@ from voc_tree import make_voc
 
 from fsslib import EpisodeSampler, build_model, load_model, load_official, paths, recipe, save_model
 from fsslib.errors import ModelError, ParameterError
+from fsslib.experiments import check_parameters, notebook, runs
 from fsslib.experiments.commands import main
 from fsslib.experiments.files import read_parameters
-from fsslib.experiments.parameters import check_parameters
 from fsslib.nn.backbones import build_backbone
 from fsslib.training import Schedule, _optimiser
 
@@ -59,10 +60,10 @@ def test_a_recipe_is_valid_once_it_has_its_folder(path, tmp_path):
         check_parameters(given)
     p = check_parameters({**given, "root": str(tmp_path)})
     protocol = recipe.protocol(p)
-    train_size, bn, label_size, first, novel = PUBLISHED[p["method"]]
-    assert protocol.selection == p["selection"] != "last"
+    train_size, bn, label_size, first, novel = PUBLISHED[p.method]
+    assert protocol.selection == p.selection != "last"
     assert (protocol.train_size, protocol.input_size) == (train_size, 473)
-    if p["protocol"] == "published":
+    if p.protocol == "published":
         assert (protocol.bn, protocol.label_size, protocol.novel_pixels) == (bn, label_size, novel)
         assert protocol.seeds[0] == first and protocol.area_filter == 2048 and protocol.queries == "every_image"
     else:
@@ -75,20 +76,20 @@ def test_a_recipe_is_valid_once_it_has_its_folder(path, tmp_path):
 def test_a_recipe_trains_as_its_paper_says(path):
     """Rates of the first, the middle and the last step, of every group of the optimiser, and how they are used."""
     p = check_parameters({**read_parameters(path), "root": str(path.parent)})
-    details = {name: value for name, value in p["training"].items() if name not in recipe.TRAINING}
+    details = {name: value for name, value in p.training.items() if name not in recipe.TRAINING}
     steps = 1000
-    schedule = Schedule(steps, batch=p["batch"], lr=p["lr"], **details)
+    schedule = Schedule(steps, batch=p.batch, lr=p.lr, **details)
     # What the authors' configurations say, and what their code makes of it: ten times that for what is no transformer.
-    base = {"sdaanet": 0.0025, "asgnet": 0.0025, "hdmnet": 0.0001}[p["method"]]
+    base = {"sdaanet": 0.0025, "asgnet": 0.0025, "hdmnet": 0.0001}[p.method]
     with torch.device("meta"):
-        net = build_model(**{**recipe.configuration(p), "weights": None, "shots": 5})
+        net = build_model(**{**p.configuration, "weights": None, "shots": 5})
     groups = {group["factor"]: group for group in _optimiser(net, schedule).param_groups}
     names = {id(parameter): name for name, parameter in net.named_parameters()}
     held = {factor: {names[id(w)].split(".")[0] for w in group["params"]} for factor, group in groups.items()}
     for it in (1, 500, 1000):
         assert schedule.lr_at(it - 1) == pytest.approx(10 * base * (1 - it / steps) ** 0.9)
     assert (schedule.batch, schedule.clip, schedule.warmup) == (4, None, 0)
-    if p["method"] == "hdmnet":
+    if p.method == "hdmnet":
         assert held[0.1] == {"transformer"} and held[0.0] == {"ensemble"} and len(groups) == 3
         assert {name for name in names.values() if name.startswith("ensemble.reweight")} == {
             names[id(w)] for w in groups[0.0]["params"]
@@ -99,8 +100,8 @@ def test_a_recipe_trains_as_its_paper_says(path):
     else:
         assert set(groups) == {1.0} and "backbone" not in held[1.0]
         assert all(g["momentum"] == 0.9 and g["weight_decay"] == 0.0001 for g in groups.values())
-    if p["protocol"] == "published":
-        assert p["training"]["epochs"] == 200 and p["training"]["augmentation"] in ("sdaanet", "pfenet", "hdmnet")
+    if p.protocol == "published":
+        assert p.training["epochs"] == 200 and p.training["augmentation"] in ("sdaanet", "pfenet", "hdmnet")
 
 
 def test_a_deep_stem_needs_a_file_and_takes_it(tmp_path):
@@ -152,7 +153,7 @@ def test_a_recipe_in_miniature(path, voc):
     assert [i for i, row in enumerate(history.rows, 1) if "val_miou" in row] == [2, 4, 6]
     assert val.score(net) == pytest.approx(history.selected["val_miou"], abs=1e-3)
     assert recipe.score(p, net, test_set).scores[1].miou >= 0
-    if p["selection"] == "test_fold" and len(recipe.protocol(p).seeds) == 1:
+    if p.selection == "test_fold" and len(recipe.protocol(p).seeds) == 1:
         # One list of the same seed: the published score is that of the very episodes it was chosen on.
         assert 100 * recipe.score(p, net, test_set).scores[1].miou == pytest.approx(history.selected["val_miou"])
 
@@ -174,8 +175,25 @@ def test_epochs_are_passes_over_the_images_and_each_is_validated(voc):
         check_parameters({**given, "episodic_steps": 3})
 
 
+@pytest.fixture
+def in_process(monkeypatch):
+    """Runs execute their notebook here, where torch is imported already, instead of in a kernel."""
+
+    def execute(source, part, checked, *_):
+        monkeypatch.chdir(part)
+        scope = {}
+        for cell in notebook.load(source).cells:
+            if cell.cell_type == "code":
+                exec(cell.source, scope)
+            if "parameters" in cell.metadata.get("tags", []):
+                scope |= checked | {"out": "."}
+        Path("report.ipynb").touch()
+
+    monkeypatch.setattr(runs, "execute", execute)
+
+
 @pytest.mark.filterwarnings("ignore:PASCAL-5i fold 0")
-def test_the_command_line_runs_a_recipe(voc, tmp_path, capsys):
+def test_the_command_line_runs_a_recipe(voc, tmp_path, capsys, in_process):
     path = next(file for file in FILES if file.stem == "sdaanet-pascal-published")
     source = paths.notebooks() / "src" / "experiment.py"
     command = ["run", "-f", str(path), "--notebook", str(source), "--runs", str(tmp_path), "--name", "mini"]
@@ -183,12 +201,12 @@ def test_the_command_line_runs_a_recipe(voc, tmp_path, capsys):
     assert "selection: must be 'last'" in capsys.readouterr().err and not list(tmp_path.iterdir())
     given = {name: value for name, value in small(path, voc).items() if read_parameters(path).get(name) != value}
     pairs = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in given.items()]
-    assert main([*command, *(part for pair in pairs for part in ("-p", pair))]) == 0, capsys.readouterr().err
+    assert main([*command, *(part for pair in pairs for part in ("-p", pair))]) == 0
+    assert "selected after step" in capsys.readouterr().out
     result = json.loads((tmp_path / "mini" / "result.json").read_text())
     assert result["protocol"]["selection"] == result["selection"]["rule"] == "test_fold"
     assert result["protocol"]["train_size"] == 33 and result["selection"]["step"] in (2, 4, 6)
-    p = check_parameters(small(path, voc))
     chosen = load_model(tmp_path / "mini" / "model.safetensors")
-    assert recipe.selection(p).score(chosen) == pytest.approx(result["selection"]["val_miou"], abs=1e-3)
+    score = recipe.selection(check_parameters(small(path, voc))).score(chosen)
+    assert score == pytest.approx(result["selection"]["val_miou"], abs=1e-3)
     assert torch.isfinite(next(chosen.parameters())).all()
-    assert "selected after step" in (tmp_path / "mini" / "report.html").read_text()

@@ -4,12 +4,13 @@ import json
 
 import pytest
 
-from fsslib import experiments, paths
+from fsslib import checkpoints, experiments, paths, recipe
+from fsslib.checkpoints import read_note, shipped
 from fsslib.errors import FsslibError, ParameterError
-from fsslib.experiments import notebook
+from fsslib.experiments import ExperimentParameters, check_parameters, notebook, parameters_help
 from fsslib.experiments.commands import parse_value
 from fsslib.experiments.files import read_parameters
-from fsslib.experiments.parameters import ExperimentParameters, check_parameters, parameters_help
+from fsslib.experiments.runs import check
 
 SCRATCH = {"checkpoint": None}  # a checkpoint leaves little to choose
 
@@ -93,12 +94,19 @@ def test_impossible_parameters_are_refused_in_plain_words(given, words):
 
 def test_valid_parameters_are_completed():
     checked = check_parameters({"freeze_backbone": True, "pretrain_steps": 0, "width": 16, "lr": 1} | SCRATCH)
-    assert (
-        checked["width"] == 16 and checked["shots"] == [1, 5] and set(checked) == set(ExperimentParameters.model_fields)
-    )
-    assert check_parameters({"freeze_backbone": True, "pretrain_steps": 0, "episodic_steps": 0})["width"] is None
-    assert all(name in parameters_help() for name in checked)
+    assert checked.width == checked["width"] == 16 and checked.shots == [1, 5]
+    assert check_parameters({"freeze_backbone": True, "pretrain_steps": 0, "episodic_steps": 0}).width is None
+    assert all(name in parameters_help() for name in checked.model_dump())
     assert all(field.description for field in ExperimentParameters.model_fields.values())
+
+
+def test_a_checkpoint_is_read_once(monkeypatch):
+    """Checks, protocols and the model ask for it again and again."""
+    read = []
+    monkeypatch.setattr(checkpoints, "read_note", lambda path: read.append(path) or read_note(path))
+    p = check_parameters({})
+    assert recipe.protocol(p).bn == recipe.protocol(p).bn == "frozen" and p.built_with["name"] == "panet"
+    assert read == [shipped("panet")]
 
 
 def test_several_details_are_wrong_at_once():
@@ -111,7 +119,7 @@ def test_several_details_are_wrong_at_once():
 
 
 def test_a_method_with_layers_of_its_own_trains_on_a_frozen_backbone():
-    assert check_parameters({"method": "sdaanet", "freeze_backbone": True, **SCRATCH})["width"] is None
+    assert check_parameters({"method": "sdaanet", "freeze_backbone": True, **SCRATCH}).width is None
 
 
 @pytest.mark.parametrize(
@@ -153,14 +161,14 @@ def test_a_later_parameter_leaves_older_runs_their_name():
     """The name of a run that was made before `data_options` existed."""
     stored = json.loads((paths.data() / "results" / "comparison" / "panet-0.json").read_text())["parameters"]
     assert "data_options" not in stored
-    today = check_parameters(stored)
+    today = check(stored)
     assert experiments.run_name(today) == "panet-tiny-shapes-f0-s0-773ebbe5"
     other = today | {"data_options": {"fold_scheme": "held_out_shape"}}
     assert experiments.run_name(other) != experiments.run_name(today)
 
 
 def test_run_names_tell_runs_apart():
-    a, b = (experiments.run_name(check_parameters({"fold": 1, "lr": lr})) for lr in (0.1, 0.2))
+    a, b = (experiments.run_name(check({"fold": 1, "lr": lr})) for lr in (0.1, 0.2))
     assert a.startswith("panet-tiny-shapes-f1-s0-") and a != b and a[:-8] == b[:-8]
 
 

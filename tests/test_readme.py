@@ -8,9 +8,8 @@ import pytest
 
 from fsslib import EpisodeSampler, Protocol, load_model, models, recipe
 from fsslib.errors import CheckpointError, ModelError, ParameterError
-from fsslib.experiments import run
+from fsslib.experiments import ExperimentParameters, check_parameters, run
 from fsslib.experiments.commands import _parser, parse_value
-from fsslib.experiments.parameters import ExperimentParameters, check_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from fsslib import EpisodeSampler, Protocol, build_model, load_dataset, recipe
 from fsslib.baselines import baselines
 from fsslib.errors import ParameterError, TrainingError
 from fsslib.evaluation import Evaluation, episode_lists
-from fsslib.experiments.parameters import check_parameters
+from fsslib.experiments import check_parameters
 from fsslib.experiments.results import check_result
 from fsslib.metrics import Scores
 from fsslib.nn.backbones import build_backbone

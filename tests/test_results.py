@@ -6,8 +6,8 @@ import pytest
 
 from fsslib.errors import ParameterError
 from fsslib.experiments.commands import parse_value
-from fsslib.experiments.parameters import check_parameters
 from fsslib.experiments.results import command, read_result, write_result
+from fsslib.experiments.runs import check
 
 
 def names(folder):
@@ -49,7 +49,7 @@ def test_results_are_checked_and_written_whole(tmp_path):
 
 def test_the_command_of_a_result_gives_its_parameters_back():
     given = {"fold": 2, "checkpoint": None, "shots": [1, 3], "options": {"last": "layer3"}, "precision": "bf16"}
-    words = shlex.split(command(check_parameters(given)))
+    words = shlex.split(command(check(given)))
     assert words[:4] == ["python", "-m", "fsslib.experiments", "run"]
     pairs = dict(word.split("=", 1) for word in words[5::2])
     assert {name: parse_value(text, name) for name, text in pairs.items()} == given

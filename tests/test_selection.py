@@ -6,7 +6,7 @@ from core_tools import SIZE, Line, at, panet, shapes
 
 from fsslib import Protocol, recipe
 from fsslib.errors import TrainingError
-from fsslib.experiments.parameters import check_parameters
+from fsslib.experiments import check_parameters
 from fsslib.nn.feature_cache import CachedBackbone
 from fsslib.selection import Selection, validation_score
 from fsslib.training import Schedule, fit

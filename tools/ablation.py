@@ -16,7 +16,7 @@ import torch
 
 from fsslib import load_model, paths, recipe, save_model
 from fsslib.evaluation import Evaluation
-from fsslib.experiments.parameters import check_parameters
+from fsslib.experiments import check_parameters
 from fsslib.files import atomic
 from fsslib.metrics import over_trainings
 from fsslib.training import History

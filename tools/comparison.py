@@ -20,9 +20,8 @@ import torch
 from fsslib import Protocol, evaluate, load_model, paths, recipe, save_model
 from fsslib.data.base import SegmentationDataset
 from fsslib.evaluation import Evaluation
-from fsslib.experiments import run
-from fsslib.experiments.parameters import check_parameters
-from fsslib.experiments.runs import run_name
+from fsslib.experiments import check_parameters, run
+from fsslib.experiments.runs import check, run_name
 from fsslib.files import atomic
 from fsslib.metrics import over_trainings
 
@@ -57,7 +56,7 @@ def parameters(method: str, seed: int) -> dict:
 
 def folder_of(method: str, seed: int) -> Path:
     """Where its run leaves its files."""
-    return RUNS / run_name(check_parameters(parameters(method, seed)))
+    return RUNS / run_name(check(parameters(method, seed)))
 
 
 def train(seeds: str = "0,1,2", methods: str = "") -> None:

@@ -15,7 +15,7 @@ import torch
 from comparison import folder_of, parameters
 
 from fsslib import evaluate, load_model, paths, recipe, save_model
-from fsslib.experiments.parameters import check_parameters
+from fsslib.experiments import check_parameters
 from fsslib.files import atomic
 from fsslib.metrics import over_trainings
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from fsslib import paths, recipe, save_model
-from fsslib.experiments.parameters import check_parameters
+from fsslib.experiments import check_parameters
 
 # Steps, not seconds: the same command makes the same weights, give or take the last bits of another processor.
 BUDGET = {"pretrain_steps": 4000, "episodic_steps": 4000, "pretrain_lr": 3e-3, "lr": 2e-3, "precision": "bf16"}

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for editors
     from .comparison import compare, over_seeds
+    from .conflicts import check_parameters
     from .gallery import write_index
-    from .parameters import ExperimentParameters, check_parameters, parameters_help
+    from .parameters import ExperimentParameters, parameters_help
     from .results import collect, read_result, write_result
     from .runs import run, run_name, run_notebook, status
     from .sweeps import sweep
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # for editors
 # name -> the module it is taken from when it is first used
 _HOMES = {
     "ExperimentParameters": "parameters",
-    "check_parameters": "parameters",
+    "check_parameters": "conflicts",
     "collect": "results",
     "compare": "comparison",
     "over_seeds": "comparison",

@@ -1,17 +1,17 @@
-"""The command line of `python -m fsslib.experiments`."""
+"""The command line of `python -m fsslib.experiments`. Every command imports what it runs: most need no torch."""
 
 import argparse
 import json
+import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .. import experiments, paths
 from ..errors import FsslibError, ParameterError
 from ..files import atomic
 from .files import read_parameters
-from .parameters import ExperimentParameters, parameters_help
-from .runs import EXPERIMENT
+from .parameters import ExperimentParameters, aligned, parameters_help
 
 # What `make reports` runs from scratch, beside the stage notebooks; short enough for a coffee break on two cores.
 # Stride 8 and 32 bits: half the time of the shipped recipe on any processor, some ten points below it.
@@ -23,7 +23,6 @@ REPORT_PARAMETERS: dict[str, Any] = {
     "lr": 2e-3,
     "episodes": 500,
 }
-REPORT_NAME = "experiment"
 
 
 def parse_value(text: str, name: str = "") -> Any:
@@ -54,99 +53,164 @@ def _given(pairs: list[str], file: str | None = None) -> dict[str, Any]:
     return given
 
 
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fsslib.experiments", description="Runs of the notebooks.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    common = argparse.ArgumentParser(add_help=False)
+    commands = parser.add_subparsers(required=True)
+
+    def command(name: str, does: Any, *parents: argparse.ArgumentParser, help: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, parents=parents, help=help)
+        added.set_defaults(does=does)
+        return added
+
+    common, forced, many = (argparse.ArgumentParser(add_help=False) for _ in range(3))
     common.add_argument("--runs", default="runs", help="folder of all runs (default: runs)")
-    many = argparse.ArgumentParser(add_help=False)
+    forced.add_argument("--force", action="store_true", help="run again what is done")
     many.add_argument("-p", dest="pairs", action="append", default=[], metavar="NAME=VALUE", help="a parameter")
-    many.add_argument("--notebook", default=EXPERIMENT, help="name or path (default: experiment)")
-    one = commands.add_parser("run", parents=[common, many], help="run a notebook with parameters")
+    many.add_argument("--notebook", default="experiment", help="name or path (default: experiment)")
+    one = command("run", _run, common, many, forced, help="run a notebook with parameters")
     one.add_argument("-f", "--file", help="YAML or JSON file with parameters; -p goes before it")
     one.add_argument("--name", help="name of the run (default: made from the parameters)")
-    one.add_argument("--force", action="store_true", help="run again what is done")
-    grid = commands.add_parser("sweep", parents=[common, many], help="run every combination of a grid")
-    grid.add_argument(
-        "-f", "--file", required=True, help="YAML or JSON file: parameter -> list of values; -p holds for all runs"
-    )
+    grid = command("sweep", _sweep, common, many, help="run every combination of a grid")
+    values = "YAML or JSON file: parameter -> list of values; -p holds for all runs"
+    grid.add_argument("-f", "--file", required=True, help=values)
     grid.add_argument("--jobs", type=int, default=1, help="processes at a time")
     grid.add_argument("--dry-run", action="store_true", help="only say what would be run")
-    table = commands.add_parser("collect", parents=[common], help="print the scores of all finished runs")
+    table = command("collect", _collect, common, help="print the scores of all finished runs")
     table.add_argument("--over-seeds", action="store_true", help="one row for runs that differ in the seed alone")
     table.add_argument("--csv", help="write them to this file instead")
-    pair = commands.add_parser("compare", help="difference of two runs, paired on the same episodes")
+    pair = command("compare", _compare, help="difference of two runs, paired on the same episodes")
     pair.add_argument("run", help="folder of a finished experiment")
     pair.add_argument("reference", help="folder of the one it is compared with")
-    commands.add_parser("status", parents=[common], help="list all runs and how they stand")
-    commands.add_parser("help", help="list the parameters of an experiment")
-    pages = commands.add_parser("reports", parents=[common], help="run all notebooks and write an index page")
-    pages.add_argument("--force", action="store_true", help="run again what is done")
+    command("status", _status, common, help="list all runs and how they stand")
+    command("help", _help, help="list the parameters of an experiment")
+    all_notebooks = command("reports", _reports, common, forced, help="run all notebooks and write an index page")
+    all_notebooks.add_argument("--jobs", type=int, default=_cores(), help="notebooks at a time (default: all cores)")
     return parser
 
 
-def reports(runs: str | Path = "runs", force: bool = False) -> Path:
-    """Run every stage notebook with its defaults and one experiment from scratch; returns the index page.
-
-    What is done with the present notebooks is not run again.
-    """
-    from .gallery import write_index
-
-    folder = paths.notebooks()
-    stages = sorted({p.stem for p in [*folder.glob("[0-9]*.ipynb"), *folder.glob("src/[0-9]*.py")]})
-    todo = [(stage, stage, {}) for stage in stages] + [(EXPERIMENT, REPORT_NAME, REPORT_PARAMETERS)]
-    for notebook, name, parameters in todo:
-        print(f"{name} …", flush=True)
-        experiments.run_notebook(notebook, Path(runs) / name, parameters, force=force)
-    return write_index(runs)
-
-
-def _do(given: argparse.Namespace) -> int:
-    if given.command == "help":
-        print(parameters_help())
-    elif given.command == "run":
-        parameters = _given(given.pairs, given.file)
-        print(experiments.run(parameters, runs=given.runs, notebook=given.notebook, name=given.name, force=given.force))
-    elif given.command == "sweep":
-        table = experiments.sweep(
-            read_parameters(given.file),
-            base=_given(given.pairs),
-            jobs=given.jobs,
-            runs=given.runs,
-            dry_run=given.dry_run,
-            notebook=given.notebook,
-        )
-        print(table.drop(columns="problem").to_string(index=False))
-        failed = table[table.state == "failed"]
-        for problem in failed.problem:
-            print(problem, file=sys.stderr)
-        return int(len(failed) > 0)
-    elif given.command == "collect":
-        table = experiments.collect(given.runs)
-        if given.over_seeds and not table.empty:
-            table = experiments.over_seeds(table)
-        if given.csv:
-            with atomic(given.csv) as part:
-                table.to_csv(part, index=False)
-            print(given.csv)
-        else:
-            print("no finished run with scores" if table.empty else table.to_string(index=False))
-    elif given.command == "compare":
-        print(experiments.compare(given.run, given.reference).round(2).to_string(index=False))
-    elif given.command == "status":
-        rows = experiments.status(given.runs)
-        width = max((len(name) for name, _, _ in rows), default=0)
-        print("\n".join(f"{n.ljust(width)}  {s:<11}  {r}".rstrip() for n, s, r in rows) or "no runs yet")
-    else:
-        print(reports(given.runs, given.force).resolve())
+def _help(given: argparse.Namespace) -> int:
+    print(parameters_help())
     return 0
 
 
+def _run(given: argparse.Namespace) -> int:
+    from .runs import run
+
+    parameters = _given(given.pairs, given.file)
+    print(run(parameters, runs=given.runs, notebook=given.notebook, name=given.name, force=given.force))
+    return 0
+
+
+def _sweep(given: argparse.Namespace) -> int:
+    from .sweeps import sweep
+
+    where = {"runs": given.runs, "notebook": given.notebook}
+    grid, base = read_parameters(given.file), _given(given.pairs)
+    table = sweep(grid, base=base, jobs=given.jobs, dry_run=given.dry_run, **where)
+    print(table.drop(columns="problem").to_string(index=False))
+    return _failed(table.problem)
+
+
+def _failed(problems: Any) -> int:
+    """Print what went wrong; returns the exit status."""
+    problems = [problem for problem in problems if problem]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return int(bool(problems))
+
+
+def _collect(given: argparse.Namespace) -> int:
+    from .results import rows
+
+    scores = rows(given.runs)
+    if given.over_seeds and scores:
+        import pandas as pd
+
+        from .comparison import over_seeds
+
+        scores = over_seeds(pd.DataFrame(scores)).to_dict("records")
+    names = list(dict.fromkeys(name for row in scores for name in row))
+    if given.csv:
+        import csv
+
+        with atomic(given.csv) as part, open(part, "w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, names)
+            table.writeheader()
+            table.writerows(scores)
+        print(given.csv)
+    elif scores:
+        print(aligned([names, *([_cell(row.get(name)) for name in names] for row in scores)]))
+    else:
+        print("no finished run with scores")
+    return 0
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _compare(given: argparse.Namespace) -> int:
+    from .comparison import compare
+
+    print(compare(given.run, given.reference).round(2).to_string(index=False))
+    return 0
+
+
+def _status(given: argparse.Namespace) -> int:
+    from .runs import status
+
+    print(aligned([(name, state.ljust(11), remark) for name, state, remark in status(given.runs)]) or "no runs yet")
+    return 0
+
+
+def _reports(given: argparse.Namespace) -> int:
+    problems = reports(given.runs, given.force, given.jobs)
+    return _failed(f"{name}: {text.removeprefix(f'{name}: ')}" if text else "" for name, text in problems.items())
+
+
+def reports(runs: str | Path = "runs", force: bool = False, jobs: int | None = None) -> dict[str, str]:
+    """Run every stage notebook with its defaults and one experiment from scratch, then write and print the index page.
+
+    What is done with the present notebooks is not run again. The experiment starts first, then the longest notebooks,
+    `jobs` at a time (by default one for each core). Returns name -> what went wrong, empty where nothing did.
+    """
+    from . import notebook as books
+    from .gallery import write_index
+    from .results import finished
+    from .runs import EXPERIMENT, run_notebook
+    from .sweeps import side_by_side
+
+    jobs = _cores() if jobs is None else jobs
+    minutes = {name: books.load(books.find(name)).metadata.get("minutes", 0) for name in books.names()}
+    stages = sorted((name for name in minutes if name[:1].isdigit()), key=minutes.get, reverse=True)
+    calls = {
+        name: partial(
+            run_notebook,
+            name,
+            Path(runs) / name,
+            REPORT_PARAMETERS if name == EXPERIMENT else {},
+            force=force,
+            progress=jobs == 1,
+        )
+        for name in [EXPERIMENT, *stages]
+    }
+    print(f"{len(calls)} notebooks, {jobs} at a time …", flush=True)
+    problems = side_by_side(calls, jobs, partial(print, flush=True))
+    if finished(runs):
+        print(write_index(runs).resolve())
+    return problems
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0, 1 if runs of a sweep failed, 2 for anything refused or failed."""
+    """Returns the exit status: 0, 1 if some of several runs failed, 2 for anything refused or failed."""
     given = _parser().parse_args(arguments)
     try:
-        return _do(given)
+        return given.does(given)
     except FsslibError as error:
         print(error, file=sys.stderr)
         return 2

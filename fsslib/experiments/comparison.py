@@ -3,27 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..errors import ParameterError, ProtocolError
-from ..evaluation import Evaluation
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COUNTS = "trained.npz"  # the counts of every episode, as the notebook `experiment` leaves them
 _NOT_A_SETTING = {
-    "run",
-    "seed",
-    "duration_s",
-    "miou",
-    "low",
-    "high",
-    "fb_iou",
-    "seconds",
-    "gain",
-    "gain_low",
-    "gain_high",
+    *["run", "seed", "duration_s", "miou", "low", "high", "fb_iou", "seconds", "gain", "gain_low", "gain_high"]
 }
 
 
@@ -34,6 +21,8 @@ def compare(run: str | Path, reference: str | Path) -> "pd.DataFrame":
     Raises ParameterError when a run holds no counts, or when the two were scored on different episode lists.
     """
     import pandas as pd
+
+    from ..evaluation import Evaluation  # imports torch
 
     both = []
     for folder in (Path(run), Path(reference)):
@@ -68,10 +57,8 @@ def over_seeds(table: "pd.DataFrame") -> "pd.DataFrame":
     keys = table[settings].astype(str).agg("|".join, axis=1)
     rows = []
     for _, group in table.groupby(keys, sort=False):
-        values = group["miou"].to_numpy()
-        n = len(values)
-        half = float(t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
-        mean = float(values.mean())
+        n, mean = len(group), float(group["miou"].mean())
+        half = float(t.ppf(0.975, n - 1) * group["miou"].std() / n**0.5) if n > 1 else float("nan")
         shared = {name: group[name].iloc[0] for name in settings}
         rows.append({**shared, "training_seeds": n, "miou": mean, "low": mean - half, "high": mean + half})
     return pd.DataFrame(rows)

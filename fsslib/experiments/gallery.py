@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FsslibError
-from ..pages import css, external, write_text
+from ..pages import css, refuse_external, title_of, write_text
 from .results import RESULT, collect, finished, read_result
 
 # Columns that say little beside the others, or are the same for most runs.
-_LEFT_OUT = (
+_LEFT_OUT = [
     "options",
     "training",
     "validate_every",
@@ -21,7 +21,7 @@ _LEFT_OUT = (
     "list_hash",
     "precision",
     "accelerator",
-)
+]
 
 
 def first_picture(notebook: Any) -> tuple[str, str, str] | None:
@@ -35,25 +35,17 @@ def first_picture(notebook: Any) -> tuple[str, str, str] | None:
     return None
 
 
-def _title(notebook: Any, fallback: str) -> str:
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown" and cell.source.startswith("# "):
-            return cell.source.splitlines()[0][2:].strip()
-    return fallback
-
-
 def _card(folder: Path) -> str:
     import nbformat
 
     notebook = nbformat.read(folder / "report.ipynb", 4)
-    lines = [f'<h3><a href="{folder.name}/report.html">{html.escape(_title(notebook, folder.name))}</a></h3>']
+    lines = [f'<h3><a href="{folder.name}/report.html">{html.escape(title_of(notebook, folder.name))}</a></h3>']
     if picture := first_picture(notebook):
         mime, content, alt = picture
         lines.append(f'<img class="figure" src="data:{mime};base64,{content}" alt="{html.escape(alt)}">')
     about = folder.name
     if (folder / RESULT).is_file():
-        result = read_result(folder)
-        about += f", {result['duration_s']:.0f} s"
+        about += f", {read_result(folder)['duration_s']:.0f} s"
     lines.append(f"<p>{html.escape(about)}</p>")
     return f'<article class="run">{"".join(lines)}</article>'
 
@@ -64,18 +56,13 @@ def _scores(runs: Path) -> str:
         return "<p>No run with scores yet.</p>"
     table = table[[c for c in table.columns if c not in _LEFT_OUT]]
     # What all rows share is said once, above the table.
-    shared = [c for c in table.columns if c not in ("run", "shot") and len(table) > 1 and _constant(table[c])]
-    said = ", ".join(f"{c} {html.escape(str(table[c].iloc[0]))}" for c in shared if table[c].iloc[0] is not None)
-    table = table.drop(columns=shared)
-    body = table.to_html(
-        index=False, border=0, float_format=lambda v: f"{v:.1f}" if abs(v) >= 1 else f"{v:.3f}", na_rep=""
-    )
-    note = f"<p>All rows: {said}.</p>" if said else ""
+    constant = [c for c in table.columns if len(table) > 1 and table[c].astype(str).nunique() == 1]
+    first = {c: table[c].iloc[0] for c in constant if c not in ("run", "shot")}
+    shared = ", ".join(f"{c} {html.escape(str(value))}" for c, value in first.items() if value is not None)
+    note = f"<p>All rows: {shared}.</p>" if shared else ""
+    table, digits = table.drop(columns=list(first)), lambda v: f"{v:.1f}" if abs(v) >= 1 else f"{v:.3f}"
+    body = table.to_html(index=False, border=0, float_format=digits, na_rep="")
     return f'{note}<div class="rich" tabindex="0">{body}</div>'
-
-
-def _constant(column: Any) -> bool:
-    return len({str(value) for value in column}) == 1
 
 
 def write_index(runs: str | Path = "runs", title: str = "Few-shot segmentation: runs") -> Path:
@@ -108,6 +95,5 @@ def write_index(runs: str | Path = "runs", title: str = "Few-shot segmentation: 
 </body>
 </html>
 """
-    if found := external(text):
-        raise FsslibError(f"the index of {runs} would load from outside: {'; '.join(found)}.")
+    refuse_external(text, f"the index of {runs}")
     return write_text(runs / "index.html", text)

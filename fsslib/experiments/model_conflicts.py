@@ -17,7 +17,7 @@ _OWN_OPTION = {"name": "method", "backbone": "backbone", "weights": "weights", "
     "freeze": "freeze_backbone",
     "shots": "train_shot",
 }
-Problem = tuple[set[str], str]
+Problem = tuple[str, str]  # see `conflicts`
 
 
 def near(name: str, known: Any) -> str:
@@ -31,18 +31,17 @@ def model_conflicts(p: "ExperimentParameters") -> Iterator[Problem]:
     from ..models import available, options_of  # imports torch, which only a check needs
 
     if p.method not in available():
-        yield {"method"}, f"method: {p.method!r} is unknown{near(p.method, available())}"
+        yield "", f"method: {p.method!r} is unknown{near(p.method, available())}"
         return
-    known, sound = options_of(p.method), True
+    known = options_of(p.method)
     for name in sorted(p.options):
         if name in _OWN_OPTION:
-            yield {"options"}, f"options: {name!r} is not an option, use the parameter {_OWN_OPTION[name]}"
+            yield "", f"options: {name!r} is not an option, use the parameter {_OWN_OPTION[name]}"
         elif name not in known:
-            yield {"options"}, f"options: {p.method} has no option {name!r}{near(name, known)}"
-        sound &= name in known and name not in _OWN_OPTION
+            yield "", f"options: {p.method} has no option {name!r}{near(name, known)}"
     if problem := _not_json(p.options):
-        yield {"options"}, f"options: {problem}"
-    elif sound and not (p.checkpoint and p.options):
+        yield "", f"options: {problem}"
+    elif p.options.keys() <= set(known) - set(_OWN_OPTION) and not (p.checkpoint and p.options):
         yield from _build(p)
 
 
@@ -50,56 +49,43 @@ def _build(p: "ExperimentParameters") -> Iterator[Problem]:
     """What only the model itself can tell; built without memory behind it."""
     import torch
 
-    from .. import recipe
-    from ..checkpoints import read_note
     from ..models import build_model
 
-    names = {"method", "backbone", "options", "width", "checkpoint"}
-    config = recipe.configuration(vars(p)) | {"weights": None}
-    if p.checkpoint:
-        try:
-            config = read_note(recipe.checkpoint(vars(p)))["config"]
-        except FsslibError:
-            return  # said above, or by `load_model`
+    names = "method backbone options width checkpoint"
+    try:
+        arguments = p.built_with | {"weights": None}
+    except FsslibError:
+        return  # said above, or by `load_model`
     try:
         with torch.device("meta"):
-            net = build_model(**config)
+            net = build_model(**arguments)
     except Exception as error:  # options are free-form: whatever a constructor makes of them
         text = str(error).removeprefix(f"{p.method}: ")
         yield names, f"options: {p.method} cannot be built like this: {text}"
         return
     taught = p.checkpoint or p.weights or p.pretrain_steps
     if p.freeze_backbone is None and net.freeze and p.episodic_steps and not taught:
+        wrong = f"{p.method} keeps its backbone as it is, and this one would be random"
         yield (
-            {*names, "weights", "pretrain_steps", "episodic_steps"},
-            f"pretrain_steps: {p.method} keeps its backbone as it is, and this one would be random; "
-            "set pretrain_steps, weights or checkpoint",
+            f"{names} weights episodic_steps",
+            f"pretrain_steps: {wrong}; set pretrain_steps, weights or checkpoint",
         )
     learner = getattr(net, "base_learner", None)
     if learner is not None and not (p.checkpoint or p.pretrain_steps):
-        yield (
-            {*names, "pretrain_steps"},
-            f"pretrain_steps: the base learner of {p.method} would stay random; set pretrain_steps or checkpoint",
-        )
+        wrong = f"the base learner of {p.method} would stay random"
+        yield names, f"pretrain_steps: {wrong}; set pretrain_steps or checkpoint"
     base = CLASSES.get(p.dataset, (None,))[0]
     if learner is not None and p.pretrain_steps and base and learner.classes != base:
-        yield (
-            {*names, "dataset", "pretrain_steps"},
-            f"options: the base learner has {learner.classes} classes, a fold of {p.dataset} has {base} base "
-            f"classes; set base_classes to {base}",
-        )
+        wrong = f"the base learner has {learner.classes} classes, a fold of {p.dataset} has {base} base classes"
+        yield f"{names} dataset pretrain_steps", f"options: {wrong}; set base_classes to {base}"
     if p.freeze_backbone and p.pretrain_steps and learner is None:
-        yield (
-            {*names, "freeze_backbone", "pretrain_steps"},
-            f"freeze_backbone: pre-training trains the backbone, and {p.method} has no base learner beside it; "
-            f"set pretrain_steps to 0 (it is {p.pretrain_steps}), or leave freeze_backbone out",
-        )
+        wrong = f"pre-training trains the backbone, and {p.method} has no base learner beside it"
+        way_out = f"set pretrain_steps to 0 (it is {p.pretrain_steps}), or leave freeze_backbone out"
+        yield f"{names} pretrain_steps", f"freeze_backbone: {wrong}; {way_out}"
     net.backbone.freeze()
     if p.freeze_backbone and p.episodic_steps and not any(x.requires_grad for x in net.parameters()):
-        yield (
-            {*names, "freeze_backbone", "episodic_steps"},
-            f"freeze_backbone: nothing would train, {p.method} is its backbone; set width, or episodic_steps to 0",
-        )
+        wrong = f"nothing would train, {p.method} is its backbone"
+        yield f"{names} episodic_steps", f"freeze_backbone: {wrong}; set width, or episodic_steps to 0"
 
 
 def _not_json(value: Any) -> str:

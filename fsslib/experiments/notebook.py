@@ -9,7 +9,7 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from .. import paths
 from ..errors import FsslibError, ParameterError
-from .parameters import plain
+from .conflicts import plain
 
 # Set by the runner: the folder where the notebook leaves its result.
 OUT = "out"
@@ -29,8 +29,13 @@ def find(name: str | Path) -> Path:
     for candidate in (folder / f"{name}.ipynb", folder / "src" / f"{name}.py"):
         if candidate.is_file():
             return candidate
-    known = sorted({p.stem for p in [*folder.glob("*.ipynb"), *folder.glob("src/*.py")]})
-    raise FsslibError(f"there is no notebook {str(name)!r}; known: {', '.join(known) or 'none'}.")
+    raise FsslibError(f"there is no notebook {str(name)!r}; known: {', '.join(names()) or 'none'}.")
+
+
+def names() -> list[str]:
+    """The names of all notebooks, built or not, in order."""
+    folder = paths.notebooks()
+    return sorted({path.stem for path in [*folder.glob("*.ipynb"), *folder.glob("src/*.py")]})
 
 
 def load(path: Path) -> Any:
@@ -65,18 +70,17 @@ def defaults(notebook: Any) -> dict[str, Any]:
 
 
 def _assignments(source: str) -> dict[str, Any]:
-    found = {}
+    values = {}
     for node in ast.parse(source).body:
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        )
-        for target in targets:
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
             try:
-                found[target.id] = ast.literal_eval(node.value)
+                values[target.id] = ast.literal_eval(node.value)
             except (ValueError, AttributeError, TypeError) as error:
                 line = ast.unparse(node)
                 raise FsslibError(f"parameters cell: {line!r} must give one name a plain value.") from error
-    return found
+    return values
 
 
 def check_against(notebook: Any, given: dict[str, Any]) -> dict[str, Any]:

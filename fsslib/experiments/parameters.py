@@ -1,16 +1,15 @@
-"""The parameters of the notebook `experiment`: names, types, defaults, and which of them exclude each other.
+"""The parameters of the notebook `experiment`: names, types, defaults. What excludes what stands in `conflicts`.
 
 papermill itself runs on after a misspelt name or a wrong type, with the default: a wrong result that looks right.
 """
 
 import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from ..errors import ModelError, ParameterError
-from .conflicts import conflicts
-from .model_conflicts import near
+from pydantic import BaseModel, ConfigDict, Field
 
 BACKBONES = ("tiny", "resnet18", "resnet50", "resnet101", "vgg16", "vgg16_bn")
 
@@ -18,7 +17,7 @@ BACKBONES = ("tiny", "resnet18", "resnet50", "resnet101", "vgg16", "vgg16_bn")
 class ExperimentParameters(BaseModel):
     """Everything an experiment can be asked for; unknown names and other types are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
     method: str = Field("panet", description="which model: a name of fsslib.models.available()")
     plugin: str | None = Field(None, description="Python file that registers a method of your own; none: ours")
@@ -70,6 +69,40 @@ class ExperimentParameters(BaseModel):
     protocol: Literal["honest", "published"] = Field("honest", description="evaluation rules: ours, or the paper's")
     options: dict[str, Any] = Field({}, description="further keyword options of build_model")
 
+    def __getitem__(self, name: str) -> Any:
+        """`p["fold"]` is `p.fold`, as in a stored result."""
+        return getattr(self, name)
+
+    @cached_property
+    def start(self) -> Path | None:
+        """The file training starts from, if any. Raises CheckpointError when none is shipped for these parameters."""
+        if self.checkpoint is None:
+            return None
+        if self.checkpoint != "shipped":
+            return Path(self.checkpoint).expanduser()
+        from ..checkpoints import shipped  # imports torch, which only a check or a run needs
+
+        return shipped(self.method, self.dataset, self.fold)
+
+    @cached_property
+    def built_with(self) -> dict[str, Any]:
+        """The arguments of `build_model`: those that the checkpoint was built with, or `configuration`.
+
+        Raises CheckpointError for a checkpoint that is missing or not one of ours.
+        """
+        if self.start is None:
+            return self.configuration
+        from ..checkpoints import read_note
+
+        return read_note(self.start)["config"]
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """The arguments of `build_model` that the parameters ask for when there is no checkpoint."""
+        named = {"name": self.method, "backbone": self.backbone, "shots": self.train_shot, "weights": self.weights}
+        optional = {"width": self.width, "freeze": self.freeze_backbone}
+        return named | {key: value for key, value in optional.items() if value is not None} | self.options
+
 
 # Parameters that came later: at their defaults they leave a run the name it had before.
 LATER = {"data_options": {}}
@@ -80,71 +113,18 @@ def identity(checked: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in checked.items() if name not in LATER or value != LATER[name]}
 
 
-def check_parameters(given: dict[str, Any]) -> dict[str, Any]:
-    """All parameters of an experiment, the defaults filled in.
-
-    Raises:
-        ParameterError: lists every problem: unknown names (with the nearest valid one), wrong types, impossible
-            combinations.
-    """
-    problems, bad = [], set()
-    try:
-        checked = ExperimentParameters.model_validate(given)
-    except ValidationError as error:
-        fields = ExperimentParameters.model_fields
-        problems = [plain(e, fields) for e in error.errors()]
-        bad = {str(e["loc"][0]) for e in error.errors()}
-        # The rest is checked against the defaults, so that one attempt shows everything there is to mend.
-        checked = ExperimentParameters.model_construct(
-            **{n: v for n, v in given.items() if n in fields and n not in bad}
-        )
-    if "plugin" not in bad and checked.plugin:
-        from ..models import use  # imports torch, which only a check needs
-
-        try:
-            use(checked.plugin)
-        except ModelError as error:
-            problems, bad = [*problems, f"plugin: {error}"], bad | {"method", "options"}
-    problems += [text for names, text in conflicts(checked) if not names & bad]
-    if problems:
-        raise ParameterError("\n".join(problems))
-    return checked.model_dump()
-
-
-_EXPECTED = {
-    "string_type": "a text",
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "bool_type": "true or false",
-    "list_type": "a list",
-    "dict_type": "a dictionary",
-}
-
-
-def plain(error: Any, known: Any) -> str:
-    """One of pydantic's error entries as a line in plain words; `known` holds the valid names."""
-    name, *inside = map(str, error["loc"])
-    place = name + "".join(f"[{i}]" for i in inside if i.isdigit())
-    if error["type"] == "extra_forbidden":
-        return f"{name}: unknown parameter{near(name, known)}"
-    if error["type"] == "too_short":
-        return f"{place}: the list is empty"
-    value = repr(error["input"])
-    found = f"found {value[:60]}{'…' if len(value) > 60 else ''}"
-    if error["type"] in _EXPECTED:
-        return f"{place}: expected {_EXPECTED[error['type']]}, {found}"
-    message = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{place}: must be {message}, {found}" if "should be" in error["msg"] else f"{place}: {message}, {found}"
-
-
 def parameters_help() -> str:
     """A table of all parameters: name, type, default, description."""
     rows = []
     for name, field in ExperimentParameters.model_fields.items():
         rows.append((name, _type_name(field.annotation), json.dumps(field.default), field.description or ""))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row, widths)), row[3]]) for row in rows)
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of equally many texts as lines of columns, each as wide as its widest text."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(text.ljust(w) for text, w in zip(row, widths)).rstrip() for row in rows)
 
 
 def _type_name(annotation: Any) -> str:

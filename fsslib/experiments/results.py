@@ -120,19 +120,24 @@ def collect(runs: str | Path = "runs") -> "pd.DataFrame":
     """
     import pandas as pd
 
-    rows = []
+    return pd.DataFrame(rows(runs))
+
+
+def rows(runs: str | Path = "runs") -> list[dict[str, Any]]:
+    """The rows of `collect` as plain dictionaries."""
+    collected = []
     for folder in finished(runs):
         if not (folder / RESULT).is_file():
             continue  # a stage notebook, which has no score
         result = read_result(folder)
         given = {k: v for k, v in result["parameters"].items() if k not in ("shots", "out")}
+        digest = result["list_hash"]
         for shot, measures in sorted(result["scores"].items(), key=lambda item: int(item[0])):
-            numbers = {k: v for k, v in measures.items() if _is_number(v)}
-            digest = result["list_hash"]
-            digest = digest.get(shot) if isinstance(digest, dict) else digest
-            row = {"run": folder.name, **given, "shot": int(shot), **numbers}
-            rows.append({**row, "list_hash": digest, "duration_s": result["duration_s"]})
-    return pd.DataFrame(rows)
+            row = {"run": folder.name, **given, "shot": int(shot)}
+            row |= {k: v for k, v in measures.items() if _is_number(v)}
+            row["list_hash"] = digest.get(shot) if isinstance(digest, dict) else digest
+            collected.append({**row, "duration_s": result["duration_s"]})
+    return collected
 
 
 def finished(runs: str | Path) -> list[Path]:

@@ -14,7 +14,8 @@ from typing import Any
 
 from ..errors import ParameterError
 from . import notebook as books
-from .parameters import check_parameters, identity
+from .conflicts import check_parameters
+from .parameters import identity
 from .runner import ERROR
 from .workplace import busy, claimed, execute, reason
 
@@ -31,7 +32,7 @@ def check(parameters: dict[str, Any], notebook: str | Path = EXPERIMENT) -> dict
     source = books.find(notebook)
     if source.stem != EXPERIMENT:
         return books.check_against(books.load(source), parameters)
-    checked, known = check_parameters(parameters), books.defaults(books.load(source))
+    checked, known = check_parameters(parameters).model_dump(), books.defaults(books.load(source))
     if missing := sorted(checked.keys() - known.keys()):
         raise ParameterError(
             f"{source.name} has no parameter {', '.join(missing)}: its parameters cell is out of date."

@@ -1,12 +1,15 @@
 """Many runs from one grid of parameters: all checked before the first starts, one process each, restartable."""
 
 import itertools
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FsslibError, ParameterError
+from .runner import REPORT
 from .runs import EXPERIMENT, check, run, run_name
 from .workplace import stop_all
 
@@ -48,6 +51,53 @@ def plan(
     return planned
 
 
+def side_by_side(
+    calls: dict[str, Callable[[], Any]], jobs: int, report: Callable[[str], None] = print
+) -> dict[str, str]:
+    """Make several runs, `jobs` at a time, started in the order given; a failure does not stop the others.
+
+    Args:
+        calls: name -> what makes this run.
+        report: gets a line for each run that ends.
+    Returns:
+        Name -> what went wrong, empty where nothing did.
+    Raises:
+        ParameterError: `jobs` is not a whole number from 1.
+        KeyboardInterrupt: once every run has been stopped; finished ones stay.
+    """
+    if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
+        raise ParameterError(f"jobs: expected a whole number from 1, found {jobs!r}.")
+    problems: dict[str, str] = {}
+
+    def one(name: str) -> None:
+        began, problem = time.monotonic(), ""
+        try:
+            calls[name]()
+        except Exception as error:  # whatever it was: it belongs to this run
+            problem = str(error) if isinstance(error, FsslibError) else f"{type(error).__name__}: {error}"
+        problems[name] = problem
+        if not stopped:
+            state, seconds = "failed" if problem else "done", time.monotonic() - began
+            report(f"{name}: {state} ({len(problems)} of {len(calls)}, {seconds:.0f} s)")
+
+    # Threads only wait here: every run is a process of its own.
+    stopped = False
+    with ThreadPoolExecutor(jobs) as pool:
+        under_way = []
+        try:
+            for name in calls:
+                under_way.append(pool.submit(one, name))
+            wait(under_way)
+        except KeyboardInterrupt:
+            stopped = True
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(future.done() for future in under_way):
+                stop_all()  # again and again: a run may just have been about to start
+                time.sleep(0.1)
+            raise
+    return {name: problems[name] for name in calls}
+
+
 def sweep(
     grid: dict[str, list],
     *,
@@ -73,34 +123,14 @@ def sweep(
     """
     import pandas as pd
 
-    if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
-        raise ParameterError(f"jobs: expected a whole number from 1, found {jobs!r}.")
     planned = plan(grid, base, notebook)
-    done = {name for name in planned if (Path(runs) / name / "report.ipynb").is_file()}
-
-    def one(name: str) -> tuple[str, str]:
-        if name in done:
-            return "skipped", ""
-        if dry_run:
-            return "planned", ""
-        try:
-            run(planned[name], runs=runs, notebook=notebook, progress=False)
-        except FsslibError as error:
-            report(f"{name}: failed")
-            return "failed", str(error)
-        report(f"{name}: done")
-        return "done", ""
-
-    # Threads only wait here: every run is a process of its own.
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            outcomes = list(pool.map(one, planned))
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            stop_all()
-            raise
+    states = {name: "skipped" if (Path(runs) / name / REPORT).is_file() else "planned" for name in planned}
+    todo = [] if dry_run else [name for name, state in states.items() if state == "planned"]
+    how = {"runs": runs, "notebook": notebook, "progress": False}
+    problems = side_by_side({name: partial(run, planned[name], **how) for name in todo}, jobs, report)
+    states |= {name: "failed" if problem else "done" for name, problem in problems.items()}
     rows = [
-        {"run": name, **{n: checked[n] for n in grid}, "state": state, "problem": problem}
-        for (name, checked), (state, problem) in zip(planned.items(), outcomes)
+        {"run": name, **{n: checked[n] for n in grid}, "state": states[name], "problem": problems.get(name, "")}
+        for name, checked in planned.items()
     ]
     return pd.DataFrame(rows, columns=["run", *grid, "state", "problem"])

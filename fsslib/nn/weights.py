@@ -69,6 +69,8 @@ def _imagenet_state(backbone: Backbone) -> dict[str, Tensor]:
 def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
     """Name -> tensor (CPU) of a `.pth`, `.pt` or `.safetensors` file, without executing any code in it.
 
+    Without the wrapper `state_dict` and the prefix `module.`, as `clean_state` has it.
+
     Raises:
         CheckpointError: the file is missing, unreadable, truncated, or holds something else than named tensors.
     """
@@ -89,16 +91,25 @@ def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
             f"weight file {path} cannot be read ({type(error).__name__}: {reason}). It is truncated, no weight file, "
             "or holds code besides tensors: get it again, or save its state dict alone."
         ) from error
+    return clean_state(state, f"weight file {path}")
+
+
+def clean_state(state: Mapping, source: str = "the given state") -> dict[str, Tensor]:
+    """Name -> tensor without a `state_dict` wrapper and `module.` prefixes; anything else is a CheckpointError."""
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
-    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(f"weight file {path} holds no state dict (names -> tensors); save `model.state_dict()`.")
-    return dict(state)
+    wrong = f"expected a dictionary of tensors, found {type(state).__name__}"
+    if isinstance(state, Mapping):
+        others = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
+        wrong = f"expected tensors by name; not tensors: {', '.join(others[:5]) or 'it is empty'}"
+        if state and not others:
+            return {str(name).removeprefix("module."): value for name, value in state.items()}
+    raise CheckpointError(f"{source} holds no state dict: {wrong}. Save `model.state_dict()`.")
 
 
 def apply_state(backbone: Backbone, state: Mapping[str, Tensor], source: str) -> None:
     """Check a state dict against a backbone, then copy it in; `source` names it in messages. See `load_weights`."""
-    entries = {key.removeprefix("module."): value for key, value in state.items()}
+    entries = clean_state(state, source)
     if any(key.startswith("backbone.") for key in entries):
         entries = {k.removeprefix("backbone."): v for k, v in entries.items() if k.startswith("backbone.")}
     entries = {backbone.rename(key): value for key, value in entries.items() if not key.startswith(_HEADS)}

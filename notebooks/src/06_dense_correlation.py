@@ -47,7 +47,7 @@ from fsslib import EpisodeSampler, Protocol, build_model, evaluate, load_dataset
 from fsslib import plots_correlation as pictures
 from fsslib.checkpoints import read_note, shipped
 from fsslib.data.shapes_classes import shape_texture
-from fsslib.experiments.parameters import check_parameters
+from fsslib.experiments import check_parameters
 from fsslib.figure import show
 from fsslib.losses import correlation_distillation, segmentation
 from fsslib.metrics import FewShotIoU

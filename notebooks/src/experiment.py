@@ -64,8 +64,7 @@ import torch
 
 from fsslib import plots, recipe, save_model
 from fsslib.evaluation import examples
-from fsslib.experiments import write_result
-from fsslib.experiments.parameters import ExperimentParameters, check_parameters
+from fsslib.experiments import ExperimentParameters, check_parameters, write_result
 from fsslib.figure import show
 
 began = time.time()
