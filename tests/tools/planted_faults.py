@@ -1,7 +1,7 @@
 """Plants one small fault after another in a copy of the library and runs the tests that have to notice it.
 
-python tests/tools/planted_faults.py             every fault, a minute each
-python tests/tools/planted_faults.py cosine area      those whose words contain one of these
+python tests/tools/planted_faults.py                       every fault, about half a minute each
+python tests/tools/planted_faults.py test_folds test_ops   those of these tests, or whose line holds such a word
 
 Lines are found by their text and tests by their file's name, wherever in the tree they stand. Exit status 1 if a fault
 was missed, or if a line is not there exactly once.
