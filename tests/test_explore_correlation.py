@@ -24,9 +24,16 @@ def net():
     return model
 
 
+@pytest.fixture(scope="module")
+def shared():
+    explorer = explore_correlation()
+    return explorer, explorer.values
+
+
 @pytest.fixture
-def explorer():
-    return explore_correlation()
+def explorer(shared):
+    """The one explorer of this file, as it was when it was made."""
+    return shared[0].set(**shared[1])
 
 
 @pytest.fixture

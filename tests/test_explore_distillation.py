@@ -23,9 +23,16 @@ def net():
     return model
 
 
+@pytest.fixture(scope="module")
+def shared():
+    explorer = explore_distillation()
+    return explorer, explorer.values
+
+
 @pytest.fixture
-def explorer():
-    return explore_distillation()
+def explorer(shared):
+    """The one explorer of this file, as it was when it was made."""
+    return shared[0].set(**shared[1])
 
 
 def panel(explorer, key):
@@ -115,7 +122,7 @@ def test_temperature_and_weight_run_nothing_again(explorer, monkeypatch):
     assert explorer.scene.facts["spread"] < 0.5 < 0.99 < flat
     explorer.set(mean="prototypes", teacher="distributions", teacher_query="reweighted", teachers="integral")
     assert not runs
-    explorer.set(query=3)
+    explorer.set(query=6)
     assert len(runs) == 2  # with the gate and without
 
 

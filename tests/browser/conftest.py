@@ -1,4 +1,7 @@
-"""A real JupyterLab and a real Chromium for the widgets' tests; without one of them the tests are skipped."""
+"""One JupyterLab and one Chromium for all of the widgets' tests; without one of them the tests are skipped.
+
+Nothing waits for a time that passes: the bounds are for a page that hangs, not for a machine that is busy.
+"""
 
 import ast
 import json
@@ -17,6 +20,7 @@ from outside import Outside
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 TOKEN = "secret"
+PATIENCE = 300  # seconds
 NOWHERE = "http://127.0.0.1:9"  # a proxy that is not there: nothing the browser asks for leaves the machine
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 QUIET += ["--disable-component-update", "--disable-sync", "--disable-domain-reliability"]
@@ -42,7 +46,7 @@ DO = """async (code) => {
 }"""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium():
     """The path of the system's browser; nothing is downloaded."""
     pytest.importorskip("playwright", reason="browser tests need playwright: pip install -e '.[test]'")
@@ -52,7 +56,7 @@ def chromium():
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def outside():
     """Where the server and its kernels believe the rest of the world to be."""
     place = Outside()
@@ -60,7 +64,7 @@ def outside():
     place.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lab(tmp_path_factory, outside):
     """A running JupyterLab: `folder` for notebooks, `url(name)` of an opened notebook."""
     home = tmp_path_factory.mktemp("lab")
@@ -104,11 +108,11 @@ def lab(tmp_path_factory, outside):
 def _wait_for_server(server: subprocess.Popen, port: int, log: Path) -> None:
     # The machine's own proxy settings must not stand between the test and its server.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    for _ in range(3000):
+    for _ in range(5 * PATIENCE):
         if server.poll() is not None:
             break
         try:
-            direct.open(f"http://127.0.0.1:{port}/api?token={TOKEN}", timeout=60).read()
+            direct.open(f"http://127.0.0.1:{port}/api?token={TOKEN}", timeout=PATIENCE).read()
             return
         except OSError:
             time.sleep(0.2)
@@ -149,15 +153,15 @@ class Tab:
         """Run code in the kernel; the error it ends with, or an empty text."""
         return self.page.evaluate(DO, code)
 
-    def until(self, expression: str, wanted, patience: float = 120):
+    def until(self, expression: str, wanted):
         """Wait until a Python expression has this value: messages of the widget are on their way for a moment."""
-        end = time.monotonic() + patience
+        end = time.monotonic() + PATIENCE
         while (found := self.ask(expression)) != wanted and time.monotonic() < end:
             self.page.wait_for_timeout(50)
         assert found == wanted
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser(chromium, lab):
     """A browser context with a touch screen.
 
@@ -171,7 +175,7 @@ def browser(chromium, lab):
             executable_path=chromium, headless=True, args=QUIET, proxy={"server": NOWHERE, "bypass": "127.0.0.1"}
         )
         context = program.new_context(has_touch=True, viewport={"width": 1100, "height": 1000})
-        context.set_default_timeout(300_000)
+        context.set_default_timeout(1000 * PATIENCE)
         context.noise, context.strangers = [], []
 
         def noted(request) -> None:
@@ -186,14 +190,14 @@ def browser(chromium, lab):
         program.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def open_tab(browser, lab):
     """Open a notebook that `lab.write` made; `run` executes all of it."""
 
     def opened(name: str, run: bool = True) -> Tab:
         page = browser.new_page()
         page.goto(lab.url(name))
-        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=600_000)
+        page.wait_for_selector(".jp-Notebook .jp-Cell")
         if run:
             page.evaluate(RUN_ALL)
         return Tab(page)

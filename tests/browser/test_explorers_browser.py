@@ -1,5 +1,6 @@
 """Every explorer in a real JupyterLab: each control moved once, pictures pointed at, an upload, a slow model."""
 
+import json
 import re
 
 import nbformat
@@ -16,17 +17,18 @@ EXPLORERS = {
     "correlation": "widgets.explore_correlation()",
     "compare": "widgets.compare_methods()",
 }
-SETUP = """import time
+SETUP = """import json, pathlib, time
 import numpy as np
 import ipywidgets
 from fsslib import build_model, load_dataset, widgets
 from fsslib.widgets.explorer import Explorer, Scene
 from fsslib.widgets.board import Panel
 made = {}"""
-SLOW = """runs = []
+SLOW = """runs, gate = [], pathlib.Path("gate")
 def slow(value, point):
     runs.append(value)
-    time.sleep(1)
+    while value and not gate.exists():
+        time.sleep(0.01)
     return Scene([Panel("p", f"value {value}", "a grey picture", np.full((20, 20, 3), 99, np.uint8))], f"is {value}")
 made["slow"] = Explorer({"value": ipywidgets.IntSlider(0, 0, 60)}, slow, label="Slow")
 made["slow"]"""
@@ -67,15 +69,11 @@ class Page:
         return int(self.board.get_attribute("data-drawn"))
 
     def wait_for_drawing(self, after):
-        end = 2400
-        while self.drawn() == after and end:
-            self.tab.page.wait_for_timeout(50)
-            end -= 1
-        assert self.drawn() > after, f"{self.name}: no new picture; {self.board.text_content()}"
+        newer = "([board, n]) => Number(board.dataset.drawn) > n"
+        self.tab.page.wait_for_function(newer, arg=[self.board.element_handle(), after])
 
     def settled(self):
         """Wait until nothing is being computed."""
-        self.tab.page.wait_for_timeout(60)
         self.tab.until(f"[{self.py}.board.busy, {self.py}._timer is None]", [False, True])
 
     def move(self, name):
@@ -96,11 +94,7 @@ class Page:
         else:
             place.locator("input[type=checkbox]").focus()
             keys.press("Space")
-        for _ in range(2400):
-            if self.value(name) != before:
-                return
-            self.tab.page.wait_for_timeout(50)
-        pytest.fail(f"{self.name}: {name} did not move")
+        self.tab.until(f"json.dumps({self.py}.controls[{name!r}].value) != {json.dumps(before)!r}", True)
 
     def upload(self, name, file):
         """Choose a file, as in the window that the button opens."""
@@ -114,10 +108,9 @@ def opened(lab, open_tab):
     cells = [f"made[{name!r}] = {code}\nmade[{name!r}]" for name, code in EXPLORERS.items()]
     lab.write("explorers", SETUP, *cells, SLOW, LARGE)
     tab = open_tab("explorers")
-    tab.page.wait_for_function(
-        f"document.querySelectorAll('.fss-board[data-drawn]').length === {len(EXPLORERS) + 2}", timeout=900_000
-    )
-    return tab
+    tab.page.wait_for_function(f"document.querySelectorAll('.fss-board[data-drawn]').length === {len(EXPLORERS) + 2}")
+    yield tab
+    tab.page.close()
 
 
 @pytest.fixture
@@ -231,10 +224,9 @@ def test_by_keyboard_alone(page):
     one = page("compare")
     keys, seen = one.tab.page.keyboard, []
     one.root.get_by_role("button", name="Brush", exact=True).focus()
-    look = FOCUS
     for _ in range(40):
         keys.press("Tab")
-        own, control, outline = one.tab.page.evaluate(look)
+        own, control, outline = one.tab.page.evaluate(FOCUS)
         found = re.search(r"fss-control-(\w+)", control)
         seen.append("stage" if "fss-stage" in own else found[1] if found else own)
         if found and "readout" not in own:
@@ -248,68 +240,61 @@ def test_by_keyboard_alone(page):
     one.wait_for_drawing(before)
 
 
-def test_a_slow_model_does_not_freeze_the_page(page):
+def test_a_slow_model_does_not_freeze_the_page(page, lab):
+    """Fifty keys while the model runs: the page takes them all, and the model answers the last."""
     one = page("slow")
     one.settled()
     one.tab.do("runs.clear()")
     handle = one.control("value").locator("[role=slider]")
     handle.focus()
     busy = one.board.locator(".fss-busy")
-    start = one.tab.page.evaluate("performance.now()")
+    before = one.drawn()
     for _ in range(50):
         one.tab.page.keyboard.press("ArrowRight")
-    took = one.tab.page.evaluate("performance.now()") - start
-    assert took < 60_000, "the page takes the keys while the model runs"
+    assert handle.get_attribute("aria-valuenow") == "50.0" and one.drawn() == before
     busy.wait_for(state="visible")
-    one.board.locator("figcaption", has_text="value 50").wait_for(timeout=300_000)
+    (lab.folder / "gate").touch()
+    one.board.locator("figcaption", has_text="value 50").wait_for()
     one.settled()
     runs = one.tab.ask("runs")
-    assert runs[-1] == 50 and len(runs) <= 3 + max(0, round(took / 1000) - 1), (runs, took)
+    assert runs[-1] == 50 and len(runs) <= 3, runs
     assert not busy.is_visible()
     assert one.tab.do(f"{one.py}.controls['value'].value = 7\nassert {one.py}.board.words == 'is 7'") == ""
     one.board.locator("figcaption", has_text="value 7").wait_for()
 
 
-@pytest.mark.parametrize(("name", "limit"), [("episode", 300), ("large", 1500)])
+@pytest.mark.parametrize(("name", "limit"), [("episode", 0.3), ("large", 1.5)])
 def test_pictures_follow_in_time(page, name, limit):
-    """Processor time of the kernel from the key to the new picture; twice that of a quiet machine is allowed."""
+    """From the key to the new picture: processor seconds of the kernel, twice those of a quiet machine."""
     one = page(name)
     one.settled()
     one.control("query").locator("[role=slider]").focus()
-    times = []
-    for _ in range(5):
+    costs = []
+    for _ in range(3):
         before, start = one.drawn(), one.tab.ask("time.process_time()")
         one.tab.page.keyboard.press("ArrowRight")
-        one.tab.page.wait_for_function(
-            "([b, n]) => Number(b.dataset.drawn) > n", arg=[one.board.element_handle(), before], polling=10
-        )
-        times.append(1000 * (one.tab.ask("time.process_time()") - start))
+        one.wait_for_drawing(before)
+        costs.append(one.tab.ask("time.process_time()") - start)
         one.settled()
-    print(name, [round(t) for t in times])
-    assert sorted(times)[2] < 2 * limit, times
+    assert sorted(costs)[1] < 2 * limit, costs
 
 
 def test_quick_answers_do_not_flicker(page):
     one = page("episode")
-    style = BUSY
-    assert one.board.evaluate(style) == "hidden"
+    assert one.board.evaluate(BUSY) == "hidden"
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_themes(page, dark, tmp_path_factory):
-    folder = tmp_path_factory.getbasetemp() / f"explorers-{'dark' if dark else 'light'}"
-    folder.mkdir(exist_ok=True)
+def test_themes(page, dark):
     theme = "Dark" if dark else "Light"
     any_page = page("episode").tab.page
     any_page.evaluate(f"window.jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
     any_page.wait_for_function(f"document.body.dataset.jpThemeLight === '{str(not dark).lower()}'")
-    any_page.wait_for_timeout(2000)
-    for name in EXPLORERS:
-        one = page(name)
-        ink = one.board.locator(".fss-words").evaluate("n => getComputedStyle(n).color")
-        level = sum(map(float, re.findall(r"[\d.]+", ink)[:3])) / 3
-        assert (level > 150) == dark, (name, ink)
-        one.root.screenshot(path=folder / f"{name}.png")
+    light = (
+        f"node => getComputedStyle(node).color.match(/\\d+/g).slice(0, 3).every(v => v > 150) === {str(dark).lower()}"
+    )
+    for name in EXPLORERS:  # the style sheet follows the attribute
+        any_page.wait_for_function(light, arg=page(name).board.locator(".fss-words").element_handle())
     any_page.evaluate("window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})")
 
 

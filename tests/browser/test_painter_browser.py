@@ -53,9 +53,10 @@ LOUDNESS = """(selector) => {
 def opened(lab, open_tab):
     lab.write("painter", SETUP, "painter")
     tab = open_tab("painter")
-    tab.page.wait_for_selector(".fss-stage", timeout=600_000)
+    tab.page.wait_for_selector(".fss-stage")
     tab.page.locator(".fss-stage").scroll_into_view_if_needed()
-    return tab
+    yield tab
+    tab.page.close()
 
 
 @pytest.fixture
@@ -402,11 +403,11 @@ def test_zoom_by_button_key_and_wheel(tab):
         page.mouse.wheel(0, 100)
     page.wait_for_function("/whole/.test(document.querySelector('.fss-live').textContent)")
     page.keyboard.up("Control")
-    top = page.locator(".fss-stage").bounding_box()["y"]
+    top, place = page.locator(".fss-stage").bounding_box()["y"], "document.querySelector('.fss-stage')"
     page.mouse.wheel(0, 60)
-    page.wait_for_function("y => document.querySelector('.fss-stage').getBoundingClientRect().y < y - 20", arg=top)
+    page.wait_for_function(f"{place}.getBoundingClientRect().y < {top} - 20")
     page.mouse.wheel(0, -60)
-    page.wait_for_function("y => document.querySelector('.fss-stage').getBoundingClientRect().y > y - 20", arg=top)
+    page.wait_for_function(f"Math.abs({place}.getBoundingClientRect().y - {top}) < 1")
     assert zoomed(tab)[0] == 1, "the wheel alone scrolls the page"
     assert tab.ask("painter.document['history']") == [], "the view is nobody else's business"
 
@@ -568,20 +569,20 @@ def test_every_control_says_what_it_is(tab):
     ("theme", "system", "dark"),
     [("Light", "light", False), ("Dark", "light", True), ("Light", "dark", False), ("Dark", "dark", True)],
 )
-def test_themes(tab, theme, system, dark, tmp_path):
+def test_themes(tab, theme, system, dark):
     """JupyterLab's theme rules, whatever the system wishes; text keeps the contrast that WCAG AA asks for."""
     page = tab.page
     page.emulate_media(color_scheme=system)
     page.evaluate(f"window.jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
     page.wait_for_function(f"document.body.dataset.jpThemeLight === '{str(not dark).lower()}'")
-    page.wait_for_timeout(2000)  # the style sheet follows the attribute
+    # The style sheet follows the attribute.
+    page.wait_for_function(f"(([ink, paper]) => (ink > paper) === {str(dark).lower()})(({LOUDNESS})('.fss-live'))")
     for selector in (".fss-live", ".fss-summary", ".fss-size span", "[aria-label=Brush]", "[aria-label=Eraser]"):
         ink, paper = page.evaluate(LOUDNESS, selector)
         light, deep = max(ink, paper), min(ink, paper)
         assert (light + 0.05) / (deep + 0.05) >= 4.5, f"{selector} is hard to read"
         if selector != "[aria-label=Brush]":  # the chosen one is inverted
             assert (ink > paper) == dark
-    page.screenshot(path=tmp_path / f"{theme}-{system}.png")
 
 
 def test_a_picture_where_no_kernel_runs(opened, lab, open_tab):
@@ -604,3 +605,5 @@ def test_nothing_was_loud_and_nobody_outside_was_asked(tab, browser, outside):
     assert tab.do(fetch) == ""
     assert browser.strangers == ["http://example.invalid/page"] and len(browser.noise) == 1
     assert [urllib.parse.urlsplit(line.split()[1]).path for line in outside.asked] == ["/kernel"]
+    for heard in (browser.noise, browser.strangers, outside.asked):
+        heard.clear()
