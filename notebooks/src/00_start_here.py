@@ -170,7 +170,7 @@ print(result.protocol.card())
 torch.manual_seed(seed)
 untrained = build_model("panet", backbone="tiny")
 scores = baselines(test_set, protocol)
-scores["random weights, K=1"] = evaluate(untrained, test_set, protocol, shots=(1, 5)).scores[1]
+scores["random weights, K=1"] = evaluate(untrained, test_set, protocol).scores[1]
 scores |= {f"PANet, K={k}": result.scores[k] for k in (1, 5)}
 rows = {name: tuple(100 * v for v in (s.miou, *s.interval())) for name, s in scores.items()}
 

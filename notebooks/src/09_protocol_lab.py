@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   title: "Protocol laboratory"
-#   minutes: 2
+#   minutes: 0.5
 # ---
 
 # %% [markdown]
@@ -18,12 +18,12 @@
 # * how often a ranking turns round when it rests on 50 episodes;
 # * why a checkpoint must not be chosen on the classes it is scored on.
 #
-# **What it needs**: notebooks 00, 01 and 07; about two minutes on two cores. Weights are *loaded, not trained here*.
+# **What it needs**: notebooks 00, 01 and 07; about half a minute on two cores. Weights are *loaded, not trained here*.
 # With `root` (a VOC2012 folder) the part on photographs is measured live, too, in some ten minutes;
 # `weights` is a file of ResNet-18, or `"imagenet"` to download it.
 
 # %% tags=["parameters"]
-episodes = 200
+episodes = 50
 seed = 0  # of the episode list
 root = None
 weights = "imagenet"
@@ -119,15 +119,15 @@ def difference(own, other, shot=1):
     return *pictures.apart(interval(a), interval(b)), False
 
 
-live, measured = {}, {"reference": base}
+measured = {"reference": base}
 
 
 def flip(switch, own, against=base):
     """Keep an evaluation and say what its switch changed."""
     measured[switch] = own
     for shot in own.scores:
-        *live[switch, shot], paired = difference(own, against, shot)
-        print(verdict(f"{switch}, K={shot}", live[switch, shot]), "" if paired else "(not paired)")
+        *change, paired = difference(own, against, shot)
+        print(verdict(f"{switch}, K={shot}", change), "" if paired else "(not paired)")
 
 
 # %% [markdown]
@@ -246,10 +246,10 @@ print(f"{without.sum()} queries without the class: false alarm {100 * alarm:.1f}
 
 # %%
 print("where nothing is, PANet marks something in more than half of the queries:", marked > 0.5)
-print("absent targets lower the score:", live["absent targets", 1][2] < 0)
 
 # %% [markdown]
-# Prototype matching cannot say "none of it is here", and the usual protocol cannot see that.
+# Prototype matching cannot say "none of it is here", and the usual protocol cannot see that. What it costs takes more than
+# these few episodes to tell: see the stored table.
 #
 # ### Order of queries, another list
 #
@@ -275,17 +275,18 @@ for fold in (1, 2, 3):
 # %% [markdown]
 # ## The stored table
 #
-# `tools/protocol_lab.py` did the same with 1,000 episodes and all four folds. Ours are the first 200 episodes of its list,
-# so our scores must be what it found in them:
+# `tools/protocol_lab.py` did the same with 1,000 episodes and all four folds. Ours are a small live sample, the first of its
+# list, so what it found in the first 200 must lie in our intervals:
 
 # %%
 stored = json.loads((results / "protocol-lab.json").read_text())
 shapes = {(row["switch"], row["shots"]): row for row in stored["shapes"][1:]}
 first = {("reference", k): v for k, v in zip((1, 5), stored["shapes"][0]["first_200"])}
 first |= {key: row["first_200"] for key, row in shapes.items() if "first_200" in row}
-if (episodes, seed) == (200, 0):
+if episodes <= 200 and seed == 0:
     for name, k in first:
-        print(f"{name}, K={k}: as stored:", abs(100 * measured[name].scores[k].miou - first[name, k]) < 0.5)
+        _, low, high = interval(measured[name].scores[k])
+        print(f"{name}, K={k}: the stored score lies in the live interval:", bool(low < first[name, k] < high))
 else:
     print("other episodes than the stored ones")
 
@@ -300,7 +301,7 @@ for (switch, k), row in shapes.items():
 # ## Fifty episodes
 #
 # How many episodes make an order trustworthy? Notebook 07's runs kept the counts of 1,000 episodes, four methods with three
-# trainings each. Draw $n$ of them with replacement, a thousand times: how often does the order differ from that of all
+# trainings each. Draw $n$ of them with replacement, 500 times: how often does the order differ from that of all
 # 1,000? A draw is a weight $w_e$ for every episode:
 #
 # $$\text{mIoU}(w) = \frac{1}{C}\sum_c \frac{\sum_e w_e I_{ec}}{\sum_e w_e U_{ec}}$$
@@ -325,15 +326,19 @@ def miou(parts, weights):
     return 100 * np.nanmean(iou, -1)
 
 
+counted = {(m, s, k): counts(run.scores[k]) for (m, s), run in runs.items() for k in (1, 5)}
 one = runs["panet", 0].scores[1]
-print("all episodes once give the stored score:", np.isclose(miou(counts(one), np.ones((1, 1000)))[0], 100 * one.miou))
+print(
+    "all episodes once give the stored score:",
+    np.isclose(miou(counted["panet", 0, 1], np.ones((1, 1000)))[0], 100 * one.miou),
+)
 
 # %% [markdown]
 # Three situations, from kind to real: the methods share the list; each has its **own list**; each was also trained
 # only **once**.
 
 # %%
-SIZES, DRAWS = (25, 50, 100, 250, 500, 1000), 1000
+SIZES, DRAWS = (25, 50, 100, 250, 500, 1000), 500
 generator = np.random.default_rng(0)
 
 
@@ -341,25 +346,24 @@ def draw(n):
     return generator.multinomial(n, np.full(1000, 1 / 1000), size=DRAWS)
 
 
-def drawn_scores(n, shot, own_lists, once):
-    """(methods, draws) mIoU: the mean of the three trainings, or of one of them that is drawn, too."""
-    shared, found = draw(n), []
-    for m in NAMES:
-        weights = draw(n) if own_lists else shared
-        each = np.stack([miou(counts(runs[m, s].scores[shot]), weights) for s in range(3)])
-        found.append(each[generator.integers(3, size=DRAWS), np.arange(DRAWS)] if once else each.mean(0))
-    return np.stack(found)
+def drawn_scores(lists):
+    """K -> (methods, trainings, draws) mIoU, each method on its own of the drawn lists."""
+    return {
+        k: np.stack([[miou(counted[m, s, k], weights) for s in range(3)] for m, weights in zip(NAMES, lists)])
+        for k in (1, 5)
+    }
 
 
 # %%
-CASES = {"the same list": (False, False), "own lists": (True, False), "own lists, one training": (True, True)}
-full = {k: np.array([np.mean([100 * runs[m, s].scores[k].miou for s in range(3)]) for m in NAMES]) for k in (1, 5)}
+CASES = ("the same list", "own lists", "own lists, one training")
 winner, swap = ({k: {case: {} for case in CASES} for k in (1, 5)} for _ in range(2))
-for k in (1, 5):
-    order = np.argsort(-full[k])
-    for case, how in CASES.items():
-        for n in SIZES:
-            found = drawn_scores(n, k, *how)[order]
+for n in SIZES:
+    same, own = drawn_scores([draw(n)] * len(NAMES)), drawn_scores([draw(n) for _ in NAMES])
+    for k in (1, 5):
+        once = np.take_along_axis(own[k], generator.integers(3, size=(len(NAMES), 1, DRAWS)), 1)
+        full = [np.mean([runs[m, s].scores[k].miou for s in range(3)]) for m in NAMES]
+        for case, each in zip(CASES, (same[k], own[k], once)):
+            found = each.mean(1)[np.argsort(full)[::-1]]
             winner[k][case][n] = 100 * np.mean(found.argmax(0) != 0)
             swap[k][case][n] = 100 * np.mean(found[1:] > found[:-1])
 
@@ -382,7 +386,7 @@ for k in (1, 5):
 # How wide is the interval of one score?
 
 # %% tags=["nbval-ignore-output"]
-widths = {n: np.ptp(np.quantile(miou(counts(one), draw(n)), [0.025, 0.975])) / 2 for n in SIZES}
+widths = {n: np.ptp(np.quantile(miou(counted["panet", 0, 1], draw(n)), [0.025, 0.975])) / 2 for n in SIZES}
 print("PANet, K=1, half of the 95 % interval:", ", ".join(f"n={n}: ±{w:.1f}" for n, w in widths.items()))
 
 # %%
