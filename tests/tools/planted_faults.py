@@ -38,7 +38,7 @@ FAULTS = {
     "tuple(w[:count] for w in s.supports)": ("tuple(w[-count:] for w in s.supports)", "test_sampler"),
     "out[mask == other] = 1 if other == cls else IGNORE": ("out[mask == other] = int(other == cls)", "test_sampler"),
     "EIGHT = np.ones((3, 3), bool)": ("EIGHT = np.eye(3, dtype=bool)", "test_weak"),
-    ": inner[0], : inner[1]]": (": inner[1], : inner[0]]", "test_transforms"),
+    ": inner[0], : inner[1]]": (": inner[1], : inner[0]]", "test_evaluation"),
     # shapes
     "CONTRAST = 0.7": ("CONTRAST = 0.6", "test_shapes test_stored"),
     "np.maximum(np.abs(x), np.abs(y)) - 0.75": ("np.maximum(np.abs(x), np.abs(y)) - 0.8", "test_shapes test_stored"),
