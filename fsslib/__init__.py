@@ -6,10 +6,9 @@ imported when it is first used. Building a model and scoring it on Shapes-5i nee
 
 # ruff: noqa: F401
 
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
+from .names import install_former_names, on_demand
 from .version import __version__
 
 if TYPE_CHECKING:  # for editors; below is what runs
@@ -23,32 +22,18 @@ if TYPE_CHECKING:  # for editors; below is what runs
     from .models import build_model, register
     from .protocol import Protocol
 
-_HOMES = {
-    "Episode": "episode",
-    "EpisodeSampler": "data.episodes",
-    "FsslibError": "errors",
-    "Prediction": "episode",
-    "Protocol": "protocol",
-    "build_model": "models",
-    "evaluate": "evaluation",
-    "load_dataset": "data",
-    "load_model": "checkpoints",
-    "load_official": "checkpoints",
-    "register": "models",
-    "save_model": "checkpoints",
-    "segment": "inference",
-}
-__all__ = list(_HOMES)
-
-
-def __getattr__(name: str):
-    if name in _HOMES:
-        value = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-        return value
-    if name in __dir__():
-        return import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return [*__all__, *(module.name for module in iter_modules(__path__)), "__version__"]
+install_former_names()
+__getattr__, __dir__, __all__ = on_demand(
+    __name__,
+    {
+        "checkpoints": "load_model load_official save_model",
+        "data": "load_dataset",
+        "data.episodes": "EpisodeSampler",
+        "episode": "Episode Prediction",
+        "errors": "FsslibError",
+        "evaluation": "evaluate",
+        "inference": "segment",
+        "models": "build_model register",
+        "protocol": "Protocol",
+    },
+)

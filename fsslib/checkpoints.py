@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from . import paths
+from . import files
 from .errors import CheckpointError, ModelError
 from .files import atomic
 from .models import build_model
 from .models.base import FewShotModel
-from .nn.weights import clean_state, read_state
+from .nn.backbones.weights import clean_state, read_state
 from .version import __version__
 
 
@@ -93,7 +93,7 @@ def load_model(path: str | Path) -> FewShotModel:
 
 def shipped(method: str, dataset: str = "shapes", fold: int = 0) -> Path:
     """The trained weights that come with the repository. Raises CheckpointError, listing what there is."""
-    folder = paths.data() / "weights"
+    folder = files.data_folder() / "weights"
     path = folder / f"{method}-{dataset}-fold{fold}.safetensors"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.safetensors"))) or "none"

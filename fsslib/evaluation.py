@@ -17,12 +17,11 @@ from .data.episodes import EpisodeList, EpisodeSampler
 from .episode import Episode
 from .errors import ProtocolError
 from .files import atomic
-from .merging import RULES, ShotByShot
 from .metrics import FewShotIoU, Scores
 from .models.base import FewShotModel
-from .nn.backbones import Backbone
-from .nn.feature_cache import CachedBackbone
-from .nn.feature_store import DiskStore, MemoryStore, Store
+from .models.shot_by_shot import RULES, ShotByShot
+from .nn.backbones.base import Backbone
+from .nn.backbones.cached import CachedBackbone, DiskStore, MemoryStore, Store
 from .ops import strongest
 from .progress import bar
 from .protocol import Protocol
@@ -137,7 +136,7 @@ def evaluate(
         device: where to run; None keeps the model where it is.
         cache: remember the backbone's features of every image, which changes the speed, never the score: `"memory"`
             (up to 4 GiB, forgotten afterwards), a folder (memory-mapped files, up to 20 GiB, found again by the next
-            evaluation with the same weights), or a store of `fsslib.nn.feature_store` with another limit.
+            evaluation with the same weights), or a store of `fsslib.nn.backbones.cached` with another limit.
     Raises:
         DatasetError: too few classes or images for the ways and shots. ProtocolError: impossible `shots`, `batch` or
             `cache`.

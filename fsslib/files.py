@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from .errors import FsslibError
+
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
@@ -17,3 +19,40 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+# Where the notebooks and the shipped files are: they live beside the package in a clone, not in the wheel.
+
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def repository_folder() -> Path:
+    """The folder of the clone this package is installed from. Raises FsslibError without one."""
+    if not (_ROOT / "pyproject.toml").is_file() or not (_ROOT / "notebooks").is_dir():
+        raise FsslibError(
+            "the notebooks and shipped files are part of the repository, not of the installed package: clone the "
+            "repository and install it with `pip install -e .`."
+        )
+    return _ROOT
+
+
+def notebooks_folder() -> Path:
+    """The folder with the built notebooks; their sources are in its folder `src`. Raises FsslibError without one."""
+    return repository_folder() / "notebooks"
+
+
+def data_folder() -> Path:
+    """The folder with shipped weights and results. Raises FsslibError outside a clone or when the folder is gone."""
+    folder = repository_folder() / "data"
+    if not folder.is_dir():
+        raise FsslibError("the repository's folder data/ is missing: restore it with `git checkout -- data`.")
+    return folder
+
+
+def cache_folder() -> Path:
+    """The folder for what can be made again: FSSLIB_CACHE, or `fsslib` in XDG_CACHE_HOME or ~/.cache."""
+    named = os.environ.get("FSSLIB_CACHE")
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fsslib"

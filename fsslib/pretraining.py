@@ -16,7 +16,7 @@ from .data.base import IGNORE, SegmentationDataset, base_table
 from .data.transforms import Resize, augment, normalise
 from .errors import TrainingError
 from .losses import segmentation
-from .nn.feature_cache import CachedBackbone
+from .nn.backbones.cached import CachedBackbone
 from .training import History, Schedule, fit
 
 

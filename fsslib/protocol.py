@@ -18,7 +18,7 @@ _CHOICES = {
     "augmentation": ("dataset", "photo", "flip", "symmetry", "sdaanet", "pfenet", "hdmnet", "none"),
     "annotation": ("mask", "box", "scribble"),
 }
-# Rules of `fsslib.merging`; every other text only says what a method does by itself.
+# Rules of `fsslib.models.shot_by_shot`; every other text only says what a method does by itself.
 MERGE_RULES = ("vote of K masks", "mean of K probabilities")
 _MEANING = {
     "fold_scheme": "how classes are divided into folds",
@@ -51,7 +51,8 @@ class Protocol:
     """Everything about data, episodes and counting that a score depends on besides the weights.
 
     The defaults are the honest ones: no choice looks at the test fold, every pixel and every episode counts.
-    `k_merge` is the method's own unless it is one of `MERGE_RULES`, which then replaces it (see `fsslib.merging`).
+    `k_merge` is the method's own unless it is one of `MERGE_RULES`, which then replaces it (see
+    `fsslib.models.shot_by_shot`).
     `images` is filled in by the data set, as are `fold_scheme` and `area_filter` where it knows better.
     `train_size=None` trains at `input_size`; `augmentation="dataset"` changes images as suits the data set.
     `selection="test_fold"` exists only in `Protocol.published(...)`.

@@ -2,22 +2,204 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .data.base import SegmentationDataset
 from .data.episodes import EpisodeSampler
 from .errors import TrainingError
+from .evaluation import evaluate
 from .files import atomic
-from .interrupts import interrupts_held
 from .models.base import FewShotModel
 from .progress import bar
-from .schedule import PRECISIONS, Schedule
+from .protocol import Protocol
+
+# How long and how fast to train.
+
+
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
+
+
+ACCELERATORS = ("auto", "cpu", "gpu")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train. Budgets are steps, never seconds, so that a run can be repeated.
+
+    Attributes:
+        steps, batch: optimiser steps and images (or episodes) per step.
+        lr: peak learning rate.
+        optimiser: `"adamw"` or `"sgd"` (with `momentum`). weight_decay: of all parameters alike.
+        decay: `"linear"`, from `lr` after `warmup` steps to 0, or `"poly"`: lr · (1 − it/steps)^power with it counted
+            from 1 (the PFENet family), where a warm-up replaces the first steps and delays nothing.
+        warmup: steps over which the rate rises; with `"poly"` linearly from 0.1 · lr.
+        clip: largest gradient norm; None leaves gradients as they are.
+        precision: `"32"` or `"bf16"` (autocast). accelerator: `"auto"`, `"cpu"` or `"gpu"`.
+        seed: the batch and every random drop of step t are pure functions of (seed, t).
+
+    Raises TrainingError for unknown choices and numbers out of range.
+    """
+
+    steps: int
+    batch: int = 8
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    warmup: int = 30
+    optimiser: str = "adamw"
+    clip: float | None = 1.0
+    precision: str = "32"
+    accelerator: str = "cpu"
+    seed: int = 0
+    decay: str = "linear"
+    power: float = 0.9
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        choices = {"precision": PRECISIONS, "optimiser": ("adamw", "sgd"), "accelerator": ACCELERATORS}
+        for name, known in {**choices, "decay": ("linear", "poly")}.items():
+            if getattr(self, name) not in known:
+                raise TrainingError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(known)}.")
+        for name, least in {"steps": 0, "batch": 1, "warmup": 0, "seed": 0}.items():
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise TrainingError(f"{name}={value!r}: expected a whole number from {least}.")
+        for name in ("lr", "clip", "power", "weight_decay", "momentum"):
+            value, zero = getattr(self, name), name in ("weight_decay", "momentum")
+            if name == "clip" and value is None:
+                continue
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            if not number or not (value > 0 or (zero and value == 0)):
+                raise TrainingError(f"{name}={value!r}: expected a finite number {'from' if zero else 'above'} 0.")
+        if self.momentum >= 1:
+            raise TrainingError(f"momentum={self.momentum!r}: expected a number from 0 to below 1.")
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of step `step` (0-based)."""
+        if self.decay == "poly":
+            if step + 1 < self.warmup:
+                return self.lr * (0.1 + 0.9 * (step + 1) / self.warmup)
+            return self.lr * (1 - (step + 1) / self.steps) ** self.power
+        return self.lr * min(
+            (step + 1) / max(self.warmup, 1), (self.steps - step) / max(self.steps - self.warmup, 1), 1
+        )
+
+
+# Ctrl-C at a moment when the work can be kept.
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[Callable[[], None]]:
+    """Hold Ctrl-C back until the yielded function is called; a second one gets through at once."""
+    waiting: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if waiting:
+            raise KeyboardInterrupt
+        waiting.append(number)
+
+    def release() -> None:
+        if waiting:
+            raise KeyboardInterrupt
+
+    # Only Python's own handler is replaced: whoever ignores or redirects the signal has a reason.
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield release
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Choosing a checkpoint: the state of a training that scored best on validation episodes.
+
+
+class Selection:
+    """Keeps the best state of a training: a callback of `training.fit`, which stores it in its resume file.
+
+    The model is scored after every `every` steps and after the last one; of equal scores the earliest counts. A run
+    that was killed and goes on chooses the same state, bit for bit, as one that was not.
+
+    Args:
+        score: model -> number, the higher the better; must depend on the model alone (a fixed list of episodes).
+        every: steps between two validations. steps: length of the training.
+        rules: identifies what `score` measures, so that a run is not resumed with another one.
+    Attributes:
+        best: the highest score so far, None before the first. trained: after how many steps it was reached.
+    Raises TrainingError for an impossible `every`.
+    """
+
+    name = "val_miou"  # of the score in the rows of a History, in percent
+
+    def __init__(self, score: Callable[[nn.Module], float], *, every: int, steps: int, rules: str = ""):
+        if type(every) is not int or every < 1:
+            raise TrainingError(f"validate every {every!r} steps: expected a whole number from 1.")
+        self.score, self.every, self.steps = score, every, steps
+        self.rules = f"every {every}: {rules}"
+        self.best: float | None = None
+        self.trained = 0
+        self._state: dict[str, torch.Tensor] = {}
+
+    def __call__(self, step: int, model: nn.Module) -> dict[str, float] | None:
+        """Score the model where it is due after (0-based) step `step`, and keep its state if it is the best."""
+        if (step + 1) % self.every and step + 1 != self.steps:
+            return None
+        # A validation without a single counted pixel is no reason to prefer a state.
+        score = float(np.nan_to_num(self.score(model)))
+        if self.best is None or score > self.best:
+            self.best, self.trained = score, step + 1
+            self._state = {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
+        return {self.name: score}
+
+    @torch.no_grad()
+    def restore(self, model: nn.Module) -> None:
+        """Put the best state into `model`. Raises TrainingError when nothing was validated."""
+        if self.best is None:
+            raise TrainingError("no state was validated, so none can be chosen: train for at least one step.")
+        for name, value in model.state_dict().items():
+            kept = self._state[name].to(value.device)
+            # What is equal stays untouched: features cached for a frozen backbone stay valid.
+            if not torch.equal(value, kept):
+                value.copy_(kept)
+
+    def summary(self) -> dict[str, float]:
+        """The score of the best state, and the number of steps after which it was reached."""
+        return {"step": self.trained, self.name: round(self.best, 4)}
+
+    def state_dict(self) -> dict:
+        """What a resume file has to hold."""
+        return {"best": self.best, "trained": self.trained, "state": self._state}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take over what `state_dict` returned."""
+        self.best, self.trained, self._state = state["best"], state["trained"], state["state"]
+
+
+def validation_score(
+    dataset: SegmentationDataset, protocol: Protocol, *, shot: int = 1, batch: int = 8
+) -> tuple[Callable[[FewShotModel], float], str]:
+    """mIoU in percent on the fixed episodes of `protocol`, as a function of the model, and a text that names it."""
+
+    def score(model: FewShotModel) -> float:
+        scores = evaluate(model, dataset, protocol, shots=(shot,), batch=batch, progress=False).scores[shot]
+        return 100 * scores.miou
+
+    return score, f"{shot} shots on {dataset.hash()} {protocol.as_dict()}"
+
 
 __all__ = ["History", "Schedule", "fabric", "fit", "train_episodes"]
 

@@ -12,8 +12,7 @@ from core_tools import SIZE, panet, shapes
 from fsslib import EpisodeSampler, Protocol, build_model, evaluate, load_dataset
 from fsslib.errors import DatasetError, ModelError, ProtocolError
 from fsslib.evaluation import examples, remembering
-from fsslib.nn.feature_cache import CachedBackbone
-from fsslib.nn.feature_store import DiskStore, MemoryStore
+from fsslib.nn.backbones.cached import CachedBackbone, DiskStore, MemoryStore
 
 RULES = Protocol(input_size=SIZE, episodes=10)
 OPTIONS = {

@@ -11,10 +11,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fsslib import build_model, load_model, load_official, save_model
-from fsslib.checkpoints import clean_state, read_note, read_state, shipped
+from fsslib.checkpoints import read_note, shipped
 from fsslib.errors import CheckpointError
 from fsslib.files import atomic
 from fsslib.models.panet import PANet
+from fsslib.nn.backbones.weights import clean_state, read_state
 
 
 def official(model) -> dict:

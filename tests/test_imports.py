@@ -1,29 +1,32 @@
-"""The house rules that code can check: what is imported, in which direction, how long a file is, what is explained."""
+"""The house rules that code can check: what is imported, in which direction, and what is explained."""
 
 import ast
 import os
 import subprocess
 import sys
 from functools import lru_cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "fsslib").rglob("*.py"))
-NAMES = [str(path.relative_to(ROOT)) for path in FILES]
-each_file = pytest.mark.parametrize("path", FILES, ids=NAMES)
 
-# Lowest first. A module may import from its own floor and from those below. Modules that are not named, and folders
-# that are not named, are the top floor: experiments, plots, widgets, pages and whatever else only people call.
+# Lowest first. A module may import from its own floor and from those below; a package stands on one floor.
 FLOORS = [
-    {"errors", "version"},
-    {"files", "interrupts", "progress", "episode", "paths", "protocol", "schedule"},
+    {"errors", "version", "names"},
+    {"arguments", "files", "progress"},
+    {"episode", "protocol"},
     {"ops", "losses", "metrics"},
     {"nn"},
     {"models"},
     {"data"},
-    {"checkpoints", "training", "evaluation", "pretraining", "selection", "merging", "inference"},
+    {"checkpoints", "training", "pretraining", "evaluation", "inference"},
+    {"analysis"},
+    {"plots"},
+    {"experiments", "labs"},
+    {"widgets"},
 ]
 
 # Stands in front of a script: makes modules as absent as if they had never been installed, and refuses connections.
@@ -87,47 +90,103 @@ def test_the_guard_guards():
     assert done.returncode != 0 and b"No module named 'tqdm'" in done.stderr
 
 
-def imported(path: Path) -> set[str]:
-    """First parts, below fsslib, of what a library file imports, wherever in the file; `__init__` for the package."""
-    folder = path.relative_to(ROOT / "fsslib").parent.parts
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            full = [alias.name.split(".") for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            module = node.module.split(".") if node.module else []
-            if node.level:
-                module = ["fsslib", *folder[: len(folder) - node.level + 1], *module]
-            full = [[*module, alias.name] for alias in node.names]
-        else:
+def module_name(path: Path) -> str:
+    """`fsslib.nn.context` for its file, `fsslib.nn` for the package's own."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in FILES}
+
+
+@lru_cache
+def imported(path: Path) -> frozenset[str]:
+    """What a library file imports, wherever in the file, as full names; lines for type checkers alone do not count."""
+    tree, name = ast.parse(path.read_text()), module_name(path)
+    package = name if path.stem == "__init__" else name.rpartition(".")[0]
+    checked = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
+    for_types = {inner for node in checked for inner in ast.walk(node)}
+    names = set()
+    for node in ast.walk(tree):
+        if node in for_types:
             continue
-        known = [path.stem if path.parent.name == "fsslib" else path.parent.name for path in FILES]
-        for parts in full:
-            if parts[0] == "fsslib":
-                found.add(parts[1] if len(parts) > 1 and parts[1] in known else "__init__")
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*parts, *([node.module] if node.module else [])])
+            names |= {f"{source}.{alias.name}" for alias in node.names}
+    return frozenset(names)
+
+
+def neighbours(path: Path) -> set[str]:
+    """The library's modules that a file imports; a package counts only where the name is its own."""
+    found = set()
+    for name in imported(path):
+        module = next((m for m in (name, name.rpartition(".")[0]) if m in MODULES), None)
+        if module and module != module_name(path):
+            found.add(module)
     return found
 
 
-def floor(name: str) -> int:
-    return next((level for level, names in enumerate(FLOORS) if name in names), len(FLOORS))
+def floor(module: str) -> int:
+    return next(level for level, names in enumerate(FLOORS) if module.split(".")[1] in names)
 
 
-@each_file
-def test_nothing_imports_upward(path):
-    parts = path.relative_to(ROOT / "fsslib").with_suffix("").parts
-    upward = {name for name in imported(path) if floor(name) > floor(parts[0])}
-    if parts != ("__init__",):
-        assert not upward, f"{path.name} is on floor {floor(parts[0])}"
+def test_every_module_has_its_floor():
+    top = {name.split(".")[1] for name in MODULES if "." in name}
+    assert set().union(*FLOORS) == top
+    assert len(list((ROOT / "fsslib").glob("*.py"))) - 1 <= 16, "a new room belongs into a package"
 
 
-def test_the_floors_name_modules_that_exist():
-    here = {path.relative_to(ROOT / "fsslib").with_suffix("").parts[0] for path in FILES}
-    assert set().union(*FLOORS) <= here
+def test_nothing_imports_upward():
+    inside = [(name, other) for name, path in MODULES.items() if "." in name for other in neighbours(path)]
+    assert len(inside) > 300
+    assert not [(name, other) for name, other in inside if "." not in other or floor(other) > floor(name)]
 
 
-@each_file
-def test_files_are_short(path):
-    assert len(path.read_text().splitlines()) <= 250
+def test_no_circles():
+    """`fsslib/__init__.py` and packages that only hand names on stand above what they hand on."""
+    TopologicalSorter({name: neighbours(path) for name, path in MODULES.items()}).prepare()
+
+
+@pytest.mark.parametrize(
+    ("package", "refused"),
+    [
+        ("fsslib.analysis", ("matplotlib", "seaborn", "fsslib.plots")),
+        ("fsslib.plots", ("scipy", "random", "statistics", "fsslib.evaluation")),
+    ],
+    ids=["numbers do not draw", "drawings do not count"],
+)
+def test_statistics_and_drawing_live_apart(package, refused):
+    files = [path for name, path in MODULES.items() if f"{name}.".startswith(f"{package}.")]
+    assert len(files) > 3
+    assert not [(path.name, name) for path in files for name in imported(path) if name.startswith(refused)]
+
+
+def test_drawings_take_no_chances():
+    """Resampling, quantiles of samples and verdicts belong to `analysis`."""
+    for name, path in MODULES.items():
+        if name.startswith("fsslib.plots."):
+            words = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+            assert not words & {"quantile", "percentile", "default_rng", "std", "var", "random"}, name
+
+
+@pytest.mark.parametrize(
+    ("paper", "parts"),
+    [
+        ("panet", {"PANet"}),
+        ("sdaanet", {"SDAANet", "SDPM", "SAAM"}),
+        ("asgnet", {"ASGNet", "Superpixels", "Seeds", "Allocation"}),
+        ("hdmnet", {"HDMNet", "MatchingPyramid", "Correlation", "Ensemble"}),
+    ],
+)
+def test_one_paper_is_one_file(paper, parts):
+    holders = {cls: name for name, path in MODULES.items() for cls in defined(path)}
+    assert {holders[part] for part in parts} == {f"fsslib.models.{paper}"}
+
+
+def defined(path: Path) -> set[str]:
+    return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)}
 
 
 @lru_cache
@@ -156,7 +215,7 @@ def is_reference(node):
     return any(isinstance(d, ast.Call) and getattr(d.func, "id", "") == "exercise" for d in node.decorator_list)
 
 
-@each_file
+@pytest.mark.parametrize("path", FILES, ids=MODULES)
 def test_everything_public_is_explained(path):
     tree, known, silent = ast.parse(path.read_text()), classes(), []
     if tree.body and not ast.get_docstring(tree):

@@ -4,12 +4,11 @@ import pytest
 import torch
 from core_tools import SIZE, Line, at, panet, shapes
 
-from fsslib import Protocol, recipe
+from fsslib import Protocol
 from fsslib.errors import TrainingError
-from fsslib.experiments import check_parameters
-from fsslib.nn.feature_cache import CachedBackbone
-from fsslib.selection import Selection, validation_score
-from fsslib.training import Schedule, fit
+from fsslib.experiments import check_parameters, recipe
+from fsslib.nn.backbones.cached import CachedBackbone
+from fsslib.training import Schedule, Selection, fit, validation_score
 
 QUIET = {"name": "line", "progress": False}
 TEN = Schedule(steps=10, lr=0.1, warmup=2)

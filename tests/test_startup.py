@@ -26,7 +26,7 @@ STATEMENTS = {
     "experiments help": ("run('fsslib.experiments', 'help')", ["torch", *HEAVY]),
     "experiments --help": ("run('fsslib.experiments', '--help')", ["torch", *HEAVY]),
     "experiments status": ("run('fsslib.experiments', 'status')", ["torch", *HEAVY]),
-    "experiments collect": ("run('fsslib.experiments', 'collect')", ["torch", *HEAVY[:7]]),
+    "experiments collect": ("run('fsslib.experiments', 'collect')", ["torch", *HEAVY]),
     "labs": ("run('fsslib.labs', '--help')", ["torch", "numpy", *HEAVY]),
     "data": ("run('fsslib.data', '--help')", ["torch", "numpy", *HEAVY]),
 }
@@ -68,7 +68,7 @@ def test_public_names_are_listed_and_taken():
     taken = {}
     exec("from fsslib import *", taken)
     assert set(fsslib.__all__) == taken.keys() - {"__builtins__"}
-    assert {*fsslib.__all__, "models", "paths", "__version__"} <= set(dir(fsslib))
+    assert {*fsslib.__all__, "models", "files", "__version__"} <= set(dir(fsslib))
     assert fsslib.models.build_model is fsslib.build_model
     for package in (fsslib.experiments, fsslib.data, fsslib.widgets):
         assert set(package.__all__) <= set(dir(package))

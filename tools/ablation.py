@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 
-from fsslib import load_model, paths, recipe, save_model
+from fsslib import files, load_model, save_model
 from fsslib.evaluation import Evaluation
-from fsslib.experiments import check_parameters
+from fsslib.experiments import check_parameters, recipe
 from fsslib.files import atomic
 from fsslib.metrics import over_trainings
 from fsslib.training import History
 
-RUNS = paths.repository() / "runs" / "ablation"
+RUNS = files.repository_folder() / "runs" / "ablation"
 SEEDS = (0, 1, 2)
 SCALES = [1.0, 0.5, 0.25, 0.125]
 COMMON = {"method": "sdaanet", "width": 32, "checkpoint": None, "episodes": 1000, "accelerator": "cpu"}
@@ -112,7 +112,7 @@ def table() -> None:
         "learnable": {v: _learnable(folder_of(v, 0)) for v in VARIANTS},
         **{key: first[key] for key in ("protocol", "list_hash", "versions")},
     }
-    target = paths.data() / "results" / "sdaanet-ablation.json"
+    target = files.data_folder() / "results" / "sdaanet-ablation.json"
     with atomic(target) as part:
         Path(part).write_text(json.dumps(content, indent=1))
     print(target.name)
@@ -124,7 +124,7 @@ def ship() -> None:
     result = json.loads((folder / "result.json").read_text())
     miou = {k: round(v["miou"], 2) for k, v in result["scores"].items()}
     note = {"command": "python tools/ablation.py train 0; python tools/ablation.py ship", "miou": miou}
-    path = paths.data() / "weights" / "sdaanet-shapes-fold0.safetensors"
+    path = files.data_folder() / "weights" / "sdaanet-shapes-fold0.safetensors"
     save_model(load_model(folder / "model.safetensors"), path, half=True, note=note | {"torch": torch.__version__})
     print(path.name)
 

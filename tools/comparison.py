@@ -17,17 +17,17 @@ from pathlib import Path
 
 import torch
 
-from fsslib import Protocol, evaluate, load_model, paths, recipe, save_model
+from fsslib import Protocol, evaluate, files, load_model, save_model
 from fsslib.data.base import SegmentationDataset
 from fsslib.evaluation import Evaluation
-from fsslib.experiments import check_parameters, run
+from fsslib.experiments import check_parameters, recipe, run
 from fsslib.experiments.runs import check, run_name
 from fsslib.files import atomic
 from fsslib.metrics import over_trainings
 
-RUNS = paths.repository() / "runs" / "comparison"
-KEPT = paths.data() / "results" / "comparison"
-WEIGHTS = paths.data() / "weights"
+RUNS = files.repository_folder() / "runs" / "comparison"
+KEPT = files.data_folder() / "results" / "comparison"
+WEIGHTS = files.data_folder() / "weights"
 SEEDS = (0, 1, 2)
 COMMON = {"checkpoint": None, "episodes": 1000, "accelerator": "cpu", "precision": "bf16"}
 COMMON |= {"pretrain_steps": 2500, "pretrain_lr": 3e-3, "episodic_steps": 1500, "batch": 8}
@@ -109,7 +109,7 @@ def knobs() -> None:
                 rows[-1]["list_hash"] = found[method][0].protocol.list_hash
             print(knob, value, {r["method"]: r["miou"][0] for r in rows[-len(METHODS) :]}, flush=True)
     content = {"command": "python tools/comparison.py knobs", "episodes": KNOB_EPISODES, "shots": 1, "rows": rows}
-    with atomic(paths.data() / "results" / "comparison-knobs.json") as part:
+    with atomic(files.data_folder() / "results" / "comparison-knobs.json") as part:
         Path(part).write_text(json.dumps({**content, "versions": recipe.versions()}, indent=1))
 
 

@@ -17,9 +17,9 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that `python tools/editions.py` finds its neighbours
 
+from fsslib.labs.check import TURN  # noqa: E402
 from fsslib.labs.exercise import exercises  # noqa: E402
-from fsslib.labs.order import names  # noqa: E402
-from fsslib.labs.shell import TURN  # noqa: E402
+from fsslib.labs.hidden_state import names  # noqa: E402
 from tools import build  # noqa: E402
 
 EDITIONS = ROOT / "editions"

@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from comparison import folder_of, parameters
 
-from fsslib import evaluate, load_model, paths, recipe, save_model
-from fsslib.experiments import check_parameters
+from fsslib import evaluate, files, load_model, save_model
+from fsslib.experiments import check_parameters, recipe
 from fsslib.files import atomic
 from fsslib.metrics import over_trainings
 
-RUNS = paths.repository() / "runs" / "parts"
+RUNS = files.repository_folder() / "runs" / "parts"
 SEEDS = (0, 1)
 PARTS = (1, 2, 3, 4)
 VARIANTS = {"several": {}, "one": {"max_superpixels": 1}}
@@ -75,7 +75,7 @@ def table() -> None:
     content = {"command": "python tools/parts.py train; python tools/parts.py table", "training_seeds": SEEDS}
     content |= {"episodes": EPISODES, "trained_on_parts": 1, "rows": rows}
     content |= {"parameters": {v: settings(v, 0) for v in VARIANTS}, "versions": recipe.versions()}
-    with atomic(paths.data() / "results" / "asgnet-parts.json") as part:
+    with atomic(files.data_folder() / "results" / "asgnet-parts.json") as part:
         Path(part).write_text(json.dumps(content, indent=1))
 
 

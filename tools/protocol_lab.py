@@ -18,19 +18,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fsslib import Protocol, build_model, evaluate, load_dataset, load_model, paths, recipe
+from fsslib import Protocol, build_model, evaluate, files, load_dataset, load_model
+from fsslib.analysis.intervals import apart, over_folds
 from fsslib.checkpoints import shipped
-from fsslib.data.shapes import Shapes5i
+from fsslib.data.shapes.dataset import Shapes5i
 from fsslib.evaluation import Evaluation
+from fsslib.experiments import recipe
 from fsslib.files import atomic
-from fsslib.merging import MEAN, VOTE
 from fsslib.metrics import Scores
 from fsslib.models.base import FewShotModel
-from fsslib.nn.feature_store import MemoryStore
-from fsslib.plots_protocol import apart, over_folds
+from fsslib.models.shot_by_shot import MEAN, VOTE
+from fsslib.nn.backbones.cached import MemoryStore
 
-RUNS = paths.repository() / "runs" / "protocol-lab"
-TARGET = paths.data() / "results" / "protocol-lab.json"
+RUNS = files.repository_folder() / "runs" / "protocol-lab"
+TARGET = files.data_folder() / "results" / "protocol-lab.json"
 SIZE, FOLDS = 241, (1, 2, 3)  # of the photographs; fold 0 needs classes that small subsets of VOC lack
 # The share of the picture that 2,048 pixels are in VOC's 500 x 375: where the long side is 336 px (and 103 at 97 px).
 AREA = 925

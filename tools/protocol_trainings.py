@@ -21,8 +21,7 @@ from fsslib.evaluation import Evaluation
 from fsslib.files import atomic
 from fsslib.metrics import over_trainings
 from fsslib.models.base import FewShotModel
-from fsslib.nn.feature_cache import CachedBackbone
-from fsslib.nn.feature_store import MemoryStore
+from fsslib.nn.backbones.cached import CachedBackbone, MemoryStore
 from fsslib.pretraining import pretrain
 from fsslib.training import Schedule, train_episodes
 

@@ -7,7 +7,7 @@ python tools/results.py panet-0 sdaanet-0    some of them
 import shutil
 import sys
 
-from fsslib import paths
+from fsslib import files
 from fsslib.experiments import run
 
 PARAMETERS = {"checkpoint": "shipped", "pretrain_steps": 0, "episodic_steps": 0, "episodes": 1000, "shots": [1, 5]}
@@ -19,8 +19,8 @@ def main(*names: str) -> None:
     for name in names or SHIPPED:
         method, fold = name.split("-")
         parameters = {**PARAMETERS, "method": method, "fold": int(fold)}
-        folder = run(parameters, runs=paths.repository() / "runs" / "results", force=True)
-        target = paths.data() / "results" / f"{method}-shapes-fold{fold}.json"
+        folder = run(parameters, runs=files.repository_folder() / "runs" / "results", force=True)
+        target = files.data_folder() / "results" / f"{method}-shapes-fold{fold}.json"
         shutil.copyfile(folder / "result.json", target)
         if name == "panet-0":  # with the counts of all episodes, which the tests compare
             shutil.copyfile(folder / "trained.npz", target.with_suffix(".npz"))

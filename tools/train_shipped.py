@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from fsslib import paths, recipe, save_model
-from fsslib.experiments import check_parameters
+from fsslib import files, save_model
+from fsslib.experiments import check_parameters, recipe
 
 # Steps, not seconds: the same command makes the same weights, give or take the last bits of another processor.
 BUDGET = {"pretrain_steps": 4000, "episodic_steps": 4000, "pretrain_lr": 3e-3, "lr": 2e-3, "precision": "bf16"}
@@ -31,7 +31,7 @@ def main(method: str, *folds: str) -> None:
         scores = {k: round(v["miou"], 2) for k, v in recipe.score(p, net, test_set).summary().items()}
         note = {"command": f"python tools/train_shipped.py {method} {fold}", "miou": scores, "torch": torch.__version__}
         path = save_model(
-            net, paths.data() / "weights" / f"{method}-shapes-fold{fold}.safetensors", half=True, note=note
+            net, files.data_folder() / "weights" / f"{method}-shapes-fold{fold}.safetensors", half=True, note=note
         )
         shutil.rmtree(folder)  # the next call of this command shall train again, not load
         print(f"{path.name}: mIoU {scores}, {time.time() - began:.0f} s", flush=True)

@@ -1,25 +1,29 @@
-"""Data sets by name."""
+"""Data sets by name; a folder for each source of pictures, and here what all share: episodes, folds, transforms.
+
+The batch of a step is a function of seed and step alone; keep it so, every stored score rests on it.
+"""
+
+# ruff: noqa: F401
 
 from __future__ import annotations
 
 import inspect
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DatasetError
+from ..names import on_demand
 
 if TYPE_CHECKING:  # for editors
     from .base import SegmentationDataset
-    from .folder_checks import check_folder
-    from .photographs import Photographs
-    from .shapes import Shapes5i
-    from .shapes_knobs import ShapesKnobs
+    from .folder.check import check_folder
+    from .photographs.base import Photographs
+    from .shapes.dataset import Shapes5i
+    from .shapes.knobs import ShapesKnobs
 
-__all__ = ["DATASETS", "Shapes5i", "ShapesKnobs", "check_folder", "load_dataset", "options_of"]
+__getattr__, __dir__, _names = on_demand(__name__, {"shapes": "Shapes5i ShapesKnobs", "folder.check": "check_folder"})
+__all__ = ["DATASETS", "load_dataset", "options_of", *_names]
 
-# name -> the module it is taken from when it is first used
-_HOMES = {"Shapes5i": "shapes", "ShapesKnobs": "shapes_knobs", "check_folder": "folder_checks"}
 DATASETS = ("shapes", "pascal", "coco", "fss1000", "folder")
 
 _EXAMPLES = {
@@ -73,23 +77,13 @@ def options_of(name: str) -> list[str]:
 def _class(name: str) -> type[Shapes5i] | type[Photographs]:
     """The class of a data set; its module is imported when it is wanted, so that nobody waits for the others."""
     if name == "shapes":
-        from .shapes import Shapes5i as found
+        from .shapes.dataset import Shapes5i as found
     elif name == "pascal":
-        from .pascal import Pascal5i as found
+        from .photographs.pascal import Pascal5i as found
     elif name == "coco":
-        from .coco import Coco20i as found
+        from .photographs.coco import Coco20i as found
     elif name == "fss1000":
-        from .fss1000 import Fss1000 as found
+        from .photographs.fss1000 import Fss1000 as found
     else:
-        from .folder import Folder as found
+        from .folder.dataset import Folder as found
     return found
-
-
-def __getattr__(name: str):
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

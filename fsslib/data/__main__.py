@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import DatasetError, FsslibError
-from .folder_layouts import LAYOUTS
+from .folder import LAYOUTS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.command == "download":
         return _download(chosen)
-    from .folder_checks import check_folder
+    from .folder.check import check_folder
 
     try:
         report = check_folder(chosen.root, layout=chosen.layout, names=chosen.names, min_area=chosen.min_area)
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _download(chosen: argparse.Namespace) -> int:
-    from .sources import download
+    from .download.sources import download
 
     try:
         print(download(chosen.name, chosen.root, parts=chosen.parts, keep_archives=chosen.keep_archives))

@@ -15,10 +15,9 @@ from torch import Tensor
 from ..episode import Episode
 from ..errors import DatasetError
 from ..protocol import Protocol
-from .augmentation import WHOLE, augment_whole
 from .base import IGNORE, SegmentationDataset, base_table
-from .transforms import Resize, augment, normalise
-from .weak import annotate
+from .transforms import WHOLE, Resize, augment, augment_whole, normalise
+from .weak_annotations import annotate
 
 
 @dataclass(frozen=True)

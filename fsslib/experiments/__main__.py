@@ -1,8 +1,225 @@
 """The command line: `python -m fsslib.experiments help`."""
 
+import argparse
+import json
+import os
 import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from .commands import main
+from ..errors import FsslibError, ParameterError
+from ..files import atomic
+from .parameters import ExperimentParameters, aligned, parameters_help, read_parameters
+
+# The command line of `python -m fsslib.experiments`. Every command imports what it runs: most need no torch.
+
+
+# What `make reports` runs from scratch, beside the stage notebooks; short enough for a coffee break on two cores.
+# Stride 8 and 32 bits: half the time of the shipped recipe on any processor, some ten points below it.
+REPORT_PARAMETERS: dict[str, Any] = {
+    "checkpoint": None,
+    "options": {"backbone_options": {"stride": 8}},
+    "pretrain_steps": 1500,
+    "episodic_steps": 900,
+    "lr": 2e-3,
+    "episodes": 500,
+}
+
+
+def parse_value(text: str, name: str = "") -> Any:
+    """A value from the command line: JSON where it is JSON (5, 0.1, true, null, [1, 5]), otherwise the text itself.
+
+    A parameter whose default is a text takes the text in any case: `precision=32` means "32".
+    """
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {"None": None, "True": True, "False": False}.get(text, text)
+    field = ExperimentParameters.model_fields.get(name)
+    wants_text = field is not None and isinstance(field.default, str)
+    return text if wants_text and not isinstance(value, str | None) else value
+
+
+def _given(pairs: list[str], file: str | None = None) -> dict[str, Any]:
+    given = read_parameters(file) if file else {}
+    seen = set()
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise ParameterError(f"-p {pair}: expected NAME=VALUE.")
+        if name in seen:
+            raise ParameterError(f"-p {pair}: {name} is given twice.")
+        seen.add(name)
+        given[name] = parse_value(value, name)
+    return given
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m fsslib.experiments", description="Runs of the notebooks.")
+    commands = parser.add_subparsers(required=True)
+
+    def command(name: str, does: Any, *parents: argparse.ArgumentParser, help: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, parents=parents, help=help)
+        added.set_defaults(does=does)
+        return added
+
+    common, forced, many = (argparse.ArgumentParser(add_help=False) for _ in range(3))
+    common.add_argument("--runs", default="runs", help="folder of all runs (default: runs)")
+    forced.add_argument("--force", action="store_true", help="run again what is done")
+    many.add_argument("-p", dest="pairs", action="append", default=[], metavar="NAME=VALUE", help="a parameter")
+    many.add_argument("--notebook", default="experiment", help="name or path (default: experiment)")
+    one = command("run", _run, common, many, forced, help="run a notebook with parameters")
+    one.add_argument("-f", "--file", help="YAML or JSON file with parameters; -p goes before it")
+    one.add_argument("--name", help="name of the run (default: made from the parameters)")
+    grid = command("sweep", _sweep, common, many, help="run every combination of a grid")
+    values = "YAML or JSON file: parameter -> list of values; -p holds for all runs"
+    grid.add_argument("-f", "--file", required=True, help=values)
+    grid.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    grid.add_argument("--dry-run", action="store_true", help="only say what would be run")
+    table = command("collect", _collect, common, help="print the scores of all finished runs")
+    table.add_argument("--over-seeds", action="store_true", help="one row for runs that differ in the seed alone")
+    table.add_argument("--csv", help="write them to this file instead")
+    pair = command("compare", _compare, help="difference of two runs, paired on the same episodes")
+    pair.add_argument("run", help="folder of a finished experiment")
+    pair.add_argument("reference", help="folder of the one it is compared with")
+    command("status", _status, common, help="list all runs and how they stand")
+    command("help", _help, help="list the parameters of an experiment")
+    all_notebooks = command("reports", _reports, common, forced, help="run all notebooks and write an index page")
+    all_notebooks.add_argument("--jobs", type=int, default=_cores(), help="notebooks at a time (default: all cores)")
+    return parser
+
+
+def _help(given: argparse.Namespace) -> int:
+    print(parameters_help())
+    return 0
+
+
+def _run(given: argparse.Namespace) -> int:
+    from .runs import run
+
+    parameters = _given(given.pairs, given.file)
+    print(run(parameters, runs=given.runs, notebook=given.notebook, name=given.name, force=given.force))
+    return 0
+
+
+def _sweep(given: argparse.Namespace) -> int:
+    from .sweeps import sweep
+
+    where = {"runs": given.runs, "notebook": given.notebook}
+    grid, base = read_parameters(given.file), _given(given.pairs)
+    table = sweep(grid, base=base, jobs=given.jobs, dry_run=given.dry_run, **where)
+    print(table.drop(columns="problem").to_string(index=False))
+    return _failed(table.problem)
+
+
+def _failed(problems: Any) -> int:
+    """Print what went wrong; returns the exit status."""
+    problems = [problem for problem in problems if problem]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return int(bool(problems))
+
+
+def _collect(given: argparse.Namespace) -> int:
+    from .results import rows
+
+    scores = rows(given.runs)
+    if given.over_seeds and scores:
+        import pandas as pd
+
+        from .results import over_seeds
+
+        scores = over_seeds(pd.DataFrame(scores)).to_dict("records")
+    names = list(dict.fromkeys(name for row in scores for name in row))
+    if given.csv:
+        import csv
+
+        with atomic(given.csv) as part, open(part, "w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, names)
+            table.writeheader()
+            table.writerows(scores)
+        print(given.csv)
+    elif scores:
+        print(aligned([names, *([_cell(row.get(name)) for name in names] for row in scores)]))
+    else:
+        print("no finished run with scores")
+    return 0
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _compare(given: argparse.Namespace) -> int:
+    from .results import compare
+
+    print(compare(given.run, given.reference).round(2).to_string(index=False))
+    return 0
+
+
+def _status(given: argparse.Namespace) -> int:
+    from .runs import status
+
+    print(aligned([(name, state.ljust(11), remark) for name, state, remark in status(given.runs)]) or "no runs yet")
+    return 0
+
+
+def _reports(given: argparse.Namespace) -> int:
+    problems = reports(given.runs, given.force, given.jobs)
+    return _failed(f"{name}: {text.removeprefix(f'{name}: ')}" if text else "" for name, text in problems.items())
+
+
+def reports(runs: str | Path = "runs", force: bool = False, jobs: int | None = None) -> dict[str, str]:
+    """Run every stage notebook with its defaults and one experiment from scratch, then write and print the index page.
+
+    What is done with the present notebooks is not run again. The experiment starts first, then the longest notebooks,
+    `jobs` at a time (by default one for each core). Returns name -> what went wrong, empty where nothing did.
+    """
+    from . import notebook as books
+    from .pages import write_index
+    from .results import finished
+    from .runs import EXPERIMENT, run_notebook
+    from .sweeps import side_by_side
+
+    jobs = _cores() if jobs is None else jobs
+    minutes = {name: books.load(books.find(name)).metadata.get("minutes", 0) for name in books.names()}
+    stages = sorted((name for name in minutes if name[:1].isdigit()), key=minutes.get, reverse=True)
+    calls = {
+        name: partial(
+            run_notebook,
+            name,
+            Path(runs) / name,
+            REPORT_PARAMETERS if name == EXPERIMENT else {},
+            force=force,
+            progress=jobs == 1,
+        )
+        for name in [EXPERIMENT, *stages]
+    }
+    print(f"{len(calls)} notebooks, {jobs} at a time …", flush=True)
+    problems = side_by_side(calls, jobs, partial(print, flush=True))
+    if finished(runs):
+        print(write_index(runs).resolve())
+    return problems
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status: 0, 1 if some of several runs failed, 2 for anything refused or failed."""
+    given = _parser().parse_args(arguments)
+    try:
+        return given.does(given)
+    except FsslibError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run it again to go on", file=sys.stderr)
+        return 130
+
 
 if __name__ == "__main__":
     sys.exit(main())

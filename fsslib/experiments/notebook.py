@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError, create_model
 
-from .. import paths
+from .. import files
 from ..errors import FsslibError, ParameterError
 from .conflicts import plain
 
@@ -25,7 +25,7 @@ def find(name: str | Path) -> Path:
         if not path.is_file():
             raise FsslibError(f"there is no notebook {path}.")
         return path.resolve()
-    folder = paths.notebooks()
+    folder = files.notebooks_folder()
     for candidate in (folder / f"{name}.ipynb", folder / "src" / f"{name}.py"):
         if candidate.is_file():
             return candidate
@@ -34,7 +34,7 @@ def find(name: str | Path) -> Path:
 
 def names() -> list[str]:
     """The names of all notebooks, built or not, in order."""
-    folder = paths.notebooks()
+    folder = files.notebooks_folder()
     return sorted({path.stem for path in [*folder.glob("*.ipynb"), *folder.glob("src/*.py")]})
 
 

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..errors import ParameterError
+
 BACKBONES = ("tiny", "resnet18", "resnet50", "resnet101", "vgg16", "vgg16_bn")
 
 
@@ -49,7 +51,7 @@ class ExperimentParameters(BaseModel):
     pretrain_lr: float = Field(3e-3, gt=0, description="learning rate of the pre-training")
     training: dict[str, Any] = Field(
         {},
-        description="details of training on episodes: optimiser, decay, weight_decay, clip, ... of fsslib.schedule, "
+        description="details of training on episodes: optimiser, decay, weight_decay, clip, ... of fsslib.training, "
         "augmentation (of fsslib.data.transforms), validation_episodes",
     )
     selection: Literal["last", "val_classes", "test_fold"] = Field(
@@ -135,3 +137,44 @@ def _type_name(annotation: Any) -> str:
     return (
         annotation.__name__ if isinstance(annotation, type) and not values else str(annotation).replace("typing.", "")
     )
+
+
+# Parameter files: names and values in YAML or JSON, as `papermill -f` takes them.
+
+
+def read_parameters(path: str | Path) -> dict[str, Any]:
+    """Names and values of a parameter file; YAML, of which JSON is a part, unless the name ends in `.json`.
+
+    Raises ParameterError for a file that cannot be read, holds something else, or gives a name twice (of which YAML and
+    JSON silently keep the last).
+    """
+    import yaml  # comes with papermill
+
+    class Loader(yaml.SafeLoader):
+        """Plain values only, each name once."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+            _once([self.construct_object(key) for key, _ in node.value], path)
+            return super().construct_mapping(node, deep)
+
+    def pairs(found: list[tuple[str, Any]]) -> dict:
+        _once([name for name, _ in found], path)
+        return dict(found)
+
+    kind = "JSON" if Path(path).suffix == ".json" else "YAML"
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        content = json.loads(text, object_pairs_hook=pairs) if kind == "JSON" else yaml.load(text, Loader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        if isinstance(error, ParameterError):
+            raise
+        raise ParameterError(f"{path} cannot be read as {kind}: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise ParameterError(f"{path}: expected names with values, found {type(content).__name__}.")
+    return content
+
+
+def _once(names: list, path: str | Path) -> None:
+    twice = sorted({str(name) for name in names if names.count(name) > 1})
+    if twice:
+        raise ParameterError(f"{path}: {', '.join(twice)} is given twice.")

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FsslibError, ParameterError
-from .runner import REPORT
-from .runs import EXPERIMENT, check, run, run_name
-from .workplace import stop_all
+from .execute_notebook import REPORT
+from .runs import EXPERIMENT, check, run, run_name, stop_all
 
 if TYPE_CHECKING:
     import pandas as pd

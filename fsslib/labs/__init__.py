@@ -3,7 +3,6 @@
 `python -m fsslib.labs` runs a finished notebook in a fresh kernel (`submit`) and tabulates a class (`collect`).
 """
 
-from .check import check
-from .result import Result
+from .check import Result, check
 
 __all__ = ["Result", "check"]

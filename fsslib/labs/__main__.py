@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 from ..errors import FsslibError
+from .class_table import class_table, report, write_table
 from .collect import OWN, collect
 from .kernel import Limits
 from .submit import submit, write_result
-from .table import class_table, report, write_table
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,17 +1,124 @@
 """`check(my_function)`: cases, the usual slips and properties of one exercise, in less than a second."""
 
+import contextlib
 import difflib
+import html
 import inspect
 import os
 import re
+import signal
+import threading
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from .exercise import Exercise, Wrong, exercises
-from .limits import TooLong, time_limit
-from .result import Result
-from .shell import soften_stubs
+
+# Stopping an answer that does not end.
+
+
+WAIT = 60.0  # seconds by the clock in which an answer may do next to nothing
+
+
+class TooLong(BaseException):
+    """The time is over, and which. Not an Exception: a student's `except Exception` must not swallow it."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float, wait: float = WAIT) -> Iterator[None]:
+    """Raise TooLong in the block after `seconds` of the thread's processor time, so that the machine's speed and its
+    other work do not matter, or after `wait` seconds by the clock in which it computed next to nothing.
+
+    Works in the main thread of systems that have alarms (not Windows); elsewhere the block runs on without a limit.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+    computed, window = time.thread_time(), (time.monotonic(), time.thread_time())
+
+    def look(*_: Any) -> None:
+        nonlocal window
+        now, used = time.monotonic(), time.thread_time()
+        if used - computed > seconds:
+            end = f"Stopped after {seconds:g} seconds of processor time: is there a loop without an end?"
+        elif now - window[0] > wait:
+            if used - window[1] > 0.02 * wait:
+                window = now, used
+                return
+            end = f"Stopped: it waited {wait:g} seconds without computing. Does it sleep, or wait for an answer?"
+        else:
+            return
+        # Again after a second: this one may be caught by a bare `except:` in a loop.
+        signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
+        raise TooLong(end)
+
+    before = signal.signal(signal.SIGALRM, look)
+    tick = min(0.5, seconds / 4)
+    signal.setitimer(signal.ITIMER_REAL, tick, tick)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+# What a student reads after a check, on the page and in a terminal.
+
+
+# status -> (mark, words, colour of the bar beside it); the words say it without the colour.
+_LOOKS = {
+    "right": ("✓", "right", "#009e73"),
+    "wrong": ("✗", "not yet", "#d55e00"),
+    "stopped": ("✗", "stopped with an error", "#d55e00"),
+    "slow": ("✗", "took too long", "#d55e00"),
+    "unknown": ("?", "not an exercise", "#d55e00"),
+    "missing": ("?", "not found", "#d55e00"),
+    "unsolved": ("…", "not solved yet", "#0072b2"),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of one check; true if the answer is right, so that `assert check(answer)` grades in pytest.
+
+    Attributes:
+        name: of the exercise, which is the function's.
+        status: "right", "wrong", "stopped" (an exception), "slow", "unsolved" (the stub), "missing" (the notebook has
+            no such function) or "unknown" (no such exercise).
+        message: for the student; names the missing idea.
+        slip: short name of the misconception for the class table, or "".
+    """
+
+    name: str
+    status: str
+    message: str
+    slip: str = ""
+
+    def __bool__(self) -> bool:
+        return self.status == "right"
+
+    def __repr__(self) -> str:
+        mark, words, _ = _LOOKS[self.status]
+        return f"{mark} {self.name}: {words}. {self.message}".rstrip()
+
+    def _repr_html_(self) -> str | None:
+        if self and not self.message:  # a short line needs no box, and stored notebooks stay small
+            return None
+        mark, words, colour = _LOOKS[self.status]
+        said = "".join(f"<br>{_marked(line)}" for line in self.message.splitlines())
+        return (
+            f'<div role="status" style="border-left:4px solid {colour};padding:2px 10px">'
+            f"<b>{mark} <code>{html.escape(self.name)}</code>: {words}.</b>{said}</div>"
+        )
+
+
+def _marked(text: str) -> str:
+    """`code` and *emphasis* as HTML; everything else as it is."""
+    safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+    return re.sub(r"(?<![\w*])\*(\w[^*]*?)\*(?![\w*])", r"<em>\1</em>", safe)
+
 
 LIMIT = 5.0  # seconds of processor time; a right answer needs less than one
 
@@ -82,7 +189,7 @@ def _check(function: Callable, limit: float) -> Result:
 
 
 def _try(made: Exercise, function: Callable) -> None:
-    from .compare import difference
+    from .answers import difference
 
     _parameters(made, function)
     found = {label: _run(function, label, arguments) for label, arguments in made.cases().items()}
@@ -126,7 +233,7 @@ def _is_slip(answer: Callable, made: Exercise, found: dict[str, Any]) -> bool:
     """True if the slip explains every case on which it can be computed, and is wrong on one of them."""
     import torch
 
-    from .compare import agree
+    from .answers import agree
 
     seen = False
     for label, arguments in made.cases().items():
@@ -194,3 +301,31 @@ def _no_exercise(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return f"There is no exercise of this name; exercises are found by the name of their function.{hint}"
+
+
+# A stub that is called in a later cell says kindly whose turn it is, instead of showing a traceback.
+
+
+TURN = "your turn"  # the stubs raise NotImplementedError("name: your turn")
+
+
+def soften_stubs() -> None:
+    """In a notebook: show NotImplementedError of a stub as one sentence. The cell still counts as failed, so that
+    "run all" stops there. Does nothing outside IPython, or where somebody handles exceptions already."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return
+    shell = get_ipython()
+    if shell is not None and not shell.custom_exceptions:
+        shell.set_custom_exc((NotImplementedError,), _say)
+
+
+def _say(shell: Any, kind: type, error: BaseException, trace: Any, tb_offset: int | None = None) -> list[str] | None:
+    found = re.fullmatch(rf"(\w+): {TURN}", str(error))
+    if not found:
+        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+        return None
+    said = [f"{found[1]} is not solved yet.", "The notebook stops here until it is; its question stands above."]
+    shell._showtraceback(kind, error, said)
+    return said

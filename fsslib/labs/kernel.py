@@ -12,8 +12,8 @@ from typing import Any
 
 # Evaluated before the first cell; binds no name that a cell could come to rely on, and loads what the checks need.
 SETUP = """(
-    __import__("fsslib.labs.verdicts"),
-    __import__("fsslib.labs.guard", fromlist=["guard"]).guard(get_ipython(), {memory}, {output}),
+    __import__("fsslib.labs.in_kernel"),
+    __import__("fsslib.labs.in_kernel", fromlist=["guard"]).guard(get_ipython(), {memory}, {output}),
 )"""
 
 

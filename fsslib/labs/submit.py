@@ -13,10 +13,10 @@ from ..errors import FsslibError
 from ..files import atomic
 from ..progress import bar
 from ..version import __version__
+from .check import TURN
 from .exercise import exercises
+from .hidden_state import Finding, hidden_state, names
 from .kernel import Kernel, Limits, Outcome, fresh_kernel
-from .order import Finding, hidden_state, names
-from .shell import TURN
 
 FORMAT = 1
 SUFFIX = ".result.json"
@@ -127,7 +127,7 @@ def write_result(result: dict[str, Any], path: str | Path) -> Path:
 
 
 def _verdicts(kernel: Kernel, stage: str) -> list[dict[str, Any]] | None:
-    call = f"__import__('fsslib.labs.verdicts', fromlist=['x']).verdicts(globals(), {stage!r})"
+    call = f"__import__('fsslib.labs.in_kernel', fromlist=['x']).verdicts(globals(), {stage!r})"
     said = kernel.ask(call, 10.0 + 8.0 * len(exercises(stage)))
     try:
         return json.loads(ast.literal_eval(said)) if said else None

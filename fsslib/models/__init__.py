@@ -13,7 +13,8 @@ from pathlib import Path
 from torch import nn
 
 from ..errors import ModelError
-from ..nn.backbones import Backbone, build_backbone
+from ..nn.backbones import build_backbone
+from ..nn.backbones.base import Backbone
 from .asgnet import ASGNet
 from .base import FewShotModel
 from .hdmnet import HDMNet

@@ -1,21 +1,250 @@
 """ASGNet: as many prototypes as the object has superpixels, and for every query position the best of them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from ..arguments import check_count, check_number, check_switch, choose
 from ..episode import Episode
 from ..errors import ModelError
 from ..losses import segmentation
-from ..nn.aspp import ASPPContext
-from ..nn.backbones import check_count, check_number, check_switch, choose
-from ..nn.enrichment import SCALES, FeatureEnrichment, conv_relu
-from ..nn.seeds import Seeds, clean_seeds, published_seeds
-from ..nn.superpixels import Allocation, Superpixels, allocate, cluster
-from ..ops import resize
-from .one_way import OneWayModel, Outcome, joined
+from ..nn.context import SCALES, ASPPContext, FeatureEnrichment, conv_relu
+from ..ops import cosine_maps, full_precision, masked_pool, precise, resize
+from .base import OneWayModel, Outcome, joined
+
+# Where superpixels start: points spread over the object by farthest-point sampling (ASGNet, arXiv 2104.01893, 3.2).
+
+
+_FAR = 1 << 30
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Initial superpixel centres of M support images.
+
+    Attributes:
+        points: (M, P, 2) long, row and column on the feature grid; rows from `counts` on are 0 and unused.
+        counts: (M,) long, number of superpixels; 0 or 1 means masked average pooling instead.
+    """
+
+    points: Tensor
+    counts: Tensor
+
+
+@torch.no_grad()
+def published_seeds(masks: Tensor, size: tuple[int, int], most: int = 5, area: float = 100.0) -> Seeds:
+    """The seeds of the authors' data loader, with its quirks, for a whole batch at once.
+
+    The mask is sampled on a grid of its own (source index ⌊i·H/h⌋, so a seed may lie beside the mask of the features).
+    P = min(round(cells / area), most), halves to even. The first seed lies farthest from the background inside the
+    object's bounding box (neither box nor image border count as background), each further one farthest from background
+    and earlier seeds. A box without background is measured from a point above its left corner, as scipy does.
+    Then the model counts seeds by their non-zero coordinates, once in rows and once in columns, and takes the larger
+    count: where every seed has a 0 in neither, none is lost; the last one is where both counts fall short.
+
+    Args:
+        masks: (M, H, W) bool, the object. size: grid (h, w) of the features.
+        most: largest number of superpixels N_max. area: cells per superpixel S_sp.
+    """
+    rows, columns = (torch.arange(n, device=masks.device) * m // n for n, m in zip(size, masks.shape[-2:]))
+    grid = masks[:, rows][:, :, columns]
+    cells = grid.sum((-2, -1))
+    # Halves to even; no more than there are cells.
+    counts = torch.minimum(torch.round(precise(cells) / area).clamp_max(most).long(), cells)
+    inside = _bounding_box(grid)
+    distance = _squared_distance(inside & ~grid)
+    # scipy's transform of an image without background.
+    full = ~(inside & ~grid).flatten(1).any(1)
+    top, left = (inside.any(axis).to(torch.uint8).argmax(-1) for axis in (2, 1))
+    i, j = torch.arange(size[0], device=masks.device), torch.arange(size[1], device=masks.device)
+    virtual = ((i - top[:, None] + 1) ** 2)[:, :, None] + ((j - left[:, None]) ** 2)[:, None]
+    distance = torch.where(full[:, None, None], virtual, distance)
+    points = _farthest(torch.where(grid, distance, -1), most, forget=full)
+    points = torch.where((torch.arange(most, device=masks.device) < counts[:, None])[..., None], points, 0)
+    points = torch.where((counts >= 2)[:, None, None], points, 0)
+    counted = (points > 0).sum(1).amax(-1)
+    return Seeds(points, torch.where(counts >= 2, counted, counts))
+
+
+@torch.no_grad()
+def clean_seeds(masks: Tensor, size: tuple[int, int], most: int = 5, area: float = 100.0) -> Seeds:
+    """Seeds as the paper describes them: ⌊cells / area⌋ of them, on the very cells that are clustered.
+
+    The first lies farthest from the background, the image border included; no seed is lost on the way.
+    Arguments as in `published_seeds`.
+    """
+    grid = resize(masks.float(), size) == 1
+    cells = grid.sum((-2, -1))
+    counts = torch.minimum((precise(cells) / area).floor().clamp_max(most).long(), cells)
+    framed = torch.nn.functional.pad(grid, (1, 1, 1, 1))
+    distance = _squared_distance(~framed)[:, 1:-1, 1:-1]
+    points = _farthest(torch.where(grid, distance, -1), most)
+    used = torch.arange(most, device=masks.device) < counts[:, None]
+    return Seeds(torch.where(used[..., None], points, 0), counts)
+
+
+def _bounding_box(grid: Tensor) -> Tensor:
+    """(M, h, w) bool: the tight box around the true cells."""
+
+    def span(some: Tensor) -> Tensor:
+        return (some.cumsum(-1) > 0) & (some.flip(-1).cumsum(-1) > 0).flip(-1)
+
+    return span(grid.any(2))[:, :, None] & span(grid.any(1))[:, None]
+
+
+def _squared_distance(background: Tensor) -> Tensor:
+    """Exact squared Euclidean distance of every cell to the nearest true cell of (M, h, w), long; `_FAR` without one.
+
+    Separable: first along columns, then along rows.
+    """
+    h, w = background.shape[-2:]
+    i, j = torch.arange(h, device=background.device), torch.arange(w, device=background.device)
+    along = (i[:, None] - i) ** 2
+    column = torch.where(background[:, None], along[:, :, None], _FAR).amin(2)
+    across = (j[:, None] - j) ** 2
+    return (column[:, :, None] + across).amin(-1).clamp_max(_FAR)
+
+
+def _farthest(distance: Tensor, count: int, forget: Tensor | None = None) -> Tensor:
+    """`count` cells (M, count, 2), each the first maximum of the distance to background and earlier points.
+
+    Args:
+        distance: (M, h, w) long, squared; -1 where no point may lie.
+        forget: (M,) bool: after the first point only the distance to points counts.
+    """
+    h, w = distance.shape[-2:]
+    i, j = torch.arange(h, device=distance.device), torch.arange(w, device=distance.device)
+    allowed, points = distance >= 0, []
+    for step in range(count):
+        best = distance.flatten(1).argmax(1)
+        point = torch.stack([best // w, best % w], -1)
+        points.append(point)
+        own = ((i - point[:, :1]) ** 2)[:, :, None] + ((j - point[:, 1:]) ** 2)[:, None]
+        nearest = torch.minimum(distance, own)
+        if step == 0 and forget is not None:
+            nearest = torch.where(forget[:, None, None], own, nearest)
+        distance = torch.where(allowed, nearest, -1)
+    return torch.stack(points, 1)
+
+
+# Superpixel-guided clustering and guided prototype allocation (ASGNet, arXiv 2104.01893, sections 3.2 and 3.3).
+
+
+@dataclass(frozen=True)
+class Superpixels:
+    """Prototypes of M support images.
+
+    Attributes:
+        prototypes: (M, P, C) float32; unused ones are 0.
+        used: (M, P) bool; at least the first of every image.
+        assignment: (M, P, h, w) float32, how much each cell weighs in each prototype; sums to 1 over the cells of a
+            clustered prototype.
+    """
+
+    prototypes: Tensor
+    used: Tensor
+    assignment: Tensor
+
+
+@full_precision
+def cluster(features: Tensor, masks: Tensor, seeds: Seeds, *, iterations: int = 5, reach: float = 10.0) -> Superpixels:
+    """Superpixel-guided clustering (section 3.2) of all images at once; no gradient passes.
+
+    Cells and centres are compared by D = √(‖features‖² + ‖position‖² / r²); a centre becomes the mean of all object
+    cells, weighted by exp(−D) (for every centre by itself, so the clusters overlap). Images with fewer than two seeds
+    get the masked average instead.
+
+    Args:
+        features: (M, C, h, w) float. masks: (M, h, w) float; cells of exactly 1 are clustered.
+        seeds: where the centres start. iterations: T. reach: r, cells that weigh as much as one unit of features.
+    """
+    with torch.no_grad():
+        count, channels, height, width = features.shape
+        features, masks = features.float(), masks.float()
+        inside = (masks == 1).flatten(1)
+        cells, order = _cells(features, inside, reach)
+        valid = inside.gather(1, order)
+        clustered = (seeds.counts >= 2) & inside.any(1)
+        index = seeds.points[..., 0] * width + seeds.points[..., 1]
+        start = torch.stack([seeds.points[..., 0], seeds.points[..., 1]], -1).float() / reach
+        feature = features.flatten(2).transpose(1, 2).gather(1, index[..., None].expand(-1, -1, channels))
+        # In double precision: from round to round exp(-D) magnifies the last digits.
+        centres, cells = precise(torch.cat([feature, start], -1)), precise(cells)
+        for _ in range(iterations):
+            # Direct differences: the expanded square would lose 1e-4 near a distance of 0.
+            distance = torch.cdist(centres, cells, compute_mode="donot_use_mm_for_euclid_dist")
+            distance = distance.masked_fill(~valid[:, None], torch.inf)
+            # The softmax is exp(-D) over its sum, without its underflow where every distance is large.
+            weights = torch.where(clustered[:, None, None], -distance, 0.0).softmax(-1)
+            centres = weights @ cells
+        centres, weights = centres.float(), weights.float()
+        spread = torch.zeros(count, centres.shape[1], height * width, device=features.device)
+        spread.scatter_(2, order[:, None].expand_as(weights), weights)
+        average = masked_pool(features, masks)
+        used = torch.arange(centres.shape[1], device=features.device) < seeds.counts[:, None].clamp_min(1)
+        first = torch.zeros_like(used)
+        first[:, 0] = True
+        used = torch.where(clustered[:, None], used, first)
+        single = torch.where(first[..., None], average[:, None], 0.0)
+        prototypes = torch.where(clustered[:, None, None], centres[..., :channels], single)
+        alone = torch.where(first[..., None], masks.flatten(1)[:, None], 0.0)
+        assignment = torch.where(clustered[:, None, None], spread, alone)
+        keep = used[..., None]
+        assignment = (assignment * keep).unflatten(-1, (height, width))
+        return Superpixels(prototypes * keep, used, assignment)
+
+
+def _cells(features: Tensor, inside: Tensor, reach: float) -> tuple[Tensor, Tensor]:
+    """Features and scaled position (M, most, C + 2) of the object's cells, then of others; their index (M, most)."""
+    width = features.shape[-1]
+    # The object's cells first; one synchronisation tells how many the largest object has.
+    order = inside.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
+    most = max(1, int(inside.sum(-1).max()))
+    order = order[:, :most]
+    rows = features.flatten(2).transpose(1, 2).gather(1, order[..., None].expand(-1, -1, features.shape[1]))
+    position = torch.stack([order // width, order % width], -1).float() / reach
+    return torch.cat([rows, position], -1), order
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What every query position is told about the support.
+
+    Attributes:
+        features: (B, C, h, w) the prototype each position is most similar to. similarity: (B, P, h, w) cosines.
+        probability: (B, 1, h, w) sum (or mean) of the cosines. guide: (B, h, w) long, index of the prototype.
+    """
+
+    features: Tensor
+    similarity: Tensor
+    probability: Tensor
+    guide: Tensor
+
+
+@full_precision
+def allocate(query: Tensor, prototypes: Tensor, used: Tensor, *, merge: str = "sum") -> Allocation:
+    """Guided prototype allocation (section 3.3). Gradients reach the query only.
+
+    Args:
+        query: (B, C, h, w) float. prototypes: (B, P, C) float. used: (B, P) bool.
+        merge: `"sum"` of the cosines as published (it grows with the number of prototypes), or their `"mean"`.
+    """
+    similarity = cosine_maps(query, prototypes, scale=1.0)
+    ignored = ~used[:, :, None, None]
+    probability = similarity.masked_fill(ignored, 0.0).sum(1, keepdim=True)
+    if merge == "mean":
+        probability = probability / used.sum(1).clamp_min(1)[:, None, None, None]
+    with torch.no_grad():
+        # In double precision: two prototypes may lie so close that the order of a summation would choose.
+        flat, unit = precise(query).flatten(2), F.normalize(precise(prototypes), dim=-1)
+        nearest = (unit @ F.normalize(flat, dim=1)).masked_fill(~used[..., None], -torch.inf)
+        guide = nearest.argmax(1).unflatten(-1, tuple(query.shape[-2:]))
+    chosen = prototypes.transpose(1, 2).gather(2, guide.flatten(1)[:, None].expand(-1, prototypes.shape[-1], -1))
+    return Allocation(chosen.unflatten(-1, guide.shape[-2:]), similarity, probability, guide)
+
 
 # The ASPP variant has other modules behind some of the authors' names.
 _PYRAMID = {
@@ -26,6 +255,8 @@ _PYRAMID = {
     "context.classifier.": "cls.",
     "context.": "",
 }
+
+
 _ASPP = {
     "context.aspp.branches.": "ASPP.layer6_",
     "context.aspp.fuse.": "ASPP.layer7.",

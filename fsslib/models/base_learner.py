@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..episode import IGNORE, Episode
 from ..errors import EpisodeError
 from ..losses import segmentation
-from ..nn.psp import PSPHead
+from ..nn.context import PSPHead
 from ..ops import resize
 from .base import translated
 

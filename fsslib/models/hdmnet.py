@@ -1,24 +1,423 @@
 """HDMNet: features that refine themselves before they meet, correlation at three scales, and a base learner."""
 
+import math
+import warnings
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..arguments import check_count, check_number, check_switch, choose
 from ..episode import IGNORE, Episode
 from ..errors import EpisodeError, ModelError
 from ..losses import correlation_distillation, segmentation
-from ..nn.backbones import check_count, check_number, check_switch, choose
-from ..nn.ensemble import Ensemble
-from ..nn.matching import STAGES, MatchingPyramid
-from ..nn.psp import PSPHead
-from ..ops import gram_distance, masked_pool, prior_mask, resize
+from ..nn.context import PSPHead
+from ..ops import full_precision, gram_distance, masked_pool, prior_mask, resize, upsample
+from .base import OneWayModel, Outcome, joined
 from .base_learner import BaseLearner, check_annotation
-from .hdmnet_names import OFFICIAL
-from .one_way import OneWayModel, Outcome, joined
+
+# The attention blocks of HDMNet (arXiv 2303.14652): a pyramid of self-attention, and masked correlation.
+
+
+EPS_NORM = 1e-6  # of every layer norm
+
+
+EPS_UNIT = 1e-12  # lower limit of the norms of queries and keys in the correlation
+
+
+EPS_COUNT = 1e-9
+
+
+SMALL = 2**16  # pairs of a query and a key, up to which a CPU multiplies matrices one after the other
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, optionally with spatially reduced keys and values (PVT, arXiv 2102.12122).
+
+    Args:
+        width: channels, a multiple of `heads`. heads: number of heads; each takes a contiguous block of channels.
+        reduction: side of the squares of cells that are merged into one key. dropout: of the output.
+    """
+
+    def __init__(self, width: int, heads: int, reduction: int = 1, dropout: float = 0.1):
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
+        self.dropout = nn.Dropout(dropout)
+        self.reduce = self.norm = None
+        if reduction > 1:
+            self.reduce = nn.Conv2d(width, width, reduction, stride=reduction)
+            self.norm = nn.LayerNorm(width, eps=EPS_NORM)
+
+    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, L, C) tokens of a grid `size` to the same shape."""
+        source = tokens
+        if self.reduce is not None:
+            source = self.norm(to_tokens(self.reduce(to_map(tokens, size))))
+        query, key, value = self.project(tokens, source)
+        scale = 1 / (math.sqrt(query.shape[-1]) + EPS_COUNT)
+        return self.join(attend(query, key, value, scale))
+
+    def project(self, tokens: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values by head: (B, heads, L, C / heads) each."""
+        return self.split(self.query(tokens)), self.split(self.key(source)), self.split(self.value(source))
+
+    def split(self, tokens: Tensor) -> Tensor:
+        """(B, L, C) to (B, heads, L, C / heads)."""
+        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def join(self, values: Tensor) -> Tensor:
+        """(B, heads, L, C / heads) through the output projection and its dropout to (B, L, C)."""
+        return self.dropout(self.out(values.transpose(1, 2).flatten(2)))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """softmax(scale · q kᵀ) v over the keys, by head: (B, heads, L, C) float for (B, heads, M, C) keys and values."""
+    if query.device.type == "cpu" and query.shape[-2] * key.shape[-2] <= SMALL:
+        # Measured: for few keys and narrow heads the fused kernel takes up to eight times as long on a CPU.
+        return ((scale * query) @ key.transpose(-2, -1)).softmax(-1) @ value
+    return F.scaled_dot_product_attention(query, key, value, scale=scale)
+
+
+class Correlation(Attention):
+    """Masked correlation of query positions with support positions ("inverse" softmax over the query).
+
+    S = cos(q, k) / `temperature`. With `softmax="query"` every support object position spreads one unit of attention
+    over the query; with `"support"` it is the usual softmax over the object positions. Positions outside the mask give
+    nothing in both.
+
+    Args:
+        width, heads, dropout: see `Attention`. temperature: of the cosines. softmax: axis.
+    """
+
+    def __init__(
+        self, width: int, heads: int = 2, dropout: float = 0.1, temperature: float = 0.1, softmax: str = "query"
+    ):
+        super().__init__(width, heads, 1, dropout)
+        self.temperature, self.softmax = temperature, softmax
+
+    def forward(self, tokens: Tensor, source: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """What the query receives (B, L, C), and the correlation map (B, L), the mean of S over object and heads.
+
+        Args:
+            tokens: (B, L, C) of the query. source: (B, M, C) of the support. masks: (B, M) float 0 or 1.
+        """
+        query, key, value = self.project(tokens, source)
+        found, weight = correlate(query, key, value, masks, self.temperature, self.softmax)
+        return self.join(found.to(tokens.dtype)), weight
+
+
+@full_precision
+def correlate(
+    query: Tensor, key: Tensor, value: Tensor, masks: Tensor, temperature: float, softmax: str
+) -> tuple[Tensor, Tensor]:
+    """Attention of the object positions only, and the correlation map without the matrix of all pairs.
+
+    Args:
+        query: (B, heads, L, C) float. key, value: (B, heads, M, C) float. masks: (B, M) float 0 or 1.
+        temperature, softmax: see `Correlation`.
+    Returns: (B, heads, L, C) and (B, L), float32; both 0 for an empty mask.
+    """
+    masks = masks.float()
+    query, key = F.normalize(query.float(), dim=-1, eps=EPS_UNIT), F.normalize(key.float(), dim=-1, eps=EPS_UNIT)
+    # The mean over the object comes first, since the cosine is linear in the unit keys.
+    mean = (key * masks[:, None, :, None]).sum(2) / (masks.sum(1) + EPS_COUNT)[:, None, None]
+    weight = (query @ mean[..., None]).squeeze(-1).mean(1) / temperature
+    # Only the object's positions attend; one synchronisation tells how many the largest object has.
+    most = max(1, int(masks.sum(1).max()))
+    order = masks.argsort(dim=-1, descending=True, stable=True)[:, :most]
+    valid = masks.gather(1, order)[:, None, :, None]
+    index = order[:, None, :, None].expand(-1, key.shape[1], -1, key.shape[-1])
+    scores = key.gather(2, index) @ query.transpose(-2, -1) / temperature
+    # A large number instead of infinity, for objects without any position.
+    attention = scores.softmax(-1) if softmax == "query" else scores.masked_fill(valid == 0, -1e9).softmax(-2)
+    return (attention * valid).transpose(-2, -1) @ value.float().gather(2, index), weight
+
+
+class MixFFN(nn.Sequential):
+    """SegFormer's feed-forward part (arXiv 2105.15203): 1x1, depthwise 3x3 (the only sign of position), GELU, 1x1."""
+
+    def __init__(self, width: int, ratio: int = 4, dropout: float = 0.1):
+        hidden = ratio * width
+        super().__init__(
+            nn.Conv2d(width, hidden, 1),
+            nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Conv2d(hidden, width, 1),
+            nn.Dropout(dropout),
+        )
+
+
+class EncoderLayer(nn.Module):
+    """Attention and MixFFN, each behind a layer norm and beside an identity path.
+
+    Args:
+        attention: an `Attention` (the layer then attends to its own tokens) or a `Correlation` (to a support).
+    """
+
+    def __init__(self, attention: Attention, width: int, dropout: float = 0.1):
+        super().__init__()
+        self.norm1, self.norm2 = (nn.LayerNorm(width, eps=EPS_NORM) for _ in range(2))
+        self.attention = attention
+        self.ffn = MixFFN(width, dropout=dropout)
+
+    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
+        """Self-attention: (B, L, C) tokens of a grid `size` to the same shape."""
+        return self._mix(tokens + self.attention(self.norm1(tokens), size), size)
+
+    def match(self, tokens: Tensor, source: Tensor, masks: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Correlation with a support, whose tokens (B, M, C) pass the same layer norm; see `Correlation`."""
+        found, weight = self.attention(self.norm1(tokens), self.norm1(source), masks)
+        return self._mix(tokens + found, size), weight
+
+    def _mix(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
+        return tokens + to_tokens(self.ffn(to_map(self.norm2(tokens), size)))
+
+
+class Stage(nn.Module):
+    """One stage of the self-attention pyramid: patch embedding, encoder layers, layer norm.
+
+    Args:
+        width: channels. heads, reduction: of the attention. step: cells that the embedding strides over.
+        layers: number of encoder layers; 0 leaves only the embedding (no self-attention).
+    """
+
+    def __init__(self, width: int, heads: int, reduction: int, step: int, layers: int = 2, dropout: float = 0.1):
+        super().__init__()
+        size = 3 if step > 1 else 1
+        self.embed = nn.Conv2d(width, width, size, stride=step, padding=size // 2)
+        self.embed_norm = nn.LayerNorm(width, eps=EPS_NORM)
+        self.layers = nn.ModuleList(
+            EncoderLayer(Attention(width, heads, reduction, dropout), width, dropout) for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width, eps=EPS_NORM)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, C, ⌈h / step⌉, ⌈w / step⌉)."""
+        embedded = self.embed(features)
+        size = tuple(embedded.shape[-2:])
+        tokens = self.embed_norm(to_tokens(embedded))
+        for layer in self.layers:
+            tokens = layer(tokens, size)
+        return to_map(self.norm(tokens), size)
+
+
+def to_tokens(features: Tensor) -> Tensor:
+    """(B, C, h, w) to (B, h·w, C)."""
+    return features.flatten(2).transpose(1, 2)
+
+
+def to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, h·w, C) to (B, C, h, w)."""
+    return tokens.transpose(1, 2).unflatten(-1, size)
+
+
+def block_mask(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, K, H, W) long masks of the supports to (B, K·h·w) float, 1 where the nearest pixel is object."""
+    return F.interpolate((masks == 1).float(), size, mode="nearest").flatten(1)
+
+
+# HDMNet's matching network (arXiv 2303.14652): a pyramid each side sees alone, then correlation stage by stage.
+
+
+# Heads, side of the reduced squares and stride of the stages, fine to coarse.
+STAGES = ((2, 4, 1), (4, 2, 2), (8, 1, 2))
+
+
+class MatchingPyramid(nn.Module):
+    """Self-attention pyramid, masked correlation, and a decoder from coarse to fine.
+
+    Query and support pass the pyramid separately, with shared weights ("decoupled"): features are refined before they
+    meet, and the correlation at each stage is the only place where they do.
+    All batch norms use running statistics in the method that owns this (they stay 0 and 1, as published).
+
+    Args:
+        width: channels C of the tokens, a multiple of 8. hidden: channels inside the decoder.
+        stages: how many, 1 to 3. self_attention: whether the stages attend to themselves.
+        temperature, softmax: see `Correlation`. dropout: in attention and feed-forward parts.
+        guides: channels of the prior maps that join behind every correlation.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        *,
+        stages: int = 3,
+        self_attention: bool = True,
+        temperature: float = 0.1,
+        softmax: str = "query",
+        dropout: float = 0.1,
+        guides: int = 2,
+    ):
+        super().__init__()
+        shapes, layers = STAGES[:stages], 2 if self_attention else 0
+        self.stages = nn.ModuleList(Stage(width, *shape, layers=layers, dropout=dropout) for shape in shapes)
+        self.match = nn.ModuleList(
+            EncoderLayer(Correlation(width, 2, dropout, temperature, softmax), width, dropout) for _ in shapes
+        )
+        self.guide = nn.ModuleList(_conv_norm_relu(width + guides, width) for _ in shapes)
+        self.parse = nn.ModuleList(_parse(width, hidden) for _ in shapes)
+        self.classifier = nn.Sequential(
+            *(nn.Conv2d(width, hidden, 1), nn.BatchNorm2d(hidden)),
+            *(nn.Conv2d(hidden, hidden, 3, padding=1), nn.BatchNorm2d(hidden)),
+            nn.Conv2d(hidden, 2, 1),
+        )
+
+    def forward(
+        self, query: Tensor, support: Tensor, masks: Tensor, priors: Tensor
+    ) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
+        """Logits (B, 2, h, w), correlation maps (B, hᵢ, wᵢ) from coarse to fine, and the maps of every stage.
+
+        Args:
+            query: (B, C, h, w) float. support: (B, K, C, h, w) float. masks: (B, K, H, W) long.
+            priors: (B, guides, h, w) float.
+        """
+        batch, shot = support.shape[:2]
+        features = torch.cat([query, support.flatten(0, 1)])
+        pyramid = []
+        for stage in self.stages:
+            features = stage(features)
+            pyramid.append(features)
+        merged, correlations, maps = None, [], {}
+        for i in reversed(range(len(pyramid))):
+            own, others = pyramid[i][:batch], pyramid[i][batch:].unflatten(0, (batch, shot))
+            size = tuple(own.shape[-2:])
+            keys = others.flatten(3).permute(0, 1, 3, 2).flatten(1, 2)
+            found, weight = self.match[i].match(to_tokens(own), keys, block_mask(masks, size), size)
+            correlations.append(weight.unflatten(-1, size))
+            matched = to_map(found, size)
+            guided = self.guide[i](torch.cat([matched, resize(priors, size).to(matched.dtype)], 1))
+            if merged is None:
+                merged = self.parse[i](guided)
+            else:
+                above = upsample(merged, size)
+                merged = above + self.parse[i](guided + above)
+            maps |= {f"query/{i}": own, f"support/{i}": others, f"matched/{i}": matched, f"decoded/{i}": merged}
+            maps |= {f"correlation/{i}": correlations[-1]}
+        return self.classifier(merged), correlations, maps
+
+
+def _conv_norm_relu(inputs: int, outputs: int) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def _parse(width: int, hidden: int) -> nn.Sequential:
+    """Three convolutions without an activation between them, as published; a ReLU at the end."""
+    return nn.Sequential(
+        *(nn.Conv2d(width, hidden, 1), nn.BatchNorm2d(hidden)),
+        *(nn.Conv2d(hidden, hidden, 3, padding=1), nn.BatchNorm2d(hidden)),
+        *(nn.Conv2d(hidden, width, 1), nn.BatchNorm2d(width), nn.ReLU()),
+    )
+
+
+# The ensemble of BAM (arXiv 2203.07615) that HDMNet ends with: what the base learner knows is background.
+
+
+class Ensemble(nn.Module):
+    """Merges the probabilities of the matching network with those of the base classes.
+
+    ψ, the distance of query and support scene, adjusts the two channels of the matching network (one shared 2→1
+    convolution); what then is background is merged with the probability of the base classes (another one). Both start
+    as the identity of their first input.
+
+    Args:
+        shots: K that the weights of the shots are made for; 1 has none. hidden: channels inside them; 0: a linear map.
+        matched: `False` as published, where the weights belong to the distances sorted upwards, but multiply them
+            unsorted; `True` puts them back in order.
+    """
+
+    def __init__(self, shots: int = 1, hidden: int = 2, matched: bool = False):
+        super().__init__()
+        self.shots, self.matched = shots, matched
+        self.scene, self.background = (nn.Conv2d(2, 1, 1, bias=False) for _ in range(2))
+        for conv in (self.scene, self.background):
+            conv.weight.data.copy_(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1))
+        self.reweight = None
+        if shots > 1 and hidden:
+            self.reweight = nn.Sequential(nn.Conv2d(shots, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, shots, 1))
+        elif shots > 1:
+            self.reweight = nn.Conv2d(shots, shots, 1, bias=False)
+            nn.init.constant_(self.reweight.weight, 1 / shots)
+
+    def distance(self, scenes: Tensor) -> Tensor:
+        """The K scene distances of each episode as one: (B, K) to (B,). Warns for a K the weights were not made for."""
+        shot = scenes.shape[1]
+        if shot == 1:
+            return scenes[:, 0]
+        if self.reweight is None or shot != self.shots:
+            if self.shots != shot:
+                warnings.warn(
+                    f"{shot} shots, but the weights of the shots were made for {self.shots}: their scene distances are "
+                    f"averaged. Build the model with shots={shot} to learn weights for them.",
+                    stacklevel=2,
+                )
+            return scenes.mean(1)
+        ordered = scenes.sort(1).values
+        weights = self.reweight(ordered[..., None, None])[..., 0, 0].softmax(1)
+        return (weights * (ordered if self.matched else scenes)).sum(1)
+
+    def forward(self, meta: Tensor, base: Tensor, distance: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Merged scores (B, 2, h, w) of background and object, and the maps inside.
+
+        Args:
+            meta: (B, 2, h, w) probabilities of the matching network. base: (B, 1, h, w) probability of the base
+                classes. distance: (B,) ψ.
+        """
+        scene = distance[:, None, None, None].expand_as(base)
+        background, target = (self.scene(torch.cat([meta[:, c : c + 1], scene], 1)) for c in (0, 1))
+        merged = self.background(torch.cat([background, base], 1))
+        maps = {"scene/background": background, "scene/object": target, "merged/background": merged}
+        return torch.cat([merged, target], 1), maps
+
+
+# How HDMNet's parameters are called here and in the authors' checkpoints.
+
+
+_THEIRS = "transformer.mix_transformer."
+
+
+def _layer(ours: str, theirs: str) -> dict[str, str]:
+    names = {f"{ours}attention.{name}.": f"{theirs}attn.attn.linear_{name[0]}." for name in ("query", "key", "value")}
+    names |= {f"{ours}attention.out.": f"{theirs}attn.attn.linear_o."}
+    names |= {f"{ours}attention.reduce.": f"{theirs}attn.sr.", f"{ours}attention.norm.": f"{theirs}attn.norm."}
+    return names | {f"{ours}ffn.": f"{theirs}ffn.layers.", ours: theirs}
+
+
+def _stage(i: int) -> dict[str, str]:
+    ours, theirs = f"transformer.stages.{i}.", f"{_THEIRS}down_sample_layers.{i}."
+    names = {f"{ours}embed.": f"{theirs}0.projection.", f"{ours}embed_norm.": f"{theirs}0.norm."}
+    names |= {f"{ours}norm.": f"{theirs}3."}
+    for layer in range(2):
+        names |= _layer(f"{ours}layers.{layer}.", f"{theirs}{1 + layer}.")
+    match = f"{_THEIRS}match_layers.{i}."
+    names |= _layer(f"transformer.match.{i}.", f"{match}0.")
+    names |= {f"transformer.guide.{i}.0.": f"{match}1.conv.", f"transformer.guide.{i}.1.": f"{match}1.bn."}
+    return names | {f"transformer.parse.{i}.": f"{_THEIRS}parse_layers.{i}."}
+
+
+OFFICIAL = {name: theirs for i in range(len(STAGES)) for name, theirs in _stage(i).items()}
+
+
+OFFICIAL |= {
+    "transformer.classifier.": f"{_THEIRS}cls.",
+    "ensemble.scene.": "gram_merge.",
+    "ensemble.background.": "cls_merge.",
+    "ensemble.reweight.": "kshot_rw.",
+    "base_head.pooling.stages.": "ppm.features.",
+    "base_head.level5.": "cls.",
+    "base_head.classifier.": "base_learnear.",
+    "backbone.": "",
+}
+
 
 PRIOR_WEIGHT = 10.0  # of the prior maps beside the query's features
+
+
 SMALLEST = STAGES[0][1]  # cells a side: one square of the finest stage's reduced keys
 
 

@@ -5,10 +5,10 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
+from ..arguments import choose
 from ..episode import Episode, Prediction
 from ..errors import ModelError
 from ..losses import alignment, segmentation
-from ..nn.backbones import choose
 from ..ops import cosine_maps, masked_average, upsample
 from .base import FewShotModel
 
@@ -21,7 +21,7 @@ class PANet(FewShotModel):
     backbone is all there is to train.
 
     Args:
-        backbone: any `fsslib.nn.backbones.Backbone`; the paper uses VGG-16 up to its dilated fifth block.
+        backbone: any `fsslib.nn.backbones.base.Backbone`; the paper uses VGG-16 up to its dilated fifth block.
         stage: which stage's features are matched; None takes the deepest.
         align, align_weight: prototype alignment regularisation in training mode and its weight λ.
         scale: the temperature α.

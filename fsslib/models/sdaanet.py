@@ -1,20 +1,120 @@
 """SD-AANet: prototypes guided by self-distillation, and an attention map learned from the support."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from ..arguments import check_count, check_number, check_switch, choose
 from ..episode import Episode
 from ..errors import ModelError
-from ..losses import distillation, segmentation
-from ..nn.backbones import STAGES, check_count, check_number, check_switch, choose
-from ..nn.enrichment import SCALES, FeatureEnrichment
-from ..nn.saam import SAAM
-from ..nn.sdpm import SDPM
+from ..losses import distillation, log_distribution, segmentation
+from ..nn.backbones.base import STAGES
+from ..nn.context import SCALES, BatchNorm2d, FeatureEnrichment, PyramidPooling
 from ..ops import masked_pool, prior_mask, resize
-from .one_way import OneWayModel, Outcome, joined
+from .base import OneWayModel, Outcome, joined
+
+# SD-AANet's channel gate and self-distillation.
+
+
+class SDPM(nn.Module):
+    """Self-distillation guided prototype module (arXiv 2108.06600): a channel gate, and a teacher for the prototypes.
+
+    The support decides which channels matter: gate a_k = sigmoid(conv(ReLU(conv(p_k)))), factor g_k = (a_k + 1)/2 on
+    support and query. The student prototype is S_k = g_k·p_k; the teacher adds t, the prototype of the query under its
+    true mask: T_k = (t + S_k)/2.
+
+    Args: see `SDAANet`.
+    """
+
+    def __init__(
+        self, width: int, *, query_factor: str, teacher: str, teacher_query: str, teachers: str, detach_teacher: bool
+    ):
+        super().__init__()
+        choose(query_factor, ("product", "average", "mean", "none"), "sdaanet: query_factor=")
+        choose(teacher, ("prototypes", "distributions"), "sdaanet: teacher=")
+        choose(teacher_query, ("original", "reweighted"), "sdaanet: teacher_query=")
+        choose(teachers, ("separate", "integral"), "sdaanet: teachers=")
+        hidden = max(1, width // 4)
+        self.gate = nn.Sequential(nn.Conv2d(width, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, width, 1), nn.Sigmoid())
+        self.query_factor, self.teacher, self.teacher_query = query_factor, teacher, teacher_query
+        self.teachers, self.detach_teacher = teachers, detach_teacher
+
+    def forward(self, prototypes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gates a_k (B, K, C), students S_k (B, K, C) and the factor (B, C) on the query's channels.
+
+        Args: prototypes: (B, K, C), p_k, pooled under the support masks.
+        """
+        gate = self.gate(prototypes.flatten(0, 1)[..., None, None]).view_as(prototypes)
+        factor = (gate + 1) / 2
+        mean = factor.mean(1)
+        # The authors' code multiplies the query by every g_k in turn and by the average gate once more.
+        choices = {"product": factor.prod(1) * (mean + 1) / 2, "average": mean * (mean + 1) / 2, "mean": mean}
+        on_query = choices.get(self.query_factor, torch.ones_like(mean))
+        return gate, factor * prototypes, on_query
+
+    def log_teacher(self, gate: Tensor, students: Tensor, query: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """The teachers' log distributions and prototypes T = (t + S)/2, both (B, K, C).
+
+        Args:
+            gate, students: as `forward` returns them. query: (B, C), prototype of the query under its own mask.
+        """
+        query = query.unsqueeze(1).expand_as(students)
+        if self.teacher_query == "reweighted":
+            query = query * (gate + 1) / 2
+        own = students
+        if self.teachers == "integral":
+            own, query = (x.mean(1, keepdim=True).expand_as(students) for x in (students, query))
+        prototypes = (query + own) / 2
+        if self.teacher == "prototypes":
+            log_teacher = log_distribution(prototypes, temperature)
+        else:
+            both = torch.stack([log_distribution(x, temperature) for x in (query, own)])
+            log_teacher = both.logsumexp(0) - math.log(2)
+        return (log_teacher.detach() if self.detach_teacher else log_teacher), prototypes
+
+
+# SD-AANet's attention: a head that learns on the support what it then says about the query.
+
+
+class SAAM(nn.Module):
+    """Supervised affinity attention module (arXiv 2108.06600): one head compares features with a prototype.
+
+    It learns on the support, where the mask is known (`support`), and gives the query an attention map (`query`).
+
+    Args: width: channels C of features and prototype.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.reduce = nn.Sequential(nn.Conv2d(2 * width, 4 * width, 3, padding=1), nn.ReLU())
+        self.pyramid = PyramidPooling(4 * width, width)
+        fuse = nn.Conv2d(8 * width, width, 3, padding=1, bias=False)
+        self.bottleneck = nn.Sequential(fuse, BatchNorm2d(width), nn.ReLU(), nn.Dropout2d(0.1))
+        self.support_logits = nn.Conv2d(width, 2, 1)
+        self.query_map = nn.Conv2d(width, 1, 1)
+
+    def forward(self, features: Tensor, prototype: Tensor) -> Tensor:
+        """(B, C, h, w) of the affinity between features (B, C, h, w) and prototype (B, C)."""
+        spread = prototype[:, :, None, None].expand_as(features).to(features.dtype)
+        return self.bottleneck(self.pyramid(self.reduce(torch.cat([features, spread], 1))))
+
+    def support(self, features: Tensor, prototypes: Tensor) -> Tensor:
+        """Logits (B, K, 2, h, w) of support features (B, K, C, h, w), each with its own prototype (B, K, C)."""
+        if not self.training:
+            return self.support_logits(self(features.flatten(0, 1), prototypes.flatten(0, 1))).unflatten(
+                0, prototypes.shape[:2]
+            )
+        # One call per shot: batch norm sees B images at a time, as in the authors' code.
+        calls = [self.support_logits(self(features[:, k], prototypes[:, k])) for k in range(prototypes.shape[1])]
+        return torch.stack(calls, 1)
+
+    def query(self, features: Tensor, prototype: Tensor) -> Tensor:
+        """Attention map (B, 1, h, w), signed and unbounded, of query features (B, C, h, w)."""
+        return self.query_map(self(features, prototype))
+
 
 # Our names of modules and the authors'.
 _OFFICIAL = {

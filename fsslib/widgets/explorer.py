@@ -12,7 +12,7 @@ import traitlets
 
 from ..errors import FsslibError
 from .board import Bars, Board, Panel
-from .still import bundle
+from .snapshot import bundle
 
 # Seconds without a message from the page before an answer is computed; behind a slow one more, because the page sends
 # its next value only when the kernel has taken the last one.

@@ -8,8 +8,7 @@ import matplotlib
 import numpy as np
 from torch import Tensor
 
-from ..plots import overlay
-from ..plots_superpixels import tinted
+from ..plots.common import overlay, tinted
 from .board import WIDTH, Panel
 
 Mark = tuple[float, float, str, str]

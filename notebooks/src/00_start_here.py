@@ -32,9 +32,9 @@ import torch
 
 import fsslib
 from fsslib import EpisodeSampler, Protocol, build_model, evaluate, load_dataset, load_model, plots
-from fsslib.baselines import baselines
+from fsslib.analysis.baselines import baselines
 from fsslib.checkpoints import read_note, shipped
-from fsslib.figure import save, show
+from fsslib.plots.display import save, show
 
 # %% tags=["nbval-ignore-output"]
 print(f"fsslib {fsslib.__version__}, torch {torch.__version__.split('+')[0]}, {torch.get_num_threads()} thread(s)")

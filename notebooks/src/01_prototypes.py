@@ -36,16 +36,17 @@ import torch.nn.functional as F
 
 import fsslib
 from fsslib import EpisodeSampler, Protocol, evaluate, load_dataset, load_model, plots
-from fsslib import plots_prototypes as pictures
+from fsslib.analysis.intervals import mean_interval, percent, verdict
 from fsslib.checkpoints import read_note, shipped
-from fsslib.data.weak import annotate
-from fsslib.figure import show
+from fsslib.data.weak_annotations import annotate
 from fsslib.losses import alignment
 from fsslib.metrics import FewShotIoU
 from fsslib.models.panet import PANet
-from fsslib.nn.feature_cache import CachedBackbone
+from fsslib.nn.backbones.cached import CachedBackbone
 from fsslib.ops import cosine_maps, masked_average, project_mask, upsample
-from fsslib.plots_prototypes import mean_interval, percent, verdict
+from fsslib.plots import common
+from fsslib.plots import pooling as pictures
+from fsslib.plots.display import show
 from fsslib.training import Schedule, train_episodes
 
 # %% tags=["nbval-ignore-output"]
@@ -185,7 +186,7 @@ alt = (
     f"Query, its cosine maps, probability, prediction and true mask. On the {test_set.names[int(one.classes)]} the "
     f"cosine is on average {means[1]:.2f} to the object's prototype and {means[0]:.2f} to the background's."
 )
-show(*pictures.strip(row, alt, (0, 1), side=1.05), photo=True)
+show(*common.strip(row, alt, (0, 1), side=1.05), photo=True)
 
 # %% [markdown]
 # No single cosine map gives the mask. Only the *difference* of the two decides, so a bad background prototype is as
@@ -211,7 +212,7 @@ print("the same prediction each time:", same)
 row = [(f"alpha = {a}", logits.softmax(1)[0, 1]) for a, logits in by_alpha.items()]
 shares = [int(100 * (m.softmax(1).amax(1) > 0.9).float().mean().round(decimals=2)) for m in by_alpha.values()]
 alt = f"Probability of the object for alpha {alphas}: {shares} percent of the pixels are above 0.9 for one of the classes."
-show(*pictures.strip(row, alt, (0, 1), side=1.1))
+show(*common.strip(row, alt, (0, 1), side=1.1))
 
 # %% [markdown]
 # ## What one prototype cannot do
@@ -261,7 +262,7 @@ alt = (
     f"A support with two parts, the query, and cosine maps of part 1, part 2 and their mean. The parts' prototypes have "
     f"a cosine of {apart[i]:.2f}; the mean has {near[0]:.2f} and {near[1]:.2f} to them."
 )
-show(*pictures.strip(row, alt, side=1.15), photo=True)
+show(*common.strip(row, alt, side=1.15), photo=True)
 
 # %% [markdown]
 # The mean leans towards the larger part, and the smaller one has hardly a say.
@@ -299,7 +300,7 @@ measured = {parts: score_parts(parts, max(10, episodes // 2)) for parts in (1, 2
 curves = {
     name: {n: percent((s[i].miou, *s[i].interval())) for n, s in measured.items()} for i, name in enumerate(variants)
 }
-show(*pictures.score_curves(curves, "parts per object"))
+show(*common.score_curves(curves, "parts per object"))
 
 # %%
 for i, name in enumerate(variants):
@@ -344,7 +345,7 @@ alt = (
     "The support with its mask, the query with the predicted mask, and the support as segmented from the query: "
     f"{returned:.0f} % of its pixels are right."
 )
-show(*pictures.strip(row, alt, side=1.25), photo=True)
+show(*common.strip(row, alt, side=1.25), photo=True)
 
 # %% [markdown]
 # The loss is the cross entropy of that way back, $L = L_{query} + \lambda L_{PAR}$ with $\lambda = 1$ and, for $S$
@@ -424,7 +425,7 @@ print(verdict("Euclidean distance, with - without PAR", mean_interval(gain[:, 1]
 # %% tags=["nbval-ignore-output"]
 rows = {"with - without PAR": percent(trained["with PAR"].difference(trained["without PAR"]))}
 rows |= {f"{k} - before": percent(trained[k].difference(trained["before"])) for k in ("with PAR", "without PAR")}
-show(*pictures.differences(rows))
+show(*common.differences(rows))
 
 # %% [markdown]
 # Three warnings. First, compare "before" with the others: a network whose prototypes lie
@@ -447,7 +448,7 @@ print("five shots beat one, beyond the interval:", result.scores[5].difference(r
 
 # %% tags=["nbval-ignore-output"]
 curve = {k: percent((s.miou, *s.interval())) for k, s in result.scores.items()}
-show(*pictures.score_curves({"PANet": curve}, "shots K"))
+show(*common.score_curves({"PANet": curve}, "shots K"))
 print(verdict("K=5 - K=1", percent(result.scores[5].difference(result.scores[1]))))
 print(verdict("K=5 - K=3", percent(result.scores[5].difference(result.scores[3]))))
 
@@ -470,7 +471,7 @@ alt = (
     f"IoU {100 * single[most]:.0f} % with the first support alone, {100 * five[most]:.0f} % with all five."
 )
 print(f"IoU {100 * single[most]:.0f} % at K=1, {100 * five[most]:.0f} % at K=5")
-show(*pictures.strip(row, alt, side=0.95, columns=5), photo=True)
+show(*common.strip(row, alt, side=0.95, columns=5), photo=True)
 
 # %% [markdown]
 # A single support can be unlucky: small, covered, on a background that resembles it; an average of five rarely is. It
@@ -487,7 +488,7 @@ shown = one.support_images[0, 0, 0]
 row = [(k, plots.overlay(shown, annotate(one.support_masks[0, 0, 0], k, seed=seed))) for k in kinds]
 counts = {k: int((annotate(one.support_masks[0, 0, 0], k, seed=seed) == 1).sum()) for k in kinds}
 alt = f"One support annotated with a mask, a scribble and a box. Pixels marked as the object: {counts}."
-show(*pictures.strip(row, alt, side=1), photo=True)
+show(*common.strip(row, alt, side=1), photo=True)
 
 # %%
 weak = {"mask": result.scores}
@@ -497,7 +498,7 @@ for k in kinds:
 
 # %% tags=["question", "nbval-ignore-output"]
 names = [(kind, k) for kind in ("scribble", "box") for k in (1, 5)]
-show(*pictures.differences({f"{a} - mask, K={k}": percent(weak[a][k].difference(weak["mask"][k])) for a, k in names}))
+show(*common.differences({f"{a} - mask, K={k}": percent(weak[a][k].difference(weak["mask"][k])) for a, k in names}))
 
 # %% [markdown]
 # Compare $K = 1$ with $K = 5$ in this figure. A scribble is a *noisy* sample of the right thing, and noise averages

@@ -38,16 +38,17 @@ from torchvision.transforms.v2 import functional as pixels
 
 import fsslib
 from fsslib import EpisodeSampler, Protocol, build_model, load_dataset, load_model, plots
-from fsslib import plots_distillation as pictures
+from fsslib.analysis.intervals import mean_interval, percent, verdict
 from fsslib.checkpoints import read_note, shipped
 from fsslib.data.episodes import EpisodeSpec
 from fsslib.data.transforms import MEAN, STD
-from fsslib.figure import show
 from fsslib.losses import distillation
 from fsslib.metrics import FewShotIoU
-from fsslib.nn.feature_cache import CachedBackbone
+from fsslib.nn.backbones.cached import CachedBackbone
 from fsslib.ops import masked_pool, resize
-from fsslib.plots_prototypes import differences, mean_interval, percent, strip, verdict
+from fsslib.plots import distillation as pictures
+from fsslib.plots.common import differences, strip
+from fsslib.plots.display import show
 from fsslib.training import Schedule, train_episodes
 
 # %% tags=["nbval-ignore-output"]

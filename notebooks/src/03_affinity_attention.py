@@ -40,15 +40,16 @@ from scipy.stats import rankdata
 
 import fsslib
 from fsslib import EpisodeSampler, Protocol, load_dataset, load_model, plots
-from fsslib import plots_attention as pictures
+from fsslib.analysis.intervals import mean_interval, percent, verdict
 from fsslib.checkpoints import read_note, shipped
-from fsslib.data.shapes_classes import shape_texture
+from fsslib.data.shapes.plan import shape_texture
 from fsslib.data.transforms import normalise
-from fsslib.figure import show
 from fsslib.losses import segmentation
 from fsslib.metrics import FewShotIoU
 from fsslib.ops import masked_pool, prior_mask, resize
-from fsslib.plots_prototypes import differences, mean_interval, percent, score_curves, verdict
+from fsslib.plots import attention as pictures
+from fsslib.plots.common import differences, score_curves
+from fsslib.plots.display import show
 from fsslib.training import Schedule, fit
 
 # %% tags=["nbval-ignore-output"]

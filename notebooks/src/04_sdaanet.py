@@ -38,16 +38,17 @@ import torch.nn.functional as F
 
 import fsslib
 from fsslib import EpisodeSampler, Protocol, build_model, evaluate, load_dataset, load_model, plots
-from fsslib import plots_ablation as tables
-from fsslib import plots_flow as flow
-from fsslib import plots_prototypes as pictures
-from fsslib.baselines import baselines
+from fsslib.analysis import intervals
+from fsslib.analysis.baselines import baselines
+from fsslib.analysis.intervals import percent, verdict
 from fsslib.checkpoints import read_note, shipped
-from fsslib.figure import show
 from fsslib.metrics import FewShotIoU
-from fsslib.nn.feature_cache import CachedBackbone
+from fsslib.nn.backbones.cached import CachedBackbone
 from fsslib.ops import resize
-from fsslib.plots_prototypes import percent, verdict
+from fsslib.plots import ablation as tables
+from fsslib.plots import common
+from fsslib.plots import sdaanet_flow as flow
+from fsslib.plots.display import show
 from fsslib.training import Schedule, train_episodes
 
 # %% tags=["nbval-ignore-output"]
@@ -381,7 +382,7 @@ row += [
     (n, plots.overlay(five.query_images[i], mask[i])) for n, mask in (masks | {"true mask": five.query_masks}).items()
 ]
 said = ", ".join(f"{name} {100 * share[i]:.0f} %" for name, share in right.items())
-show(*pictures.strip(row, f"One query and its masks; pixels that are right: {said}."), photo=True)
+show(*common.strip(row, f"One query and its masks; pixels that are right: {said}."), photo=True)
 
 # %% [markdown]
 # The supports carried the information all along. What broke was the *scale*: a shift between training and testing. The
@@ -444,7 +445,7 @@ show(*tables.ablation(stored["rows"], {"oracle": oracle}))
 real = []
 for (model, k), row in table.items():
     if model not in ("baseline", "PANet"):
-        said = tables.gain_verdict(f"K={k}, {model}", row["gain over baseline"], row["gain over baseline per seed"])
+        said = intervals.gain_verdict(f"K={k}, {model}", row["gain over baseline"], row["gain over baseline per seed"])
         print(said)
         real += [f"{model} at K={k}"] if said.endswith("better") else []
 print("real gains over the baseline:", ", ".join(real) or "none")
@@ -452,7 +453,7 @@ print("real gains over the baseline:", ", ".join(real) or "none")
 # %%
 for model, k in (("baseline", 1), ("both", 1), ("baseline", 5), ("both", 5), ("both, average factor", 5)):
     row = table[model, k]
-    print(tables.gain_verdict(f"K={k}, {model} - PANet", row["gain over PANet"], row["gain over PANet per seed"]))
+    print(intervals.gain_verdict(f"K={k}, {model} - PANet", row["gain over PANet"], row["gain over PANet per seed"]))
 
 # %%
 alone = sum(table[model, 1]["gain over baseline"][0] for model in ("+ SDPM", "+ SAAM"))

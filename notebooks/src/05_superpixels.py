@@ -41,18 +41,19 @@ from scipy.stats import mannwhitneyu
 
 import fsslib
 from fsslib import EpisodeSampler, Protocol, build_model, evaluate, load_dataset, load_model, plots
-from fsslib import plots_superpixels as pictures
+from fsslib.analysis import intervals
+from fsslib.analysis.intervals import gain_verdict, mean_interval, percent, verdict
 from fsslib.checkpoints import read_note, shipped
 from fsslib.evaluation import Evaluation
-from fsslib.figure import show
 from fsslib.metrics import FewShotIoU, over_trainings
-from fsslib.nn.feature_cache import CachedBackbone
-from fsslib.nn.seeds import clean_seeds, published_seeds
-from fsslib.nn.superpixels import allocate, cluster
+from fsslib.models.asgnet import allocate, clean_seeds, cluster, published_seeds
+from fsslib.nn.backbones.cached import CachedBackbone
 from fsslib.ops import masked_pool, resize
-from fsslib.plots_ablation import gain_verdict
-from fsslib.plots_attention import dots, gallery
-from fsslib.plots_prototypes import mean_interval, percent, score_curves, strip, verdict
+from fsslib.plots import common
+from fsslib.plots import superpixels as pictures
+from fsslib.plots.attention import dots, gallery
+from fsslib.plots.common import score_curves, strip
+from fsslib.plots.display import show
 from fsslib.training import Schedule, train_episodes
 
 torch.set_grad_enabled(False)
@@ -99,7 +100,7 @@ three = built[3]
 # %% tags=["nbval-ignore-output"]
 own, i = specs[best].supports[0][0], best
 rows = {"picture": [plots.overlay(e.support_images[i, 0, 0]) for e in built.values()]}
-rows["parts"] = [pictures.tinted(parts_of(d, own), built[n].support_images[i, 0, 0]) for n, d in sets.items()]
+rows["parts"] = [common.tinted(parts_of(d, own), built[n].support_images[i, 0, 0]) for n, d in sets.items()]
 alt = f"The same support, an object of class {sets[1].names[int(three.classes[i])]}, with one to four parts."
 show(*gallery(rows, [f"parts = {n}" for n in sets], alt, side=0.67), photo=True)
 
@@ -144,7 +145,7 @@ matched["best of the parts"] = best_match(Q, *part_prototypes(S, support_parts))
 
 # %% tags=["nbval-ignore-output"]
 image, truth = three.query_images[i], query_parts[i] > 0
-row = [("query", plots.overlay(image)), ("its parts", pictures.tinted(parts_of(sets[3], specs[i].query), image))]
+row = [("query", plots.overlay(image)), ("its parts", common.tinted(parts_of(sets[3], specs[i].query), image))]
 row += [(name, maps[i]) for name, maps in matched.items()]
 said = {n: f"{m[i][truth].mean():.2f} on the object, {m[i][~truth].mean():.2f} off it" for n, m in matched.items()}
 alt = f"A query of three parts, and its cosines. {'; '.join(f'{n}: {v}' for n, v in said.items())}."
@@ -297,7 +298,7 @@ moves = {"exp(-D)": frames(1.0), "exp(-2 D)": frames(2.0)}
 show(*pictures.clustering(moves, cells[best]))
 
 # %%
-moved = {name: (pictures.spread(f[0][0]), pictures.spread(f[10][0])) for name, f in moves.items()}
+moved = {name: (intervals.spread(f[0][0]), intervals.spread(f[10][0])) for name, f in moves.items()}
 print("exp(-D): the centres end at less than half of their distances:", moved["exp(-D)"][1] < moved["exp(-D)"][0] / 2)
 print("exp(-2 D): at more than 70 % of them:", moved["exp(-2 D)"][1] > 0.7 * moved["exp(-2 D)"][0])
 
@@ -372,7 +373,7 @@ print("PFENet's decoder on [F_q; F_G] and the map gives the mask of net(episode)
 # %% tags=["nbval-ignore-output"]
 image = one.query_images[0]
 row = [("query", plots.overlay(image)), ("c₁", c[0, 0]), ("c₅", c[0, 4]), ("sum / 5", Pi[0, 0] / 5)]
-row += [("guide G", pictures.tinted(G[0] + 1, image)), ("prediction", plots.overlay(image, out.masks()[0]))]
+row += [("guide G", common.tinted(G[0] + 1, image)), ("prediction", plots.overlay(image, out.masks()[0]))]
 uses = ", ".join(f"{k + 1}: {100 * share:.0f} %" for k, share in enumerate(F.one_hot(G, 5).float().mean((0, 1, 2))))
 alt = f"Similarity to two prototypes, mean of five, guide map (shares {uses}) and prediction."
 show(*strip(row, alt, side=1.05), photo=True)
@@ -561,8 +562,8 @@ print(
 show(*pictures.by_parts(study["rows"]))
 
 # %%
-print("\n".join(pictures.part_verdicts(study["rows"])))
-print("\nThat is:", pictures.conclusion(study["rows"]))
+print("\n".join(intervals.part_verdicts(study["rows"])))
+print("\nThat is:", intervals.conclusion(study["rows"]))
 
 # %% [markdown]
 # How to read this, whichever way the dots fall:
@@ -647,7 +648,7 @@ def kept(weigh):
             for _ in range(5):
                 A = weigh(s, X)
                 s = A @ X / A.sum(1, keepdim=True)
-            shares.append(10 * pictures.spread(s[:, -2:]) / pictures.spread(p[:n]))
+            shares.append(10 * intervals.spread(s[:, -2:]) / intervals.spread(p[:n]))
     return bool(np.mean(shares) > 0.5)
 
 

@@ -43,19 +43,19 @@ import torch.nn.functional as F
 
 # %%
 import fsslib
-from fsslib import EpisodeSampler, Protocol, build_model, evaluate, load_dataset, load_model, recipe
-from fsslib import plots_correlation as pictures
+from fsslib import EpisodeSampler, Protocol, build_model, evaluate, load_dataset, load_model
+from fsslib.analysis.intervals import mean_interval, percent, verdict
 from fsslib.checkpoints import read_note, shipped
-from fsslib.data.shapes_classes import shape_texture
-from fsslib.experiments import check_parameters
-from fsslib.figure import show
+from fsslib.data.shapes.plan import shape_texture
+from fsslib.experiments import check_parameters, recipe
 from fsslib.losses import correlation_distillation, segmentation
 from fsslib.metrics import FewShotIoU
-from fsslib.nn.ensemble import Ensemble
-from fsslib.nn.transformer import block_mask, correlate, to_tokens
+from fsslib.models.hdmnet import Ensemble, block_mask, correlate, to_tokens
 from fsslib.ops import gram_distance, prior_mask, resize, upsample
-from fsslib.plots_attention import dots
-from fsslib.plots_prototypes import differences, mean_interval, percent, verdict
+from fsslib.plots import correlation as pictures
+from fsslib.plots.attention import dots
+from fsslib.plots.common import differences
+from fsslib.plots.display import show
 from fsslib.training import Schedule, train_episodes
 
 # %% tags=["nbval-ignore-output"]

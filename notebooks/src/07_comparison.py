@@ -43,17 +43,18 @@ import torch
 from IPython.display import HTML
 
 import fsslib
-from fsslib import EpisodeSampler, Protocol, build_model, costs, evaluate, load_dataset, load_model, models
-from fsslib import plots_ablation as tables
-from fsslib import plots_comparison as pictures
-from fsslib.baselines import baselines
+from fsslib import EpisodeSampler, Protocol, build_model, evaluate, load_dataset, load_model, models
+from fsslib.analysis import costs, intervals
+from fsslib.analysis.baselines import baselines
+from fsslib.analysis.intervals import percent, verdict
 from fsslib.checkpoints import read_note
 from fsslib.evaluation import Evaluation
 from fsslib.experiments import read_result, run_notebook
-from fsslib.figure import show
 from fsslib.metrics import over_trainings
-from fsslib.nn.feature_store import MemoryStore
-from fsslib.plots_prototypes import percent, verdict
+from fsslib.nn.backbones.cached import MemoryStore
+from fsslib.plots import ablation as tables
+from fsslib.plots import comparison as pictures
+from fsslib.plots.display import show
 
 torch.set_grad_enabled(False)
 data = fsslib.paths.data()
@@ -181,11 +182,11 @@ show(*pictures.matrix({f"K={k}": by_shots[k] for k in (1, 5)}, list(NAMES.values
 # %%
 for k in (1, 5):
     for name in list(NAMES.values())[1:]:
-        print(tables.gain_verdict(f"K={k}, {name} - PANet", *pairs[k, name, "PANet"]))
+        print(intervals.gain_verdict(f"K={k}, {name} - PANet", *pairs[k, name, "PANet"]))
 
 # %%
 for k in (1, 5):
-    print(f"K={k}:", pictures.ranking({r["model"]: r["miou"][0] for r in rows if r["shots"] == k}, by_shots[k]))
+    print(f"K={k}:", intervals.ranking({r["model"]: r["miou"][0] for r in rows if r["shots"] == k}, by_shots[k]))
 
 # %% [markdown]
 # ## Why the order changes with five shots
@@ -343,7 +344,7 @@ show(*pictures.knobs(hard["rows"], NAMES))
 # In words, $K = 1$. "Overlap": the method's two intervals touch, so its change may be chance.
 
 # %%
-print("\n".join(pictures.knob_verdicts(hard["rows"], NAMES)))
+print("\n".join(intervals.knob_verdicts(hard["rows"], NAMES)))
 
 # %%
 for knob, value in dict.fromkeys((row["knob"], row["value"]) for row in hard["rows"]):
@@ -414,7 +415,7 @@ for m, backbone in (("panet", "vgg16"), ("asgnet", "resnet50"), ("sdaanet", "res
 
 # %%
 ious = {name: entry.scores[1].episode_iou() for name, entry in live.items()}
-picks = pictures.contrasts(ious)
+picks = intervals.contrasts(ious)
 specs = live["PANet"].lists[0].shots(1).specs
 
 
@@ -547,7 +548,7 @@ def is_clear(interval, trainings):
 check(is_clear)
 
 # %%
-print("as in the matrix:", all(is_clear(*entry) == pictures.clear(*entry) for entry in pairs.values()))
+print("as in the matrix:", all(is_clear(*entry) == intervals.clear(*entry) for entry in pairs.values()))
 
 # %% [markdown] tags=["exercise"]
 # ### 2 · `conv_macs`

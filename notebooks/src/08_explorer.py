@@ -30,7 +30,7 @@ queries = 12
 import torch
 
 import fsslib
-from fsslib import paths, widgets
+from fsslib import files, widgets
 from fsslib.data import load_dataset
 from fsslib.widgets import SupportPainter, strokes
 
@@ -51,7 +51,7 @@ print(f"fsslib {fsslib.__version__}, torch {torch.__version__.split('+')[0]}, {t
 data = load_dataset("shapes", fold=0, split="test")
 cls = data.classes[0]
 image, truth = data[data.images_of(cls)[0]]
-painter = SupportPainter(image, strokes.load(paths.data() / "strokes" / "disc-stripes.json"))
+painter = SupportPainter(image, strokes.load(files.data_folder() / "strokes" / "disc-stripes.json"))
 painter
 
 # %% [markdown]

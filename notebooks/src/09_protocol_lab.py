@@ -38,16 +38,17 @@ import torch
 from IPython.display import HTML
 
 import fsslib
-from fsslib import Protocol, build_model, evaluate, load_dataset, load_model, merging
-from fsslib import plots_protocol as pictures
+from fsslib import Protocol, build_model, evaluate, load_dataset, load_model
+from fsslib.analysis import intervals
+from fsslib.analysis.intervals import gain_verdict, percent, verdict
 from fsslib.checkpoints import shipped
-from fsslib.data.shapes import Shapes5i
+from fsslib.data.shapes.dataset import Shapes5i
 from fsslib.evaluation import Evaluation
-from fsslib.figure import show
-from fsslib.merging import MEAN, VOTE
-from fsslib.nn.feature_store import MemoryStore
-from fsslib.plots_ablation import gain_verdict
-from fsslib.plots_prototypes import percent, verdict
+from fsslib.models import shot_by_shot as merging
+from fsslib.models.shot_by_shot import MEAN, VOTE
+from fsslib.nn.backbones.cached import MemoryStore
+from fsslib.plots import protocol as pictures
+from fsslib.plots.display import show
 
 torch.set_grad_enabled(False)
 results = fsslib.paths.data() / "results"
@@ -116,7 +117,7 @@ def difference(own, other, shot=1):
     a, b = own.scores[shot], other.scores[shot]
     if own.protocol.list_hash == other.protocol.list_hash:
         return *percent(a.difference(b)), True
-    return *pictures.apart(interval(a), interval(b)), False
+    return *intervals.apart(interval(a), interval(b)), False
 
 
 measured = {"reference": base}
@@ -563,7 +564,9 @@ def apart(a, b):
 
 a, b = (60.0, 57.0, 64.0), (50.0, 47.0, 54.0)
 assert not np.allclose(apart(a, b), (10, 3, 17)), "ends subtracted: too wide, both scores are rarely unlucky at once"
-assert np.allclose(apart(a, b), (10, 5, 15)) and np.allclose(apart(a, b), pictures.apart(a, b)), "halves 3 and 4 make 5"
+assert np.allclose(apart(a, b), (10, 5, 15)) and np.allclose(apart(a, b), intervals.apart(a, b)), (
+    "halves 3 and 4 make 5"
+)
 print("exercise 1: right")
 
 

@@ -62,10 +62,10 @@ import time
 import pandas as pd
 import torch
 
-from fsslib import plots, recipe, save_model
+from fsslib import plots, save_model
 from fsslib.evaluation import examples
-from fsslib.experiments import ExperimentParameters, check_parameters, write_result
-from fsslib.figure import show
+from fsslib.experiments import ExperimentParameters, check_parameters, recipe, write_result
+from fsslib.plots.display import show
 
 began = time.time()
 p = check_parameters({name: globals()[name] for name in ExperimentParameters.model_fields})

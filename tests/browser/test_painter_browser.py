@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fsslib.widgets import strokes
-from fsslib.widgets.raster import BACKGROUND, HINT, paint, to_mask
+from fsslib.widgets.strokes import BACKGROUND, HINT, paint, to_mask
 
 ROWS, COLUMNS, SCALE = 64, 97, 6
 SETUP = f"""import numpy as np

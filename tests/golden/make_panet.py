@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 from golden_tools import ROOT_GOLDEN, recipe_weights
 
 from fsslib import Episode, build_model, load_official

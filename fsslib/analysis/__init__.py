@@ -1,0 +1,1 @@
+"""Numbers about methods: baselines, costs, intervals and verdicts. Nothing here draws; `fsslib.plots` does."""

@@ -1,0 +1,189 @@
+"""Numbers with their uncertainty, and what may be said of them: intervals, paired differences, verdicts in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+from torch import Tensor
+
+Interval = tuple[float, float, float]
+
+
+def verdict(label: str, difference: Interval, digits: int = 1) -> str:
+    """A paired difference in words: `"K=5 - K=1: +6.2 (3.6 to 8.7), higher"`, or "no clear difference" around 0."""
+    value, low, high = difference
+    word = "higher" if low > 0 else "lower" if high < 0 else "no clear difference"
+    return f"{label}: {value:+.{digits}f} ({low:.{digits}f} to {high:.{digits}f}), {word}"
+
+
+def percent(values: Interval) -> Interval:
+    """Value, low and high as percent."""
+    return tuple(100 * float(v) for v in values)
+
+
+def mean_interval(values: Tensor | np.ndarray, draws: int = 1000, seed: int = 0) -> Interval:
+    """Mean of (E,) numbers, one per episode, and its 95 % bootstrap interval.
+
+    Pass the differences of two measurements on the same episodes for a paired comparison.
+    """
+    values = np.asarray(values, float)
+    picks = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
+    low, high = np.quantile(values[picks].mean(1), [0.025, 0.975])
+    return float(values.mean()), float(low), float(high)
+
+
+def apart(own: Interval, other: Interval) -> Interval:
+    """Difference of two independent scores (value, low, high).
+
+    The halves of the intervals add in squares (Zou, Donner, Statistics in Medicine 2008).
+    """
+    (a, a_low, a_high), (b, b_low, b_high) = own, other
+    return a - b, a - b - float(np.hypot(a - a_low, b_high - b)), a - b + float(np.hypot(a_high - a, b - b_low))
+
+
+def over_folds(values: Sequence[Interval]) -> Interval:
+    """Mean of independent scores or differences (value, low, high)."""
+    table = np.array(values, float)
+    value = float(table[:, 0].mean())
+    low, high = (float(np.linalg.norm(table[:, 0] - table[:, i])) / len(table) for i in (1, 2))
+    return value, value - low, value + high
+
+
+# What each knob does, as the label of its axis.
+KNOBS = {
+    "gap": "support/query gap",
+    "parts": "parts of an object",
+    "area": "size of the objects (radius)",
+    "co_occurrence": "base classes in the background",
+}
+
+
+Row = Mapping[str, object]
+
+
+def clear(difference: Interval, seeds: Sequence[float]) -> bool:
+    """Whether a paired difference leaves out 0 and every training agrees on its sign."""
+    _, low, high = difference
+    return (low > 0 or high < 0) and (min(seeds) > 0 or max(seeds) < 0)
+
+
+def ranking(
+    scores: Mapping[str, float], differences: Mapping[tuple[str, str], tuple[Interval, Sequence[float]]]
+) -> str:
+    """The methods from best to worst: `>` where the difference of neighbours is clear, `≈` where it is not.
+
+    Args:
+        scores: method -> mIoU. differences: (method, other) -> paired difference and that of every training.
+    """
+    order = sorted(scores, key=lambda name: -scores[name])
+    words = [f"{order[0]} {scores[order[0]]:.1f}"]
+    for better, worse in pairwise(order):
+        words += [">" if clear(*differences[better, worse]) else "≈", f"{worse} {scores[worse]:.1f}"]
+    return " ".join(words)
+
+
+def knob_verdicts(rows: Sequence[Row], names: Mapping[str, str], reference: str = "panet") -> list[str]:
+    """For every knob in words: what it costs each method, and whether the lead over `reference` survives.
+
+    The standard difficulty is the first value of a knob, the hardest the last. A lead "grows" or "shrinks" only when
+    its two paired intervals are apart. Rows need `gain over panet` beside what `knobs` takes.
+    """
+    said = []
+    for knob in dict.fromkeys(row["knob"] for row in rows):
+        own = [row for row in rows if row["knob"] == knob]
+        ends = {m: [row for row in own if row["method"] == m] for m in names}
+        ends = {method: (entry[0], entry[-1]) for method, entry in ends.items()}
+        first, last = (row["value"] for row in next(iter(ends.values())))
+        parts = []
+        for method, (easy, hard) in ends.items():
+            apart = "" if hard["miou"][2] < easy["miou"][1] or hard["miou"][1] > easy["miou"][2] else " (overlap)"
+            parts.append(f"{names[method]} {hard['miou'][0] - easy['miou'][0]:+.1f}{apart}")
+        said.append(f"{KNOBS.get(knob, knob)}, {first:g} to {last:g}: {', '.join(parts)}")
+        for method, (easy, hard) in ends.items():
+            if method != reference:
+                before, after = easy[f"gain over {reference}"], hard[f"gain over {reference}"]
+                said.append(f"  {names[method]} - {names[reference]}: {_change(before, after)}")
+    return said
+
+
+def _change(before: Interval, after: Interval) -> str:
+    numbers = f"{before[0]:+.1f} becomes {after[0]:+.1f} ({after[1]:.1f} to {after[2]:.1f})"
+    apart = after[2] < before[1] or after[1] > before[2]
+    if not apart:
+        return f"{numbers}, no clear change"
+    if (before[1] > 0 and after[2] < 0) or (before[2] < 0 and after[1] > 0):
+        return f"{numbers}, turns round"
+    return f"{numbers}, {'rises' if after[0] > before[0] else 'falls'}"
+
+
+def contrasts(ious: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
+    """Which episodes to look at: method -> {"wins": largest lead over the best other, "fails": largest gap to it}.
+
+    Args:
+        ious: method -> (E,) IoU of every episode by itself. An episode is taken once at most, in the order of methods.
+    """
+    taken, picks = set(), {}
+    for kind, sign in (("wins", -1), ("fails", 1)):
+        for name, own in ious.items():
+            lead = own - np.max([other for label, other in ious.items() if label != name], 0)
+            order = [i for i in np.argsort(sign * lead, kind="stable").tolist() if i not in taken]
+            picks.setdefault(name, {})[kind] = order[0]
+            taken.add(order[0])
+    return picks
+
+
+def gain_verdict(label: str, gain: Interval, seeds: Sequence[float]) -> str:
+    """A paired gain in words, in points. It counts only if its interval leaves out 0 *and* every training agrees.
+
+    Args:
+        gain: (value, low, high), mean over the trainings; the interval is over episodes. seeds: the gain of each one.
+    """
+    value, low, high = gain
+    if low <= 0 <= high:
+        word = "not distinguishable"
+    elif min(seeds) <= 0 <= max(seeds):
+        word = "the trainings disagree"
+    else:
+        word = "better" if value > 0 else "worse"
+    spread = ", ".join(f"{s:+.1f}" for s in seeds)
+    return f"{label}: {value:+.1f} ({low:.1f} to {high:.1f}; trainings {spread}), {word}"
+
+
+def spread(points: np.ndarray | Tensor) -> float:
+    """Mean distance between (P, 2) points, in their unit; 0 for one point."""
+    points = np.asarray(points, float)
+    if len(points) < 2:
+        return 0.0
+    distance = np.linalg.norm(points[:, None] - points, axis=-1)
+    return float(distance.sum() / (len(points) * (len(points) - 1)))
+
+
+def gains_of(row: Mapping) -> list[float]:
+    """The gain of several prototypes over one in each training, in points."""
+    return [a - b for a, b in zip(row["several per seed"], row["one per seed"])]
+
+
+def part_verdicts(rows: Sequence[Mapping]) -> list[str]:
+    """One sentence per number of shots and parts: the gain of several prototypes, its interval, and what it says."""
+    ordered = sorted(rows, key=lambda row: (row["shots"], row["parts"]))
+    label = "K={}, {} part{}: several - one prototype"
+    return [
+        gain_verdict(label.format(r["shots"], r["parts"], "s" * (r["parts"] > 1)), r["gain of several"], gains_of(r))
+        for r in ordered
+    ]
+
+
+def conclusion(rows: Sequence[Mapping]) -> str:
+    """What all rows together say about several prototypes, whichever way they fall."""
+    counted = {"better": [], "worse": []}
+    for row, sentence in zip(sorted(rows, key=lambda row: (row["shots"], row["parts"])), part_verdicts(rows)):
+        word = sentence.rsplit(", ", 1)[1]
+        if word in counted:
+            counted[word].append(f"K={row['shots']} with {row['parts']} part{'s' * (row['parts'] > 1)}")
+    said = [f"several prototypes are {word} at {', '.join(where)}" for word, where in counted.items() if where]
+    rest = len(rows) - sum(map(len, counted.values()))
+    if not said:
+        return f"in none of {len(rows)} comparisons are several prototypes better or worse than one"
+    return "; ".join(said) + (f"; undecided are {rest} of {len(rows)} comparisons" if rest else "")

@@ -1,0 +1,1 @@
+"""Downloads, only when asked for: where the archives are (`sources`), `fetch`, `unpack`, and locks."""

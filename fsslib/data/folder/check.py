@@ -1,0 +1,170 @@
+"""Everything that is wrong with a folder of somebody's own pictures, and what is left to work with."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import DatasetError
+from ..base import IGNORE
+from ..photographs.label_index import LabelIndex
+from .coco import coco_json
+from .layouts import Entry, Found, class_masks, find_layout, images_masks
+from .names_and_lists import class_names, listed, read_list
+from .pairs import AGAIN, counted, examined
+from .problems import KINDS, FolderReport, Problem
+
+LEAST = 2
+# Options of Folder that say nothing about the files.
+_OTHERS = {"fold", "split", "folds", "fold_scheme", "novel_classes", "val_classes", "novel", "strict", "cache"}
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What `Folder` and `check_folder` know of a folder.
+
+    Attributes:
+        base: where the data set begins (`root`, or one folder deeper). names: class id -> name.
+        entries: the sound pairs, sorted by id. areas: (entries, class ids) pixels of every class id in their masks.
+        single: the class id that 255 stands for, where masks hold nothing but 0 and 255.
+        report: the problems.
+    """
+
+    base: Path
+    names: dict[int, str]
+    entries: list[Entry]
+    areas: np.ndarray
+    single: int | None
+    report: FolderReport
+
+
+def check_folder(
+    root: str | Path, *, layout: str = "auto", names: Mapping | Sequence[str] | str | Path | None = None,
+    lists: Mapping | None = None, min_area: int = 0, **others: object,
+) -> FolderReport:  # fmt: skip
+    """Look through a folder of your own pictures and list every problem with its file and its cure.
+
+    `print(check_folder(root))` is the place to start with new data; `Folder` uses what this calls sound.
+
+    Args: as for `Folder`; `others` are its further options, which change nothing here.
+    Raises DatasetError only for a root that does not exist, a layout that is not recognised, or options that mean
+    nothing; never for what the files hold.
+    """
+    if set(others) - _OTHERS:
+        raise TypeError(f"check_folder() got an unexpected keyword argument {min(set(others) - _OTHERS)!r}")
+    return survey(root, layout, names, lists, min_area).report
+
+
+def survey(
+    root: str | Path, layout: str = "auto", names: Mapping | Sequence[str] | str | Path | None = None,
+    lists: Mapping | None = None, min_area: int = 0,
+) -> Survey:  # fmt: skip
+    """All pairs of a folder, checked; see `check_folder`."""
+    layout, base = find_layout(root, layout)
+    if names is not None and layout != "images_masks":
+        raise DatasetError(f"names= is for images_masks; in {layout} the classes have names already.")
+    single = None
+    if layout == "coco_json":
+        found, areas = coco_json(base)
+        entries = found.entries
+    elif layout == "images_masks":
+        found = images_masks(base)
+        known = class_names(names, base)
+        entries, counts = _sound(found, "ids")
+        found.names, areas, single = _name(counts, known)
+        entries, areas = _known(found, entries, areas)
+    else:
+        found = class_masks(base)
+        entries, counts = _sound(found, "binary")
+        areas = np.zeros((len(entries), max(found.names, default=0) + 1), np.int64)
+        areas[np.arange(len(entries)), [entry.cls for entry in entries]] = counts[:, 1]
+    entries, areas = _filled(found, entries, areas)
+    _few(found, entries, areas, min_area, base)
+    for split in lists or {}:
+        file, wanted = read_list(lists, split, found.base)
+        for name in listed(wanted, entries, found.base)[1]:
+            message = f"{split}: {name} is not there, or cannot be used for another reason given here"
+            cure = "Take it off the list, or add it."
+            found.problems.append(Problem(file, "listed but absent", message, cure))
+    order = sorted(range(len(entries)), key=lambda at: entries[at].id)
+    entries, areas = [entries[at] for at in order], areas[order]
+    shown = {
+        name: int((areas[:, cls] >= max(1, min_area)).sum()) if entries else 0 for cls, name in found.names.items()
+    }
+    problems = sorted(found.problems, key=lambda problem: (KINDS.index(problem.kind), problem.file))
+    report = FolderReport(Path(root).expanduser(), layout, found.total, len(entries), shown, tuple(problems))
+    return Survey(found.base, found.names, entries, areas, single, report)
+
+
+def _sound(found: Found, kind: str) -> tuple[list[Entry], np.ndarray]:
+    """The pairs that can be read, and (pairs, 256) how often each value occurs; the others become problems."""
+    pairs = [(entry.image, entry.mask) for entry in found.entries]
+    # A sound pair is read again only when time or size of its files change; any other one is looked at every time.
+    index = LabelIndex(f"folder-{kind}-values", found.base, partial(counted, kind=kind))
+    counts = index.counts(pairs, 1 + AGAIN)
+    broken = counts[:, AGAIN] > 0
+    for at in np.flatnonzero(broken):
+        pixels, faults = examined(*pairs[at], kind)
+        found.problems += [fault.problem for fault in faults]
+        counts[at, list(pixels)] = list(pixels.values())
+        broken[at] = bool(faults)
+    return [entry for entry, lost in zip(found.entries, broken) if not lost], counts[~broken, :256]
+
+
+def _name(counts: np.ndarray, names: dict[int, str] | None) -> tuple[dict[int, str], np.ndarray, int | None]:
+    """Class names, pixels of every class, and the class of 255 if 255 is the only thing that is drawn."""
+    drawn = (np.flatnonzero(counts[:, 1:IGNORE].any(0)) + 1).tolist()
+    if not drawn and counts[:, IGNORE].any() and (names is None or len(names) == 1):
+        names = names or {1: "class 1"}
+        (single,) = names
+        counts[:, [single, IGNORE]] = counts[:, [IGNORE, single]]
+        return names, counts, single
+    return {c: f"class {c}" for c in drawn} if names is None else names, counts, None
+
+
+def _known(found: Found, entries: list[Entry], areas: np.ndarray) -> tuple[list[Entry], np.ndarray]:
+    """What is left without masks that hold ids without a name."""
+    names, strange = found.names, areas > 0
+    strange[:, [0, IGNORE, *names]] = False
+    said = ", ".join(f"{c} {name}" for c, name in list(names.items())[:8]) + (" …" if len(names) > 8 else "")
+    for at in np.flatnonzero(strange.any(1)):
+        file, ids = entries[at].mask, np.flatnonzero(strange[at]).tolist()
+        message = f"holds the ids {', '.join(map(str, ids[:6]))}; the classes are {said}"
+        cure = f"Name them in names=, or renumber: `from PIL import Image; Image.open({str(file)!r})"
+        cure += f".point(lambda v: {dict.fromkeys(ids[:6], min(names))}.get(v, v)).save({str(file)!r})`"
+        found.problems.append(Problem(file, "unknown class id", message, cure))
+    sound = ~strange.any(1)
+    return [entries[at] for at in np.flatnonzero(sound)], areas[sound]
+
+
+def _filled(found: Found, entries: list[Entry], areas: np.ndarray) -> tuple[list[Entry], np.ndarray]:
+    """What is left without masks that show no class."""
+    shown = areas[:, [*found.names]].any(1) if len(entries) and found.names else np.zeros(len(entries), bool)
+    for at in np.flatnonzero(~shown):
+        # The label maps of a COCO file lie in the cache: nobody can mend them there.
+        file = entries[at].image if found.layout == "coco_json" else entries[at].mask
+        message, cure = "no pixel belongs to a class", "Draw the object, or remove image and mask."
+        if found.layout == "images_masks" and areas[at, IGNORE]:
+            message = "holds 255 only, which means ignored pixels in label maps"
+            cure = f"Save the object as its class id, e.g. 1: `from PIL import Image; Image.open({str(file)!r})"
+            cure += f".point(lambda v: v and 1).save({str(file)!r})`"
+        found.problems.append(Problem(file, "empty mask", message, cure))
+    return [entries[at] for at in np.flatnonzero(shown)], areas[shown]
+
+
+def _few(found: Found, entries: list[Entry], areas: np.ndarray, min_area: int, source: Path) -> None:
+    """A problem for every class that cannot make an episode: one support and one query are the least."""
+    for cls, name in found.names.items():
+        hits = np.flatnonzero(areas[:, cls] >= max(1, min_area)) if len(entries) else ()
+        if len(hits) >= LEAST:
+            continue
+        file = found.base / name if found.layout == "class_folders" else source
+        if len(hits) and found.layout != "class_folders":
+            file = entries[hits[0]].image if found.layout == "coco_json" else entries[hits[0]].mask
+        large = f" with {min_area} of its pixels or more" if min_area > 1 else ""
+        number = "" if name == f"class {cls}" else f"class {cls} "
+        message = f"{number}{name}: {len(hits)} usable image{'' if len(hits) == 1 else 's'}{large}"
+        cure = f"Add images until there are {LEAST} (more for several shots), or drop the class."
+        found.problems.append(Problem(file, "class with too few images", message, cure))

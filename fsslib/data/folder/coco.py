@@ -1,0 +1,132 @@
+"""Somebody's own COCO annotation file: which images and annotations can be used, and what is wrong with the rest."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import DatasetError
+from ..photographs.coco_label_maps import CocoMasks, fault, open_masks
+from ..photographs.label_index import LabelIndex
+from .layouts import Entry, Found, pictures
+from .pairs import AGAIN, image_size
+from .problems import Fault, Problem
+
+
+def coco_json(file: Path) -> tuple[Found, np.ndarray]:
+    """The pairs of an annotation file, and (pairs, classes) pixels of every class id in them.
+
+    Pairs are the images with at least one object. They are looked for by their `file_name` anywhere below the folder of
+    the file (the folder above, if it lies in `annotations/`). A problem with an annotation leaves out the annotation,
+    one with an image leaves out the image.
+    """
+    base = file.parent.parent if file.parent.name.lower() == "annotations" else file.parent
+    found = Found("coco_json", base, names={})
+    try:
+        masks = open_masks(file)
+    except DatasetError as error:
+        message = str(error).split(f"{file.name}: ", 1)[-1].split(". Expected")[0]
+        cure = "Export it again as COCO instances: one object with 'images', 'categories' and 'annotations'."
+        found.problems.append(Problem(file, "broken JSON", f"cannot be read: {message}", cure))
+        return found, np.zeros((0, 1), np.int32)
+    document = json.loads(file.read_bytes())
+    found.names = _used_names(document, masks)
+    photographs = pictures(base)
+    pairs = []
+    for number in sorted(_shown(file, document, masks, found), key=lambda number: (masks.images[number].file, number)):
+        name = masks.images[number].file.replace("\\", "/")  # as exporters on Windows write it
+        image = _best(photographs.get(Path(name).name, []), base, name)
+        if image:
+            pairs.append((number, image))
+        else:
+            found.total += 1
+            message, cure = (
+                f"is listed in {file.name}, but there is no such file",
+                "Copy it there, or remove its entry.",
+            )
+            found.problems.append(Problem(base / name, "image file missing", message, cure))
+    pairs = _fitting(file, pairs, masks, found)
+    found.entries = [Entry(masks.images[number].file, image, masks.file_of(number)) for number, image in pairs]
+    return found, masks.areas(pairs) if pairs else np.zeros((0, 1), np.int32)
+
+
+def _shown(file: Path, document: dict, masks: CocoMasks, found: Found) -> set[int]:
+    """The ids of the images with an object to draw; a problem for every annotation that cannot be drawn."""
+    shown, categories = set(), {entry["id"] for entry in document["categories"]}
+    for at, annotation in enumerate(document["annotations"]):
+        reason = fault(annotation, masks.images, categories)
+        image, category = annotation.get("image_id"), annotation.get("category_id")
+        label = f"annotation {annotation.get('id', f'number {at}')}"
+        if reason is None:
+            if not annotation.get("iscrowd"):
+                shown.add(image)
+            continue
+        if not isinstance(image, int) or image not in masks.images:
+            kind, message = "unknown image", f"{label} belongs to image {image!r}, which is not in 'images'"
+            cure = "Add the image to 'images', or remove the annotation."
+        elif not isinstance(category, int) or category not in categories:
+            kind, message = "unknown category", f"{label} has category {category!r}, which is not in 'categories'"
+            cure = "Add the category to 'categories', or remove the annotation."
+        else:
+            kind, message = "no polygon", f"{label} on {masks.images[image].file}: one {reason}"
+            cure = "Draw its outline as a polygon; boxes and points are no masks."
+        found.problems.append(Problem(file, kind, message, cure))
+    return shown
+
+
+def _fitting(file: Path, pairs: list[tuple[int, Path]], masks: CocoMasks, found: Found) -> list[tuple[int, Path]]:
+    """The images that can be decoded and have the size that the annotations were drawn at."""
+    found.total += len(pairs)
+    files = [(image, image) for _, image in pairs]
+    table = LabelIndex("folder-sides", found.base, _sides).counts(files, 1 + AGAIN)
+    good = []
+    for (number, image), row in zip(pairs, table.tolist()):
+        said = masks.images[number]
+        if row[AGAIN]:
+            try:
+                row = sum(image_size(image), ())
+            except Fault as error:
+                found.problems.append(error.problem)
+                continue
+        sizes = {tuple(row[0:2]), tuple(row[2:4])}
+        if (said.width, said.height) in sizes:
+            good.append((number, image))
+        else:
+            message = f"is {row[0]}x{row[1]} pixels, but {file.name} says {said.width}x{said.height}"
+            cure = "Use the picture that was annotated; a resized one needs its annotations exported again."
+            found.problems.append(Problem(image, "size mismatch", message, cure))
+    return good
+
+
+def _sides(image: Path, _: Path) -> dict[int, int]:
+    """What the index keeps of an image: width and height upright (0, 1) and as stored (2, 3), or that there is a fault,
+    see `folder_pairs.counted`."""
+    try:
+        return dict(enumerate(sum(image_size(image), ())))
+    except Fault:
+        return {AGAIN: 1}
+
+
+def _used_names(document: dict, masks: CocoMasks) -> dict[int, str]:
+    """Class names without the headings that some exporters list as categories: no object, and others' supercategory.
+
+    Of categories with the same name all but the first are called "name (id 7)".
+    """
+    used = [annotation.get("category_id") for annotation in document["annotations"]]
+    used = {number for number in used if isinstance(number, int)}
+    listed = sorted(document["categories"], key=lambda entry: entry["id"])
+    # A class may well be its own supercategory.
+    headings = {entry.get("supercategory") for entry in listed if entry.get("supercategory") != entry["name"]}
+    names: dict[int, str] = {}
+    for entry, (cls, name) in zip(listed, masks.names.items()):
+        if entry["id"] in used or name not in headings:
+            names[cls] = f"{name} (id {entry['id']})" if name in names.values() else name
+    return names
+
+
+def _best(files: list[Path], base: Path, name: str) -> Path | None:
+    """Of the files with the right last name the one whose path ends as listed, or the only one there is."""
+    fitting = [file for file in files if f"/{os.path.relpath(file, base)}".replace(os.sep, "/").endswith(f"/{name}")]
+    fitting = fitting or (files if len(files) == 1 else [])
+    return min(fitting, key=lambda file: len(file.parts), default=None)

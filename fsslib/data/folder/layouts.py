@@ -1,0 +1,292 @@
+"""Which files of somebody's own folder belong together: class folders, images beside masks, or a COCO file."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from ...errors import DatasetError
+from . import LAYOUTS
+from .problems import Problem
+
+# .heic cannot be decoded by Pillow alone: listed, so that the checker names those files.
+PICTURES = {
+    ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".heic", ".heif", ".avif",
+    ".ppm", ".pgm",
+}  # fmt: skip
+
+
+_PHOTOGRAPHS = {".jpg", ".jpeg", ".jfif", ".webp", ".heic", ".heif", ".avif"}
+
+
+_IMAGES = ("images", "jpegimages", "imgs", "img", "image", "photos", "pictures")
+
+
+_MASKS = (
+    "masks", "mask", "segmentationclass", "labels", "label", "annotations", "annotation", "segmentations",
+    "segmentation", "labelmaps", "gt", "groundtruth", "ground_truth", "seg",
+)  # fmt: skip
+
+
+_ENDINGS = tuple(sign + word for word in ("mask", "label", "labels", "seg", "gt") for sign in "_-.")
+
+
+_IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image and what labels it; `cls` is the class of a mask of one object, None for a label map."""
+
+    id: str
+    image: Path
+    mask: Path
+    cls: int | None = None
+
+
+@dataclass
+class Found:
+    """The files of one layout: pairs by id, class names where the layout knows them, what does not fit, and how many
+    images there are with or without what they need (`total`)."""
+
+    layout: str
+    base: Path
+    entries: list[Entry] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    names: dict[int, str] | None = None
+    total: int = 0
+
+
+def find_layout(root: str | Path, layout: str = "auto") -> tuple[str, Path]:
+    """The layout of `root` and the folder that has it: `root` itself, or its one subfolder that does.
+
+    For `"coco_json"` the annotation file stands for the folder. Raises DatasetError when `root` does not exist, or when
+    nothing, or more than one thing, is recognised.
+    """
+    root = Path(root).expanduser()
+    if layout != "auto" and layout not in LAYOUTS:
+        raise DatasetError(f"layout={layout!r} is unknown: use 'auto' or one of {', '.join(LAYOUTS)}.")
+    if not root.exists():
+        raise DatasetError(f"there is no folder {root}: pass root=PATH of the folder with your pictures.")
+    if root.is_file():
+        if layout not in ("auto", "coco_json") or root.suffix.lower() != ".json":
+            raise DatasetError(
+                f"{root} is a file: pass the folder with your pictures, or a COCO annotation file (.json)."
+            )
+        return "coco_json", root
+    wanted = LAYOUTS if layout == "auto" else (layout,)
+    inside = [folder for folder in _folders(root) if _by_stem(folder)]
+    places = [root, *inside] if len(inside) == 1 else [root]
+    # A single subfolder with images/ and masks/ is an unpacked archive rather than the only class.
+    order = [(place, name) for name in ("images_masks", "coco_json", "class_folders") for place in places]
+    found = next((hit for place, name in order if name in wanted and (hit := _match_layout(place, name))), None)
+    if not found:
+        hits = [hit for place in inside for name in wanted if (hit := _match_layout(place, name))]
+        if len(hits) > 1:
+            several = ", ".join(sorted({os.path.relpath(place, root) for _, place in hits}))
+            raise DatasetError(f"{root} holds several data sets ({several}): pass one of them as root.")
+        found = hits[0] if hits else None
+    if not found and "coco_json" in wanted:  # then a broken one is more than nothing: the report says what is wrong
+        broken = [file for place in places for file in _documents(place) if mentions(file)]
+        found = ("coco_json", broken[0]) if len(broken) == 1 else None
+    if found:
+        return found
+    here = ", ".join(sorted(path.name + "/" * path.is_dir() for path in _visible(root))[:8]) or "nothing"
+    looked = {
+        "images_masks": "images_masks (images/NAME.jpg with masks/NAME.png; or JPEGImages, imgs, SegmentationClass, …)",
+        "coco_json": "coco_json (a COCO instances file *.json here or in annotations/, with the images)",
+        "class_folders": "class_folders (CLASS/NAME.jpg with NAME.png or NAME_mask.png, or CLASS/images, CLASS/masks)",
+    }  # fmt: skip
+    raise DatasetError(
+        f"no data set is recognised in {root}. Looked, here and one level deeper, for "
+        f"{'; '.join(looked[name] for name in wanted)}. Found: {here}. Rename the folders, or pass another root."
+    )
+
+
+def _match_layout(place: Path, layout: str) -> tuple[str, Path] | None:
+    if layout == "coco_json":
+        file = annotation_file(place, _documents(place))
+        return (layout, file) if file else None
+    hit = _image_folders(place) if layout == "images_masks" else class_folders(place)
+    return (layout, place) if hit else None
+
+
+def images_masks(base: Path) -> Found:
+    """Label maps in a folder beside the images, any depth: `images/a/1.jpg` belongs to `masks/a/1.png`."""
+    found = Found("images_masks", base)
+    images, masks = _image_folders(base)
+    _pair(found, _by_stem(images), _by_stem(masks), "", None, masks)
+    return found
+
+
+def class_masks(base: Path) -> Found:
+    """One folder a class, with masks of one object. Class ids count from 1 in alphabetical order and skip 255."""
+    found = Found("class_folders", base, names={})
+    for at, folder in enumerate(class_folders(base), 1):
+        cls = at + (at >= 255)
+        found.names[cls] = folder.name
+        parts = _image_folders(folder)
+        images, masks = map(_by_stem, parts) if parts else _split(folder)
+        _pair(found, images, masks, f"{folder.name}/", cls, parts[1] if parts else folder)
+    return found
+
+
+def class_folders(base: Path) -> list[Path]:
+    """The class folders in alphabetical order; none unless one holds a pair. Folders of other things are left out."""
+    folders, sound = [], False
+    for folder in _folders(base):
+        parts = _image_folders(folder)
+        images, masks = map(_by_stem, parts) if parts else _split(folder)
+        if images or masks:
+            folders.append(folder)
+        sound = sound or any(_key(stem, images) in images for stem in masks)
+    return folders if sound else []
+
+
+def _split(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """Images and masks that lie in one folder, told apart by `_mask` in the name or by PNG beside JPEG."""
+    stems = _by_stem(folder, deep=False)
+    masks = {stem: stems[stem] for stem in stems if _key(stem, stems) != stem}
+    images = {stem: files for stem, files in stems.items() if stem not in masks}
+    named, suffixed = {_key(stem, stems) for stem in masks}, bool(masks)
+    for stem, files in stems.items():
+        if stem not in images or stem in named or (suffixed and len(files) == 1):
+            continue
+        drawn = [file for file in files if file.suffix.lower() not in _PHOTOGRAPHS]
+        png = [file for file in drawn if file.suffix.lower() == ".png"]
+        chosen = drawn if len(drawn) == 1 else png if len(png) == 1 and len(files) == 2 else []
+        if chosen:
+            masks[stem] = chosen
+            images[stem] = [file for file in files if file not in chosen]
+    return {stem: files for stem, files in images.items() if files}, masks
+
+
+def _pair(found: Found, images: Mapping, masks: Mapping, prefix: str, cls: int | None, place: Path) -> None:
+    """Add the pairs of equal stems to `found`, and a problem for every file left over."""
+    matched: dict[str, list[Path]] = {}
+    for stem, files in masks.items():
+        matched.setdefault(_key(stem, images), []).extend(files)
+    small = {stem.casefold(): files[0].name for stem, files in matched.items()}
+    found.total += len({*images, *matched})
+    for stem in sorted({*images, *matched}):
+        mine, theirs = images.get(stem, []), matched.get(stem, [])
+        if not theirs:
+            hint = small.get(stem.casefold())
+            hint = (
+                f"{hint} differs in capital letters only: rename it." if hint else "Draw the mask, or remove the image."
+            )
+            for file in mine:
+                message = f"there is no mask {stem}.png (nor {Path(stem).name}_mask.png) in {place.name}/"
+                found.problems.append(Problem(file, "image without mask", message, hint))
+        elif not mine:
+            for file in theirs:
+                message, cure = f"there is no image named {stem}", "Add the image, or remove the mask."
+                found.problems.append(Problem(file, "mask without image", message, cure))
+        elif len(mine) > 1 or len(theirs) > 1:
+            several = sorted(mine if len(mine) > 1 else theirs)
+            message = f"shares its name with {', '.join(file.name for file in several[:-1])}, and only one can be meant"
+            cure = f"Remove one of {' and '.join(file.name for file in several)}, or give it another name."
+            found.problems.append(Problem(several[-1], "duplicate name", message, cure))
+        else:
+            found.entries.append(Entry(prefix + stem, mine[0], theirs[0], cls))
+
+
+def _key(stem: str, images: Mapping) -> str:
+    """The image that a mask's name means: itself, or without `_mask` and the like."""
+    if stem in images and not stem.lower().endswith(_ENDINGS):
+        return stem
+    for ending in _ENDINGS:
+        if stem.lower().endswith(ending) and stem[: -len(ending)] in images:
+            return stem[: -len(ending)]
+    return stem
+
+
+def pictures(base: Path) -> dict[str, list[Path]]:
+    """File name -> where below `base` it is."""
+    named: dict[str, list[Path]] = {}
+    for files in _by_stem(base).values():
+        for file in files:
+            named.setdefault(file.name, []).append(file)
+    return named
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if path.name[0] != "." and path.name.lower() not in _IGNORED)
+
+
+def _folders(base: Path) -> list[Path]:
+    return sorted((path for path in _visible(base) if path.is_dir()), key=lambda path: path.name)
+
+
+def _by_stem(folder: Path, deep: bool = True) -> dict[str, list[Path]]:
+    """Path below `folder` without its ending -> the pictures of that name."""
+    stems: dict[str, list[Path]] = {}
+    for at, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name[0] != "." and name.lower() not in _IGNORED) if deep else []
+        below = os.path.relpath(at, folder).replace(os.sep, "/") + "/"
+        for name in sorted(files):
+            stem, ending = os.path.splitext(name)
+            if name[0] != "." and ending.lower() in PICTURES:
+                stems.setdefault((below if below != "./" else "") + stem, []).append(Path(at, name))
+    return stems
+
+
+def _image_folders(base: Path) -> tuple[Path, Path] | None:
+    """The folders of images and of masks, by their usual names in small or capital letters."""
+    named = {path.name.lower(): path for path in _folders(base)}
+    pair = [[named[name] for name in names if name in named and _by_stem(named[name])] for names in (_IMAGES, _MASKS)]
+    return (pair[0][0], pair[1][0]) if all(pair) else None
+
+
+def _documents(base: Path) -> list[Path]:
+    """The JSON files where a COCO file may lie."""
+    places: Sequence[Path] = [base, *(path for path in _folders(base) if path.name.lower() == "annotations")]
+    return [file for place in places for file in sorted(_visible(place)) if file.suffix.lower() == ".json"]
+
+
+# Which JSON file of somebody's own folder is a COCO annotation file.
+
+
+KEYS = ("images", "annotations", "categories")
+
+
+def annotation_file(base: Path, files: Sequence[Path]) -> Path | None:
+    """The one COCO file among `files`, known by its lists. Raises DatasetError for several."""
+    files = [file for file in files if _is_coco(file)]
+    if len(files) > 1:
+        several = ", ".join(os.path.relpath(file, base) for file in files[:6])
+        raise DatasetError(f"{base} holds {len(files)} annotation files ({several}): pass the one you mean as root.")
+    return files[0] if files else None
+
+
+def mentions(file: Path) -> bool:
+    """Whether a file has the words of a COCO file, however broken it is."""
+    try:
+        return _said(file.read_bytes(), KEYS[:2])
+    except OSError:
+        return False
+
+
+def _said(text: bytes, keys: Sequence[str]) -> bool:
+    return all(f'"{key}"'.encode() in text for key in keys)
+
+
+def _is_coco(file: Path) -> bool:
+    try:
+        stat = file.stat()
+        return _parses(file, stat.st_mtime_ns, stat.st_size)
+    except OSError:  # a folder, or not to be read just now: nothing to remember
+        return False
+
+
+@lru_cache(64)
+def _parses(file: Path, time: int, size: int) -> bool:
+    """Whether a file is JSON with COCO's lists; read once for its `time` and `size`, as it may hold half a gigabyte."""
+    text = file.read_bytes()
+    try:
+        document = json.loads(text) if _said(text, KEYS) else None
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and all(isinstance(document.get(key), list) for key in KEYS)

@@ -1,0 +1,142 @@
+"""One image and its mask from somebody's own folder: read them, or say what is wrong and how to mend it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..base import IGNORE
+from ..photographs.base import pixel_counts
+from ..pictures import LOSSY, ORIENTATION, deep_words, mask_values, soft, void_outweighs
+from .problems import Fault, colour_fault, deep_fault, size_fault, soft_fault, transparent_fault, void_fault
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+AGAIN = 256  # stands in an index for a pair that was not sound when it was read
+_TURNING = (5, 6, 7, 8)  # EXIF orientations that swap the sides
+
+
+def read_ids(file: Path) -> np.ndarray:
+    """A label map (H, W) uint8 of class ids: the indices of a palette, grey values, or 0 and 1. Raises Fault."""
+    return _grey(file, _open_mask(file), "ids")
+
+
+def read_binary(file: Path) -> np.ndarray:
+    """A mask of one object (H, W) uint8: 1 object, 0 background, 255 neither. Raises Fault.
+
+    As `pictures.mask_tensor` reads masks: what is not 0 is object, but 255 is neither where there are other values.
+    """
+    return _binary(_grey(file, _open_mask(file), "binary"))
+
+
+def examine(image: Path, mask: Path, kind: str) -> dict[int, int]:
+    """Pixels of every value in a mask, after both files were decoded and compared. Raises Fault for what is wrong.
+
+    Args:
+        kind: `"ids"` for label maps, `"binary"` for masks of one object.
+    """
+    upright, stored = image_size(image)
+    label = _grey(mask, _open_mask(mask), kind)
+    if label.shape[::-1] != upright:
+        raise size_fault(image, mask, upright, stored, label.shape[::-1])
+    counts = pixel_counts(label)
+    if soft(label, np.array([value for value in counts if value]), kind, mask.suffix.lower() in LOSSY):
+        raise soft_fault(mask, [*counts], kind)
+    if kind == "binary" and void_outweighs(label):
+        raise void_fault(mask, counts)
+    return pixel_counts(_binary(label)) if kind == "binary" else counts
+
+
+def counted(image: Path, mask: Path, kind: str) -> dict[int, int]:
+    """`examine` for an index: {AGAIN: 1} for a fault, which is never kept, since a file that could not be read (its
+    permissions, a full table of open files, a decoder that is missing) may be sound the next time."""
+    try:
+        return examine(image, mask, kind)
+    except Fault:
+        return {AGAIN: 1}
+
+
+def examined(image: Path, mask: Path, kind: str) -> tuple[dict[int, int], list[Fault]]:
+    """`examine` now, and everything that is wrong with a pair: image and mask may both be broken."""
+    found = []
+    for check in (lambda: image_size(image), lambda: _grey(mask, _open_mask(mask), kind)):
+        try:
+            check()
+        except Fault as fault:
+            found.append(fault)
+    try:
+        return ({}, found) if found else (examine(image, mask, kind), [])
+    except Fault as fault:
+        return {}, [fault]
+
+
+def image_size(file: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(width, height) upright and as stored, after the whole file was decoded (JPEG at an eighth of its size)."""
+    from PIL import Image
+
+    _check_bytes(file, "image")
+    try:
+        with Image.open(file) as picture:
+            stored, mode = picture.size, picture.mode
+            turned = picture.getexif().get(ORIENTATION) in _TURNING
+            picture.draft(None, (max(1, stored[0] // 8), max(1, stored[1] // 8)))
+            picture.load()
+    except Exception as error:  # damaged files make Pillow raise a dozen types
+        cure = "Copy it again, or open it in a picture program and save it as JPEG or PNG."
+        raise _unreadable(file, "image", error, cure) from error
+    words = deep_words(mode, f"Image.open({str(file)!r})", repr(str(file)))
+    if words:
+        raise Fault(file, "16-bit image", *words)
+    return stored[::-1] if turned else stored, stored
+
+
+def _open_mask(file: Path) -> "Image":
+    from PIL import Image, ImageOps
+
+    _check_bytes(file, "mask")
+    try:
+        with Image.open(file) as picture:
+            picture.load()
+            return ImageOps.exif_transpose(picture)
+    except Exception as error:
+        raise _unreadable(file, "mask", error, "Export the mask again as PNG.") from error
+
+
+def _grey(file: Path, picture: "Image", kind: str) -> np.ndarray:
+    """(H, W) uint8 of a mask whose pixels are one small whole number each."""
+    values, doubt = mask_values(picture, kind)
+    if doubt == "transparent":
+        raise transparent_fault(file)
+    if doubt:
+        raise colour_fault(file, values, kind, renumbered=doubt == "renumbered")
+    if values.dtype != np.uint8:
+        raise deep_fault(file, values, kind)
+    return values
+
+
+def _binary(label: np.ndarray) -> np.ndarray:
+    out = (label != 0).astype(np.uint8)
+    if ((label != 0) & (label != IGNORE)).any():
+        out[label == IGNORE] = IGNORE
+    return out
+
+
+def _check_bytes(file: Path, what: str) -> None:
+    try:
+        size = file.stat().st_size
+    except OSError as error:
+        raise _unreadable(file, what, error, "") from error
+    if not size:
+        raise Fault(file, "empty file", "the file has no bytes", f"Copy the {what} again.")
+
+
+def _unreadable(file: Path, what: str, error: Exception, cure: str) -> Fault:
+    """A fault with Pillow's message, but without the path, which the report says already."""
+    if isinstance(error, FileNotFoundError):
+        return Fault(file, f"unreadable {what}", "is not there any more", f"Put the {what} back, or look again.")
+    text = str(error).replace(repr(str(file)), "").replace(str(file), "").strip(". :")
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
+        cure = "The file itself may be sound: mend what keeps it from being read, and look again."
+        return Fault(file, f"unreadable {what}", f"cannot be read ({text or type(error).__name__})", cure)
+    return Fault(file, f"unreadable {what}", f"cannot be decoded ({text or type(error).__name__})", cure)

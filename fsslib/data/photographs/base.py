@@ -1,0 +1,162 @@
+"""What the data sets on disk have in common: image and label files, and the classes of a split."""
+
+import hashlib
+import warnings
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import DatasetError
+from ..base import IGNORE, SegmentationDataset
+from ..folds import held_back
+
+NOVEL = ("background", "ignore", "drop")
+CACHE_BYTES = 512 * 2**20
+NAMED = 20  # classes in one warning
+
+
+class Photographs(SegmentationDataset):
+    """Images with one label file each.
+
+    A subclass calls `_divide` (which classes this split targets and hides), then `_take` (which files there are and
+    what they show), and reads one file pair in `_read`.
+
+    Attributes besides those of SegmentationDataset: `ids` (image ids, sorted), `missing` (class id -> number of images,
+    for targeted classes with fewer than two; a warning names them and they are no part of `classes`), `fold_scheme` and
+    `area_filter` (for the protocol's card), `title` (for messages).
+    """
+
+    title: str
+    fold_scheme: str
+    area_filter: int
+    ids: list[str]
+    missing: dict[int, int]
+
+    @abstractmethod
+    def _read(self, image: Path, mask: Path) -> tuple[np.ndarray, np.ndarray]:
+        """(H, W, 3) uint8 RGB and (H, W) class ids of one file pair."""
+
+    def _divide(
+        self, novel_classes: Sequence[int], val_classes: int | Sequence[int], novel: str, min_area: int, cache: bool
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The classes that this split targets, and the unwanted ones (whose images `novel="drop"` leaves out).
+
+        Hidden are in "train" the novel and the validation classes, in "val" the novel ones, in "test" none.
+        """
+        if novel not in NOVEL:
+            raise DatasetError(f"novel={novel!r} is unknown: use one of {', '.join(NOVEL)}.")
+        if isinstance(min_area, bool) or not isinstance(min_area, int) or min_area < 0:
+            raise DatasetError(f"min_area={min_area!r}: expected a number of pixels, 0 or more (2048 in PFENet).")
+        self.novel, self.area_filter = novel, min_area
+        novel_classes = tuple(novel_classes)
+        self.base_classes = tuple(c for c in self.names if c not in novel_classes)
+        validation = held_back(val_classes, self.base_classes)
+        if self.split == "val" and not validation:
+            raise DatasetError("split 'val' holds no class: pass val_classes=3 (to both splits) to hold some back.")
+        train = tuple(c for c in self.base_classes if c not in validation)
+        hidden = {"train": novel_classes + validation, "val": novel_classes, "test": ()}[self.split]
+        top = max(IGNORE, *self.names)
+        self._relabel = np.arange(top + 1, dtype=np.uint8 if top == IGNORE else np.int16)
+        self._relabel[list(hidden)] = IGNORE if novel == "ignore" else 0
+        self._room, self._cache = CACHE_BYTES if cache else 0, {}
+        targets = {"train": train, "val": validation, "test": novel_classes}[self.split]
+        return targets, hidden if novel == "drop" else ()
+
+    def _take(
+        self, ids: Sequence[str], files: Sequence[tuple[Path, Path]], areas: np.ndarray, targets: Sequence[int],
+        unwanted: Sequence[int] = (), least: int = 2, where: str = "",
+    ) -> None:  # fmt: skip
+        """Keep the images without `unwanted` classes, and of `targets` those with at least `least` images.
+
+        Args:
+            ids: sorted image ids. files: their image and mask files. areas: (images, classes) pixels of every class id.
+            where: said in messages, e.g. which list of images it was.
+        """
+        self._list_ids = tuple(ids)
+        keep = np.flatnonzero(~areas[:, list(unwanted)].any(1))
+        self.ids, self._files, self._areas = [ids[i] for i in keep], [files[i] for i in keep], areas[keep]
+        usable = self._areas >= max(1, self.area_filter)
+        self._images = {c: np.flatnonzero(usable[:, c]).tolist() for c in targets}
+        self.classes = tuple(c for c in targets if len(self._images[c]) >= least)
+        self.missing = {c: len(self._images[c]) for c in targets if c not in self.classes}
+        if not self.missing:
+            return
+        where = f"{self.title} fold {self.fold} split {self.split!r} ({len(self)} images{where})"
+        lacking = few([f"{c} {self.names[c]} ({count})" for c, count in self.missing.items()], NAMED)
+        lacking += " (see .missing)" if len(self.missing) > NAMED else ""
+        reason = f"fewer than {least} images with at least {max(1, self.area_filter)} pixels of the class: {lacking}"
+        if not self.classes:
+            raise DatasetError(
+                f"{where} has no usable class; {reason}. Lower min_area, use another fold, or a list with more images."
+            )
+        warnings.warn(f"{where} goes on with {len(self.classes)} of {len(targets)} classes; {reason}.", stacklevel=3)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def images_of(self, cls: int) -> list[int]:
+        if cls not in self._images:
+            self.check_class(cls)
+        return list(self._images[cls])
+
+    def shows(self, index: int, cls: int) -> bool:
+        return bool(self._areas[index, cls])
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        index = range(len(self))[index]
+        if index in self._cache:
+            return tuple(part.clone() for part in self._cache[index])
+        image, mask = self._read(*self._files[index])
+        image = torch.from_numpy(image).permute(2, 0, 1).contiguous()
+        mask = torch.from_numpy(self._relabel[mask])
+        if image.nbytes + mask.nbytes <= self._room:
+            self._room -= image.nbytes + mask.nbytes
+            self._cache[index] = image.clone(), mask.clone()
+        return image, mask
+
+    def list_hash(self) -> str:
+        """sha256 (hexadecimal) of the sorted ids of the list, joined by newlines, before `novel="drop"`."""
+        return hashlib.sha256("\n".join(self._list_ids).encode()).hexdigest()
+
+    def signature(self) -> str:
+        relabelled = self._relabel[list(self.names)].tolist()
+        settings = (self.fold, self.split, self.classes, self.area_filter, self.novel, relabelled)
+        pixels = hashlib.sha256(np.ascontiguousarray(self._areas).tobytes()).hexdigest()
+        return "\n".join([f"{self.name} {settings} {pixels}", *self.ids])
+
+
+def find_root(root: str | Path, below: Sequence[str], holds: str, expected: str) -> Path:
+    """The first folder of `root`/`below` with something by the pattern `holds`. Raises DatasetError: `expected`."""
+    root = Path(root).expanduser()
+    for place in (root / name for name in below):
+        if place.is_dir() and any(place.glob(holds)):
+            return place
+    raise DatasetError(f"no {expected}")
+
+
+def few(names: Sequence[str], shown: int = 10) -> str:
+    """The first of many names, and how many more there are."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def pixel_counts(mask: np.ndarray) -> dict[int, int]:
+    """Class id -> pixels, for every value in the mask: one bincount."""
+    counts = np.bincount(mask.ravel())
+    return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+
+
+def same_size(mask: np.ndarray, size: tuple[int, int], names: tuple[str, str]) -> None:
+    """Raise DatasetError unless a mask (H, W) and an image of `size` (width, height) belong together.
+
+    `names` are the files of mask and image.
+    """
+    if mask.shape[::-1] != tuple(size):
+        turned = " The sides are swapped, as a rotation note does it." if mask.shape == tuple(size) else ""
+        raise DatasetError(
+            f"mask {names[0]} is {mask.shape[1]}x{mask.shape[0]} pixels but image {names[1]} is {size[0]}x{size[1]}."
+            f"{turned} Resize both alike, the mask with nearest-neighbour interpolation."
+        )

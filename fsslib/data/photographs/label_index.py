@@ -1,0 +1,106 @@
+"""What every label map holds, read once: pixels per class, kept as checked JSON in the user's cache folder."""
+
+import hashlib
+import json
+import os
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from ... import files
+from ...files import atomic
+from ...progress import bar
+
+FORMAT = 1
+SAVE_SECONDS = 10
+# What this process has read or loaded: four folds and three splits ask for the same labels.
+_KNOWN: dict[Path, dict[str, list]] = {}
+
+Reader = Callable[[Path, Path], dict[int, int]]
+
+
+class LabelIndex:
+    """Pixels of every class in every label map below one folder.
+
+    An entry counts only while times, inode and size of its image and mask file are those it was read at; the file as a
+    whole only while its checksum is right. What is missing, stale or broken is read again, never trusted. The file is
+    written beside its name and renamed, every ten seconds and at the end: a killed build goes on where it was saved.
+
+    Args:
+        name: which reader made the entries; another one has another file.
+        root: folder of the data set; entries are kept relative to it.
+        read: image file, mask file -> class id -> pixels (255 included); raises DatasetError for broken files.
+    """
+
+    def __init__(self, name: str, root: Path, read: Reader):
+        self.name, self.root, self.read = name, root.absolute(), read
+        key = hashlib.sha256(f"{name} {self.root}".encode()).hexdigest()[:16]
+        self.file = files.cache_folder() / "index" / f"{name}-{key}.json"
+        if self.file not in _KNOWN:
+            _KNOWN[self.file] = self._load()
+        self._entries = _KNOWN[self.file]
+
+    def counts(self, pairs: Sequence[tuple[Path, Path]], classes: int = 256) -> np.ndarray:
+        """(len(pairs), classes) int64 pixels of each class id in the masks of (image file, mask file) `pairs`.
+
+        Raises DatasetError for the first broken file; what was read before it is kept.
+        """
+        keys = [os.path.relpath(mask.absolute(), self.root) for _, mask in pairs]
+        stamps = [_stamp(*pair) for pair in pairs]
+        stale = [i for i, (key, stamp) in enumerate(zip(keys, stamps)) if self._entries.get(key, (None,))[0] != stamp]
+        if stale:
+            self._build([(keys[i], stamps[i], pairs[i]) for i in stale])
+        table = np.zeros((len(pairs), classes), np.int64)
+        for row, key in zip(table, keys):
+            _, ids, pixels = self._entries[key]
+            row[ids] = pixels
+        return table
+
+    def _build(self, work: list[tuple[str, list[int], tuple[Path, Path]]]) -> None:
+        saved = time.monotonic()
+        # Decoders let go of Python's lock, so that threads help; more of them than this only wait for the disk.
+        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+        try:
+            found = pool.map(lambda item: self.read(*item[2]), work)
+            shown = bar(zip(work, found), desc="reading labels", total=len(work), show=len(work) > 1000)
+            for (key, stamp, _), counts in shown:
+                self._entries[key] = [stamp, list(counts), list(counts.values())]
+                if time.monotonic() - saved > SAVE_SECONDS:
+                    self._save()
+                    saved = time.monotonic()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            self._save()
+
+    def _save(self) -> None:
+        text = json.dumps(self._entries, separators=(",", ":"))
+        record = {"format": FORMAT, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        try:
+            with atomic(self.file) as part:
+                part.write_text(f"{json.dumps(record)}\n{text}\n", encoding="utf-8")
+        except OSError as error:
+            warnings.warn(
+                f"the index of {self.root} cannot be kept in {self.file.parent} ({error.strerror}), so every process "
+                "reads all labels. Set FSSLIB_CACHE to a folder that can be written.",
+                stacklevel=6,
+            )
+
+    def _load(self) -> dict[str, list]:
+        try:
+            head, text, *_ = self.file.read_text(encoding="utf-8").split("\n")
+            record = json.loads(head)
+            if record == {"format": FORMAT, "sha256": hashlib.sha256(text.encode()).hexdigest()}:
+                return json.loads(text)
+        except (OSError, ValueError):
+            pass  # missing, cut short or not ours
+        return {}
+
+
+def _stamp(image: Path, mask: Path) -> list[int]:
+    stats = [os.stat(file) for file in (image, mask)]
+    # Archives may give other files the same time and size; not the same inode and time of change.
+    return [value for stat in stats for value in (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_size)]

@@ -1,0 +1,114 @@
+"""All checks of a notebook at once, in the kernel that ran it."""
+
+import contextlib
+import difflib
+import inspect
+import io
+import json
+import sys
+import threading
+from typing import Any
+
+from .check import Result, TooLong, check, time_limit
+from .exercise import Exercise, exercises
+
+LONGEST = 20_000  # characters of a written answer that are kept
+
+
+def verdicts(space: dict[str, Any], stage: str) -> str:
+    """JSON: one object per exercise of `stage` (name, status, slip, message, and the text of a written answer).
+
+    Args:
+        space: the names that the notebook defined.
+        stage: e.g. "01_prototypes".
+    """
+    unguard()
+    rows = []
+    for name, made in exercises(stage).items():
+        function = space.get(name)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            result = check(function) if inspect.isfunction(function) else _missing(made, space)
+            # A function that was bound to the name of another exercise would be checked as that one.
+            if result.name != name:
+                result = Result(name, "missing", f"`{name}` is now another function, {result.name}: keep its name.")
+            text = _text(function) if made.written and result else ""
+        rows.append({"name": name, "status": result.status, "slip": result.slip, "message": result.message})
+        rows[-1] |= {"answer": text} if text else {}
+    return json.dumps(rows)
+
+
+def _missing(made: Exercise, space: dict[str, Any]) -> Result:
+    known = exercises()
+    own = {
+        name: value
+        for name, value in space.items()
+        if inspect.isfunction(value) and value.__module__ == "__main__" and name not in known
+    }
+    near = difflib.get_close_matches(made.name, own, n=1, cutoff=0.6)
+    alike = [n for n, f in own.items() if list(inspect.signature(f).parameters) == made.parameters and made.parameters]
+    renamed = (near or alike or [None])[0]
+    if renamed:
+        hint = f"Was it renamed to `{renamed}`? Give it the name `{made.name}` again."
+    else:
+        hint = f"Bring the cell with its first line back: `def {made.name}({', '.join(made.parameters)}):`."
+    said = f"No function `{made.name}` in this notebook; exercises are found by their function's name. {hint}"
+    return Result(made.name, "missing", said, "renamed" if renamed else "missing")
+
+
+def _text(function: Any) -> str:
+    try:
+        with time_limit(2):
+            return str(function())[:LONGEST]
+    except (Exception, TooLong):
+        return ""
+
+
+# Limits that a kernel sets itself before a submission's first cell: memory, and what a cell prints.
+
+
+class TooMuchOutput(BaseException):
+    """A cell has printed more than its limit. Not an Exception: `except Exception` must not swallow it."""
+
+
+def _limit_memory(size: int | None) -> None:
+    """At most `size` bytes; None: as much as the system allows."""
+    try:
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (hard if size is None else size, hard))
+    except (ImportError, ValueError, OSError):
+        pass
+
+
+def unguard() -> None:
+    """Give the checks the memory that they need, however much the cells have left behind."""
+    _limit_memory(None)
+
+
+def guard(shell: Any, memory: int, output: int) -> None:
+    """Limit this process.
+
+    Args:
+        shell: the running InteractiveShell.
+        memory: bytes; asking for more raises MemoryError instead of taking the machine's last memory. Not on Windows;
+            macOS does not count it.
+        output: characters that a cell may print; the cell that prints more stops with TooMuchOutput.
+    """
+    _limit_memory(memory)
+    printed, kind = [0], type(sys.stdout)
+    write = kind.write
+
+    def counted(self: Any, text: str) -> int:
+        if threading.current_thread() is not threading.main_thread():
+            return write(self, text)  # of another process, passed on by a thread that must live; the reader counts it
+        printed[0] += len(text)
+        if printed[0] > output:
+            raise TooMuchOutput(f"more than {output / 1e6:g} million characters in one cell")
+        return write(self, text)
+
+    # In the class: IPython puts its own functions over the streams while a cell runs, and leaves the old ones there.
+    for stream in (sys.stdout, sys.stderr):
+        vars(stream).pop("write", None)
+    kind.write = counted  # type: ignore[method-assign]
+    shell.events.register("pre_run_cell", lambda *_: printed.__setitem__(0, 0))

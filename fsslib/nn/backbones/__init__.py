@@ -1,0 +1,66 @@
+"""What every backbone can do, and how one is built by name.
+
+A backbone is a chain of up to five stages `layer0 … layer4` (the papers' names). A method asks for the stages it wants
+and gets them from one pass; each stage is also an attribute, so that a method can run `backbone.layer4` on masked
+layer3 features itself. Backbones never switch gradients off: whether they are frozen is the method's decision.
+"""
+
+import os
+from functools import partial
+
+from ...arguments import choose
+from ...errors import ModelError
+from .base import Backbone
+
+
+def build_backbone(
+    name: str,
+    *,
+    stem: str | None = None,
+    bn: str = "frozen",
+    last: str | None = None,
+    weights: str | os.PathLike | None = None,
+    **options,
+) -> Backbone:
+    """Build a backbone by name.
+
+    Args:
+        name: `tiny`, `resnet18`, `resnet50`, `resnet101`, `vgg16` (PANet's, no batch norm) or `vgg16_bn`.
+        stem: ResNets only: `"classic"` (7x7, also None) or `"deep"` (three 3x3, 64-64-128).
+        bn: `"frozen"` or `"batch"`, see `Backbone.set_bn`.
+        last: deepest stage to build, e.g. `"layer3"` for a method that never runs layer4; None builds all five.
+        weights: None (random), `"imagenet"` (torchvision's own, downloaded once into torch.hub's cache) or a `.pth` or
+            `.safetensors` file; see `fsslib.nn.backbones.weights.load_weights`.
+        options: tiny `stride=4|8`, `width=16`; resnet50, resnet101 `stride_on="3x3"|"1x1"`; vgg16 `pool="3x3"|"2x2"`.
+    Raises:
+        ModelError: an unknown name, stage or option (with the nearest valid one), or options that exclude each other.
+        CheckpointError: a weight file that is missing, damaged or made for another network.
+    """
+    from .resnet import (
+        DilatedResNet,  # here, because these modules need the Backbone class above
+        TinyResNet,
+    )
+    from .vgg import VGG16BN, PANetVGG16
+    from .weights import load_weights
+
+    makers = {
+        "tiny": (TinyResNet, ("stride", "width")),
+        "resnet18": (partial(DilatedResNet, 18), ()),
+        "resnet50": (partial(DilatedResNet, 50), ("stride_on",)),
+        "resnet101": (partial(DilatedResNet, 101), ("stride_on",)),
+        "vgg16": (PANetVGG16, ("pool",)),
+        "vgg16_bn": (VGG16BN, ()),
+    }
+    choose(name, tuple(makers), "backbone")
+    maker, known = makers[name]
+    for option in options:
+        if option not in known:
+            choose(option, (*known, "stem", "bn", "last", "weights"), f"{name}: option")
+    if name.startswith("resnet"):
+        options["stem"] = stem or "classic"
+    elif stem is not None:
+        raise ModelError(f"stem={stem!r} concerns ResNets only; {name} has one stem: leave `stem` out.")
+    backbone = maker(bn=bn, last=last, **options)
+    if weights is not None:
+        load_weights(backbone, weights)
+    return backbone

@@ -1,0 +1,111 @@
+"""What every backbone is: five stages, features on a stride-8 grid, batch norm as asked for."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ...arguments import choose
+from ...errors import ModelError
+
+STAGES = ("layer0", "layer1", "layer2", "layer3", "layer4")
+
+
+BN_MODES = ("frozen", "batch")
+
+
+class Backbone(nn.Module):
+    """A chain of stages; subclasses add the stage modules named in `channels` and end with `self.set_bn(bn)`.
+
+    Attributes:
+        name: the name `build_backbone` knows it by.
+        channels: stage name -> number of channels, shallow to deep; only stages that exist.
+        strides: stage name -> image pixels per feature cell. A stride-s stage of an (8k+1)-pixel image has
+            ceil(size / s) cells.
+        bn: `"frozen"` (batch norm always uses running statistics) or `"batch"` (batch norm follows `.train()`).
+    """
+
+    def __init__(self, name: str, channels: Sequence[int], strides: Sequence[int], last: str | None):
+        super().__init__()
+        choose(last or STAGES[-1], STAGES, "stage last=")
+        kept = STAGES[: STAGES.index(last or STAGES[-1]) + 1]
+        self.name = name
+        self.channels: dict[str, int] = dict(zip(kept, channels))
+        self.strides: dict[str, int] = dict(zip(kept, strides))
+        self.bn = "frozen"
+
+    @property
+    def deepest(self) -> str:
+        """Name of the deepest stage that exists."""
+        return next(reversed(self.channels))
+
+    def forward(self, images: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:
+        """Features of the wanted stages from one pass that stops at the deepest of them.
+
+        Args:
+            images: (B, 3, H, W) floating point, ImageNet-normalised.
+            stages: names from `channels`.
+        Returns:
+            Stage name -> (B, channels[name], ceil(H / strides[name]), ceil(W / strides[name])) for an (8k+1)-pixel
+            image, in the order of `stages`.
+        Raises:
+            ModelError: a stage that does not exist, or images of another shape or dtype.
+        """
+        self.check_request(images, stages)
+        found: dict[str, Tensor] = {}
+        wanted, feature = set(stages), images
+        for name in self.channels:
+            feature = getattr(self, name)(feature)
+            if name in wanted:
+                found[name] = feature
+            if len(found) == len(wanted):
+                break
+        return {name: found[name] for name in stages}
+
+    def deeper(self, features: Tensor, stage: str) -> Tensor:
+        """The features of `stage` from those of the stage before it, which a method may have masked."""
+        return getattr(self, stage)(features)
+
+    def check_request(self, images: Tensor, stages: Sequence[str]) -> None:
+        """Raise ModelError unless `forward(images, stages)` can work."""
+        if isinstance(stages, str) or not stages:
+            raise ModelError(f"stages={stages!r}: expected a list of stage names, e.g. ['layer2', 'layer3'].")
+        for stage in stages:
+            if stage in STAGES and stage not in self.channels:
+                raise ModelError(
+                    f"{self.name} was built with last={self.deepest!r} and has no {stage}; leave `last` out."
+                )
+            choose(stage, tuple(self.channels), f"{self.name}: stage")
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise ModelError(
+                f"{self.name}: images are {tuple(images.shape)} {images.dtype}, expected (B, 3, H, W) floating point, "
+                "normalised with the ImageNet mean and standard deviation."
+            )
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """As in torch, except that batch norm stays on running statistics when `bn` is `"frozen"`."""
+        super().train(mode)
+        if self.bn == "frozen":
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def set_bn(self, mode: str) -> "Backbone":
+        """Choose the batch-norm mode (`"frozen"` or `"batch"`) from now on; affine parameters stay as trainable as
+        they were. A network trained from random weights needs `"batch"`: frozen statistics would stay 0 and 1."""
+        choose(mode, BN_MODES, "batch-norm mode bn=")
+        self.bn = mode
+        return self.train(self.training)
+
+    def freeze(self) -> "Backbone":
+        """Switch off the gradients of all parameters; returns self."""
+        return self.requires_grad_(False)
+
+    def rename(self, key: str) -> str:
+        """Our name of a torchvision state-dict entry; any other name comes back as it is."""
+        return key
+
+    def stage_of(self, key: str) -> str:
+        """The stage that a state-dict entry (our names) belongs to; the first part of the name if to none."""
+        return key.split(".", 1)[0]

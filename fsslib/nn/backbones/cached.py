@@ -1,0 +1,389 @@
+"""Features of a frozen backbone, computed once per image: what makes thousands of evaluation episodes cheap."""
+
+import contextlib
+import hashlib
+import os
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import ModelError
+from ...files import atomic
+from .base import Backbone
+
+# Where cached features live: in memory, or memory-mapped on disk; both forget what was used longest ago.
+
+
+# Keys are 24 bytes (an image and what was asked of it); whatever else lies in the folder is not ours.
+_OWN, _PART = re.compile(r"[0-9a-f]{48}\.npy"), re.compile(r"[0-9a-f]{48}\.npy\.\d+\.part")
+
+
+# Seconds after which a temporary file belongs to a process that was killed.
+ABANDONED = 3600
+
+
+class Store(Protocol):
+    """A dictionary of features with a limit. `persistent` stores outlive the process and are shared by models."""
+
+    persistent: bool
+    max_bytes: int
+    stored_bytes: int
+
+    def get(self, key: bytes) -> Tensor | None:
+        """The feature, or None; it counts as used."""
+
+    def put(self, key: bytes, feature: Tensor) -> None:
+        """Keep a feature, unless it alone exceeds the limit."""
+
+    def clear(self) -> None:
+        """Forget everything."""
+
+
+class MemoryStore(Store):
+    """Features in memory, at most `max_bytes` of them; what was used longest ago goes first."""
+
+    persistent = False
+
+    def __init__(self, max_bytes: int = 4 * 2**30):
+        self.max_bytes = _checked(max_bytes)
+        self.clear()
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    def get(self, key: bytes) -> Tensor | None:
+        if key in self._features:
+            self._features.move_to_end(key)
+        return self._features.get(key)
+
+    def put(self, key: bytes, feature: Tensor) -> None:
+        if feature.nbytes > self.max_bytes:
+            return
+        old = self._features.pop(key, None)
+        self.stored_bytes += feature.nbytes - (old.nbytes if old is not None else 0)
+        self._features[key] = feature
+        while self.stored_bytes > self.max_bytes:
+            self.stored_bytes -= self._features.popitem(last=False)[1].nbytes
+
+    def clear(self) -> None:
+        self._features: OrderedDict[bytes, Tensor] = OrderedDict()
+        self.stored_bytes = 0
+
+
+class DiskStore(Store):
+    """Features as memory-mapped files in `folder`, at most `max_bytes` of them; what was used longest ago goes first.
+
+    Every file is written beside its name and renamed; one that cannot be read is deleted and counts as unknown. Files
+    of other names are left alone. Several processes may share a folder; each keeps to the limit by what it has seen,
+    so together they may exceed it until the next one opens the folder. Raises ModelError for a folder that cannot be
+    written.
+    """
+
+    persistent = True
+
+    def __init__(self, folder: str | Path, max_bytes: int = 20 * 2**30):
+        if not str(folder):
+            raise ModelError("features need a folder of their own: name one, '' is none.")
+        self.folder, self.max_bytes = Path(folder).expanduser(), _checked(max_bytes)
+        found = []
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for entry in os.scandir(self.folder):
+                with contextlib.suppress(FileNotFoundError):  # another process makes room
+                    if _OWN.fullmatch(entry.name):
+                        found.append((entry.stat(), entry.name))
+                    elif _PART.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > ABANDONED:
+                        os.unlink(entry)
+        except OSError as error:
+            raise ModelError(f"features cannot be kept in {folder}: {error.strerror}. Name another folder.") from error
+        found.sort(key=lambda item: item[0].st_mtime_ns)
+        self._sizes = OrderedDict((name, stat.st_size) for stat, name in found)
+        self.stored_bytes = sum(self._sizes.values())
+        self._make_room()
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def get(self, key: bytes) -> Tensor | None:
+        name = f"{key.hex()}.npy"
+        path = self.folder / name
+        try:
+            # A copy out of the map: the file may be evicted while the tensor lives.
+            feature = torch.from_numpy(np.array(np.load(path, mmap_mode="r", allow_pickle=False)))
+            os.utime(path)
+            size = path.stat().st_size
+        except FileNotFoundError:
+            self._forget(name)
+            return None
+        except (OSError, ValueError, EOFError):
+            path.unlink(missing_ok=True)
+            self._forget(name)
+            return None
+        if name not in self._sizes:  # another process wrote it
+            self._sizes[name] = size
+            self.stored_bytes += size
+        self._sizes.move_to_end(name)
+        return feature
+
+    def put(self, key: bytes, feature: Tensor) -> None:
+        """Keep a feature, unless it alone exceeds the limit. Raises ModelError when the disk is full."""
+        if feature.nbytes + 128 > self.max_bytes:
+            return
+        name = f"{key.hex()}.npy"
+        try:
+            with atomic(self.folder / name) as part, open(part, "wb") as file:
+                np.save(file, feature.numpy(), allow_pickle=False)
+                size = file.tell()
+        except OSError as error:
+            raise ModelError(
+                f"features cannot be kept in {self.folder}: {error.strerror}. Free space, lower max_bytes, or use "
+                "another folder."
+            ) from error
+        self._forget(name)
+        self._sizes[name] = size
+        self.stored_bytes += size
+        self._make_room()
+
+    def clear(self) -> None:
+        """Delete every feature in the folder."""
+        for name in list(self._sizes):
+            (self.folder / name).unlink(missing_ok=True)
+            self._forget(name)
+
+    def _make_room(self) -> None:
+        while self.stored_bytes > self.max_bytes:
+            oldest = next(iter(self._sizes))
+            (self.folder / oldest).unlink(missing_ok=True)
+            self._forget(oldest)
+
+    def _forget(self, name: str) -> None:
+        self.stored_bytes -= self._sizes.pop(name, 0)
+
+
+def _checked(max_bytes: int) -> int:
+    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 0:
+        raise ModelError(f"max_bytes={max_bytes!r}: expected bytes from 0.")
+    return max_bytes
+
+
+class CachedBackbone(Backbone):
+    """A backbone that remembers the features of every image it has seen; same interface as the backbone.
+
+    Features are addressed by content: a 128-bit hash of the image's bytes, dtype and shape, plus the stage and whether
+    autocast was on. So an image that a method masks is another image for every class. An image whose stages are all
+    known is a hit; the others of the batch go through the backbone together, once. Features are stored in `dtype` and
+    come back on the images' device in the dtype the backbone computed. A hit and a miss return the same rounded
+    values, so a result never depends on what was cached before, except that a backbone's last bits may depend on the
+    size of the batch an image was first computed in: with `dtype=torch.float32` the values are bitwise those of the
+    plain backbone when the batches are the same.
+
+    The wrapper shares the backbone's stages, so the names in `state_dict` and `load_state_dict` are exactly the
+    backbone's and no cached tensor is among them; deep copies and pickles start with an empty cache in memory.
+    Whenever a weight, a buffer or the device changes in a way that torch counts (not through `.data`, not in inference
+    mode), what was stored no longer counts. Images that require a gradient pass by the cache.
+
+    Args:
+        backbone: with `bn="frozen"`, and frozen (`backbone.freeze()`) unless it is only evaluated: in eval mode
+            without gradients nothing changes a backbone.
+        max_bytes: limit of the features in memory; the least recently used go first.
+        dtype: storage type; float16 halves the memory and keeps 3 decimal digits.
+        store: where features live instead, e.g. a `feature_store.DiskStore`.
+    Attributes:
+        hits, misses: images (not stages) answered from the cache / computed, since it was last emptied.
+        stored_bytes: size of the stored features.
+    Raises:
+        ModelError: the backbone is no `Backbone`, trainable or in batch-norm mode `"batch"` (also when it becomes so
+            later), `max_bytes` or `dtype` make no sense, or features do not fit into float16.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        max_bytes: int = 4 * 2**30,
+        dtype: torch.dtype = torch.float16,
+        store: Store | None = None,
+    ):
+        if not isinstance(backbone, Backbone) or isinstance(backbone, CachedBackbone):
+            raise ModelError(f"CachedBackbone wraps a plain Backbone, not {type(backbone).__name__}.")
+        if not dtype.is_floating_point:
+            raise ModelError(f"dtype={dtype}: expected a floating point type.")
+        channels, strides = tuple(backbone.channels.values()), tuple(backbone.strides.values())
+        super().__init__(backbone.name, channels, strides, backbone.deepest)
+        for name, child in backbone.named_children():
+            self.add_module(name, child)
+        # Past nn.Module's registration, or every name would get a prefix; the stages themselves are registered.
+        object.__setattr__(self, "plain", backbone)
+        self.dtype = dtype
+        self.store: Store = MemoryStore(max_bytes) if store is None else store
+        self.hits = self.misses = 0
+        self._seen: tuple | None = None
+        self._weights = ""
+        self.train(backbone.training)
+        self._check_frozen()
+
+    @property
+    def max_bytes(self) -> int:
+        """Limit of the stored features."""
+        return self.store.max_bytes
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size of the stored features."""
+        return self.store.stored_bytes
+
+    def clear(self) -> None:
+        """Forget all features and counts."""
+        self.store.clear()
+        self.hits = self.misses = 0
+
+    def forward(self, images: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:
+        """As `Backbone.forward`; the features carry no gradient."""
+        self.check_request(images, stages)
+        return self._remembered(images, stages, self.plain)
+
+    def deeper(self, features: Tensor, stage: str) -> Tensor:
+        """As `Backbone.deeper`, remembered by the content of `features` (masked ones are others for every class)."""
+        return self._remembered(features, [stage], lambda x, _: {stage: self.plain.deeper(x, stage)}, "from features")[
+            stage
+        ]
+
+    def _remembered(
+        self, images: Tensor, stages: Sequence[str], compute: Callable[..., dict[str, Tensor]], kind: str = ""
+    ) -> dict[str, Tensor]:
+        self._check_frozen()
+        if len(images) == 0 or (torch.is_grad_enabled() and images.requires_grad):
+            return compute(images, stages)
+        self._forget_if_changed()
+        mode = f"{images.device.type} {_autocast(images.device.type)}"
+        ends = [_short(f"{kind}{stage} {mode} {self.dtype} {self._weights}") for stage in stages]
+        keys = [[digest + end for end in ends] for digest in _digests(images)]
+        rows: dict[int, list[Tensor]] = {}
+        for i, row in enumerate(keys):
+            # Collected before anything is stored: storing may evict what this very batch needs.
+            found = [self.store.get(key) for key in row]
+            if all(feature is not None for feature in found):
+                rows[i] = found
+        first: dict[bytes, int] = {}  # where each unknown image stands; a repeat of it is not computed again
+        for i, row in enumerate(keys):
+            if i not in rows:
+                first.setdefault(row[0], i)
+        missing = list(first.values())
+        self.misses += len(missing)
+        self.hits += len(keys) - len(missing)
+        if missing:
+            rows |= self._compute(images, missing, keys, stages, compute)
+            rows |= {i: rows[first[row[0]]] for i, row in enumerate(keys) if i not in rows}
+        native = _autocast(images.device.type) or images.dtype
+        found = {}
+        for s, stage in enumerate(stages):
+            # Converted one by one: autocast on a CPU refuses to stack float16.
+            feature = torch.stack([rows[i][s].to(images.device, native) for i in range(len(keys))])
+            found[stage] = feature.contiguous(memory_format=_layout(images))
+        return found
+
+    def _compute(
+        self, images: Tensor, missing: list[int], keys: list, stages: Sequence[str], compute: Callable
+    ) -> dict[int, list[Tensor]]:
+        with torch.no_grad():
+            fresh = compute(images if len(missing) == len(keys) else images[missing], stages)
+        rows: dict[int, list[Tensor]] = {i: [] for i in missing}
+        for stage in stages:
+            stored = fresh[stage].detach().to("cpu", self.dtype)
+            if not torch.isfinite(stored).all() and torch.isfinite(fresh[stage]).all():
+                raise ModelError(f"{self.name} {stage}: features exceed {self.dtype}; use dtype=torch.float32.")
+            for i, feature in zip(missing, stored):
+                # A copy: a view would keep the whole batch alive after its neighbours are evicted.
+                rows[i].append(feature.clone())
+        for i in missing:
+            for key, feature in zip(keys[i], rows[i]):
+                self.store.put(key, feature)
+        return rows
+
+    def _check_frozen(self) -> None:
+        why = None
+        evaluated = not self.training and not torch.is_grad_enabled()
+        if not evaluated and any(p.requires_grad for p in self.plain.parameters()):
+            why = (
+                "its parameters require gradients, so they will change and the features with them: call freeze() first"
+            )
+        elif not evaluated and (self.plain.bn != "frozen" or self.bn != "frozen"):
+            why = "bn='batch' makes an image's features depend on the rest of its batch: call set_bn('frozen') first"
+        if why:
+            raise ModelError(f"features of {self.name} cannot be cached: {why}, or use the plain backbone.")
+
+    def _forget_if_changed(self) -> None:
+        tensors = [*self.plain.parameters(), *self.plain.buffers()]
+        # torch counts in-place changes (loaded weights, an optimiser step); a move to another device changes addresses.
+        state = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
+        if state == self._seen:
+            return
+        if self._seen is not None and not self.store.persistent:
+            self.clear()  # features of former weights would only take room; on disk somebody may still want them
+        # Options without weights (strides, pooling) show in the modules' description.
+        self._seen, self._weights = state, f"{self.name} {_digest_of(tensors)} {_short(repr(self.plain)).hex()}"
+
+    def set_bn(self, mode: str) -> Backbone:
+        if mode == "batch":
+            raise ModelError(f"features of {self.name} are cached, which bn='batch' excludes; use the plain backbone.")
+        return super().set_bn(mode)
+
+    def rename(self, key: str) -> str:
+        return self.plain.rename(key)
+
+    def stage_of(self, key: str) -> str:
+        return self.plain.stage_of(key)
+
+    def __getattr__(self, name: str):
+        # PANetVGG16's stages are properties, and options like `stem` plain attributes of the wrapped backbone.
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "plain" not in self.__dict__:
+                raise
+            return getattr(self.__dict__["plain"], name)
+
+    def __getstate__(self) -> dict:
+        store = self.store if self.store.persistent else MemoryStore(self.max_bytes)
+        return self.__dict__ | {"store": store, "hits": 0, "misses": 0, "_seen": None}
+
+
+def _digests(images: Tensor) -> list[bytes]:
+    """One 128-bit hash per image, over its bytes, dtype and shape."""
+    rows = images.detach().contiguous().flatten(1).cpu().view(torch.uint8).numpy()
+    found = []
+    for row in rows:
+        # blake2b is the fastest of hashlib's that needs no special processor instructions: under 1 ms a megabyte.
+        digest = hashlib.blake2b(f"{images.dtype} {tuple(images.shape[1:])}".encode(), digest_size=16)
+        digest.update(row.data)
+        found.append(digest.digest())
+    return found
+
+
+def _short(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def _digest_of(tensors: Sequence[Tensor]) -> str:
+    """A hash of weights and buffers, for features that outlive the process."""
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in tensors:
+        value = tensor.detach().cpu().contiguous()
+        digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _autocast(device: str) -> torch.dtype | None:
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def _layout(images: Tensor) -> torch.memory_format:
+    last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format

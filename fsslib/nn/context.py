@@ -1,0 +1,246 @@
+"""Pyramid pooling (PSPNet) and a batch norm that survives a single value per channel."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import ModelError
+from ..ops import resize
+
+BINS = (1, 2, 3, 6)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that uses its running statistics where a batch holds one value per channel.
+
+    torch refuses to train on such a batch (one image pooled to 1x1), since its variance is not defined.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) normalised; with B = h = w = 1 in training by the running statistics, which then stay."""
+        if self.training and features.numel() == features.shape[1]:
+            return nn.functional.batch_norm(
+                features, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
+        return super().forward(features)
+
+
+class PyramidPooling(nn.Module):
+    """PSPNet's pooling module (arXiv 1612.01105, section 3.2): context of the image at several grid sizes.
+
+    For every bin: adaptive average pooling, 1x1 convolution, batch norm, ReLU, resized back; concatenated behind the
+    input. (B, inputs, h, w) -> (B, inputs + len(bins)·width, h, w).
+
+    Args:
+        inputs: channels of the input. width: channels of each branch. bins: sizes of the pooled grids.
+    """
+
+    def __init__(self, inputs: int, width: int, bins: Sequence[int] = BINS):
+        super().__init__()
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.AdaptiveAvgPool2d(size), nn.Conv2d(inputs, width, 1, bias=False), BatchNorm2d(width), nn.ReLU()
+            )
+            for size in bins
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, inputs, h, w) to (B, inputs + len(bins)·width, h, w)."""
+        size = tuple(features.shape[-2:])
+        return torch.cat([features, *(resize(stage(features), size) for stage in self.stages)], 1)
+
+
+class PSPHead(nn.Module):
+    """PSPNet's head in the two parts that HDMNet uses: a feature of context, and the classes.
+
+    Args:
+        inputs: channels of the backbone's deepest stage. width: channels of the feature (512 in the paper).
+        classes: of the output, background included.
+    """
+
+    def __init__(self, inputs: int, width: int, classes: int):
+        super().__init__()
+        branch = max(1, inputs // len(BINS))
+        self.pooling = PyramidPooling(inputs, branch)
+        joined = inputs + len(BINS) * branch
+        self.level5 = nn.Sequential(nn.Conv2d(joined, width, 3, padding=1, bias=False), BatchNorm2d(width))
+        self.classifier = nn.Sequential(nn.ReLU(), nn.Dropout2d(0.1), nn.Conv2d(width, classes, 1))
+
+    def features(self, deepest: Tensor) -> Tensor:
+        """(B, inputs, h, w) to (B, width, h, w), before the ReLU: may be negative."""
+        return self.level5(self.pooling(deepest))
+
+    def forward(self, deepest: Tensor) -> Tensor:
+        """(B, inputs, h, w) to logits (B, classes, h, w)."""
+        return self.classifier(self.features(deepest))
+
+
+# ASGNet's second context module: residual blocks, atrous spatial pyramid pooling and a decoder with skip features.
+
+
+RATES = (6, 12, 18)
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling (DeepLabv3, arXiv 1706.05587) without batch norm.
+
+    Branches: the image's mean, a 1x1 convolution, and 3x3 convolutions of the given dilations. (B, C, h, w) to the
+    same shape, C = `width`. `dropout`: channel dropout behind every convolution.
+    """
+
+    def __init__(self, width: int, dropout: float = 0.5, rates: tuple[int, ...] = RATES):
+        super().__init__()
+
+        def branch(inputs: int, size: int = 1, rate: int = 1) -> nn.Sequential:
+            conv = nn.Conv2d(inputs, width, size, padding=rate * (size // 2), dilation=rate)
+            return nn.Sequential(conv, nn.ReLU(), nn.Dropout2d(dropout))
+
+        dilated = (branch(width, 3, rate) for rate in rates)
+        self.branches = nn.ModuleList([branch(width), branch(width), *dilated])
+        self.fuse = branch(width * len(self.branches))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) float to the same shape."""
+        image, *local = self.branches
+        whole = image(F.adaptive_avg_pool2d(features, 1)).expand_as(features)
+        return self.fuse(torch.cat([whole, *(branch(features) for branch in local)], 1))
+
+
+class ASPPContext(nn.Module):
+    """The context module of ASGNet's `pyramid=False`: merge, three residual blocks, ASPP, decoder, two classifiers.
+
+    Args:
+        inputs: channels of the query features with everything allocated to them.
+        shallow: channels of the shallow stage that sharpens the outline. width: channels inside.
+        dropout: of the merged features, the ASPP's branches and the decoder.
+    """
+
+    def __init__(self, *, inputs: int, shallow: int, width: int, dropout: float = 0.5):
+        super().__init__()
+        self.merge = nn.Sequential(*conv_relu(inputs, width, 3), nn.Dropout2d(dropout))
+        # Two convolutions each; a ReLU in front that the identity path passes, too, and none behind.
+        self.blocks = nn.ModuleList(
+            nn.Sequential(*conv_relu(width, width, 3), nn.Conv2d(width, width, 3, padding=1, bias=False))
+            for _ in range(3)
+        )
+        self.aspp = ASPP(width, dropout)
+        skip = max(1, width // 4)
+        self.skip = nn.Sequential(nn.Conv2d(shallow, skip, 1, bias=False), nn.BatchNorm2d(skip), nn.ReLU())
+        joined = nn.Conv2d(skip + width, width, 3, padding=1, bias=False)
+        self.decode = nn.Sequential(joined, nn.BatchNorm2d(width), nn.ReLU(), nn.Dropout(dropout))
+        self.classifier = classifier(width)
+        self.auxiliary = classifier(width)
+
+    def forward(self, features: Tensor, shallow: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits (B, 2, h', w') on the shallow grid, and the auxiliary ones (B, 2, h, w) as a list of one.
+
+        Args:
+            features: (B, inputs, h, w) float. shallow: (B, shallow, h', w') float.
+        """
+        context = self.merge(features)
+        for block in self.blocks:
+            rectified = context.relu()
+            context = rectified + block(rectified)
+        context = self.aspp(context)
+        outline = self.skip(shallow)
+        both = torch.cat([resize(context, tuple(outline.shape[-2:])), outline], 1)
+        return self.classifier(self.decode(both)), [self.auxiliary(context)]
+
+
+# PFENet's feature enrichment: a pyramid that passes information from one scale to the next, then a decoder.
+
+
+SCALES = (60, 30, 15, 8)
+
+
+def conv_relu(inputs: int, outputs: int, size: int) -> list[nn.Module]:
+    """A convolution without bias that keeps the grid, and its ReLU."""
+    return [nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False), nn.ReLU()]
+
+
+def classifier(width: int) -> nn.Sequential:
+    """Logits of background and object: 3x3 convolution, ReLU, channel dropout, 1x1 convolution with bias."""
+    return nn.Sequential(*conv_relu(width, width, 3), nn.Dropout2d(0.1), nn.Conv2d(width, 2, 1))
+
+
+class FeatureEnrichment(nn.Module):
+    """Feature enrichment module (PFENet, arXiv 2008.01449, section 3.3), with the decoder behind it.
+
+    At every scale the inputs are brought to a grid and merged, the result of the scale before is added, and logits of
+    that scale are predicted (they are supervised too).
+
+    Args:
+        constant, pooled, resized: channels of the three kinds of input, in the order of the merge: one value for the
+            whole image (the prototype), average-pooled maps (features), interpolated maps (prior, attention).
+        width: channels inside.
+        scales: grid sizes, coarse order as listed: all whole numbers above 1 (cells a side, whatever the image) or all
+            fractions up to 1 (of the features' grid).
+    Raises:
+        ModelError: scales that mix both kinds or are none of them.
+    """
+
+    def __init__(self, *, constant: int, pooled: int, resized: int, width: int, scales: Sequence[float] = SCALES):
+        super().__init__()
+        if not isinstance(scales, Sequence) or isinstance(scales, str):
+            raise ModelError(f"scales={scales!r}: expected a list of numbers, e.g. (60, 30, 15, 8).")
+        absolute = [s > 1 and float(s).is_integer() for s in scales if isinstance(s, (int, float))]
+        good = len(absolute) == len(scales) > 0 and all(s > 0 for s in scales)
+        if not good or not (all(absolute) or all(s <= 1 for s in scales)):
+            raise ModelError(
+                f"scales={tuple(scales)}: expected whole numbers above 1, e.g. (60, 30, 15, 8), or fractions up to 1 "
+                "of the feature grid, e.g. (1.0, 0.5, 0.25, 0.125), not both."
+            )
+        self.scales, self.parts = tuple(scales), (constant, pooled, resized)
+        levels = range(len(scales))
+        merged = constant + pooled + resized
+        self.merge = nn.ModuleList(nn.Sequential(*conv_relu(merged, width, 1)) for _ in levels)
+        self.alpha = nn.ModuleList(nn.Sequential(*conv_relu(2 * width, width, 1)) for _ in levels[1:])
+        self.beta = nn.ModuleList(
+            nn.Sequential(*conv_relu(width, width, 3), *conv_relu(width, width, 3)) for _ in levels
+        )
+        self.inner = nn.ModuleList(classifier(width) for _ in levels)
+        self.res1 = nn.Sequential(*conv_relu(len(scales) * width, width, 1))
+        self.res2 = nn.Sequential(*conv_relu(width, width, 3), *conv_relu(width, width, 3))
+        self.classifier = classifier(width)
+
+    def grids(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Grid (rows, columns) of every scale for features of `size`; at least one cell."""
+        return [
+            (int(s), int(s)) if s > 1 else (max(1, int(size[0] * s)), max(1, int(size[1] * s))) for s in self.scales
+        ]
+
+    def forward(self, constant: Tensor | None, pooled: Tensor, resized: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """Logits (B, 2, h, w) and the inner logits (B, 2, *grid) of every scale.
+
+        Args:
+            constant: (B, constant) float or None. pooled: (B, pooled, h, w) float.
+            resized: (B, resized, h', w') float or None.
+        """
+        size = tuple(pooled.shape[-2:])
+        levels: list[Tensor] = []
+        inner: list[Tensor] = []
+        for i, grid in enumerate(self.grids(size)):
+            merged = self._merge(i, grid, constant, pooled, resized)
+            if i:
+                before = resize(levels[-1], grid)
+                merged = self.alpha[i - 1](torch.cat([merged, before], 1)) + merged
+            merged = self.beta[i](merged) + merged
+            inner.append(self.inner[i](merged))
+            # The next scale reads this enlarged version, as the authors' code does.
+            levels.append(resize(merged, size))
+        fused = self.res1(torch.cat(levels, 1))
+        return self.classifier(self.res2(fused) + fused), inner
+
+    def _merge(self, level: int, grid: tuple[int, int], constant, pooled: Tensor, resized) -> Tensor:
+        inputs = [F.adaptive_avg_pool2d(pooled, grid)]
+        if resized is not None:
+            inputs.append(resize(resized, grid).to(inputs[0].dtype))
+        conv, relu = self.merge[level]
+        if constant is None:
+            return relu(conv(torch.cat(inputs, 1)))
+        # A constant map through a 1x1 convolution is a bias of the image: no need to spread it over the grid.
+        split = self.parts[0]
+        bias = F.linear(constant, conv.weight[:, :split, 0, 0])
+        return relu(F.conv2d(torch.cat(inputs, 1), conv.weight[:, split:]) + bias[:, :, None, None])

@@ -1,0 +1,242 @@
+"""Your own masks that could be read in two ways: palettes, transparency, 255; and files that come and go."""
+
+import errno
+import json
+import re
+
+import numpy as np
+import pytest
+from folder_tree import H, W, class_folders, coco, disc, images_masks, label_map, write
+from PIL import Image
+
+from fsslib.data.folder.check import check_folder
+from fsslib.data.folder.dataset import Folder
+from fsslib.data.photographs import label_index as index
+from fsslib.errors import DatasetError
+
+COLOURS = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
+
+
+@pytest.fixture
+def restart(monkeypatch):
+    """What a new process knows: nothing but the index on disk."""
+    return lambda: index._KNOWN.clear()
+
+
+def cure(problem):
+    for code in re.findall("`(.*?)`", problem.cure):
+        exec(code, {})
+
+
+def few_colours(mask, file):
+    """Saved as drawing programs do it: a palette of the colours that occur, in an order of its own."""
+    Image.fromarray(mask).convert("RGB").quantize(len(np.unique(mask))).save(file)
+
+
+def test_grey_palettes_of_binary_masks(tmp_path):
+    class_folders(tmp_path)
+    for at in range(4):
+        few_colours(disc(10 + at, 255), tmp_path / "cat" / f"p{at}.png")
+    assert np.array(Image.open(tmp_path / "cat" / "p0.png"))[0, 0] == 1, "white is 0"
+    data = Folder(tmp_path)
+    assert not data.report.problems
+    for at in range(4):
+        assert np.array_equal(data[at][1].numpy(), disc(10 + at))
+
+
+def test_coloured_palettes_in_an_order_of_their_own(tmp_path):
+    class_folders(tmp_path)
+    Image.fromarray(COLOURS[disc(10)]).quantize(2).save(tmp_path / "cat" / "p0.png")
+    (problem,) = check_folder(tmp_path).problems
+    assert problem.kind == "renumbered palette" and "(255, 0, 0)" in problem.message
+    cure(problem)
+    data = Folder(tmp_path)
+    assert not data.report.problems and np.array_equal(data[0][1].numpy(), disc(10))
+
+
+def test_label_maps_whose_palette_was_renumbered(tmp_path):
+    images_masks(tmp_path)
+    maps = {seed: np.minimum(label_map(seed), 3) if seed < 9 else label_map(seed) % 255 for seed in (0, 3, 6, 9)}
+    for seed in (0, 3):
+        few_colours(maps[seed], tmp_path / "masks" / f"n{seed:02}.png")
+    for seed in (6, 9):
+        Image.fromarray(COLOURS[maps[seed]]).quantize(4).save(tmp_path / "masks" / f"n{seed:02}.png")
+    # Black stays 0, but grey 2 and 3 are numbered 1 and 2.
+    order = Image.fromarray((disc(5, 1) + disc(5, 1, W, H)[::-1]).clip(0, 2))
+    order.putpalette([0, 0, 0, 2, 2, 2, 3, 3, 3])
+    order.save(tmp_path / "masks" / "n05.png")
+    report = check_folder(tmp_path)
+    found = report.of("renumbered palette")
+    assert [problem.file.name for problem in found] == [f"n{seed:02}.png" for seed in (0, 3, 5, 6, 9)]
+    assert report.sound == 7
+    said = {problem.file.name: problem for problem in found}
+    assert "If the grey values are the class ids" in said["n00.png"].cure and "every colour" in said["n06.png"].cure
+    for problem in found:
+        cure(problem)
+    data = Folder(tmp_path)
+    assert not data.report.problems
+    for seed in (0, 3):
+        assert np.array_equal(data[seed][1].numpy(), maps[seed])
+    assert set(np.unique(data[5][1])) <= {0, 2, 3}
+
+
+def voc_palette():
+    """VOC's colours: bit after bit of the index, spread over red, green and blue."""
+    return [sum((i >> (3 * b + c) & 1) << (7 - b) for b in range(3)) for i in range(256) for c in range(3)]
+
+
+@pytest.mark.parametrize(
+    "palette",
+    [
+        voc_palette(),
+        [c for i in range(256) for c in (i, i, i)],
+        [0] * 768,
+        [c for i in range(256) for c in (min(85 * i, 255),) * 3],
+        [c for i in range(255) for c in (90, 9 + i // 2, 80)] + [0, 0, 0],
+    ],
+    ids=["VOC's", "grey", "no colours", "four greys to look at", "ignored in black"],
+)
+def test_palettes_that_colour_class_ids(tmp_path, palette):
+    images_masks(tmp_path)
+    for seed in range(12):
+        picture = Image.fromarray(label_map(seed))
+        picture.putpalette(palette)
+        picture.save(tmp_path / "masks" / f"n{seed:02}.png")
+    data = Folder(tmp_path)
+    assert not data.report.problems
+    for seed in range(12):
+        assert np.array_equal(data[seed][1].numpy(), label_map(seed))
+
+
+def test_one_class_drawn_in_white_with_a_palette(tmp_path):
+    images_masks(tmp_path)
+    (tmp_path / "classes.txt").unlink()
+    for seed in range(12):
+        picture = Image.fromarray(disc(seed, 255))
+        picture.putpalette([c for i in range(256) for c in (i, i, i)] if seed % 2 else voc_palette())
+        picture.save(tmp_path / "masks" / f"n{seed:02}.png")
+    data = Folder(tmp_path)
+    for seed in range(12):
+        assert np.array_equal(data[seed][1].numpy(), disc(seed))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("layout", [class_folders, images_masks])
+def test_shapes_in_the_alpha_channel(tmp_path, mode, layout):
+    file = layout(tmp_path) / ("cat/p0.png" if layout is class_folders else "masks/n00.png")
+    white = Image.new("L", (W, H), 255)
+    Image.merge("LA", [white, Image.fromarray(disc(10, 255))]).convert(mode).save(file)
+    (problem,) = check_folder(tmp_path).problems
+    assert (problem.file, problem.kind) == (file, "transparent mask")
+    cure(problem)
+    data = Folder(tmp_path)
+    assert not data.report.problems and np.array_equal(data[0][1].numpy(), disc(10))
+    hidden = Image.fromarray(disc(10))
+    hidden.putpalette([0, 0, 0, 200, 0, 0])
+    hidden.save(file, transparency=0)  # a background that is not shown hides nothing
+    assert not check_folder(tmp_path).problems
+
+
+def test_most_of_the_object_is_255(tmp_path):
+    class_folders(tmp_path)
+    rim = disc(10, 255)
+    ring = np.zeros_like(rim)
+    for rows, columns in ((2, 0), (-2, 0), (1, 0), (-1, 0)):
+        ring |= np.roll(rim, (rows, columns), (0, 1))
+    Image.fromarray(np.where(rim, rim, ring // 2)).save(tmp_path / "cat" / "p0.png")
+    (problem,) = check_folder(tmp_path).problems
+    assert problem.kind == "unclear 255" and "If 255 is the object" in problem.cure and "ignored" in problem.cure
+    cure(problem)
+    data = Folder(tmp_path)
+    assert not data.report.problems and np.array_equal(data[0][1].numpy(), disc(10))
+
+
+class Failing:
+    """`Image.open` that fails `times` times for one file."""
+
+    def __init__(self, name, error, times):
+        self.name, self.error, self.times, self.open = name, error, times, Image.open
+
+    def __call__(self, file, *args, **options):
+        if str(file).endswith(self.name) and self.times:
+            self.times -= 1
+            raise self.error
+        return self.open(file, *args, **options)
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(errno.EACCES, "Permission denied"), OSError(errno.EMFILE, "Too many"), MemoryError()]
+)
+@pytest.mark.parametrize(
+    ("layout", "name"), [(class_folders, "cat/p0.JPG"), (images_masks, "masks/n00.png"), (coco, "images/c0.jpg")]
+)
+def test_a_file_that_could_not_be_read_once(tmp_path, monkeypatch, restart, layout, name, error):
+    layout(tmp_path)
+    monkeypatch.setattr(Image, "open", Failing(name, error, 99))
+    report = check_folder(tmp_path)
+    assert report.sound == report.pairs - 1 and [p.kind[:10] for p in report.problems] == ["unreadable"]
+    assert "cannot be read" in report.problems[0].message and "may be sound" in report.problems[0].cure
+    monkeypatch.undo()
+    for again in (lambda: None, restart):
+        again()
+        report = check_folder(tmp_path)
+        assert not report.problems and report.sound == report.pairs
+        data = Folder(tmp_path)
+        assert len(data) == report.pairs and all(
+            data.shows(i, int(data[i][1][data[i][1] % 255 > 0][0])) for i in (0, 1)
+        )
+
+
+def test_a_file_that_cannot_be_read_for_a_moment(tmp_path, monkeypatch):
+    class_folders(tmp_path)
+    monkeypatch.setattr(Image, "open", Failing("cat/p0.png", PermissionError(errno.EACCES, "no"), 1))
+    assert check_folder(tmp_path).sound == 12
+
+
+def test_masks_edited_after_loading(tmp_path):
+    class_folders(tmp_path / "a")
+    images_masks(tmp_path / "b")
+    for root, name in (("a", "cat/p0.png"), ("b", "masks/n00.png")):
+        data, file = Folder(tmp_path / root, cache=False), tmp_path / root / name
+        Image.fromarray(disc(0)).resize((10, 10), 0).save(file)
+        with pytest.raises(
+            DatasetError, match=r"0\.png is 10x10 pixels but image .*0\.\w+ is 48x32.*Resize both alike"
+        ):
+            data[0]
+        file.unlink()
+        with pytest.raises(DatasetError, match=r"0\.png: is not there any more.*Put the mask back"):
+            data[0]
+
+
+def test_other_json_files_hide_no_class_folders(tmp_path):
+    class_folders(tmp_path)
+    for name, text in {
+        "viewer.json": json.dumps({"images": ["a", "b"], "title": "x"}),
+        "labels.json": json.dumps({"images": 3, "annotations": 4, "categories": {}}),
+        "broken.json": '{"images": [], "annotations": [], "categories": [',
+        "list.json": '["images", "annotations", "categories"]',
+    }.items():
+        (tmp_path / name).write_text(text)
+        report = check_folder(tmp_path)
+        assert report.layout == "class_folders" and not report.problems, name
+    file, _ = coco(tmp_path / "only")
+    file.write_bytes(file.read_bytes()[:-9])
+    report = check_folder(tmp_path / "only")
+    assert [problem.kind for problem in report.problems] == ["broken JSON"], "nothing else is there"
+
+
+def test_categories_of_the_same_name(tmp_path):
+    file, document = coco(tmp_path)
+    for category in document["categories"]:
+        category["name"] = category["name"].replace("dog", "cat")
+    report = check_folder(write(file, document))
+    assert report.classes == {"cat": 4, "cat (id 11)": 4} and not report.problems
+    assert Folder(file, 0, "test", novel_classes=["cat (id 11)"]).classes == (3,)
+
+
+def test_folders_without_pictures_are_no_classes(tmp_path):
+    class_folders(tmp_path)
+    (tmp_path / "afterwards").mkdir()
+    (tmp_path / "notes" / "deep").mkdir(parents=True)
+    data = Folder(tmp_path)
+    assert data.names == {1: "cat", 2: "dog", 3: "owl"} and not data.report.problems

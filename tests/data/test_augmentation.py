@@ -1,0 +1,202 @@
+"""The training transforms of PFENet's family: what is drawn how often, what is kept, and that a seed decides it all."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from voc_tree import make_voc, quiet
+
+from fsslib import EpisodeSampler, Protocol
+from fsslib.data import transforms as augmentation
+from fsslib.data.episodes import EpisodeSpec
+from fsslib.data.transforms import MEAN_COLOUR, WHOLE, Resize, augment_whole, normalise
+from fsslib.errors import DatasetError
+
+kinds = pytest.mark.parametrize("kind", WHOLE)
+DRAWS = 300
+
+
+def picture(height=80, width=110):
+    """Blue with a red bar of class 7 that shows a turn by its axis, a scale by its area, a flip by its place."""
+    image, mask = torch.zeros(3, height, width, dtype=torch.uint8), torch.zeros(height, width, dtype=torch.uint8)
+    image[2] = 255
+    mask[36:44, 15:75] = 7
+    image[:, mask == 7] = torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None]
+    return image, mask
+
+
+def seen_in(image, mask):
+    """What was drawn for `picture`, told from the result: scale, degrees (of the picture before its flip), flip."""
+    rows, columns = (axis.double() for axis in (mask == 7).nonzero().T)
+    valid = (mask != 255).nonzero().double()
+    flipped = bool(columns.mean() > valid[:, 1].mean())
+    rows, columns = rows - rows.mean(), columns - columns.mean()
+    angle = 0.5 * torch.atan2(2 * (rows * columns).mean(), (columns**2).mean() - (rows**2).mean())
+    # The length of the bar, since its area is rounded much more.
+    length = float((12 * ((columns**2).mean() + (rows**2).mean())).sqrt())
+    return length / 60, float(angle.rad2deg()) * (1 if flipped else -1), flipped
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Crops so large that nothing is cut off."""
+    return [augment_whole(*picture(), seed, "pfenet", 160, (7,)) for seed in range(DRAWS)]
+
+
+def test_everything_is_drawn_as_often_as_published(made):
+    scales, angles, flips = (np.array(column) for column in zip(*(seen_in(*pair) for pair in made)))
+    assert 0.895 < scales.min() < 0.92 and 1.08 < scales.max() < 1.125
+    # Uniform: mean and standard deviation, and a quarter of the draws in each quarter.
+    assert scales.mean() == pytest.approx(1.005, abs=0.01) and scales.std() == pytest.approx(0.2 / 12**0.5, abs=0.006)
+    assert (np.histogram(scales, [0.0, 0.95, 1.0, 1.05, 2.0])[0] > DRAWS / 4 * 0.75).all()
+    turned = np.abs(angles) > 0.4  # what nearest neighbours leave of a bar that was not turned
+    assert 0.42 < turned.mean() < 0.60
+    bent = angles[turned]
+    assert 9 < bent.max() < 10.5 and -10.5 < bent.min() < -9 and abs(bent.mean()) < 1.2
+    assert np.abs(bent).mean() == pytest.approx(5.2, abs=0.8)
+    assert 0.42 < flips.mean() < 0.58
+    # The largest weight of the blur is 0.37: no edge is steeper than that. One that was only interpolated is.
+    steps = [image[0].int().masked_fill(mask == 255, 0).diff(dim=0).abs().max().item() / 255 for image, mask in made]
+    blurred = np.array(steps) < 0.4
+    assert 0.40 < blurred.mean() < 0.60
+    for one, other in ((turned, flips), (turned, blurred), (flips, blurred), (scales > 1, turned), (scales > 1, flips)):
+        assert 0.16 < (one & other).mean() < 0.34, "independent of each other"
+
+
+@kinds
+def test_label_and_picture_go_the_same_way(kind):
+    image, mask = picture()
+    mask[15:55] = mask[40]
+    image[:, 15:55] = image[:, 40:41]
+    for seed in range(60):
+        out, label = augment_whole(image, mask, seed, kind, 120, (7,))
+        red = out[0].int() > out[2].int()
+        assert red[label == 7].float().mean() > 0.95 and (~red)[label == 0].float().mean() > 0.95
+
+
+def test_the_border_is_mean_colour_and_ignored(made):
+    """Nothing of the border is a class, and none of it lies inside the picture."""
+    for image, mask in made[:80]:
+        void = mask == 255
+        deep = -torch.nn.functional.max_pool2d(-void.float()[None], 9, 1, 4)[0] == 1
+        assert deep.any() and (image[:, deep] == torch.tensor(MEAN_COLOUR)[:, None]).all()
+        assert normalise(image)[:, deep].abs().max() < 0.02
+        # Where the label is valid the picture is red or blue, up to a blend at the edges.
+        inside = -torch.nn.functional.max_pool2d(void.float()[None], 9, 1, 4)[0] == 0
+        assert (image[1][inside] == 0).all()
+        valid = (mask != 255).nonzero()
+        middle = (valid.min(0).values + valid.max(0).values).double() / 2
+        assert (middle - 79.5).abs().max() <= 1.5, "padded alike on both sides"
+
+
+@kinds
+def test_a_seed_decides_everything(kind):
+    image, mask = picture()
+    kept, state = (image.clone(), mask.clone()), torch.get_rng_state()
+    first = augment_whole(image, mask, 11, kind, 57, (7,))
+    torch.manual_seed(5)
+    again = augment_whole(image, mask, np.int64(11), kind, 57, (7,))
+    assert all(torch.equal(a, b) for a, b in zip(first, again))
+    assert torch.equal(image, kept[0]) and torch.equal(mask, kept[1])
+    torch.set_rng_state(state)
+    augment_whole(image, mask, 12, kind, 57, (7,))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len({augment_whole(image, mask, s, kind, 57, (7,))[0].numpy().tobytes() for s in range(-5, 15)}) == 20
+
+
+@kinds
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_any_picture_becomes_a_square_of_its_own_classes(kind, data):
+    height, width, size = (data.draw(st.integers(least, 90)) for least in (1, 1, 8))
+    seed, objects = data.draw(st.integers(-(2**40), 2**40)), data.draw(st.lists(st.sampled_from([1, 2, 20])))
+    numbers = np.random.default_rng(height * 100 + width)
+    image = torch.from_numpy(numbers.integers(0, 256, (3, height, width)).astype(np.uint8))
+    mask = torch.from_numpy(numbers.choice([0, 1, 20, 255], (height, width)).astype(np.uint8))
+    out, label = augment_whole(image, mask, seed, kind, size, objects)
+    assert out.shape == (3, size, size) and label.shape == (size, size)
+    assert out.dtype == label.dtype == torch.uint8 and type(out) is type(label) is torch.Tensor
+    assert set(label.unique().tolist()) <= {*mask.unique().tolist(), 255}
+    assert out.is_contiguous() and label.is_contiguous()
+
+
+def test_hdmnet_resizes_the_picture_as_it_is(monkeypatch):
+    image, mask = picture()
+    untouched = torch.tensor([0.5, 0.9, 0.5, 0.9, 0.9] + 64 * [0.5], dtype=torch.float64)
+    monkeypatch.setattr(torch, "rand", lambda *shape, **how: untouched)
+    out, label = augment_whole(image, mask, 0, "hdmnet", 61)
+    plain = Resize(61)(image, mask)
+    assert torch.equal(label, plain[1]) and (out.int() - plain[0].int()).abs().max() <= 1
+    assert not (label == 255).any()
+
+
+def test_hdmnet_scales_turns_blurs_and_flips_too():
+    made = [augment_whole(*picture(96, 96), seed, "hdmnet", 96) for seed in range(120)]
+    turned = np.array([bool((mask == 255).any()) for _, mask in made])
+    flips = np.array([bool((mask == 7).nonzero()[:, 1].double().mean() > 47.5) for _, mask in made])
+    for share in (turned.mean(), flips.mean()):
+        assert 0.38 < share < 0.62
+    for (_, mask), t in zip(made, turned):
+        assert (mask == 7).sum() == pytest.approx(480, abs=60), "the scale is undone"
+        assert t or set(mask.unique().tolist()) == {0, 7}
+
+
+def test_the_range_of_scales_is_a_constant(monkeypatch):
+    monkeypatch.setattr(augmentation, "SCALE", (2.0, 2.0))
+    _, mask = augment_whole(*picture(), 3, "pfenet", 300, (7,))
+    assert (mask == 7).sum() == pytest.approx(4 * 480, rel=0.06)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    return quiet(make_voc(tmp_path_factory.mktemp("voc"), scale=2), 0, "train")
+
+
+@kinds
+def test_episodes_augment_the_original_and_every_image_by_itself(photographs, kind):
+    rules = Protocol(input_size=33, augmentation=kind)
+    sampler = EpisodeSampler(photographs, rules, shot=1, augment=True)
+    drawn = sampler.draw(0, 0)
+    c, query = drawn.classes[0], drawn.query
+    # The same picture as support and as query: what differs is what was drawn for each.
+    spec = EpisodeSpec((c,), ((query,),), query)
+    episode = sampler.build([spec], augment_seed=5)
+    image, mask = augment_whole(*photographs[query], 5 * 1009, kind, 33, (c,))
+    assert torch.equal(episode.query_images[0], normalise(image))
+    assert torch.equal(episode.query_masks[0], torch.where(mask == 255, 255, (mask == c).long()))
+    assert not torch.equal(episode.support_images[0, 0, 0], episode.query_images[0])
+    plain = sampler.build([spec])
+    assert torch.equal(plain.query_images[0], normalise(Resize(33)(*photographs[query])[0]))
+    assert torch.equal(plain.support_images[0, 0, 0], plain.query_images[0])
+
+
+@kinds
+def test_all_labels_of_a_query_move_together(photographs, kind):
+    sampler = EpisodeSampler(photographs, Protocol(input_size=73, augmentation=kind), augment=True)
+    several = set()
+    for step in range(8):
+        batch, again = sampler.batch(step, 2), sampler.batch(step, 2)
+        assert torch.equal(batch.query_images, again.query_images) and torch.equal(batch.base_masks, again.base_masks)
+        batch.validate()
+        own = batch.base_masks == (batch.class_index + 1)[:, None, None]
+        assert torch.equal(own, batch.query_masks == 1)
+        assert torch.equal(batch.base_masks == 255, batch.query_masks == 255)
+        several |= {tuple(m.unique().tolist()) for m in batch.base_masks}
+    assert any(len(set(values) - {0, 255}) > 1 for values in several), "other base classes are still there"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda i, m: augment_whole(i, m, 0, "photo", 33), "'photo' of whole pictures is unknown: use one of pfenet"),
+        (lambda i, m: augment_whole(i, m, 0, "pfenet", 4), "size=4"),
+        (lambda i, m: augment_whole(i, m, 0.5, "pfenet", 33), "seed=0.5"),
+        (lambda i, m: augment_whole(i, m, True, "pfenet", 33), "seed=True"),
+        (lambda i, m: augment_whole(i, m[1:], 0, "pfenet", 33), "like its image"),
+        (lambda i, m: augment_whole(i.float(), m, 0, "hdmnet", 33), "uint8"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(DatasetError, match=message):
+        call(*picture())

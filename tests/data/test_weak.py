@@ -1,0 +1,225 @@
+"""Boxes and scribbles against PANet's own code, and the scribble robot's promises on any mask."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from safetensors.torch import load_file
+from scipy import ndimage
+
+from fsslib.data.weak_annotations import annotate, background_scribble, box_support, scribble, scribble_masks
+from fsslib.errors import DatasetError
+
+
+@pytest.fixture(scope="module")
+def golden(shared):
+    units = load_file(shared / "golden" / "panet" / "units.safetensors")
+    return {name.removeprefix("units/"): value for name, value in units.items()}
+
+
+def blob(height=80, width=110):
+    """A body with two thin legs and an arm, and a smaller part apart from it."""
+    fg = torch.zeros(height, width, dtype=torch.bool)
+    fg[20:50, 15:70] = True
+    fg[50:75, 20:24] = fg[50:75, 60:64] = fg[24:28, 70:90] = True
+    fg[60:72, 90:104] = True
+    return fg
+
+
+def test_box_equals_the_original(golden):
+    inst, kept = golden["inst"][0], golden["inst"][0].clone()
+    fg, bg = box_support(golden["fg_mask_cls7"][0], inst)
+    assert torch.equal(fg, golden["bbox_fg"][0].bool()) and torch.equal(bg, golden["bbox_bg"][0].bool())
+    assert torch.equal(inst, kept)  # the original writes into its instance map
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_scribbles_equal_the_original(golden, classes):
+    fg, bg = scribble_masks(golden["scribble_map"], golden["label"][0] == 7, choose=min)
+    assert torch.equal(fg, golden[f"getmask_ids{classes}_fg_scribble"].bool()) and fg.any()
+    assert torch.equal(bg, golden[f"getmask_ids{classes}_bg_scribble"].bool()) and bg.any()
+
+
+def test_scribble_choice_follows_python_random(golden):
+    strokes, fg = golden["scribble_map2"], golden["label"][0] == 7
+    for seed, instance in enumerate(golden["scribble_choice_pyseed0_5"].tolist()):
+        assert torch.equal(scribble_masks(strokes, fg, seed)[0], (strokes == instance) & fg)
+        random.seed(seed)
+        assert torch.equal(scribble_masks(strokes, fg, random.choice)[0], (strokes == instance) & fg)
+
+
+def test_boxes_of_components():
+    fg, bg = box_support(blob().numpy())
+    want = torch.zeros_like(fg)
+    want[20:75, 15:90] = True
+    assert fg.dtype == bg.dtype == torch.bool and torch.equal(fg, want)
+    want[60:72, 90:104] = True
+    assert torch.equal(bg, ~want)
+    diagonal = torch.eye(4, dtype=torch.uint8)
+    assert box_support(diagonal)[0].all()  # corners touch: one component
+    fg, bg = box_support(torch.zeros(4, 5, dtype=torch.uint8))
+    assert not fg.any() and bg.all()
+
+
+def test_box_ties_go_to_the_lowest_id_and_ids_count_inside_the_object_only():
+    inst = torch.zeros(6, 12, dtype=torch.long)
+    inst[1:3, 1:3], inst[1:3, 5:7], inst[:, 9:] = 9, 4, 2
+    fg = (inst == 9) | (inst == 4)
+    fg[0, 11] = True  # one pixel of the huge instance 2
+    box, outside = box_support(fg, inst)
+    assert torch.equal(box, inst == 4)
+    assert torch.equal(outside, ~fg)
+
+
+def test_scribble_map_dilation_and_absent_ids():
+    strokes = torch.full((9, 9), 255, dtype=torch.uint8)
+    strokes[2, 2], strokes[2, 4], strokes[6, 6] = 0, 3, 5
+    fg = torch.zeros(9, 9, dtype=torch.bool)
+    fg[:5, 3:] = True
+    thick, bg = scribble_masks(strokes, fg, dilation=3)
+    assert bg.sum() == 9 and thick.sum() == 6  # the background stroke wins where both reach
+    assert scribble_masks(strokes, fg)[0].sum() == 1
+    assert not scribble_masks(strokes, torch.zeros_like(fg))[0].any()
+
+
+def test_stroke_runs_along_the_body():
+    fg = blob()
+    drawn = scribble(fg, seed=3)
+    assert drawn.dtype == torch.bool and not (drawn & ~fg).any()
+    rows, columns = drawn.nonzero().T
+    assert (
+        columns.max() - columns.min() > 25 and rows.max() < 50 and columns.max() < 70
+    )  # no leg, no arm, no other part
+    assert ndimage.label(drawn.numpy(), np.ones((3, 3)))[1] == 1
+    depth = ndimage.distance_transform_edt(np.pad(fg.numpy(), 1))[1:-1, 1:-1]
+    assert depth[drawn.numpy()].mean() > 6
+    assert drawn.sum() < 0.15 * fg.sum()
+
+
+def test_stroke_is_a_pure_function_of_the_seed():
+    fg = blob()
+    np.random.seed(1)
+    torch.manual_seed(1)
+    state, first = np.random.get_state()[1].copy(), scribble(fg, 5)
+    assert (np.random.get_state()[1] == state).all()
+    np.random.seed(2)
+    assert torch.equal(scribble(fg, 5), first)
+    assert torch.equal(scribble(fg.numpy().astype(np.uint8), 5), first)
+    assert len({scribble(fg, seed).numpy().tobytes() for seed in range(8)}) > 5
+
+
+def test_pen_width():
+    widths = [int(scribble(blob(), 0, width).sum()) for width in (1, 3, 5, 9)]
+    assert widths == sorted(widths) and widths[-1] > 2 * widths[0]
+    large = torch.zeros(400, 400, dtype=torch.bool)
+    large[50:350, 100:300] = True
+    assert scribble(large).sum() > 1.5 * scribble(large, width=1).sum()
+
+
+@settings(max_examples=40, deadline=None)
+@given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=70)), st.integers(0, 2**40))
+def test_strokes_stay_inside_any_mask(fg, seed):
+    drawn, other = scribble(fg, seed).numpy(), background_scribble(fg, seed).numpy()
+    assert not (drawn & ~fg).any() and drawn.any() == fg.any()
+    assert not (other & fg).any() and other.any() == (~fg).any()
+
+
+@pytest.mark.parametrize("shape", ["ring", "line", "diagonal", "pixel", "spiral", "full"])
+def test_strokes_in_odd_shapes(shape):
+    fg = np.zeros((64, 64), bool)
+    y, x = np.mgrid[:64, :64] - 31.5
+    fg[{"ring": np.abs(np.hypot(y, x) - 24) < 4, "line": np.abs(y) < 1, "diagonal": y == x,
+        "pixel": (y == 0.5) & (x == 9.5), "full": y < 99,
+        "spiral": np.abs((np.hypot(y, x) - 4 * np.arctan2(y, x)) % 25.13 - 12) < 3}[shape]] = True  # fmt: skip
+    drawn = scribble(fg, 1, 3).numpy()
+    assert drawn.any() and not (drawn & ~fg).any()
+    least = {"ring": 40, "line": 25, "diagonal": 40, "pixel": 1, "spiral": 40, "full": 25}[shape]
+    assert drawn.sum() >= least
+
+
+def test_background_stroke_avoids_object_and_ignored_pixels():
+    fg, ignore = blob(), torch.zeros(80, 110, dtype=torch.bool)
+    ignore[:, 80:] = True
+    drawn = background_scribble(fg, 2, ignore=ignore)
+    assert drawn.any() and not (drawn & (fg | ignore)).any()
+    assert not background_scribble(torch.ones(8, 8, dtype=torch.bool)).any()
+
+
+def encoded():
+    mask = blob().to(torch.uint8)
+    mask[:, :4] = mask[30:32, 40:44] = 255
+    return mask
+
+
+def test_annotate_keeps_the_encoding():
+    mask, kept = encoded(), encoded()
+    for kind in ("mask", "box", "scribble"):
+        out = annotate(mask.long(), kind, seed=1)
+        assert out.dtype == torch.int64 and out.shape == mask.shape
+        assert set(out.unique().tolist()) == {0, 1, 255}
+        assert not ((out == 0) & (mask != 0)).any()  # neither object nor ignored pixels become background
+        assert (annotate(mask, kind, seed=1) == out).all() and torch.equal(mask, kept)
+    assert torch.equal(annotate(mask), mask) and annotate(mask) is not mask
+
+
+def test_annotate_box_and_scribble():
+    mask = encoded()
+    box = annotate(mask, "box")
+    fg, bg = box_support(mask == 1)
+    assert torch.equal(box == 1, fg) and torch.equal(box == 0, bg & (mask == 0))
+    assert (box[30:32, 40:44] == 1).all()
+    stroke = annotate(mask, "scribble", seed=4)
+    assert torch.equal(stroke == 1, scribble(mask == 1, 4))
+    assert torch.equal(stroke == 0, background_scribble(mask == 1, 4, ignore=mask == 255))
+    assert not torch.equal(stroke, annotate(mask, "scribble", seed=5))
+    assert torch.equal(box, annotate(mask, "box", seed=5))
+
+
+@pytest.mark.parametrize("kind", ["mask", "box", "scribble"])
+def test_annotate_without_object_background_or_anything(kind):
+    for value in (0, 1, 255):
+        mask = torch.full((12, 15), value, dtype=torch.uint8)
+        out = annotate(mask, kind)
+        assert out.shape == mask.shape and set(out.unique().tolist()) <= {value, 255}
+        assert (out == value).any()
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: annotate(encoded(), "polygon"), "use one of mask, box, scribble"),
+        (lambda: annotate(encoded() * 3, "box"), r"found the values \[3, 253\]"),
+        (lambda: annotate(encoded()[None], "mask"), r"expected bool or integers \(H, W\)"),
+        (lambda: annotate(encoded().float(), "box"), "found float32"),
+        (lambda: annotate(encoded(), "scribble", seed="a"), "seed='a'"),
+        (lambda: annotate(encoded(), "scribble", seed=1.5), "seed=1.5"),
+        (lambda: box_support(blob(), torch.ones(3, 3, dtype=torch.long)), "instances: found shape"),
+        (lambda: box_support(blob(), torch.zeros(80, 110, dtype=torch.long)), "no id other than 0"),
+        (lambda: scribble_masks(encoded()[1:], blob()), "scribble_map: found shape"),
+        (lambda: scribble_masks(encoded(), blob(), dilation=-1), "dilation=-1"),
+        (lambda: scribble(blob(), width=0), "width=0"),
+        (lambda: background_scribble(blob(), ignore=blob()[1:]), "ignore: found shape"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(DatasetError, match=message):
+        call()
+
+
+def test_real_photographs(shared):
+    """On photographs a stroke covers 0.2 to 25 % of its object's largest part and stays clear of its outline."""
+    from fsslib.data.photographs.pascal import Pascal5i
+
+    data = Pascal5i(shared / "data" / "voc-subset", 2, "test", min_area=2048)
+    for cls in (12, 13, 15):
+        for index in data.images_of(cls)[:4]:
+            fg = data[index][1] == cls
+            drawn = scribble(fg, index)
+            assert drawn.any() and not (drawn & ~fg).any()
+            assert 0.002 < drawn.sum() / fg.sum() < 0.25
+            box, outside = box_support(fg)
+            assert (box & fg).any() and not (outside & fg).any() and not (box & outside).any()

@@ -1,0 +1,177 @@
+"""An experiment's steps outside a notebook: what is trained, what the card says, what a result may hold."""
+
+import itertools
+import time
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from coco_tree import make_coco
+from folder_tree import class_folders, coco, images_masks
+
+from fsslib import EpisodeSampler, Protocol, build_model, load_dataset
+from fsslib.analysis.baselines import baselines
+from fsslib.errors import ParameterError, TrainingError
+from fsslib.evaluation import Evaluation, episode_lists
+from fsslib.experiments import check_parameters, recipe
+from fsslib.experiments.results import check_result
+from fsslib.metrics import Scores
+from fsslib.nn.backbones import build_backbone
+from fsslib.nn.backbones.cached import CachedBackbone
+from fsslib.pretraining import pretrain
+from fsslib.training import Schedule, fabric, train_episodes
+
+SMALL = {"checkpoint": None, "size": 33, "batch": 2, "episodes": 4, "shots": [1], "accelerator": "cpu"}
+
+
+def parameters(**given):
+    return check_parameters(SMALL | given)
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_a_projection_learns_on_cached_features(precision):
+    p = parameters(freeze_backbone=True, width=8, episodic_steps=2, precision=precision)
+    train_set, test_set = recipe.datasets(p)
+    net = recipe.model(p)
+    assert isinstance(net.backbone, CachedBackbone)
+    before = net.project.weight.detach().clone()
+    recipe.score(p, recipe.features_only(net), test_set)
+    known = net.backbone.hits + net.backbone.misses
+    recipe.train(p, net, train_set)
+    assert not torch.equal(before, net.project.weight)
+    misses = net.backbone.misses
+    recipe.score(p, net, test_set)
+    assert net.backbone.misses == misses and known > 0, "training must not empty the cache of the test features"
+
+
+def test_the_reference_matches_the_same_stage():
+    p = parameters(options={"stage": "layer2"})
+    net = recipe.model(p)
+    assert net.stage == recipe.features_only(net).stage == "layer2"
+
+
+def test_options_reach_the_model_and_the_card():
+    p = parameters(options={"align": False, "last": "layer3", "bn": "batch"})
+    net = recipe.model(p)
+    assert (net.align, net.backbone.deepest, recipe.protocol(p).bn) == (False, "layer3", "batch")
+    assert recipe.score(p, recipe.features_only(net), recipe.datasets(p)[1]).protocol.bn == "batch"
+
+
+@pytest.mark.parametrize(
+    "given", [{"protocol": "published"}, {"freeze_backbone": True, "width": 4, "options": {"bn": "batch"}}]
+)
+def test_cards_that_would_lie_are_refused(given):
+    with pytest.raises(ParameterError, match=r"leave|set dataset"):
+        parameters(**given)
+
+
+def test_the_card_says_what_the_data_set_knows_better():
+    data = load_dataset("shapes", fold=4, split="test", fold_scheme="held_out_shape", size=33, pool=40)
+    _, _, protocol = episode_lists(data, Protocol(input_size=33, episodes=2), (1,))
+    assert protocol.fold_scheme == "held_out_shape"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_missing_gpu_is_said_in_our_words():
+    with pytest.raises(TrainingError, match=r"'gpu' is not usable here.*take 'cpu'"):
+        fabric("gpu", "32")
+
+
+def test_pre_training_depends_on_its_schedule_alone():
+    data = load_dataset("shapes", size=33, pool=40, val_classes=0)
+    torch.manual_seed(0)
+    start = build_backbone("tiny").state_dict()
+    ends = []
+    for chance in (1, 2):
+        backbone = build_backbone("tiny")
+        backbone.load_state_dict(start)
+        torch.manual_seed(chance)
+        pretrain(backbone, data, Schedule(2, batch=2), size=33, progress=False)
+        ends.append(backbone.state_dict())
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in start)
+
+
+def test_pre_training_thaws_what_the_method_keeps_frozen():
+    p = parameters(method="sdaanet", width=4, options={"scales": [4, 2]}, pretrain_steps=1, episodic_steps=1)
+    train_set, _ = recipe.datasets(p)
+    net = recipe.model(p)
+    assert net.freeze
+    states = [{name: value.clone() for name, value in net.backbone.state_dict().items()}]
+    for stage in ("pretrain", "episodic"):
+        assert recipe.train(p, net, train_set, stage=stage)
+        states.append({name: value.clone() for name, value in net.backbone.state_dict().items()})
+        assert not any(x.requires_grad for x in net.backbone.parameters())
+    moved = [any(not torch.equal(value, b[name]) for name, value in a.items()) for a, b in itertools.pairwise(states)]
+    assert moved == [True, False], "the backbone learns in the pre-training and in it alone"
+
+
+def test_training_and_test_may_have_sizes_of_their_own(monkeypatch):
+    p = parameters(train_size=41, episodic_steps=1, training={"decay": "poly", "clip": None, "warmup": 0})
+    train_set, test_set = recipe.datasets(p)
+    assert (train_set[0][0].shape[-1], test_set[0][0].shape[-1]) == (41, 33)
+    seen = []
+
+    def spy(net, sampler, schedule, **how):
+        seen.append((sampler.batch(0, 1).query_images.shape[-1], schedule.decay, schedule.clip, schedule.warmup))
+        return train_episodes(net, sampler, schedule, **how)
+
+    monkeypatch.setattr(recipe, "train_episodes", spy)
+    net = recipe.model(p)
+    recipe.train(p, net, train_set)
+    assert seen == [(41, "poly", None, 0)]
+    assert recipe.score(p, net, test_set).protocol.card().count(" 41 ") == 1
+
+
+def test_a_class_without_a_counted_pixel_does_not_spoil_the_result():
+    table = np.array([[[50, 5, 5], [10, 5, 5]], [[60, 0, 0], [0, 0, 0]]])
+    scores = Scores(table, np.array([[1], [2]]), np.zeros(2, int))
+    entry = Evaluation({1: scores}, Protocol(list_hash="x"), {1: 0.1}, ())
+    result = recipe.result(parameters(), {"trained": entry}, {1: "one", 2: "two"}, time.time())
+    check_result(result)
+    assert result["scores"]["1"]["per_class"] == {"one": 50.0, "two": None}
+
+
+def test_alignment_uses_the_temperature_of_the_model():
+    data = load_dataset("shapes", size=33, pool=40)
+    episode = EpisodeSampler(data, Protocol(input_size=33)).batch(0, 2)
+    torch.manual_seed(0)
+    model = build_model("panet", backbone="tiny").train()
+    losses = []
+    for model.scale in (20.0, 1.0):
+        losses.append(float(model.losses(episode)["align"].detach()))
+    assert losses[0] != losses[1]
+
+
+def test_baselines_count_like_the_protocol_and_need_no_more_shots_than_asked():
+    data = load_dataset("shapes", split="test", size=33, pool=10, val_classes=0)  # two images a class
+    scores = baselines(data, Protocol(input_size=33, episodes=20), shots=(1,))
+    values = [s.miou for s in scores.values()]
+    assert values == sorted(values), "each oracle knows more than the one before"
+
+
+@pytest.mark.parametrize("layout", ["images_masks", "class_folders", "coco_json"])
+def test_an_experiment_on_pictures_of_ones_own(tmp_path, layout):
+    """From parameters to a result, through every step of the notebook."""
+    {"images_masks": images_masks, "class_folders": class_folders, "coco_json": coco}[layout](tmp_path)
+    p = parameters(dataset="folder", root=str(tmp_path), pretrain_steps=2, episodic_steps=2)
+    train_set, test_set = recipe.datasets(p)
+    net = recipe.model(p)
+    histories = recipe.train(p, net, train_set)
+    assert len(histories["episodic training"].rows) == 2
+    found = {"trained": recipe.score(p, net, test_set)}
+    result = recipe.result(p, found, test_set.names, time.time(), histories)
+    check_result(result)
+    assert result["protocol"]["fold_scheme"] == "own classes, none held out" and result["protocol"]["name"] == "folder"
+    assert "own classes" in found["trained"].protocol.card()
+
+
+def test_an_experiment_on_coco(tmp_path):
+    make_coco(tmp_path)
+    p = parameters(dataset="coco", root=str(tmp_path), data_options={"fold_scheme": "contiguous"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        train_set, test_set = recipe.datasets(p)
+        card = recipe.score(p, recipe.model(p), test_set).protocol
+    assert card.fold_scheme == "category order, 20 a fold" and set(test_set.classes) <= set(range(1, 21))
+    assert not set(train_set.classes) & set(test_set.classes)

@@ -1,0 +1,252 @@
+"""Editions: made of one source, without the solutions where they do not belong, and working in class and in grading."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+
+import nbformat
+import pytest
+from lab_tools import STAGES, tagged
+
+from fsslib.labs.exercise import exercises
+from fsslib.labs.hidden_state import hidden_state, names
+from fsslib.labs.kernel import Limits, fresh_kernel
+from fsslib.labs.submit import _verdicts, submit
+from tools import build, editions
+
+BOOKS = [p.stem for p in sorted(build.SOURCES.glob("*.py"))]
+PATIENT = Limits(cell=1200, total=3600)  # nothing here depends on how busy the machine is
+
+
+@pytest.fixture(scope="module")
+def handed(tmp_path_factory):
+    return editions.make("student", tmp_path_factory.mktemp("editions"))
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    return editions.make("instructor", tmp_path_factory.mktemp("editions"))
+
+
+def read(folder, stage):
+    return nbformat.read(folder / "notebooks" / f"{stage}.ipynb", 4)
+
+
+def strings(value):
+    """Every text in a notebook: sources, outputs, metadata."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from strings(key)
+            yield from strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from strings(inner)
+
+
+def solution_lines():
+    """Lines of more than 20 characters of all solutions, without what the stub shows: first line and docstring."""
+    for stage, path in {p.stem: p for p in sorted(build.SOURCES.glob("*.py"))}.items():
+        for cell in build.load(path).cells:
+            if "solution" not in cell.metadata.get("tags", []):
+                continue
+            shown = editions.stub(cell.source).splitlines() if stage in STAGES else []
+            for line in cell.source.splitlines():
+                if len(line.strip()) > 20 and line not in shown and "### " not in line:
+                    yield stage, line.strip()
+
+
+def test_no_solution_in_a_student_s_edition(handed):
+    texts = {stage: "\n".join(strings(read(handed, stage))) for stage in BOOKS}
+    lines = list(solution_lines())
+    assert len(lines) > 60
+    leaks = [(where, stage, line) for stage, line in lines for where, text in texts.items() if line in text]
+    assert not leaks, leaks
+    assert not [
+        s for s, text in texts.items() if "BEGIN SOLUTION" in text or "**Marking" in text or '"solution"' in text
+    ]
+
+
+def test_no_solution_in_the_checks():
+    """The reference answers of the checks are worded differently."""
+    library = "\n".join(p.read_text() for p in sorted((build.ROOT / "fsslib" / "labs").glob("*.py")))
+    assert not [(stage, line) for stage, line in solution_lines() if stage in STAGES and line in library]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stubs_are_cut_from_solutions(handed, stage):
+    """Same function, same arguments, same documentation; only the answer is missing; the check stays."""
+    book = read(handed, stage)
+    answers = [c for c in book.cells if "answer" in c.metadata.get("tags", [])]
+    whole = tagged(stage, "solution")
+    assert len(answers) == len(whole) == len(exercises(stage))
+    for cell, solution in zip(answers, whole):
+        (mine,), (full,) = ast.parse(cell.source).body, ast.parse(solution).body
+        assert (mine.name, ast.dump(mine.args), ast.get_docstring(mine)) == (
+            full.name,
+            ast.dump(full.args),
+            ast.get_docstring(full),
+        )
+        assert f'NotImplementedError("{mine.name}: your turn")' in cell.source
+        assert cell.metadata.nbgrader.grade_id == mine.name and cell.metadata.nbgrader.solution
+    checks = [c for c in book.cells if c.metadata.get("nbgrader", {}).get("grade")]
+    assert [c.source for c in checks] == [f"check({name})" for name in exercises(stage)]
+    for cell in book.cells:
+        if cell.cell_type == "code" and cell.outputs:
+            assert "question" in cell.metadata.tags, "outputs only where a question asks about them"
+    assert book.cells[1].id == "edition" and "labs submit" in book.cells[1].source
+
+
+def test_a_solution_is_one_documented_function():
+    for text in ("x = 1", "def f():\n    return 1", "def f():\n    '''d'''\ndef g():\n    '''d'''"):
+        with pytest.raises(ValueError, match="one function"):
+            editions.stub(text)
+    part = (
+        'def f(a):\n    """d"""\n    b = a\n    ### BEGIN SOLUTION\n    b = b + 1\n    ### END SOLUTION\n    return b'
+    )
+    assert editions.stub(part).splitlines()[2:] == [
+        "    b = a",
+        '    raise NotImplementedError("f: your turn")',
+        "    return b",
+    ]
+
+
+def code(book):
+    """All of its code cells that matters when they run and when nbval compares them."""
+    return [(c.source, c.outputs, c.metadata.get("tags", [])) for c in book.cells if c.cell_type == "code"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_instructor_s_edition_is_the_tested_notebook(taught, stage):
+    """The same code cells with the same outputs as the notebook that nbval compares; more text."""
+    mine = read(taught, stage)
+    assert code(mine) == code(nbformat.read(build.BOOKS / f"{stage}.ipynb", 4))
+    text = "\n".join(c.source for c in mine.cells)
+    assert "Marking" in text and all(f"| `{name}` |" in text for name in exercises(stage))
+
+
+def test_nbval_accepts_an_instructor_s_edition(taught, tmp_path):
+    """Its form, with one cell; that all cells give their outputs, the run of the equal notebook shows."""
+    book = read(taught, "00_start_here")
+    book.cells = [c for c in book.cells if c.cell_type == "markdown" or "parameters" in c.metadata.get("tags", [])]
+    result = nbformat.v4.new_output("execute_result", {"text/plain": "0"}, execution_count=2)
+    book.cells.append(nbformat.v4.new_code_cell("seed", outputs=[result], execution_count=2))
+    nbformat.write(book, tmp_path / "start.ipynb")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env"]
+    command += [f"--nbval-sanitize-with={build.ROOT}/tests/sanitize.cfg", "-c", os.devnull, "--rootdir", str(tmp_path)]
+    command += ["--nbval-cell-timeout=1200", str(tmp_path / "start.ipynb")]
+    environment = build.environment() | {"FSSLIB_FIGURES": str(tmp_path)}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0 and "passed" in ran.stdout, ran.stdout[-3000:]
+
+
+def test_the_handout_is_whole(handed):
+    """It can be installed, holds no sources, tests or notes, equals the zip, and its relative links lead somewhere."""
+    names = {p.relative_to(handed).as_posix() for p in handed.rglob("*") if p.is_file()}
+    assert {"pyproject.toml", "README.md", "fsslib/labs/check.py", "notebooks/GLOSSARY.md"} <= names
+    assert not [
+        n
+        for n in names
+        if "INSTRUCTORS" in n or n.startswith(("tests", "tools", "notebooks/src")) or "__pycache__" in n
+    ]
+    with zipfile.ZipFile(handed.with_suffix(".zip")) as archive:
+        assert {n.removeprefix("fsslib-course/") for n in archive.namelist()} == names
+    assert handed.with_suffix(".zip").stat().st_size < 10_000_000
+    for stage in BOOKS:
+        for cell in read(handed, stage).cells:
+            for link in re.findall(r"\]\((?!\w+:)([^)#]+)", cell.source if cell.cell_type == "markdown" else ""):
+                assert (handed / "notebooks" / link).exists(), (stage, link)
+
+
+def test_the_handout_works_where_it_is_unpacked(handed):
+    """Its library finds its own data: nothing leads back to this clone."""
+    code = (
+        "import fsslib, pathlib; from fsslib import load_model, paths; from fsslib.checkpoints import shipped;"
+        "load_model(shipped('panet', 'shapes', 0)); print(paths.repository())"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=handed,
+        env=os.environ | {"PYTHONPATH": str(handed)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stdout.strip() == str(handed.resolve()), ran.stderr
+
+
+def solved(folder, stage, but=""):
+    """A student's edition with solutions pasted into its answers, except one."""
+    book, texts = read(folder, stage), dict(zip(exercises(stage), tagged(stage, "solution")))
+    for cell in book.cells:
+        if "answer" in cell.metadata.get("tags", []) and cell.metadata.nbgrader.grade_id != but:
+            cell.source = texts[cell.metadata.nbgrader.grade_id]
+    return book
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_solved_editions_are_the_tested_notebooks(handed, stage):
+    """Cell by cell, so what nbval runs from top to bottom is what a student hands in: no error, no hidden state."""
+    book, tested = solved(handed, stage), nbformat.read(build.BOOKS / f"{stage}.ipynb", 4)
+    sources = [cell.source for cell in book.cells if cell.cell_type == "code"]
+    assert sources == [source for source, _, _ in code(tested)]
+    assert not [o for _, outputs, _ in code(tested) for o in outputs if o.output_type == "error"]
+    for counts in ([None] * len(sources), range(1, len(sources) + 1)):
+        assert hidden_state(sources, list(counts), book.metadata.fsslib.names) == []
+    for name in exercises(stage):
+        assert sum(name in names(source).bound for source in sources) == 1, "an answer lost to a later definition"
+
+
+def imports(source):
+    """The import statements of a cell: all that an answer may need of the cells above."""
+    return "\n".join(ast.unparse(x) for x in ast.parse(source).body if isinstance(x, ast.Import | ast.ImportFrom))
+
+
+def test_answers_and_checks_of_all_editions(handed):
+    """In one kernel, with nothing but the imports above them: stubs say whose turn it is, solutions are right."""
+    with fresh_kernel(PATIENT) as kernel:
+        for stage in STAGES:
+            for made, mark, status in ((read(handed, stage), "…", "unsolved"), (solved(handed, stage), "✓", "right")):
+                cells = [c for c in made.cells if c.cell_type == "code"]
+                assert kernel.run("\n".join(imports(c.source) for c in cells)).error == ""
+                for cell in cells:
+                    if "nbgrader" in cell.metadata:
+                        outcome = kernel.run(cell.source)
+                        assert outcome.error == "", (stage, outcome.message)
+                        assert not cell.metadata.nbgrader.grade or outcome.texts[0].startswith(mark), outcome.texts
+                assert {row["name"]: row["status"] for row in _verdicts(kernel, stage)} == dict.fromkeys(
+                    exercises(stage), status
+                )
+
+
+def test_an_edition_through_submit(handed, tmp_path):
+    """One exercise is not solved: what needs it stops, and what needs those cells; nobody is told of an error."""
+    book = solved(handed, "00_start_here", but="foreign_supports")
+    for cell in book.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = re.sub(r"^episodes = \d+", "episodes = 20", cell.source, flags=re.M)
+    nbformat.write(book, tmp_path / "mine.ipynb")
+    result = submit(tmp_path / "mine.ipynb", limits=PATIENT, progress=False)
+    assert result["cells"] == [], "no cell failed, none depends on hidden state, none with a traceback"
+    status = dict.fromkeys(exercises("00_start_here"), "right") | {"foreign_supports": "unsolved"}
+    assert {x["name"]: x["status"] for x in result["exercises"]} == status
+
+
+def test_editions_are_made_of_current_notebooks(monkeypatch, capsys):
+    monkeypatch.setattr(build, "stale", lambda path: path.stem == BOOKS[0])
+    assert editions.main(["student"]) == 1
+    assert BOOKS[0] in capsys.readouterr().err
+
+
+def test_the_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(build, "stale", lambda path: False)
+    assert editions.main(["student", "--out", str(tmp_path)]) == 0
+    assert "to hand out" in capsys.readouterr().out
+    first = (tmp_path / "student.zip").read_bytes()
+    assert editions.main(["student", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "student.zip").read_bytes() == first, "the same zip for the same files"
+    json.loads((tmp_path / "student" / "notebooks" / "00_start_here.ipynb").read_text())

@@ -1,0 +1,94 @@
+"""Every exercise: its question, its solution, its stub, and wrong answers that have to be named."""
+
+import ast
+import re
+import time
+
+import pytest
+from lab_tools import STAGES, answer, box, solutions, tagged, wrong_answers
+
+from fsslib.labs import check
+from fsslib.labs.exercise import exercises
+
+ALL = exercises()
+WRONG = [
+    pytest.param(name, slip, body, id=f"{stage[:2]}-{name}-{slip.replace(' ', '_')}")
+    for stage in STAGES
+    for name, bodies in wrong_answers(stage).items()
+    for slip, body in bodies.items()
+]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_questions(stage):
+    """Each exercise has a question with effort box and hint, a documented solution and a check, in this order."""
+    names = list(exercises(stage))
+    boxes = [box(text) for text in tagged(stage, "exercise")]
+    assert all(boxes), "### 1 · `name`, an empty line, *Difficulty ●○○ · importance ●●○ · 5 minutes.*"
+    assert [m[2] for m in boxes] == names == list(solutions(stage)), "same exercises in the same order"
+    assert [int(m[1]) for m in boxes] == list(range(1, len(names) + 1))
+    assert len([name for name in names if not ALL[name].written]) >= 3 and any(ALL[n].written for n in names)
+    source = STAGES[stage].read_text()
+    for name, text in zip(names, tagged(stage, "exercise")):
+        assert re.search(r"<details><summary>Hint</summary>.{20,}</details>", text, re.S), f"{name} has no hint"
+        places = [source.index(x) for x in (f"· `{name}`", f"\ndef {name}(", f"\ncheck({name})\n")]
+        assert places == sorted(places), f"{name}: question, solution, check"
+    for text in tagged(stage, "solution"):
+        (function,) = ast.parse(text).body
+        assert ast.get_docstring(function), f"{function.name}: the docstring says what comes in and goes out"
+        assert [a.arg for a in function.args.args] == ALL[function.name].parameters
+    assert all(re.search(rf"`{name}`", " ".join(tagged(stage, "marking"))) for name in names), "marking notes for all"
+
+
+@pytest.mark.parametrize("stage, name", [(s, n) for s in STAGES for n in exercises(s)])
+def test_solutions_pass_in_a_second(stage, name):
+    mine = solutions(stage)[name]
+    check(mine)  # the first call of a process may load a kernel
+    start = time.process_time()
+    result = check(mine)
+    assert result, result
+    assert time.process_time() - start < 1, "a student should not wait"
+    assert not result.slip
+
+
+@pytest.mark.parametrize("name, slip, body", WRONG)
+def test_wrong_answers_are_named(name, slip, body):
+    result = check(answer(name, body))
+    assert not result and result.slip == slip, result
+    assert len(result.message) > 30
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_five_wrong_answers_for_each(stage):
+    counts = {name: len(bodies) for name, bodies in wrong_answers(stage).items()}
+    assert set(counts) == set(exercises(stage)) and min(counts.values()) >= 5, counts
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_messages_do_not_show_the_solution(name):
+    """No line of a solution stands in a message."""
+    made = ALL[name]
+    (text,) = [t for t in tagged(made.stage, "solution") if f"def {name}(" in t]
+    lines = [line.strip() for line in text.splitlines()[2:] if len(line.strip()) > 20]
+    for slip in made.slips:
+        assert slip.name and len(slip.name) <= 40 and len(slip.message) > 30
+        assert not [line for line in lines if line in slip.message]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_slip_is_wrong(name):
+    """A slip that equals the reference could never be recognised, and one that never computes neither."""
+    made = ALL[name]
+    result = check(lambda: 0)
+    assert not result
+    for slip in made.slips:
+        function = answer(name, f"return SLIP({', '.join(made.parameters)})")
+        function.__globals__["SLIP"] = slip.answer
+        assert not check(function), slip.name
+
+
+def test_the_rule_of_the_figures_is_that_of_the_exercise():
+    from fsslib.analysis.intervals import clear
+
+    for case, arguments in ALL["is_clear"].cases().items():
+        assert ALL["is_clear"].reference(*arguments) == clear(*arguments), case

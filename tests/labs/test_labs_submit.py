@@ -1,0 +1,341 @@
+"""Submissions of all kinds: each ends in a clear message, and the others of the folder are still collected."""
+
+import contextlib
+import csv
+import json
+import re
+import threading
+from dataclasses import replace
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+
+from fsslib.labs import __main__ as command
+from fsslib.labs import collect, kernel, submit
+from fsslib.labs.kernel import Limits, fresh_kernel
+
+IMPORTS = "import os, subprocess\nimport torch\nfrom fsslib.labs import check"
+RIGHT = "def temperature(margin, probability):\n    return float(torch.logit(torch.tensor(probability)) / margin)"
+WRONG = "def cosine_map(features, prototype):\n    return torch.einsum('chw,c->hw', features, prototype)"
+WORDS = (
+    'def box_bias():\n    return "'
+    + "Noise of scribbles averages out over five shots but the bias of a box is the same in every shot, "
+)
+WORDS += 'so that the gap of 10 points between box and mask remains with them."'
+STUB = "def inside_only(masks):\n    raise NotImplementedError('inside_only: your turn')"
+DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass"
+SLEEP = "import time\ntime.sleep(10**6)"
+LIMITS = Limits(cell=60, output=2_000_000, memory=5_000_000_000)
+
+
+def book(*cells, counts=None, **meta):
+    return raw_book(IMPORTS, RIGHT, *cells, counts=counts, **meta)
+
+
+def raw_book(*cells, counts=None, **meta):
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in cells])
+    for i, cell in enumerate(made.cells):
+        cell.execution_count = counts[i] if counts else i + 1
+    made.metadata["fsslib"] = {"stage": "01_prototypes", **meta}
+    return made
+
+
+def stale_claim():
+    made = book("check(temperature)")
+    made.cells[1].source = RIGHT.replace("/ margin", "* margin")  # edited after the check had been run
+    made.cells[2].outputs = [
+        nbformat.v4.new_output("execute_result", {"text/plain": "✓ temperature: right."}, execution_count=3)
+    ]
+    return made
+
+
+BOOKS = {
+    "ann/work.ipynb": book(
+        "check(temperature)", WRONG, "check(cosine_map)", WORDS, STUB, "inside_only(torch.zeros(1, 4, 4))"
+    ),
+    "out_of_order.ipynb": book("y = x + 1", "x = 3", "z = y", counts=[1, 2, 4, 3, 5]),
+    "deleted.ipynb": book("print(few + 1)", names={"few": "few = sampler.build(...)"}),
+    # One cell for each way to exceed a limit from which a kernel recovers, with a good cell at the end.
+    "noisy.ipynb": book(
+        "while True: pass",
+        "for _ in range(2000): print('x' * 10**6)",
+        "print('x' * 2 * 10**7)",
+        "subprocess.run('yes | head -c 2000000000', shell=True)",
+        "kept = bytearray(10**10)",
+        WRONG,
+    ),
+    "deaf.ipynb": raw_book(SLEEP, DEAF, WRONG),
+    "left.ipynb": raw_book("1", "import os\nos._exit(3)", WRONG),
+    "renamed.ipynb": book(WRONG.replace("cosine_map", "cosine_maps_of_mine")),
+    "stale.ipynb": stale_claim(),
+}
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    """The folder of a class, collected once with two notebooks at a time."""
+    folder = tmp_path_factory.mktemp("room")
+    for name, made in BOOKS.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        nbformat.write(made, folder / name)
+    (folder / "cut_short.ipynb").write_text('{"cells": [')
+    (folder / "no_notebook.ipynb").write_text('{"cells": [{"cell_type": "code", "source": 3}], "nbformat": 4}')
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")]), folder / "other.ipynb")
+    (folder / "forged.result.json").write_text(json.dumps({"format": 1, "sha256": "0", "exercises": []}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shared_kernel():
+    """In place of `fresh_kernel`: one kernel for all notebooks that it survives, each without the names of the others;
+    loading the checks takes seconds."""
+    at_work = threading.Lock()
+    with fresh_kernel(LIMITS) as started:
+
+        @contextlib.contextmanager
+        def opened(limits):
+            with at_work:
+                again = kernel.Kernel(started.manager, started.client, limits)
+                again.ask(kernel.SETUP.format(memory=limits.memory, output=limits.output), 300)
+                assert again.run("%reset -f").status == "ok"
+                yield again
+
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def rows(room, shared_kernel):
+    """Collected with two notebooks at a time. What a kernel does not survive gets its own, without the checks."""
+    run, limits_of = collect._run, {"noisy": replace(LIMITS, cell=2)}
+    limits_of |= dict.fromkeys(("deaf", "left"), replace(LIMITS, cell=2, wait=3))
+
+    def opened(limits):
+        return fresh_kernel(limits, setup="None") if limits.wait == 3 else shared_kernel(limits)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(submit, "fresh_kernel", opened)
+        patch.setattr(kernel, "OBEY", 1.0)
+        patch.setattr(collect, "_run", lambda book, limits: run(book, limits_of.get(book.stem, limits)))
+        made = collect.collect(room, room, LIMITS, jobs=2)
+    return {row["file"]: row for row in made}
+
+
+def told(row, problem=None):
+    return " | ".join(c["message"] for c in row["result"]["cells"] if problem in (None, c["problem"]))
+
+
+def status(row):
+    return {x["name"]: x["status"] for x in row["result"]["exercises"]}
+
+
+def test_everybody_is_collected(rows, room):
+    assert len(rows) == len(BOOKS) + 4
+    for name in ("cut_short.ipynb", "no_notebook.ipynb"):
+        assert rows[name]["result"] is None and "not a notebook" in rows[name]["note"]
+    assert "contains no exercise of this course" in rows["other.ipynb"]["note"]
+    assert "changed after it was written" in rows["forged.result.json"]["note"]
+    assert str(room) not in json.dumps(list(rows.values())), "no paths of the machine"
+
+
+def test_an_ordinary_submission(rows):
+    row = rows["ann/work.ipynb"]
+    assert row["who"] == "ann" and row["result"]["cells"] == [], row["result"]["cells"]
+    expected = {"temperature": "right", "cosine_map": "wrong", "inside_only": "unsolved", "box_bias": "right"}
+    assert status(row).items() >= expected.items()
+    rest = {x["name"]: x for x in row["result"]["exercises"]}
+    assert rest["cosine_map"]["slip"] == "unnormalised" and "averages out" in rest["box_bias"]["answer"]
+    assert rest["prototype"]["status"] == "missing"
+
+
+def test_hidden_state(rows):
+    assert "only further down, in cell 4" in told(rows["out_of_order.ipynb"], "hidden state")
+    assert "Cell 3 would have defined it" in told(rows["out_of_order.ipynb"], "error")
+    assert "not run from top to bottom" in told(rows["out_of_order.ipynb"], "order")
+    assert "gone from the notebook: `few = sampler.build(...)`" in told(rows["deleted.ipynb"], "hidden state")
+    said = told(rows["stale.ipynb"], "hidden state")
+    assert '"✓ temperature: right" , the fresh run' in said.replace('",', '" ,') and "✗ temperature" in said
+    for name in ("out_of_order.ipynb", "deleted.ipynb"):
+        assert status(rows[name])["temperature"] == "right"
+
+
+def test_stopped_cells_leave_the_rest(rows):
+    """A loop without an end, 2 GB in many prints, much in one, 2 GB from another program, and all of the memory: each
+    cell is stopped, the cells below it and the checks still run."""
+    row = rows["noisy.ipynb"]
+    found = {c["cell"]: c for c in row["result"]["cells"]}
+    assert [(i, c["problem"]) for i, c in found.items()][:4] == [(3, "slow"), (4, "loud"), (5, "loud"), (6, "loud")]
+    assert list(found) == [3, 4, 5, 6, 7] and found[7]["problem"] == "memory", found
+    assert "it used 2 s of processor time" in found[3]["message"], found
+    assert status(row)["temperature"] == "right" and status(row)["cosine_map"] == "wrong"
+
+
+@pytest.mark.parametrize("name, problem", [("deaf", "slow"), ("left", "dead")])
+def test_kernels_that_have_to_end(rows, name, problem):
+    row = rows[f"{name}.ipynb"]
+    assert [(c["cell"], c["problem"]) for c in row["result"]["cells"]][-2:] == [(2, problem), (3, "skipped")]
+    assert set(status(row).values()) == {"unchecked"} and "cell 2" in row["result"]["exercises"][0]["message"]
+
+
+def test_a_cell_that_only_waits(rows):
+    """It is told so, not that it loops; the cell below it still runs."""
+    first, second, _ = rows["deaf.ipynb"]["result"]["cells"]
+    assert (first["cell"], first["problem"]) == (1, "slow") and "waited 3 seconds" in first["message"]
+    assert "used 2 s of processor time" in second["message"]
+
+
+def test_a_renamed_function(rows):
+    (found,) = (x for x in rows["renamed.ipynb"]["result"]["exercises"] if x["name"] == "cosine_map")
+    assert found["slip"] == "renamed" and "`cosine_maps_of_mine`" in found["message"]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds of the clock (`now`) and of a kernel's processor (`used`), as a machine may be slow."""
+    made = SimpleNamespace(now=0.0, used=0.0)
+    monkeypatch.setattr(kernel.time, "monotonic", lambda: made.now)
+    monkeypatch.setattr(kernel, "processor_seconds", lambda pid: made.used)
+    return made
+
+
+@pytest.mark.parametrize(
+    "seconds, share, words",
+    [(20 * 170, 1 / 20, ""), (200, 1, "used 180 s of processor time"), (700, 0.01, "waited 10 minutes")],
+)
+def test_only_processor_time_makes_a_loop(clock, seconds, share, words):
+    """A cell of 170 s on a machine that is 20 times too busy ends well; sleep in small pieces does not go on."""
+    meter, told = kernel._Meter(0, LIMITS.cell * 3, LIMITS.wait), ""
+    for _ in range(seconds):
+        clock.now, clock.used = clock.now + 1, clock.used + share
+        told = told or meter.exceeded()
+    assert words in told and bool(words) == bool(told)
+    meter = kernel._Meter(0, LIMITS.cell, LIMITS.wait)
+    clock.now += 3600
+    assert not meter.exceeded(), "the laptop was closed"
+
+
+@pytest.mark.parametrize("words, problems", [("it used", "slow slow skipped"), ("it waited", "slow slow slow skipped")])
+def test_the_time_of_all_cells(clock, monkeypatch, words, problems):
+    """When it is used up, and after the third cell that waited, the others are skipped."""
+    alive = SimpleNamespace(provisioner=SimpleNamespace(pid=0), is_alive=lambda: True, execute=lambda *_, **__: "")
+    started = kernel.Kernel(alive, alive, Limits(cell=5, total=5 if words == "it used" else 900))
+
+    def listen(request, meter):
+        clock.used += 3
+        started.waits += "waited" in words
+        return kernel.Outcome("slow", message=words)
+
+    monkeypatch.setattr(started, "_listen", listen)
+    outcomes = [started.run("1") for _ in problems.split()]
+    assert [x.status for x in outcomes] == problems.split() and outcomes[0].message == words
+    assert ("all cells together used 5 s" in outcomes[1].message) == (words == "it used")
+
+
+def test_collected_again(rows, room, monkeypatch):
+    """Results are kept: a second call runs nothing, except what has changed meanwhile."""
+    ran = []
+    monkeypatch.setattr(collect, "_run", lambda book, limits: ran.append(book.name) or rows[_key(room, book)]["result"])
+    again = {row["file"]: row for row in collect.collect(room, room, LIMITS)}
+    assert again == rows and ran == []
+    kept = room / collect.OWN / "noisy.result.json"
+    kept.write_text(kept.read_text().replace('"right"', '"wrong"'))
+    again = {row["file"]: row for row in collect.collect(room, room, LIMITS)}
+    assert ran == ["noisy.ipynb"] and "changed after it was written" in again["noisy.ipynb"]["note"]
+    assert collect.read_result(kept) == rows["noisy.ipynb"]["result"]
+    collect.collect(room, room, LIMITS, rerun=True)
+    assert len(ran) == 1 + len(BOOKS)
+
+
+def _key(room, book):
+    return book.relative_to(room).as_posix()
+
+
+def test_the_table(rows, room, capsys):
+    assert command.main(["collect", str(room)]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^ann +✗ +✗ +✓ +… +✓$", text, re.M), text
+    assert re.search(r"^right +0 +0 +\d+ +0 +1$", text, re.M), text
+    assert "x cosine_map: unnormalised" in text and "1 x cosine_map: renamed" in text
+    table = list(csv.DictReader((room / "class" / "class.csv").open()))
+    assert {(r["who"], r["exercise"], r["slip"]) for r in table} >= {("ann", "cosine_map", "unnormalised")}
+    page = (room / "class" / "class.html").read_text()
+    assert "averages out" in page and "<script" not in page and "http" not in page
+
+
+def test_the_student_s_command(tmp_path, capsys, monkeypatch, shared_kernel):
+    """One notebook with a name; then the table takes the result as it is, and notices a notebook changed after it."""
+    monkeypatch.setattr(submit, "fresh_kernel", shared_kernel)
+    file = tmp_path / "mine.ipynb"
+    nbformat.write(book("check(temperature)"), file)
+    assert command.main(["submit", str(file), "--name", "=Ann"]) == 1, "not all exercises are right"
+    assert "✓ temperature" in capsys.readouterr().out
+    result = collect.read_result(tmp_path / "mine.result.json")
+    assert result["name"] == "=Ann" and result["notebook_sha256"] == submit.read_notebook(file)[1]
+    (row,) = collect.collect(tmp_path, tmp_path / "out")
+    assert row["who"] == "=Ann" and not (tmp_path / "out").exists(), "nothing was run again"
+    from fsslib.labs.class_table import write_table
+
+    assert "'=Ann" in write_table([row], tmp_path)[0].read_text(), "no formula for a spreadsheet"
+    monkeypatch.setattr(collect, "_run", lambda book, limits: result | {"name": ""})
+    (row,) = collect.collect(tmp_path, tmp_path / "out", rerun=True)
+    assert row["who"] == "=Ann", "a run of the instructor's keeps the student's name"
+    assert collect.read_result(tmp_path / "out" / "class" / "mine.result.json")["name"] == "=Ann"
+    file.unlink()
+    (row,) = collect.collect(tmp_path, tmp_path / "out")
+    assert "without its notebook" in row["note"] and row["result"] == result
+
+
+@pytest.mark.parametrize("arguments", [["submit", "nowhere.ipynb"], ["collect", "nowhere"]])
+def test_what_is_not_there(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command.main(arguments) == 2
+    assert "nowhere" in capsys.readouterr().err
+    with pytest.raises(submit.SubmissionError, match="neither notebooks"):
+        collect.collect(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda b: b.update(nbformat=3),
+        lambda b: b.update(cells=[]),
+        lambda b: b.update(cells={"a": 1}),
+        lambda b: b.update(metadata=[1]),
+        lambda b: b["cells"][0].update(source=3),
+        lambda b: b["cells"][0].update(source=[1, 2]),
+        lambda b: b["cells"][0].pop("cell_type"),
+        lambda b: b["cells"][0].update(outputs=[{"data": {"text/plain": 3}}]),
+        lambda b: b["cells"].append("no cell"),
+        lambda b: b["metadata"].update(fsslib={"names": 3}),
+    ],
+)
+def test_files_that_are_no_notebooks(tmp_path, change):
+    made = json.loads(nbformat.writes(book()))
+    change(made)
+    (tmp_path / "odd.ipynb").write_text(json.dumps(made))
+    with pytest.raises(submit.SubmissionError, match="not a notebook"):
+        submit.read_notebook(tmp_path / "odd.ipynb")
+
+
+def test_odd_notebooks_are_read(tmp_path):
+    """Counts that are no numbers, metadata of others: what other programs leave behind does not matter."""
+    made = json.loads(nbformat.writes(book("1")))
+    made["cells"][0]["execution_count"] = "7"
+    made["cells"][1]["outputs"] = [{"output_type": "stream", "text": "x"}, {"data": {"text/plain": ["✓ a", ": right"]}}]
+    made["metadata"]["fsslib"] = {"stage": ["odd"]}
+    (tmp_path / "odd.ipynb").write_text(json.dumps(made))
+    read, _ = submit.read_notebook(tmp_path / "odd.ipynb")
+    assert [c["execution_count"] for c in read["cells"]] == [None, 2, 3]
+    assert read["cells"][1]["said"] == ["", "✓ a: right"]
+    assert submit.stage_of(read, tmp_path) == "01_prototypes"
+
+
+def test_a_kernel_that_does_not_start(tmp_path, monkeypatch):
+    nbformat.write(book(), tmp_path / "mine.ipynb")
+
+    def refuse(limits):
+        raise RuntimeError("Kernel died before replying to kernel_info")
+
+    monkeypatch.setattr(submit, "fresh_kernel", refuse)
+    (row,) = collect.collect(tmp_path, tmp_path)
+    assert "mine.ipynb could not be run: RuntimeError: Kernel died" in row["note"]

@@ -1,0 +1,175 @@
+"""ASGNet against the authors' code: logits, everything in between, losses, gradients, moved statistics."""
+
+import pytest
+import torch
+from asgnet_tools import (
+    REDUCED,
+    centres_of,
+    excess,
+    golden_file,
+    official_model,
+    official_state,
+    record,
+    reduced_episode,
+    reduced_evaluation,
+    reduced_excess,
+    reduced_model,
+    reduced_training,
+)
+from golden_tools import ROOT_GOLDEN, names, read_golden
+
+from fsslib import build_model, load_official
+from fsslib.errors import CheckpointError
+from fsslib.models.asgnet import Seeds, cluster, published_seeds
+
+FILES = ("eval_1shot", "eval_5shot", "eval_1shot_pascalbins", "train_1shot", "eval_1shot_aspp", "train_1shot_aspp")
+UNITS = {"unit_seeds", "unit_sgc"}
+
+
+@pytest.fixture(scope="module")
+def model_of(shared):
+    """Models by variant, each built once."""
+    kept = {}
+
+    def model(pyramid: bool):
+        if pyramid not in kept:
+            kept[pyramid] = official_model(shared, pyramid)
+        return load_official(kept[pyramid], official_state(shared, pyramid))
+
+    return model
+
+
+def test_no_golden_file_is_left_out(shared):
+    assert {path.stem for path in (shared / "golden/asgnet").glob("*")} == set(FILES) | UNITS
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_stored_tensor(model_of, shared, name):
+    """At 2e-5 of its largest value; whole numbers exactly; gradient norms of the ASPP decoder at 2e-4."""
+    golden, facts, episode = golden_file(shared, name)
+    model = model_of(facts["pyramid"])
+    assert (model.iterations, model.reach) == ((facts["train_iter"], facts["eval_iter"]), 10)
+    if facts["pyramid"]:
+        model.context.scales = tuple(facts["ppm_scales"])
+    if facts["train"]:
+        losses, found = record(model.train(), episode, "losses")
+        losses["total"].backward()
+        found |= _moved(model, facts["grad_names"])
+        model.zero_grad(set_to_none=True)
+        model.eval()
+    else:
+        with torch.no_grad():
+            prediction, found = record(model, episode, "forward")
+        assert torch.equal(prediction.logits, found["logits"]) and prediction.logits.dtype == torch.float32
+    stored = {key for key in names(golden) if not key.startswith("in.")} | {"in.s_seed"}
+    off = excess(found, golden)
+    assert off.keys() == stored and len(stored) > 20
+    assert max(off.values()) <= 1, {key: value for key, value in off.items() if value > 1}
+
+
+def _moved(model, order):
+    """Gradient norms in the authors' order, and the batch norms' buffers, by their golden names."""
+    named = {model.official_name(n): p for n, p in model.named_parameters()}
+    assert {n for n, p in named.items() if p.requires_grad} == set(order)
+    found = {"grad_norms": torch.stack([named[n].grad.double().norm() for n in order])}
+    return found | {f"after.{model.official_name(n)}": buffer.clone() for n, buffer in model.named_buffers()}
+
+
+def test_the_files_cover_what_they_should(shared):
+    """Averages beside clusters, shots without clusters, and every training term: else agreement would mean little."""
+    counts = {name: golden_file(shared, name)[0]["num_sp"].tolist() for name in FILES}
+    assert counts["eval_1shot"] == [[3], [0]] and counts["eval_5shot"] == [[3, 2, 2, 0, 5]]
+    golden, facts, _ = golden_file(shared, "train_1shot")
+    assert len(facts["grad_names"]) == 34 and len(golden["loss.ce_calls"]) == 5
+    assert sum(key.startswith("after.") for key in golden) == 6
+
+
+def test_seeds(shared):
+    golden, facts = read_golden(shared / "golden/asgnet/unit_seeds.safetensors")
+    assert {key.partition(".")[2] for key in golden} == set(facts["order"])
+    counts = {}
+    for name in facts["order"]:
+        mask = golden[f"mask.{name}"] == 1
+        grid = tuple((side - 1) // 8 + 1 for side in mask.shape)
+        seeds = published_seeds(mask[None], grid)
+        assert torch.equal(seeds.points[0], golden[f"seeds.{name}"]), name
+        counts[name] = int(seeds.counts)
+        # The model's way of counting, on the stored seeds.
+        counted = int((golden[f"seeds.{name}"] > 0).sum(0).max())
+        assert counts[name] == counted or (counted == 0 and counts[name] <= 1), name
+    assert counts["border"] == 4 and counts["half_150"] == 1 and counts["empty"] == 0
+    assert golden["seeds.border"].any(1).all(), "five seeds, of which one is lost"
+
+
+def test_seeds_of_a_batch_are_the_seeds_of_its_images(shared):
+    golden, facts = read_golden(shared / "golden/asgnet/unit_seeds.safetensors")
+    same = [name for name in facts["order"] if golden[f"mask.{name}"].shape[0] == 473]
+    seeds = published_seeds(torch.stack([golden[f"mask.{name}"] == 1 for name in same]), (60, 60))
+    assert len(same) == 9 and torch.equal(seeds.points, torch.stack([golden[f"seeds.{name}"] for name in same]))
+
+
+def test_clustering(shared):
+    golden, _ = read_golden(shared / "golden/asgnet/unit_sgc.safetensors")
+    inputs = golden["feat"][None], golden["mask"], Seeds(golden["seeds"].long()[None], torch.tensor([4]))
+    cells = golden["mask"][0] == 1
+    centres = centres_of(*inputs, 11, 10.0)
+    found = {"init_center": centres[0][0].T}
+    for steps in (1, 2, 5, 10):
+        result = cluster(*inputs, iterations=steps)
+        found[f"prototypes_iter{steps}"] = result.prototypes[0].T
+        found[f"assoc_iter{steps}"] = result.assignment[0][:, cells].T
+        found[f"center_with_xy_iter{steps}"] = centres[steps][0].T
+    off = excess(found, golden)
+    assert off.keys() == golden.keys() - {"feat", "mask", "seeds"} and len(off) == 11
+    assert max(off.values()) <= 1, off
+
+
+@pytest.mark.parametrize(("pyramid", "trainable", "entries"), [(True, 10_423_818, 364), (False, 9_278_852, 368)])
+def test_parameter_counts(pyramid, trainable, entries):
+    with torch.device("meta"):
+        model = build_model("asgnet", backbone="resnet50", pyramid=pyramid)
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == trainable
+    assert not pyramid or sum(p.numel() for p in model.parameters()) == 34_055_626
+    assert len(model.state_dict()) == entries
+
+
+@pytest.mark.parametrize("pyramid", [True, False])
+def test_official_checkpoints_load_strictly(shared, pyramid):
+    state = official_state(shared, pyramid)
+    with torch.device("meta"):
+        whole = build_model("asgnet", backbone="resnet50", pyramid=pyramid)
+        small = build_model("asgnet", backbone="resnet50", pyramid=pyramid, last="layer3")
+    assert {whole.official_name(name) for name in whole.state_dict()} == set(state)
+    rest = {name for name in state if not name.startswith("layer4.")}
+    assert {small.official_name(name) for name in small.state_dict()} == rest and len(rest) < len(state)
+
+
+@pytest.mark.parametrize("last", [None, "layer3"])
+def test_official_checkpoints_reach_every_tensor(shared, last):
+    state = official_state(shared, True)
+    model = build_model("asgnet", backbone="resnet50", last=last)
+    wrapped = {"epoch": 3, "optimizer": {}}
+    load_official(model, wrapped | {"state_dict": {f"module.{name}": value + 1 for name, value in state.items()}})
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[model.official_name(name)] + 1), name
+    lacking = {name: value for name, value in state.items() if name != "alpha_conv.1.0.weight"}
+    with pytest.raises(CheckpointError, match=r"1 missing: .*alpha"):
+        load_official(model, lacking)
+    with pytest.raises(CheckpointError, match=r"1 unexpected: simple_mask\.weight"):
+        load_official(model, state | {"simple_mask.weight": torch.zeros(3)})
+    with pytest.raises(CheckpointError, match="another shape"):
+        load_official(model, state | {"corr_conv.0.0.weight": torch.zeros(256, 514, 1, 1)})
+    with pytest.raises(CheckpointError, match="unexpected"):
+        load_official(model, official_state(shared, False))
+
+
+def test_reduced_vector_file_guards_parity_everywhere():
+    """Our own numbers from the day the golden files passed: two ways, two shots, void, an empty mask, soft masks."""
+    stored, _ = read_golden(ROOT_GOLDEN / "asgnet.safetensors")
+    episode, numbers = reduced_episode(stored), {}
+    for pyramid in (True, False):
+        model = reduced_model(pyramid)
+        numbers |= reduced_evaluation(model, episode) | reduced_training(model, episode)
+    assert numbers.keys() == stored.keys() - set(REDUCED)
+    off = reduced_excess(numbers, stored)
+    assert max(off.values()) <= 1, {name: value for name, value in off.items() if value > 1}

@@ -1,0 +1,249 @@
+"""HDMNet on a tiny backbone: what every option changes, ways, shots, maps, files, caches."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from core_tools import random_episode
+from hdmnet_tools import LOSSES, everything, tiny
+
+from fsslib.checkpoints import load_model, save_model
+from fsslib.errors import EpisodeError
+from fsslib.losses import segmentation
+from fsslib.models.hdmnet import HDMNet
+from fsslib.nn.backbones.cached import CachedBackbone
+from fsslib.ops import resize
+
+SEED = 4  # both first supports are the farther scenes, so that sorting changes their order
+
+
+def awake(**options) -> HDMNet:
+    """A model for two shots whose ensemble is no identity, with the weights that every other one has, too."""
+    model, first = tiny(**{"shots": 2} | options), tiny(shots=2)
+    with torch.no_grad():
+        first.ensemble.scene.weight[0, 1] = -0.5
+        first.ensemble.background.weight.copy_(torch.tensor([0.8, 0.3]).view(1, 2, 1, 1))
+        for parameter in first.ensemble.reweight.parameters():
+            parameter.mul_(30)
+        own = model.state_dict()
+        same = {n: v for n, v in first.state_dict().items() if n in own and own[n].shape == v.shape}
+    model.load_state_dict(same, strict=False)
+    return model
+
+
+STAGES = range(3)
+MERGED = {"merged/background", "logits", "loss/main", "loss/total"}
+META = MERGED | {
+    "scene/background",
+    "scene/object",
+    "meta",
+    *(f"{n}/{i}" for n in ("matched", "decoded") for i in STAGES),
+}
+CORRELATED = META | {"loss/distill", *(f"correlation/{i}" for i in STAGES)}
+REFINED = CORRELATED | {f"{side}/{i}" for side in ("query", "support") for i in STAGES}
+# What may change; everything else must stay to the bit.
+OPTIONS = {
+    "distil_weight": ({"distil_weight": 0.0}, {"loss/total"}),
+    "base_weight": ({"base_weight": 0.0}, {"loss/total"}),
+    "distil_truth": ({"distil_truth": False}, {"loss/distill", "loss/total"}),
+    "match_softmax": ({"match_softmax": "support"}, META),
+    "match_temperature": ({"match_temperature": 1.0}, CORRELATED),
+    "mask_support": ({"mask_support": "features"}, REFINED | {"pooled", "prior", "scene_distance"}),
+    "self_attention": ({"self_attention": False}, REFINED),
+    "shot_weights": ({"shot_weights": "matched"}, MERGED | {"scene/background", "scene/object"}),
+    "shot_hidden": ({"shot_hidden": 0}, MERGED | {"scene/background", "scene/object"}),
+    "transformer_lr": ({"transformer_lr": 0.5}, set()),
+    "dropout": ({"dropout": 0.9}, set()),
+    "attention_dropout": ({"attention_dropout": 0.9}, set()),
+    "freeze": ({"freeze": False}, set()),
+    "bn": ({"bn": "batch"}, set()),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_changes_what_it_says_and_nothing_else(option):
+    options, changes = OPTIONS[option]
+    episode = random_episode(2, 1, 2, seed=SEED, extras=True)
+    before, after = everything(awake(), episode), everything(awake(**options), episode)
+    assert before.keys() == after.keys()
+    same = {n for n in before if before[n].shape == after[n].shape and torch.equal(before[n], after[n])}
+    assert before.keys() - same == changes
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_fewer_stages(stages):
+    episode = random_episode(2, 1, 2, extras=True)
+    full, found = everything(awake(), episode), everything(awake(stages=stages), episode)
+    gone = {f"{n}/{i}" for n in ("query", "support", "matched", "decoded", "correlation") for i in range(stages, 3)}
+    assert full.keys() - found.keys() == gone
+    for name in ("query/0", "support/0", "correlation/0", "matched/0"):
+        assert torch.equal(full[name], found[name])
+    assert found["logits"].shape == full["logits"].shape and found["loss/distill"] != full["loss/distill"]
+
+
+def test_without_the_ensemble_the_matching_network_answers_alone():
+    episode = random_episode(2, 1, 2, extras=True)
+    full, found = everything(awake(), episode), everything(awake(ensemble=False), episode)
+    assert full.keys() - found.keys() == {"scene_distance", "scene/background", "scene/object", "merged/background"}
+    torch.testing.assert_close(found["logits"], resize(found["meta"], (33, 33)))
+    assert {n for n in found if not torch.equal(found[n], full[n])} == {"logits", "loss/main", "loss/total"}
+    assert not any(name.startswith("ensemble") for name in awake(ensemble=False).state_dict())
+
+
+def test_maps_and_losses_are_what_the_equations_make_of_each_other():
+    episode, weights = random_episode(2, 1, 2, extras=True), {"distil_weight": 2.0, "base_weight": 3.0}
+    found = everything(awake(**weights), episode)
+    scene = found["scene/background"], found["scene/object"]
+    torch.testing.assert_close(found["base_map"], found["base"][:, 1:].sum(1, keepdim=True))
+    psi = (found["meta"][:, 1:] - found["scene/object"]) / 0.5
+    torch.testing.assert_close(psi, psi.mean((1, 2, 3), keepdim=True).expand_as(psi))
+    assert (psi > 0).all() and (psi < 1).all()
+    torch.testing.assert_close(scene[0], found["meta"][:, :1] - 0.5 * psi)
+    torch.testing.assert_close(found["merged/background"], 0.8 * scene[0] + 0.3 * found["base_map"])
+    torch.testing.assert_close(found["logits"], resize(torch.cat([found["merged/background"], scene[1]], 1), (33, 33)))
+    known = segmentation(resize(found["base"].log(), (33, 33)), episode.base_masks)
+    assert abs(known - found["loss/base"]) < 0.05, "logarithms before and after enlarging nearly agree"
+    main, distill, base, total = (found[f"loss/{name}"] for name in LOSSES)
+    torch.testing.assert_close(total, main + 2 * distill + 3 * base)
+
+
+@pytest.mark.parametrize("way", [1, 2])
+def test_in_training_the_own_class_is_no_background(way, monkeypatch):
+    """One way: `class_index`. Several: the base class that the query shows under the way's label."""
+    model, episode, seen = awake(), random_episode(2, way, 2, extras=True), []
+    kept = episode.base_masks.clone()
+    own = [[3, 0][:way], [7, 12][:way]]
+    for b, w in ((b, w) for b in range(2) for w in range(way)):
+        kept[b][episode.query_masks[b] == w + 1] = own[b][w]
+    episode = replace(episode, base_masks=kept, class_index=torch.tensor([o[0] - 1 for o in own]) if way == 1 else None)
+    original = model.ensemble.forward
+    monkeypatch.setattr(model.ensemble, "forward", lambda m, base, d: (seen.append(base), original(m, base, d))[1])
+    model.losses(episode)
+    model.explain = True
+    base = model(episode).maps["base"]
+    base = base if way == 1 else base[:, 0]
+    for w in range(way):
+        for b in range(2):
+            channels = [c for c in range(1, 16) if c != own[b][w]]
+            torch.testing.assert_close(seen[w][b, 0], base[b, channels].sum(0))
+    torch.testing.assert_close(seen[way][:, 0], base[:, 1:].sum(1))
+
+
+def test_predicting_needs_no_labels_and_losses_need_the_base_annotation():
+    model, episode = tiny(), random_episode(2, 1, 1, extras=True)
+    blind = replace(episode, query_masks=None, base_masks=None, class_index=None)
+    assert torch.equal(model(blind).logits, model(episode).logits)
+    for missing in (["base_masks"], ["class_index"], ["base_masks", "class_index"]):
+        with pytest.raises(EpisodeError, match=rf"^{', '.join(missing)}: found None: HDMNet"):
+            model.losses(replace(episode, **dict.fromkeys(missing)))
+    with pytest.raises(EpisodeError, match="query_masks: found None"):
+        model.losses(replace(episode, query_masks=None))
+    with pytest.raises(EpisodeError, match=r"^base_masks: found None"):
+        model.losses(random_episode(2, 2, 1))
+    assert model.losses(replace(random_episode(2, 2, 1, extras=True), class_index=None))["total"].isfinite()
+
+
+def test_several_ways_are_several_episodes():
+    model, episode = awake(), random_episode(2, 3, 2, extras=True)
+    whole, parts = everything(model, episode), []
+    for w in range(3):
+        labels = torch.where(episode.query_masks == 255, 255, (episode.query_masks == w + 1).long())
+        images, masks = episode.support_images[:, w : w + 1], episode.support_masks[:, w : w + 1]
+        one = replace(episode, query_masks=labels, support_images=images, support_masks=masks)
+        shown = torch.where((labels == 1) & (episode.base_masks != 255), episode.base_masks, 0).amax((1, 2))
+        assert (shown > 0).all()
+        parts.append(everything(model, replace(one, classes=episode.classes[:, w : w + 1], class_index=shown - 1)))
+    assert not whole["logits"][:, 0].any() and whole["logits"].shape == (2, 4, 33, 33)
+    for name, value in whole.items():
+        if name == "logits":
+            value, expected = value[:, 1:], torch.stack([p["logits"][:, 1] - p["logits"][:, 0] for p in parts], 1)
+        else:
+            expected = torch.stack([p[name] for p in parts], 0 if name.startswith("loss/") else 1)
+            expected = expected.mean(0) if name.startswith("loss/") else expected
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_is_its_episodes_and_the_order_of_matched_shots_does_not_matter():
+    model, episode = awake(shot_weights="matched"), random_episode(3, 1, 2, extras=True)
+    whole, singles = everything(model, episode), [everything(model, episode.select([i])) for i in range(3)]
+    for name, value in whole.items():
+        if not name.startswith("loss/"):
+            torch.testing.assert_close(value, torch.cat([s[name] for s in singles]), rtol=1e-4, atol=1e-5)
+    distill = torch.stack([s["loss/distill"] for s in singles]).mean()
+    torch.testing.assert_close(whole["loss/distill"], distill, rtol=1e-4, atol=1e-6)
+    images, masks = episode.support_images.flip(2), episode.support_masks.flip(2)
+    turned = everything(model, replace(episode, support_images=images, support_masks=masks))
+    for name in ("logits", "prior", "meta", "loss/total", *(f"correlation/{i}" for i in STAGES)):
+        torch.testing.assert_close(whole[name], turned[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shots", "given", "warns"), [(1, 1, 0), (5, 5, 0), (5, 1, 0), (5, 2, 1), (1, 7, 1), (5, 7, 1)]
+)
+def test_another_number_of_shots_is_averaged_with_a_warning(shots, given, warns, recwarn):
+    model = tiny(shots=shots)
+    found = everything(model, random_episode(1, 1, given, extras=True))
+    said = [str(w.message) for w in recwarn if "shots" in str(w.message)]
+    assert (len(said) > 0) == bool(warns) and found["logits"].isfinite().all()
+    if warns:
+        assert f"{given} shots, but the weights of the shots were made for {shots}" in said[0]
+        torch.testing.assert_close(
+            model.ensemble.distance(found["scene_distance"]), found["scene_distance"].mean(1), rtol=1e-5, atol=0
+        )
+
+
+def test_maps_only_on_request_and_detached():
+    model, episode = tiny(shots=3), random_episode(2, 1, 3, extras=True)
+    assert model(episode).maps == {} and model(random_episode(2, 2, 3)).maps == {}
+    model.explain = True
+    maps = model(episode).maps
+    assert not any(value.requires_grad for value in maps.values())
+    expected = {"query_features": (2, 32, 9, 9), "pooled": (2, 3, 32), "prior": (2, 2, 9, 9), "meta": (2, 2, 9, 9)}
+    expected |= {"base": (2, 16, 9, 9), "base_map": (2, 1, 9, 9), "scene_distance": (2, 3)}
+    expected |= dict.fromkeys(("scene/background", "scene/object", "merged/background"), (2, 1, 9, 9))
+    for i, side in enumerate((9, 5, 3)):
+        expected |= {f"correlation/{i}": (2, side, side), f"support/{i}": (2, 3, 8, side, side)}
+        expected |= {f"{name}/{i}": (2, 8, side, side) for name in ("query", "matched", "decoded")}
+    assert {name: tuple(value.shape) for name, value in maps.items()} == expected
+    for name in ("base", "meta"):
+        torch.testing.assert_close(maps[name].sum(1), torch.ones(2, 9, 9))
+    assert maps["prior"].abs().max() <= 1 and all(maps[f"correlation/{i}"].abs().max() <= 10 for i in STAGES)
+    assert model(random_episode(2, 2, 3)).maps["prior"].shape == (2, 2, 2, 9, 9)
+
+
+def test_channels_last():
+    episode = random_episode(2, 1, 2, extras=True)
+    found = everything(tiny(shots=2).to(memory_format=torch.channels_last), episode)
+    torch.testing.assert_close(found, everything(tiny(shots=2), episode), rtol=1e-4, atol=1e-5)
+
+
+def test_saving_and_loading(tmp_path):
+    model, episode = tiny(stages=2, shots=2, match_softmax="support"), random_episode(2, 1, 2, extras=True)
+    with torch.no_grad():
+        model.base_head.level5[1].running_mean += 1
+    loaded = load_model(save_model(model, tmp_path / "model.safetensors"))
+    assert isinstance(loaded, HDMNet) and loaded.config == model.config
+    found, expected = everything(loaded, episode), everything(model, episode)
+    assert found.keys() == expected.keys() and all(torch.equal(found[n], expected[n]) for n in found)
+
+
+@pytest.mark.parametrize("masked", ["image", "features"])
+@torch.no_grad()
+def test_cached_features_give_the_same_logits(masked):
+    """With the image masked a support is another picture under every mask; in the features it is one."""
+    model, episode = tiny(mask_support=masked), random_episode(2, 1, 1)
+    other = replace(episode, support_masks=1 - episode.support_masks.clamp_max(1))
+    expected = [model(e).logits for e in (episode, other)]
+    model.backbone = CachedBackbone(model.backbone, dtype=torch.float32)
+    for _ in range(2):
+        for e, logits in zip((episode, other), expected):
+            torch.testing.assert_close(model(e).logits, logits, rtol=1e-5, atol=1e-6)
+    assert model.backbone.misses == (6 if masked == "image" else 4)
+    assert model.backbone.hits + model.backbone.misses == 16
+
+
+def test_an_image_too_small_for_the_reduced_keys_is_said():
+    episode = random_episode(height=9, width=9)
+    with pytest.raises(EpisodeError, match=r"\(3, 3\) cells.*at least 4 cells.*self_attention=False"):
+        tiny()(episode)
+    assert tiny(self_attention=False)(episode).logits.shape[-2:] == (9, 9)

@@ -1,0 +1,173 @@
+"""Backbones: grids, stages, batch-norm modes, gradients, refusals (their numbers: test_backbone_values)."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models as tv
+
+from fsslib.errors import ModelError
+from fsslib.nn.backbones import build_backbone
+from fsslib.nn.backbones.base import STAGES
+
+NAMES = ("tiny", "resnet18", "resnet50", "resnet101", "vgg16", "vgg16_bn")
+
+
+def images(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+# Shapes
+
+
+@pytest.mark.parametrize(
+    "name, size", [(n, (33, 65)) for n in NAMES] + [(n, (97, 97)) for n in NAMES if n != "resnet101"]
+)
+def test_grids(name, size):
+    backbone = build_backbone(name).eval()
+    with torch.no_grad():
+        found = backbone(images(1, 3, *size), STAGES)
+    assert list(found) == list(STAGES) and backbone.deepest == "layer4"
+    for stage, feature in found.items():
+        stride = backbone.strides[stage]
+        cells = tuple(-(-side // stride) for side in size)
+        assert feature.shape == (1, backbone.channels[stage], *cells), stage
+        assert feature.isfinite().all()
+
+
+def test_papers_grids_at_97_pixels():
+    expected = {
+        "resnet18": [25, 25, 13, 13, 13],
+        "vgg16": [49, 25, 13, 13, 13],
+        "vgg16_bn": [49, 25, 13, 7, 7],
+        "tiny": [49, 49, 25, 25, 25],
+    }
+    for name, sides in expected.items():
+        with torch.no_grad():
+            found = build_backbone(name)(images(1, 3, 97, 97), STAGES)
+        assert [found[s].shape[-1] for s in STAGES] == sides, name
+    tiny = build_backbone("tiny", stride=8)
+    assert [f.shape[-1] for f in tiny(images(1, 3, 97, 97), STAGES).values()] == [49, 49, 25, 13, 13]
+
+
+@pytest.mark.parametrize("name", ["tiny", "resnet18", "vgg16", "vgg16_bn"])
+def test_one_pass_stops_at_the_deepest_wanted_stage(name):
+    backbone, ran = build_backbone(name), []
+    for stage in STAGES:
+        last_module = list(getattr(backbone, stage))[-1]
+        last_module.register_forward_hook(lambda *_, stage=stage: ran.append(stage))
+    found = backbone(images(1, 3, 33, 33), ["layer2", "layer1"])
+    assert ran == ["layer0", "layer1", "layer2"] and list(found) == ["layer2", "layer1"]
+    again = backbone.layer2(found["layer1"])
+    assert torch.equal(again, found["layer2"]), "a stage is callable on its own and no stage is overwritten in place"
+
+
+@pytest.mark.parametrize("name", ["tiny", "resnet50", "vgg16", "vgg16_bn"])
+def test_last_leaves_deeper_stages_out(name):
+    backbone = build_backbone(name, last="layer3")
+    assert backbone.deepest == "layer3" and "layer4" not in backbone.channels and not hasattr(backbone, "layer4")
+    assert not any(backbone.stage_of(key) == "layer4" for key in backbone.state_dict())
+    with pytest.raises(ModelError, match="last='layer3' and has no layer4"):
+        backbone(images(1, 3, 33, 33), ["layer4"])
+
+
+def test_parameter_counts():
+    def count(backbone):
+        return sum(p.numel() for p in backbone.parameters())
+
+    assert count(build_backbone("vgg16")) == 14_714_688
+    assert count(build_backbone("tiny")) == 152_144
+    with torch.device("meta"):
+        reference = tv.resnet50()
+    assert count(build_backbone("resnet50")) == count(reference) - 1000 * 2049
+
+
+# Batch norm, gradients, memory format
+
+
+def _stats(backbone):
+    return torch.cat([m.running_mean for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)])
+
+
+@pytest.mark.parametrize("name", ["tiny", "resnet18", "vgg16_bn"])
+def test_bn_modes(name):
+    x = images(2, 3, 33, 33)
+    frozen = build_backbone(name).train()
+    before = _stats(frozen).clone()
+    with torch.no_grad():
+        trained, evaluated = frozen(x, ["layer4"]), frozen.eval()(x, ["layer4"])
+    assert torch.equal(_stats(frozen), before) and torch.equal(trained["layer4"], evaluated["layer4"])
+    assert all(p.requires_grad for p in frozen.parameters()), "frozen statistics leave affine parameters trainable"
+
+    batch = frozen.set_bn("batch").train()
+    with torch.no_grad():
+        batch(x, ["layer4"])
+    assert not torch.equal(_stats(batch), before)
+    moved = _stats(batch).clone()
+    batch.eval()(x, ["layer4"])
+    assert torch.equal(_stats(batch), moved)
+    batch.train().set_bn("frozen")(x, ["layer4"])
+    assert torch.equal(_stats(batch), moved) and batch.training
+    nn.Sequential(batch).train()[0](x, ["layer4"])
+    assert torch.equal(_stats(batch), moved), "also when a parent module is put into training mode"
+
+
+def test_freeze_and_gradients():
+    backbone = build_backbone("tiny", bn="batch").train()
+    backbone(images(2, 3, 33, 33), STAGES)["layer2"].sum().backward()
+    assert backbone.layer0[0].weight.grad is not None and backbone.layer4[0].conv1.weight.grad is None
+    assert backbone.freeze() is backbone and not any(p.requires_grad for p in backbone.parameters())
+    x = images(1, 3, 33, 33).requires_grad_()
+    backbone.eval()(x, ["layer4"])["layer4"].sum().backward()
+    assert x.grad.abs().sum() > 0, "a backbone never switches gradients off by itself"
+
+
+def test_channels_last():
+    backbone = build_backbone("resnet18").eval()
+    x = images(2, 3, 49, 49)
+    with torch.no_grad():
+        plain = backbone(x, ["layer3"])["layer3"]
+        found = backbone.to(memory_format=torch.channels_last)(
+            x.contiguous(memory_format=torch.channels_last), ["layer3"]
+        )
+    assert found["layer3"].is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found["layer3"], plain, rtol=1e-4, atol=1e-4 * plain.abs().max().item())
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"name": "resnet5"}, "Did you mean 'resnet50'"),
+        ({"name": "tiny", "stem": "deep"}, "concerns ResNets only"),
+        ({"name": "resnet18", "stem": "deap"}, "Did you mean 'deep'"),
+        ({"name": "tiny", "bn": "froze"}, "Did you mean 'frozen'"),
+        ({"name": "vgg16", "last": "layer5"}, "Did you mean 'layer"),
+        ({"name": "tiny", "stride": 16}, "output stride 4 or 8"),
+        ({"name": "tiny", "width": 0}, "whole number from 1"),
+        ({"name": "tiny", "strides": 8}, "Did you mean 'stride'"),
+        ({"name": "vgg16", "pool": "2x3"}, "pool="),
+        ({"name": "resnet18", "stride_on": "1x1"}, "option 'stride_on'"),
+        ({"name": "resnet50", "last": "layer1", "stride_on": "2x2"}, "stride_on="),
+        ({"name": "resnet18", "stem": "deep", "weights": "imagenet"}, "stem='classic'.*PATH.*weights=None"),
+        ({"name": "tiny", "weights": "imagenet"}, "no ImageNet weights for tiny"),
+        ({"name": "resnet50", "last": "layer1", "stride_on": "1x1", "weights": "imagenet"}, "drop stride_on"),
+        ({"name": "tiny", "weights": 3}, "expected None, 'imagenet' or the path"),
+    ],
+)
+def test_refused_arguments(arguments, message):
+    with pytest.raises(ModelError, match=message):
+        build_backbone(arguments.pop("name"), **arguments)
+
+
+def test_refused_requests():
+    backbone = build_backbone("tiny")
+    with pytest.raises(ModelError, match="Did you mean 'layer4'"):
+        backbone(images(1, 3, 33, 33), ["layer44"])
+    for stages in ("layer3", []):
+        with pytest.raises(ModelError, match="expected a list of stage names"):
+            backbone(images(1, 3, 33, 33), stages)
+    for bad in (images(3, 33, 33), images(1, 1, 33, 33), torch.zeros(1, 3, 33, 33, dtype=torch.uint8)):
+        with pytest.raises(ModelError, match="normalised with the ImageNet mean"):
+            backbone(bad, ["layer1"])

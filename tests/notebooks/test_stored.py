@@ -1,0 +1,146 @@
+"""The stored tables are what the library computes, and the shipped weights are as good as they are said to be."""
+
+import json
+from functools import lru_cache
+
+import numpy as np
+import pytest
+import torch
+
+from fsslib import Protocol, build_model, evaluate, files, load_dataset, load_model
+from fsslib.analysis.baselines import baselines
+from fsslib.checkpoints import read_note, shipped
+from fsslib.evaluation import Evaluation, episode_lists
+from fsslib.experiments.results import check_result
+
+RESULTS = files.data_folder() / "results"
+METHODS = ("panet", "sdaanet", "asgnet", "hdmnet")
+EPISODES = 80  # of each stored row are evaluated again
+FILES = sorted(RESULTS.glob("*-shapes-fold*.json"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_stored_results_are_complete(path):
+    result = json.loads(path.read_text())
+    check_result(result, path.name)
+    one, five = (result["scores"][k] for k in ("1", "5"))
+    assert result["protocol"]["episodes"] == 1000
+    assert one["low"] < one["miou"] < one["high"]
+    if result["parameters"]["method"] == "panet":
+        assert five["miou"] >= one["miou"]
+
+
+def test_every_shipped_weight_has_its_stored_result_and_its_command():
+    weights = sorted((files.data_folder() / "weights").glob("*.safetensors"))
+    # Those of the comparison belong to its tables.
+    compared = [f"{m}-shapes-fold0" for m in ("asgnet", "hdmnet")] + ["panet-shapes-fold0-short"]
+    assert sorted(p.stem for p in weights) == sorted([p.stem for p in FILES] + compared)
+    assert sum(path.stat().st_size for path in weights) < 15 * 2**20
+    for path in weights:
+        assert path.stat().st_size < 1.5 * 2**20
+        assert read_note(path)["command"].startswith("python tools/")
+    for fold in range(4):
+        assert read_note(shipped("panet", "shapes", fold))["command"] == f"python tools/train_shipped.py panet {fold}"
+
+
+def test_the_ablation_of_sdaanet_is_complete():
+    """Seven variants, three trainings each; one of them is shipped."""
+    stored = json.loads((RESULTS / "sdaanet-ablation.json").read_text())
+    rows = {(row["shots"], row["model"]): row for row in stored["rows"]}
+    assert len(rows) == 14 and stored["protocol"]["episodes"] == 1000
+    for row in rows.values():
+        mean, low, high = row["miou"]
+        assert low < mean < high and len(row["per_seed"]) == 3
+        assert mean == pytest.approx(sum(row["per_seed"]) / 3, abs=0.02)
+        gain, low, high = row["gain over baseline"]
+        assert low <= gain <= high
+        assert gain == pytest.approx(mean - rows[row["shots"], "baseline"]["miou"][0], abs=0.02)
+    result = json.loads((RESULTS / "sdaanet-shapes-fold0.json").read_text())
+    for shot in (1, 5):
+        miou = result["scores"][str(shot)]["miou"]
+        assert miou == pytest.approx(rows[shot, "both"]["per_seed"][0], abs=0.3)
+        assert miou == pytest.approx(comparison()["sdaanet", 0]["scores"][str(shot)]["miou"], abs=0.3)
+    assert result["list_hash"] == stored["list_hash"] and result["scores"]["1"]["miou"] >= 60
+
+
+@pytest.fixture(scope="module")
+def test_set():
+    return load_dataset("shapes", fold=0, split="test")
+
+
+@pytest.mark.parametrize(
+    ("weights", "row"),
+    [
+        ("panet-shapes-fold0", "panet-shapes-fold0"),
+        ("panet-shapes-fold0-short", "comparison/panet-0"),
+        ("sdaanet-shapes-fold0", "comparison/sdaanet-0"),
+        ("asgnet-shapes-fold0", "comparison/asgnet-0"),
+        ("hdmnet-shapes-fold0", "comparison/hdmnet-0"),
+    ],
+)
+def test_a_stored_row_is_recomputed(test_set, weights, row):
+    """The stored counts of all episodes give the stored score; the first of the same list, evaluated again from the
+    weights as they ship, give the same counts. Another processor turns a few pixels, and half precision did."""
+    result, counts = json.loads((RESULTS / f"{row}.json").read_text()), Evaluation.load(RESULTS / f"{row}.npz")
+    model = load_model(files.data_folder() / "weights" / f"{weights}.safetensors")
+    again = evaluate(model, test_set, Protocol(episodes=EPISODES), shots=(1, 5), batch=20, progress=False)
+    _, lists, whole = episode_lists(test_set, Protocol(), (1, 5))
+    assert whole.list_hash == counts.protocol.list_hash == result["list_hash"]
+    assert again.lists[0].specs == lists[0].specs[:EPISODES]
+    for shot in (1, 5):
+        stored, scores = counts.scores[shot], again.scores[shot]
+        assert len(stored.table) == 1000
+        assert 100 * stored.miou == pytest.approx(result["scores"][str(shot)]["miou"], abs=0.1)
+        assert np.array_equal(scores.classes, stored.classes[:EPISODES])
+        pixels = np.abs(scores.table - stored.table[:EPISODES]).max((1, 2))
+        assert np.median(pixels) <= 3 and np.mean(pixels) <= 10, f"{row}, {shot} shots: {pixels}"
+    if row == "panet-shapes-fold0":
+        assert 100 * counts.scores[1].miou >= 55 and counts.scores[5].difference(counts.scores[1])[0] >= 0
+
+
+def test_difficulty_of_the_embedded_data_is_as_stated(test_set):
+    scores = {name: 100 * s.miou for name, s in baselines(test_set).items()}
+    assert 25 < scores["every object (oracle)"] < 33
+    assert scores["all foreground"] == pytest.approx(8, abs=1.5)
+    torch.manual_seed(0)
+    net = build_model("panet", backbone="tiny")
+    untrained = evaluate(net, test_set, Protocol(episodes=100), batch=20, progress=False)
+    assert 100 * untrained.scores[1].miou <= 12
+
+
+@lru_cache
+def comparison() -> dict[tuple[str, int], dict]:
+    """The twelve results of the comparison by method and training seed."""
+    return {
+        (method, seed): json.loads((RESULTS / f"comparison/{method}-{seed}.json").read_text())
+        for method in METHODS
+        for seed in range(3)
+    }
+
+
+def test_the_comparison_is_one_of_equals():
+    """Twelve reports: the same episodes, budget and data; only what belongs to a method differs."""
+    results = comparison()
+    for (method, seed), result in results.items():
+        check_result(result, f"{method}-{seed}")
+        assert (result["parameters"]["method"], result["seed"]) == (method, seed)
+        assert set(result["scores"]) == {"1", "5"} and result["protocol"]["episodes"] == 1000
+    own = {"method", "seed", "lr", "width", "options", "plugin"}
+    shared = [{k: v for k, v in r["parameters"].items() if k not in own} for r in results.values()]
+    assert all(parameters == shared[0] for parameters in shared)
+    assert len({json.dumps(r["protocol"], sort_keys=True) for r in results.values()}) == 1
+    for (method, seed), result in results.items():
+        counts = Evaluation.load(RESULTS / f"comparison/{method}-{seed}.npz")
+        for shot in (1, 5):
+            assert 100 * counts.scores[shot].miou == pytest.approx(result["scores"][str(shot)]["miou"], abs=0.01)
+
+
+def test_the_other_tables_are_complete():
+    knobs = json.loads((RESULTS / "comparison-knobs.json").read_text())["rows"]
+    parts = json.loads((RESULTS / "asgnet-parts.json").read_text())["rows"]
+    assert {row["method"] for row in knobs} == set(METHODS)
+    assert {row["knob"] for row in knobs} == {"gap", "parts", "area", "co_occurrence"}
+    intervals = [row[name] for row in knobs for name in ("miou", "gain over panet")]
+    intervals += [row[name] for row in parts for name in ("several", "one", "gain of several")]
+    assert all(low <= mean <= high for mean, low, high in intervals)
+    assert {(row["parts"], row["shots"]) for row in parts} == {(p, k) for p in range(1, 5) for k in (1, 5)}

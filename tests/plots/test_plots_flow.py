@@ -1,0 +1,145 @@
+"""The data flow figure shows the maps it is given; words about an ablation follow its numbers."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("matplotlib").use("agg")
+
+from fsslib import Episode, build_model, files
+from fsslib.analysis import intervals
+from fsslib.errors import FsslibError
+from fsslib.metrics import FewShotIoU
+from fsslib.plots import ablation as tables
+from fsslib.plots import sdaanet_flow as flow
+from fsslib.plots.display import picture
+from fsslib.training import History
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    tables.plt.close("all")
+
+
+def episode(shot=1, batch=1):
+    torch.manual_seed(0)
+    masks = torch.zeros(batch, 1, shot, 65, 65, dtype=torch.long)
+    masks[..., 10:40, 20:50] = 1
+    images = torch.randn(batch, 1, shot, 3, 65, 65)
+    return Episode(images[:, 0, 0], masks[:, 0, 0], images, masks, torch.zeros(batch, 1, dtype=torch.long))
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    model = build_model("sdaanet", backbone="tiny", width=8, scales=(1.0, 0.5, 0.25)).eval()
+    model.explain = True
+    return model
+
+
+@torch.no_grad()
+def drawn(net, episode):
+    query, support = net.features(episode)
+    prediction = net(episode)
+    return flow.dataflow(episode, prediction, (query["deep"], support["deep"]), "a square"), prediction
+
+
+def images_of(figure):
+    return {a.get_title(): np.asarray(a.images[0].get_array()) for a in figure.axes if a.images}
+
+
+def test_every_map_of_the_episode_stands_in_the_figure(net):
+    (figure, alt, _), prediction = drawn(net, episode())
+    shown, maps = images_of(figure), prediction.maps
+    assert np.allclose(shown["prior R"], maps["prior"][0, 0])
+    assert np.allclose(shown["attention A"], maps["attention"][0, 0])
+    assert np.allclose(shown["re-weighted query"], maps["query_reweighted"][0].norm(dim=0))
+    assert np.allclose(shown["P(object)"], prediction.logits[0].softmax(0)[1])
+    for name, key in (("17x17", "inner/0"), ("8x8", "inner/1"), ("4x4", "inner/2")):
+        assert np.allclose(shown[f"{name}: aux loss"], maps[key][0].softmax(0)[1])
+    bars = {a.get_title(): [b.get_height() for b in a.patches] for a in figure.axes if a.patches and a.get_title()}
+    assert np.allclose(bars["gate $g=(a+1)/2$"], (maps["gate"][0, 0] + 1) / 2)
+    assert np.allclose(bars["student $S=g\\cdot p$"], maps["students"][0, 0])
+    assert "one episode of a square" in alt and "at 3 grids (17x17, 8x8, 4x4)" in alt
+    assert picture(figure)
+
+
+def test_the_words_hold_the_iou_of_the_prediction(net):
+    given = episode()
+    with torch.no_grad():
+        found = net(given).masks()
+    truth = found.clone()
+    truth[:, ::3], truth[:, 1::4] = 1, 255
+    meter = FewShotIoU()
+    meter.update(found, truth, given.classes)
+    (_, alt, _), _ = drawn(net, replace(given, query_masks=truth))
+    assert f"IoU {100 * meter.compute().episode_iou()[0]:.0f} %" in alt
+
+
+def test_no_picture_leaves_the_sheet_or_covers_another(net):
+    (figure, _, _), _ = drawn(net, episode())
+    places = [a.get_position() for a in figure.axes[1:]]
+    assert all(min(p.x0, p.y0) >= 0 and max(p.x1, p.y1) <= 1 for p in places)
+    assert not any(p.overlaps(q) for i, p in enumerate(places) for q in places[:i])
+
+
+def test_what_cannot_be_drawn_is_refused(net):
+    with pytest.raises(FsslibError, match=r"found \(episodes, ways, shots\) = \(1, 1, 2\)"):
+        drawn(net, episode(shot=2))
+    with pytest.raises(FsslibError, match=r"= \(2, 1, 1\)"):
+        drawn(net, episode(batch=2))
+    bare = build_model("sdaanet", backbone="tiny", width=8, scales=(1.0, 0.5), saam=False).eval()
+    bare.explain = True
+    with pytest.raises(FsslibError, match="needs the maps attention:"):
+        drawn(bare, episode())
+
+
+@pytest.mark.parametrize(
+    "gain, seeds, word",
+    [
+        ((1.5, 0.4, 2.6), (1.0, 2.0, 1.5), "better"),
+        ((-1.5, -2.6, -0.4), (-1.0, -2.0, -1.5), "worse"),
+        ((0.5, -0.4, 1.4), (0.2, 0.6, 0.7), "not distinguishable"),
+        ((1.5, 0.4, 2.6), (-0.5, 2.0, 3.0), "the trainings disagree"),
+        ((1.5, 0.0, 2.6), (1.0, 2.0, 1.5), "not distinguishable"),
+    ],
+)
+def test_a_gain_needs_its_interval_and_every_training(gain, seeds, word):
+    said = intervals.gain_verdict("a - b", gain, seeds)
+    assert said.startswith(f"a - b: {gain[0]:+.1f} (") and said.endswith(f"), {word}")
+    assert f"trainings {seeds[0]:+.1f}, " in said
+
+
+def test_ablation_figure_holds_every_score_and_every_training():
+    rows = [
+        {"shots": k, "model": m, "miou": [v + k, v - 2, v + 7], "per_seed": [v - 1, v, v + 1]}
+        for k in (1, 5)
+        for m, v in (("baseline", 60.0), ("+ SDPM", 61.0))
+    ]
+    figure, alt, data = tables.ablation(rows, {"oracle": 66.0})
+    assert data.loc["+ SDPM", "K=5"] == 66 and list(data.index) == ["baseline", "+ SDPM"]
+    assert "baseline 61.0 (58.0 to 67.0) at K=1" in alt and alt.endswith("Line: oracle, 66.0.")
+    dots = [list(line.get_xdata()) for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
+    assert dots == [[59.0, 60.0, 61.0], [60.0, 61.0, 62.0]]
+    assert [a.get_title() for a in figure.axes] == ["1 shot", "5 shots"]
+
+
+def test_shares_are_weighted():
+    history = History([{"main": 0.5, "kd": 1e-3, "total": 0.55}, {"main": 0.3, "kd": 5e-4, "total": 0.325}])
+    figure, alt, data = tables.shares(history, {"main": 1.0, "kd": 50.0}, window=1)
+    assert data.loc["50 × kd", "first"] == 0.05 and data.loc["main", "last"] == 0.3
+    assert "50 × kd from 0.05 to 0.025" in alt and figure.axes[0].get_yscale() == "log"
+
+
+def test_every_published_number_has_a_source_and_a_tag():
+    published = json.loads((files.data_folder() / "published.json").read_text())
+    rows = published["sdaanet"] + published["sdaanet_cost"]
+    assert rows and all(row["source"] in published["sources"] and row["tag"] in published["tags"] for row in rows)
+    own = {(r["dataset"], r["shots"], r["model"]): r for r in published["sdaanet"]}
+    for dataset, shot in (("PASCAL-5i", 1), ("COCO-20i", 1), ("COCO-20i", 5)):
+        base, both = own[dataset, shot, "baseline (PFENet-like)"], own[dataset, shot, "both"]
+        assert both["miou"] - base["miou"] == pytest.approx(both["gain"])

@@ -1,0 +1,139 @@
+"""Figures and words about superpixels: what they draw and say follows the numbers they are given."""
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("matplotlib").use("agg")
+
+from matplotlib.colors import to_rgb
+
+from fsslib.analysis import intervals
+from fsslib.plots import common
+from fsslib.plots import superpixels as pictures
+from fsslib.plots.display import picture
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    pictures.plt.close("all")
+
+
+IMAGE = torch.zeros(3, 33, 33)
+
+
+def test_tinted_enlarges_numbers_without_mixing_them():
+    labels = torch.zeros(3, 3).long()
+    labels[0, 0], labels[2, 1] = 1, 7
+    shown = common.tinted(labels, IMAGE, strength=1.0)
+    assert shown.shape == (33, 33, 3) and len(np.unique(shown.reshape(-1, 3), axis=0)) == 3
+    assert (shown[:11, :11] == to_rgb(common.HUES[0])).all()
+    assert (shown[22:, 11:22] == to_rgb(common.HUES[1])).all()  # 7 has the colour of 2
+    assert np.ptp(shown[0, 20]) == 0  # elsewhere grey
+
+
+def test_tinted_leaves_the_picture_visible():
+    image = torch.stack([torch.linspace(-1, 1, 33).expand(33, 33)] * 3)
+    shown = common.tinted(torch.ones(3, 3), image)
+    assert shown[0, -1].sum() > shown[0, 0].sum() and shown.min() >= 0 and shown.max() <= 1
+
+
+def drawn_placement(count):
+    cells = torch.zeros(11, 11, dtype=torch.bool)
+    cells[4:7, 4:7] = True
+    points = torch.tensor([[4, 5], [6, 6], [0, 0]])
+    return pictures.placement({"a disc": (IMAGE, cells, {"published": (points, count), "clean": (points, 3)})})
+
+
+def test_placement_numbers_the_seeds_on_their_cells():
+    figure, alt, _ = drawn_placement(2)
+    found = {t.get_text(): t.get_position() for t in figure.axes[0].texts}
+    assert found == {"1": (5.5, 4.5), "2": (6.5, 6.5)}  # columns and rows of the cells' centres
+    assert len(figure.axes[1].texts) == 3
+    assert [a.get_title() for a in figure.axes] == ["published: 2", "clean: 3"]
+    assert "a disc, published: 2 superpixels; a disc, clean: 3 superpixels" in alt
+
+
+def test_placement_of_a_single_superpixel_has_no_seed():
+    figure, alt, _ = drawn_placement(1)
+    assert not figure.axes[0].texts and "published: 1 superpixel;" in alt and picture(figure)
+
+
+def test_clustering_draws_the_way_of_every_centre():
+    cells = torch.zeros(9, 9, dtype=torch.bool)
+    cells[2:7, 2:7] = True
+    weights = torch.zeros(2, 9, 9)
+    weights[0, 3, 3], weights[0, 4, 4] = 0.5, 0.25
+    stages = {
+        0: (torch.tensor([[2.0, 2.0], [2.0, 6.0]]), weights),
+        5: (torch.tensor([[4.0, 4.0], [4.0, 5.0]]), weights),
+    }
+    figure, alt, _ = pictures.clustering({"exp(-D)": stages}, cells)
+    assert [a.get_title() for a in figure.axes] == ["t = 0", "t = 5"]
+    way, end = figure.axes[1].lines[:2]
+    assert way.get_xydata().tolist() == [[2, 2], [4, 4]] and end.get_xydata().tolist() == [[4, 4]]
+    assert end.get_marker() == "*" and figure.axes[1].lines[3].get_marker() == "o"
+    shown = figure.axes[0].images[0].get_array()
+    assert shown.mask.sum() == 81 - 25 and shown[3, 3] == 1 and shown[4, 4] == 0.5
+    assert "exp(-D): mean distance of the centres from 4.0 to 1.0 cells" in alt
+
+
+def test_spread_is_the_mean_distance_of_pairs():
+    assert intervals.spread([[0, 0], [0, 3], [4, 0]]) == pytest.approx((3 + 4 + 5) / 3)
+    assert intervals.spread(torch.ones(1, 2)) == 0
+
+
+def test_counts_tell_how_many_supports_have_how_many():
+    figure, alt, data = pictures.counts([10, 30, 90], {"S = 15": [1, 2, 5], "S = 100": [0, 0, 1]}, top=100)
+    assert data.loc[0, "S = 100"] == 2 and data.loc[5, "S = 15"] == 1 and data["S = 15"].sum() == 3
+    assert "3 supports" in alt and "S = 15: 1 to 5; S = 100: 0 to 1" in alt
+    assert figure.axes[0].lines[0].get_xdata().tolist() == [10, 30, 90] and figure.axes[0].get_xlim()[1] == 100
+
+
+def row(parts, shots, gain, seeds):
+    value = gain[0]
+    own = {"parts": parts, "shots": shots, "several": [50 + value, 45, 60], "one": [50, 45, 55]}
+    own |= {"several per seed": [50 + s for s in seeds], "one per seed": [50] * len(seeds)}
+    return own | {"gain of several": list(gain)}
+
+
+CLEAR = [row(2, 5, (-4, -6, -2), (-3, -5, -4)), row(1, 1, (0.1, -1, 1), (1, -1, 0.3)), row(2, 1, (3, 1, 5), (2, 3, 4))]
+
+
+def test_by_parts_puts_scores_above_and_gains_below():
+    figure, alt, data = pictures.by_parts(CLEAR)
+    axes = np.array(figure.axes).reshape(2, 2)
+    assert [a.get_title() for a in axes[0]] == ["1 shot", "5 shots"]
+    below = axes[1, 0]
+    gains = next(c for c in below.containers)
+    assert gains.lines[0].get_xydata().tolist() == [[1, 0.1], [2, 3]]
+    assert gains.lines[2][0].get_segments()[1][:, 1].tolist() == pytest.approx([1, 5])
+    dots = [line.get_ydata().tolist() for line in below.lines if line.get_markersize() == 3]
+    assert dots[1] == pytest.approx([2, 3, 4])
+    assert "K=1, 2 parts: 53.0 and 50.0; K=5, 2 parts: 46.0 and 50.0" in alt
+    assert data.loc[("K=5", 2), "gain"] == -4
+
+
+def test_part_verdicts_are_ordered_and_need_interval_and_trainings():
+    said = intervals.part_verdicts(CLEAR)
+    assert [s.split(":")[0] for s in said] == ["K=1, 1 part", "K=1, 2 parts", "K=5, 2 parts"]
+    assert [s.rsplit(", ", 1)[1] for s in said] == ["not distinguishable", "better", "worse"]
+    torn = row(3, 1, (3, 1, 5), (-1, 4, 6))
+    assert intervals.part_verdicts([torn])[0].endswith("the trainings disagree")
+
+
+@pytest.mark.parametrize(
+    "rows, expected",
+    [
+        (
+            CLEAR,
+            "several prototypes are better at K=1 with 2 parts; several prototypes are worse at K=5 with 2 parts; "
+            "undecided are 1 of 3 comparisons",
+        ),
+        (CLEAR[1:2], "in none of 1 comparisons are several prototypes better or worse than one"),
+        (CLEAR[:1], "several prototypes are worse at K=5 with 2 parts"),
+    ],
+)
+def test_the_conclusion_is_what_the_rows_say(rows, expected):
+    assert intervals.conclusion(rows) == expected

@@ -1,0 +1,79 @@
+"""What the tests of the exercises share: the solutions in the notebooks' sources, and answers made of a body."""
+
+import ast
+import importlib
+import re
+import textwrap
+from functools import cache
+
+from fsslib.labs.exercise import exercises
+from tools import build
+
+STAGES = {p.stem: p for p in sorted(build.SOURCES.glob("0[0-7]_*.py"))}
+
+
+@cache
+def tagged(stage: str, tag: str) -> list[str]:
+    """The source texts of a stage's cells with a tag."""
+    return [c.source for c in build.load(STAGES[stage], marking=True).cells if tag in c.metadata.get("tags", [])]
+
+
+@cache
+def _imports(stage: str) -> dict:
+    """The names that a notebook's import statements bind: all that an answer may use."""
+    space: dict = {}
+    for node in ast.parse(STAGES[stage].read_text()).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            exec(compile(ast.Module([node], []), stage, "exec"), space)
+    return space
+
+
+def run(stage: str, text: str) -> dict:
+    """Execute a cell with the notebook's imports alone; returns its names."""
+    space = dict(_imports(stage))
+    exec(compile(text, f"<{stage}>", "exec"), space)
+    return space
+
+
+@cache
+def solutions(stage: str) -> dict:
+    """name -> function, of all cells tagged `solution`."""
+    found: dict = {}
+    for text in tagged(stage, "solution"):
+        names = [node.name for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
+        space = run(stage, text)
+        found |= {name: space[name] for name in names}
+    return found
+
+
+def answer(name: str, body: str):
+    """A student's function with the right first line and the given body."""
+    made = exercises()[name]
+    lines = textwrap.indent(textwrap.dedent(body).strip(), "    ")
+    return run(made.stage, f"def {name}({', '.join(made.parameters)}):\n{lines}\n")[name]
+
+
+# Answers to any open question: slip -> body.
+ESSAYS = {
+    "no text": "print('the class falls by 38 points, for its prototype is gone')",
+    "too short": "return 'The IoU of the class falls to 19 %.'",
+    "repeats itself": "return 'the object falls by 38 ' * 10",
+    "beside the point": "return ' '.join('the score goes down a lot when we change what stands in between, that is how "
+    "it ought to be because otherwise nothing would depend on them, which we saw at 19 percent'.split())",
+}
+
+
+def wrong_answers(stage: str) -> dict[str, dict[str, str]]:
+    """exercise -> slip -> body, from `wrong_NN.py`; open questions have those of ESSAYS, too."""
+    bodies = importlib.import_module(f"wrong_{stage[:2]}").WRONG
+    return {name: (ESSAYS if exercises()[name].written else {}) | bodies[name] for name in bodies}
+
+
+def box(text: str) -> re.Match | None:
+    """The heading and the effort box of an exercise's question."""
+    return re.search(
+        r"^### (\d) · `(\w+)`$\n\n\*Difficulty ([●○]{3}) · importance ([●○]{3}) · (\d+) minutes\.\*", text, re.M
+    )
+
+
+__all__ = ["STAGES", "answer", "box", "run", "solutions", "tagged", "wrong_answers"]

@@ -1,0 +1,233 @@
+"""explore_prototypes: what is on display is what PANet computes, and every control moves what it names."""
+
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+pytest.importorskip("anywidget")
+from fsslib import build_model, load_dataset, load_model
+from fsslib.checkpoints import shipped
+from fsslib.data.weak_annotations import annotate
+from fsslib.errors import DatasetError, FsslibError, ModelError
+from fsslib.metrics import FewShotIoU
+from fsslib.ops import upsample
+from fsslib.widgets import explore_prototypes, strokes
+
+BOX = {"tool": "box", "label": 1, "points": [[60, 12], [84, 36]]}
+
+
+@pytest.fixture(scope="module")
+def shared():
+    return explore_prototypes()
+
+
+@pytest.fixture
+def explorer(shared):
+    """The one explorer of this file, as it was when it was made."""
+    plain = {"point": {}, "stage": "layer4", "scale": 20, "drawing": {}, "source": "mask"}
+    return shared.set(fold=0, cls=1, shots=1, support=0, query=5, **plain)
+
+
+@torch.no_grad()
+def by_model(episode, **options):
+    """The prediction of the shipped PANet, alone."""
+    model = load_model(shipped("panet", "shapes", 0))
+    for name, value in options.items():
+        setattr(model, name, value)
+    model.explain = True
+    return model(episode)
+
+
+def drawn(*history, side=97):
+    out = strokes.empty(side, side)
+    for entry in history:
+        out = strokes.add(out, entry)
+    return out
+
+
+def keys(explorer):
+    return [panel.key for panel in explorer.scene.panels]
+
+
+def test_at_first_it_shows_what_the_model_computes(explorer):
+    facts = explorer.scene.facts
+    found = by_model(facts["episode"])
+    assert torch.equal(facts["prediction"], found.masks()[0])
+    torch.testing.assert_close(facts["probability"], found.logits.softmax(1)[0, 1])
+    torch.testing.assert_close(facts["prototype"], found.maps["prototypes"][0, 1])
+    torch.testing.assert_close(facts["background"], found.maps["prototypes"][0, 0])
+    torch.testing.assert_close(20 * facts["cosine"], found.maps["similarity"][0])
+    meter = FewShotIoU()
+    meter.update(found.masks(), facts["episode"].query_masks, facts["episode"].classes)
+    assert facts["iou"] == pytest.approx(meter.compute().episode_iou()[0])
+    assert facts["moved"] == pytest.approx(1, abs=1e-5) and f"IoU {facts['iou']:.0%}" in explorer.scene.words
+    assert keys(explorer) == ["support 0", "query", "object", "background", "probability", "prediction", "truth"]
+
+
+@pytest.mark.parametrize("source", ["scribble", "box"])
+def test_weak_annotations_are_those_of_the_library(explorer, source):
+    explorer.set(shots=2, source=source)
+    facts, episode = explorer.scene.facts, explorer.scene.facts["episode"]
+    masks = torch.stack([annotate(mask, source) for mask in episode.support_masks[0, 0]])
+    found = by_model(replace(episode, support_masks=masks[None, None]))
+    assert torch.equal(facts["masks"], masks) and torch.equal(facts["prediction"], found.masks()[0])
+    assert facts["moved"] < 0.999
+
+
+def test_what_a_source_leaves_out_is_pooled_nowhere(explorer):
+    whole = explorer.scene.facts["masks"][0]
+    halves = [explorer.set(source=f"{side} half").scene.facts["masks"][0] for side in ("left", "right")]
+    left, right = (half == 1 for half in halves)
+    assert torch.equal(left | right, whole == 1) and not (left & right).any()
+    assert left.nonzero()[:, 1].max() < right.nonzero()[:, 1].min()
+    assert (halves[0][right] == 255).all() and torch.equal(halves[0] == 0, whole == 0)
+    assert 0.4 < left.sum() / (whole == 1).sum() < 0.6
+    inside = explorer.set(source="inside").scene.facts["masks"][0]
+    assert 0 < (inside == 1).sum() < (whole == 1).sum()
+    near = F.max_pool2d((whole != 1).float()[None, None], 5, 1, 2)[0, 0] > 0  # half a cell is two pixels here
+    assert not (near & (inside == 1)).any() and ((whole == 1) & ~near == (inside == 1)).all()
+
+
+def test_a_click_takes_the_feature_of_that_cell(explorer):
+    explorer.set(shots=2, point={"panel": "support 1", "x": 33, "y": 70})
+    facts = explorer.scene.facts
+    assert explorer.controls["source"].value == "one cell"
+    features = by_model(facts["episode"]).maps["support_features"]
+    torch.testing.assert_close(facts["prototype"], features[0, 0, 1, :, 18, 8])
+    assert (facts["masks"][0] != 1).all() and facts["masks"][1, 70, 33] == 1 and (facts["masks"][1] == 1).sum() <= 25
+    panel = next(p for p in explorer.scene.panels if p.key == "support 1")
+    assert panel.pick and panel.message()["at"] == [33, 70]
+    before = facts["prototype"]
+    explorer.set(point={"panel": "support 1", "x": 34, "y": 71})
+    assert torch.equal(explorer.scene.facts["prototype"], before), "the same cell"
+    explorer.set(point={"panel": "support 1", "x": 60, "y": 20})
+    assert not torch.allclose(explorer.scene.facts["prototype"], before)
+
+
+@pytest.mark.parametrize(
+    "point", [{"panel": "support 4", "x": 1, "y": 1}, {"panel": "support 0", "x": 500, "y": 1}, {}]
+)
+def test_a_point_out_of_date_is_the_middle_of_the_object(explorer, point):
+    facts = explorer.set(point=point, source="one cell").scene.facts
+    given = facts["episode"].support_masks[0, 0, 0] == 1
+    middle = given.nonzero().double().mean(0)
+    cell = (facts["masks"][0] == 1).nonzero().double()
+    assert cell.shape[0] and (cell.mean(0) - middle).norm() < 6, "its cell is about where the object's middle is"
+
+
+def test_a_drawing_is_the_support_mask(explorer):
+    explorer.set(source="drawing")
+    assert "draw" in explorer.scene.words and not explorer.scene.facts["prototype"].any()
+    assert explorer.controls["drawing"].layout.display is None
+    explorer.set(drawing=drawn(BOX))
+    facts, episode = explorer.scene.facts, explorer.scene.facts["episode"]
+    mask = torch.from_numpy(strokes.rasterise(drawn(BOX), 97, 97)).long()
+    found = by_model(replace(episode, support_masks=mask[None, None, None]))
+    assert torch.equal(facts["masks"][0], mask) and torch.equal(facts["prediction"], found.masks()[0])
+    explorer.set(source="box")
+    assert explorer.controls["drawing"].layout.display == "none"
+
+
+def test_strokes_on_the_page_draw_again_and_belong_to_their_picture(explorer):
+    easel = explorer.set(source="drawing").controls["drawing"]
+    runs, first = explorer.runs, easel.painter
+    first.document = drawn(BOX)
+    assert explorer.runs == runs + 1 and (explorer.scene.facts["masks"][0] == 1).sum() == 24 * 24
+    explorer.set(support=3)
+    assert not (explorer.scene.facts["masks"][0] == 1).any(), "another picture has nothing on it"
+    assert easel.painter is not first and len(easel.children) == 1
+    shown = explorer.scene.facts["episode"].support_images[0, 0, 0]
+    assert (easel.painter.image.float().mean((1, 2))[0] - 255 * (0.229 * shown[0].mean() + 0.485)).abs() < 1
+    explorer.set(support=4, source="mask")
+    explorer.set(support=3, source="drawing")
+    assert not easel.painter.mask.any()
+    explorer.set(query=9, support=0)
+    assert (explorer.scene.facts["masks"][0] == 1).sum() == 24 * 24, "the drawing has come back with its picture"
+
+
+def test_a_drawing_for_another_picture_is_refused(explorer):
+    with pytest.raises(DatasetError, match="50 x 50"):
+        explorer.set(drawing=drawn(BOX, side=50))
+    with pytest.raises(FsslibError):
+        explorer.set(source="pencil")
+
+
+def test_alpha_moves_confidence_and_runs_no_model(explorer, monkeypatch):
+    calls = []
+    explorer.set(source="mask")
+    forward = type(load_model(shipped("panet", "shapes", 0))).forward
+    monkeypatch.setattr("fsslib.models.panet.PANet.forward", lambda *given: calls.append(1) or forward(*given))
+    sharp, prediction = explorer.scene.facts["sure"], explorer.scene.facts["prediction"]
+    explorer.set(scale=5)
+    facts = explorer.scene.facts
+    assert facts["sure"] < sharp and torch.equal(facts["prediction"], prediction)
+    torch.testing.assert_close(facts["probability"], by_model(facts["episode"], scale=5).logits.softmax(1)[0, 1])
+    calls.clear()
+    for change in ({"scale": 7}, {"source": "box"}, {"source": "one cell"}, {"drawing": drawn(BOX)}):
+        explorer.set(**change)
+    assert not calls, "only the episode and the stage call for the model"
+    explorer.set(query=6)
+    explorer.set(stage="layer3")
+    assert len(calls) == 2
+
+
+def test_another_stage_is_matched(explorer):
+    explorer.set(stage="layer2")
+    facts = explorer.scene.facts
+    found = by_model(facts["episode"], stage="layer2")
+    assert torch.equal(facts["prediction"], found.masks()[0]) and len(facts["prototype"]) == 32
+    assert "layer4, not layer2" in explorer.scene.words
+
+
+def test_class_fold_and_query_change_the_episode(explorer):
+    for change in ({"cls": 6}, {"query": 11}, {"support": 4}, {"fold": 1}):
+        before = explorer.scene.facts
+        after = explorer.set(**change).scene.facts
+        assert not torch.equal(before["cosine"], after["cosine"]), change
+    assert len(explorer.set(shots=3).scene.facts["masks"]) == 3 and keys(explorer)[:3] == [
+        f"support {k}" for k in range(3)
+    ]
+
+
+def test_parts_are_those_that_were_drawn():
+    data = load_dataset("shapes", fold=0, split="test", knobs={"parts": 2})
+    both = {"two parts": data, "one part": load_dataset("shapes", fold=0, split="test")}
+    explorer = explore_prototypes(both, source="part 2")
+    facts, index = explorer.scene.facts, data.images_of(data.classes[0])[0]
+    wanted = (data.truth(index).parts == 2) & (facts["episode"].support_masks[0, 0, 0] == 1)
+    assert torch.equal(facts["masks"][0] == 1, wanted) and wanted.any()
+    assert "left half" not in explorer.controls["source"].options
+    explorer.set(data="one part")
+    assert explorer.controls["source"].value == "mask" and "left half" in explorer.controls["source"].options
+
+
+def test_own_model_and_data(explorer):
+    torch.manual_seed(0)
+    model = build_model("panet", backbone="tiny", width=8, scale=12.5).train()
+    own = explore_prototypes(load_dataset("shapes", fold=1, split="test", size=65), model, size=65, shots=2)
+    facts = own.scene.facts
+    assert "fold" not in own.controls and "stage" not in own.controls, "a projection was made for one stage"
+    assert facts["prediction"].shape == (65, 65) and len(facts["prototype"]) == 8
+    assert own.controls["scale"].value == 12.5 and model.training and not model.explain
+    with torch.no_grad():
+        scores = model.eval()(facts["episode"]).logits
+    torch.testing.assert_close(upsample(12.5 * facts["cosine"][None], (65, 65)), scores)
+
+
+def test_other_models_are_refused():
+    with pytest.raises(ModelError, match="found SDAANet, expected PANet"):
+        explore_prototypes(model=build_model("sdaanet", backbone="tiny", width=8))
+    with pytest.raises(ModelError, match="found int"):
+        explore_prototypes(model=3)
+
+
+def test_a_change_is_answered_quickly(explorer):
+    explorer.set(source="scribble")  # the first one imports what draws it
+    start = time.process_time()
+    explorer.set(query=7)
+    explorer.set(source="one cell")
+    explorer.set(scale=11)
+    assert time.process_time() - start < 3
