@@ -29,7 +29,7 @@ def interrupts():
 
 
 def run_processes(*plans: str) -> list[list[str]]:
-    here = Path(__file__).parent
+    here = Path(__file__).parent / "tools"
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(here)}
     done = subprocess.run([sys.executable, here / "killed_run.py", *plans], env=env, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
