@@ -187,3 +187,19 @@ def conclusion(rows: Sequence[Mapping]) -> str:
     if not said:
         return f"in none of {len(rows)} comparisons are several prototypes better or worse than one"
     return "; ".join(said) + (f"; undecided are {rest} of {len(rows)} comparisons" if rest else "")
+
+
+def scatter(values: Tensor | np.ndarray, groups: Sequence[str]) -> tuple[float, float]:
+    """How far the rows of (E, C) numbers lie apart, and how far the means of their groups; both means over the columns.
+
+    Args: groups: E names, one a row. Returns: standard deviation over all rows, and range of the groups' means.
+    """
+    values, groups = np.asarray(values, float), np.asarray(groups)
+    means = [values[groups == group].mean(0) for group in np.unique(groups)]
+    return float(values.std(0).mean()), float(np.ptp(means, 0).mean())
+
+
+def entropy(shares: Tensor | np.ndarray) -> float:
+    """Entropy of (C,) shares that add up to one, in nats."""
+    shares = np.asarray(shares, float)
+    return float(-(shares * np.log(np.maximum(shares, 1e-12))).sum())

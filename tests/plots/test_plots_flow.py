@@ -7,22 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("matplotlib").use("agg")
-
 from fsslib import Episode, build_model, files
-from fsslib.analysis import intervals
 from fsslib.errors import FsslibError
 from fsslib.metrics import FewShotIoU
 from fsslib.plots import ablation as tables
 from fsslib.plots import sdaanet_flow as flow
 from fsslib.plots.display import picture
 from fsslib.training import History
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    tables.plt.close("all")
 
 
 def episode(shot=1, batch=1):
@@ -98,23 +89,7 @@ def test_what_cannot_be_drawn_is_refused(net):
         drawn(bare, episode())
 
 
-@pytest.mark.parametrize(
-    "gain, seeds, word",
-    [
-        ((1.5, 0.4, 2.6), (1.0, 2.0, 1.5), "better"),
-        ((-1.5, -2.6, -0.4), (-1.0, -2.0, -1.5), "worse"),
-        ((0.5, -0.4, 1.4), (0.2, 0.6, 0.7), "not distinguishable"),
-        ((1.5, 0.4, 2.6), (-0.5, 2.0, 3.0), "the trainings disagree"),
-        ((1.5, 0.0, 2.6), (1.0, 2.0, 1.5), "not distinguishable"),
-    ],
-)
-def test_a_gain_needs_its_interval_and_every_training(gain, seeds, word):
-    said = intervals.gain_verdict("a - b", gain, seeds)
-    assert said.startswith(f"a - b: {gain[0]:+.1f} (") and said.endswith(f"), {word}")
-    assert f"trainings {seeds[0]:+.1f}, " in said
-
-
-def test_ablation_figure_holds_every_score_and_every_training():
+def test_ablation_figure_holds_every_score_and_every_training(drawn):
     rows = [
         {"shots": k, "model": m, "miou": [v + k, v - 2, v + 7], "per_seed": [v - 1, v, v + 1]}
         for k in (1, 5)
@@ -128,9 +103,9 @@ def test_ablation_figure_holds_every_score_and_every_training():
     assert [a.get_title() for a in figure.axes] == ["1 shot", "5 shots"]
 
 
-def test_shares_are_weighted():
+def test_losses_are_weighted():
     history = History([{"main": 0.5, "kd": 1e-3, "total": 0.55}, {"main": 0.3, "kd": 5e-4, "total": 0.325}])
-    figure, alt, data = tables.shares(history, {"main": 1.0, "kd": 50.0}, window=1)
+    figure, alt, data = tables.weighted_losses(history, {"main": 1.0, "kd": 50.0}, window=1)
     assert data.loc["50 × kd", "first"] == 0.05 and data.loc["main", "last"] == 0.3
     assert "50 × kd from 0.05 to 0.025" in alt and figure.axes[0].get_yscale() == "log"
 
