@@ -30,9 +30,8 @@ def matches(
     """
     side = round(cosines.shape[0] ** 0.5)
     count, extent, words = 1 + len(positions), (0, side, side, 0), []
-    figure, ((first, *others),) = blank(1, count, (1.15 * count + 0.3, 1.3))
+    figure, ((first, *others),) = blank((1.15 * count + 0.3, 1.3), 1, count, titles=["query"])
     first.imshow(overlay(query), extent=extent, interpolation="bicubic")
-    first.set_title("query", fontsize=8)
     on_object, high = cosines.amax(1).view(side, side).numpy() > 0, float(cosines.max())
     left, top, width = around(on_object)
     for (label, (row, column)), axis, colour in zip(positions.items(), others, HUES):
@@ -82,7 +81,7 @@ def gallery(
 ) -> Drawing:
     """Labelled rows of pictures (H, W, 3) and maps (h, w); every column of maps has one scale, so rows compare."""
     size = (side * len(titles) + 0.3, side * len(rows) + 0.35)
-    figure, axes = blank(len(rows), len(titles), size, pad=0.015)
+    figure, axes = blank(size, len(rows), len(titles), rows, pad=0.015)
     for column, title in enumerate(titles):
         pictures = [np.asarray(row[column]) for row in rows.values()]
         maps = [p for p in pictures if p.ndim == 2]
@@ -90,8 +89,6 @@ def gallery(
         for axis, picture in zip(axes[:, column], pictures):
             axis.imshow(picture, cmap="cividis", vmin=low, vmax=high, interpolation="bicubic")
         axes[0, column].set_title(f"{title}\n{low:.1f} to {high:.1f}" if maps else f"{title}\n", fontsize=8)
-    for axis, label in zip(axes[:, 0], rows):
-        axis.set_ylabel(label, fontsize=8)
     return figure, alt, None
 
 

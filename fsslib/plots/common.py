@@ -23,6 +23,7 @@ from ..metrics import Scores
 from ..training import History
 
 Drawing = tuple[plt.Figure, str, pd.DataFrame | None]
+Pictures = Sequence[tuple[str, np.ndarray | Tensor]]
 COLOURS = ["#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442"]  # areas: classes, parts
 LINES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000"]  # legible as thin lines
 HUES = ["#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73"]  # light enough for black letters
@@ -45,13 +46,17 @@ def panels(count: int, width: float, height: float, **how) -> tuple[plt.Figure, 
     return figure, axes[0]
 
 
-def blank(rows: int, columns: int, size: tuple[float, float], pad: float = 0.04) -> tuple[plt.Figure, np.ndarray]:
-    """A figure of `size` inches with rows of panels for pictures: no ticks, no frame."""
+def blank(size: tuple[float, float], rows: int, columns: int, labels=(), titles=(), pad: float = 0.04):
+    """A figure of `size` inches and its panels for pictures: no ticks, no frame; labels of rows, titles of columns."""
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     figure.get_layout_engine().set(w_pad=pad, h_pad=pad, **({} if pad == 0.04 else {"wspace": 0, "hspace": 0}))
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
+    for axis, label in zip(axes[:, 0], labels):
+        axis.set_ylabel(label, fontsize=8)
+    for axis, title in zip(axes[0], titles):
+        axis.set_title(title, fontsize=8)
     return figure, axes
 
 
@@ -69,11 +74,17 @@ def beside(axis: plt.Axes, **how) -> None:
     sns.move_legend(axis, "upper left", bbox_to_anchor=(1, 1), **how)
 
 
+def _take(values: Sequence, count: int) -> list:
+    """The first `count` values, from the start again after the last."""
+    return [values[i % len(values)] for i in range(count)]
+
+
 def curves(axis: plt.Axes, table: Mapping[str, Mapping], colours: Sequence[str] = LINES, marks: bool = False) -> None:
     """Lines label -> {x: y}, each with its colour and its dashes."""
     frame = pd.DataFrame(table)
     count = frame.shape[1]
-    look = {"palette": colours[:count], "dashes": DASHES[:count], "markers": MARKS[:count] if marks else False}
+    look = {"palette": _take(colours, count), "dashes": _take(DASHES, count)}
+    look |= {"markers": _take(MARKS, count) if marks else False}
     sns.lineplot(frame, estimator=None, ax=axis, **look)
 
 
@@ -94,7 +105,8 @@ def ranges(
     """Lines label -> {x: (value, low, high)}; bars stand `shift` apart so that none covers another."""
     table, count = _long(series), len(series)
     table["x"] += shift * (table.groupby("", sort=False).ngroup() - (count - 1) / 2)
-    look = {"palette": LINES[:count], "markers": MARKS[:count], "dashes": DASHES[:count], "legend": count > 1, **GIVEN}
+    look = {"palette": _take(LINES, count), "markers": _take(MARKS, count), "dashes": _take(DASHES, count)}
+    look |= {"legend": count > 1, **GIVEN}
     look |= {"err_kws": {"alpha": 0.15}} if band else {"err_style": "bars", "err_kws": {"capsize": 3}}
     sns.lineplot(table, x="x", y="y", hue="", style="", sort=False, ax=axis, **look)
     axis.set(xlabel="", ylabel="")
@@ -103,9 +115,9 @@ def ranges(
 def forest(axis: plt.Axes, series: Mapping[str, Mapping[str, Interval]], dodge: float = 0.28, **how) -> None:
     """Marks series -> {group: (value, low, high)}: a line for each group from the top, a mark for each series."""
     count = len(series)
-    look = {"palette": LINES[:count], "markers": MARKS[:count], "legend": count > 1, "dodge": dodge * (count - 1)}
-    look |= {"linestyle": "none", "capsize": 0.12, "markersize": 5, "err_kws": {"linewidth": 1.4}, **GIVEN, **how}
-    sns.pointplot(_long(series), x="y", y="x", hue="", orient="y", ax=axis, **look)
+    look = {"palette": _take(LINES, count), "markers": _take(MARKS, count), "dodge": dodge * (count - 1)}
+    look |= {"legend": count > 1, "linestyle": "none", "capsize": 0.12, "err_kws": {"linewidth": 1.4}, **GIVEN, **how}
+    sns.pointplot(_long(series), x="y", y="x", hue="", orient="y", ax=axis, **{"markersize": 5, **look})
     axis.set(xlabel="", ylabel="")
 
 
@@ -120,7 +132,7 @@ def score_curves(
     """
     figure, axis = plt.subplots(figsize=(5, 2.6))
     table = middle(series).rename_axis(xlabel)
-    ranges(axis, series, shift=0.01 * np.ptp(table.index))
+    ranges(axis, series, shift=0.01 * (np.ptp(table.index) or 4))
     if integer:
         axis.set_xticks(sorted(table.index))
     axis.set(xlabel=xlabel, ylabel=ylabel)
@@ -186,7 +198,7 @@ def class_bars(scores: Mapping[str, Scores], names: Mapping[int, str]) -> Drawin
         }
     data = middle(series)
     figure, axis = plt.subplots(figsize=(1.4 + 1.1 * len(data), 2.8))
-    _bars(axis, series, x="x", y="y", hue="", palette=COLOURS[: len(scores)], capsize=0.2)
+    _bars(axis, series, x="x", y="y", hue="", palette=_take(COLOURS, len(scores)), capsize=0.2)
     axis.set(xlabel="", ylabel="IoU, %")
     axis.tick_params(axis="x", rotation=20)
     beside(axis)
@@ -283,7 +295,7 @@ def episodes(
     supports = episode.way * episode.shot
     titles = ["support"] * supports + ["query", "true mask"] + ["prediction"] * (predicted is not None)
     words = [[(names or {}).get(int(c), f"class {int(c)}") for c in classes] for classes in episode.classes]
-    figure, axes = blank(episode.batch, len(titles), (1.7 * len(titles), 1.7 * episode.batch))
+    figure, axes = blank((1.7 * len(titles), 1.7 * episode.batch), episode.batch, len(titles), titles=titles)
     for b, row in enumerate(axes):
         for i, (image, mask) in enumerate(
             zip(episode.support_images[b].flatten(0, 1), episode.support_masks[b].flatten(0, 1))
@@ -297,8 +309,6 @@ def episodes(
             axis.imshow(overlay(episode.query_images[b], mask))
         if notes:
             row[-1].set_xlabel(notes[b], fontsize=8)
-    for axis, title in zip(axes[0], titles):
-        axis.set_title(title)
     shown = ", ".join(dict.fromkeys(word for row in words for word in row))
     what = "query image, true mask" + " and predicted mask" * (predicted is not None)
     alt = f"{episode.batch} episodes as rows: support images with masks, {what}. Classes: {shown}."
@@ -306,17 +316,11 @@ def episodes(
 
 
 @theme()
-def maps(
-    pictures: Sequence[tuple[str, np.ndarray | Tensor]],
-    alt: str,
-    limits: tuple[float, float] | None = None,
-    side: float = 2.2,
-    columns: int = 6,
-) -> Drawing:
+def maps(pictures: Pictures, alt: str, limits: tuple | None = None, side: float = 2.2, columns: int = 6) -> Drawing:
     """Titled pictures: (H, W, 3) as they are, (h, w) as heat maps on one common scale with a colour bar."""
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
-    figure, axes = blank(rows, columns, (side * columns, side * rows))
+    figure, axes = blank((side * columns, side * rows), rows, columns)
     values = [np.asarray(p) for _, p in pictures if np.ndim(p) == 2]
     low, high = limits or (min(map(np.min, values), default=0), max(map(np.max, values), default=1))
     drawn, bars = None, []
@@ -332,13 +336,7 @@ def maps(
     return figure, alt, None
 
 
-def strip(
-    pictures: Sequence[tuple[str, np.ndarray | Tensor]],
-    alt: str,
-    limits: tuple[float, float] | None = None,
-    side: float = 1.25,
-    columns: int = 6,
-) -> Drawing:
+def strip(pictures: Pictures, alt: str, limits: tuple | None = None, side: float = 1.25, columns: int = 6) -> Drawing:
     """`maps` at about the pictures' own resolution, resized smoothly: hard pixel edges double a JPEG's bytes."""
     with plt.rc_context({"image.interpolation": "bicubic"}):
         return maps(pictures, alt, limits, side, columns)

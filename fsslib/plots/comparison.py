@@ -89,7 +89,7 @@ def side_by_side(
     """
     titles = ["support", "query", *masks]
     size = (0.7 * len(titles) + 0.3, 0.83 * episode.batch + 0.2)
-    figure, axes = blank(episode.batch, len(titles), size, pad=0.01)
+    figure, axes = blank(size, episode.batch, len(titles), rows, titles, pad=0.01)
     words = []
     for b, row in enumerate(axes):
         query = episode.query_images[b]
@@ -101,11 +101,8 @@ def side_by_side(
         for axis, name in zip(row[2:], masks):
             weight = "bold" if name == best else "normal"
             axis.set_xlabel(f"IoU {100 * ious[name][b]:.0f} %", fontsize=8, labelpad=1, weight=weight)
-        row[0].set_ylabel(rows[b], fontsize=8)
         numbers = ", ".join(f"{name} {100 * ious[name][b]:.0f}" for name in masks)
         words.append(f"{rows[b].replace(chr(10), ' ')}: {numbers}")
-    for axis, title in zip(axes[0], titles):
-        axis.set_title(title, fontsize=8)
     return figure, f"{what} IoU in percent. {'; '.join(words)}.", None
 
 

@@ -28,9 +28,8 @@ def heat(rows: Mapping[str, Sequence[Panel]], alt: str, side: float = 1.15) -> D
         alt: what there is to see; the ranges of the maps are added.
     """
     columns, words = max(map(len, rows.values())), []
-    figure, axes = blank(len(rows), columns, (side * columns + 0.2, (side + 0.32) * len(rows)), pad=0.015)
+    figure, axes = blank((side * columns + 0.2, (side + 0.32) * len(rows)), len(rows), columns, rows, pad=0.015)
     for row, (label, panels) in zip(axes, rows.items()):
-        row[0].set_ylabel(label, fontsize=8)
         for axis, (title, image, values, mask) in zip(row, panels):
             if values is not None:
                 values = np.asarray(values)

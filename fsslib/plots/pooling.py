@@ -21,7 +21,7 @@ def pooling(image: Tensor, mask: Tensor, weights: Tensor, radius: int = 3) -> Dr
     (height, width), (rows, columns) = mask.shape, weights.shape
     weights = weights.numpy()
     top = max(float(weights.max()), 1e-6)
-    figure, (axes,) = blank(1, 3, (5.7, 2))
+    figure, (axes,) = blank((5.7, 2), 1, 3)
     heat = {"cmap": "cividis", "vmin": 0, "vmax": top}
     axes[0].imshow(overlay(image, mask), extent=(0, columns, rows, 0), interpolation="bicubic")
     axes[0].set_title(f"mask and {rows}x{columns} cells", fontsize=9)

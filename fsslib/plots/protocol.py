@@ -38,11 +38,11 @@ def switches(rows: Sequence[Mapping], sources: Mapping[str, str]) -> Drawing:
                     series[sources[row["data"]]][row["label"]] = row["difference"]
             if any(series.values()):
                 order = {"order": names, "hue_order": list(series), "legend": False}
-                forest(axis, series, dodge=0.22, **order, **look)
+                forest(axis, series, dodge=0.4, markersize=4, **order, **look)
         for row in rows:
             if row["group"] == group and (trainings := row.get("difference per seed")):
                 i = list(sources).index(row["data"])
-                at = names.index(row["label"]) + 0.22 * (i - (len(sources) - 1) / 2) + 0.3
+                at = names.index(row["label"]) + 0.4 * (i - (len(sources) - 1) / 2) + 0.25
                 axis.plot(trainings, [at] * len(trainings), ".", color=LINES[i], markersize=4)
         axis.axvline(0, color="black", linewidth=1, zorder=1)
         axis.set_title(group, loc="left")

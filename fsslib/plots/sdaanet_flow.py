@@ -138,24 +138,20 @@ def _inputs(canvas: Canvas, episode: Episode) -> None:
     canvas.box(X[1], 47.5, 4, 57, "backbone: pre-trained on base classes, then frozen", FROZEN, upright=True)
     for lane in ("support", "query"):
         canvas.arrow((X[0] + SIDE / 2, Y[lane]), (X[1] - 2, Y[lane]))
-    handles = [Patch(color=FROZEN, label="frozen"), Patch(color=LEARNED, label="learned")]
-    handles += [Patch(fc="white", ec=LINE, label="no parameters")]
-    handles += [Line2D([], [], color=TRAINING, linestyle=DASHED, label="training only")]
-    place = {"loc": "lower left", "bbox_to_anchor": (0.004, 0.01)}
-    canvas.axis.legend(handles=handles, fontsize=8, frameon=False, **place)
+    kinds = {"frozen": (FROZEN, FROZEN), "learned": (LEARNED, LEARNED), "no parameters": ("white", LINE)}
+    handles = [Patch(fc=face, ec=edge, label=label) for label, (face, edge) in kinds.items()]
+    handles.append(Line2D([], [], color=TRAINING, linestyle=DASHED, label="training only"))
+    canvas.axis.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.004, 0.01))
 
 
 def _features(canvas: Canvas, episode: Episode, maps: Mapping[str, Tensor], deep: tuple[Tensor, Tensor]) -> None:
-    def strength(features: Tensor) -> Tensor:
-        return features.norm(dim=0)
-
     size = tuple(maps["query_features"].shape[-2:])
     soft = resize((episode.support_masks[:, 0] == 1).float(), size)[0, 0]
-    canvas.picture(X[2], Y["prior"], strength(deep[1][0, 0, 0]), "layer4, masked support")
-    canvas.picture(X[3], Y["prior"], strength(deep[0][0]), "layer4, query")
-    canvas.picture(X[2], Y["support"], strength(maps["support_features"][0]), "features $F_s$")
+    canvas.picture(X[2], Y["prior"], deep[1][0, 0, 0].norm(dim=0), "layer4, masked support")
+    canvas.picture(X[3], Y["prior"], deep[0][0].norm(dim=0), "layer4, query")
+    canvas.picture(X[2], Y["support"], maps["support_features"][0].norm(dim=0), "features $F_s$")
     canvas.picture(X[3], Y["support"], soft, "soft mask", limits=(0, 1))
-    canvas.picture(X[2], Y["query"], strength(maps["query_features"]), "features $F_q$")
+    canvas.picture(X[2], Y["query"], maps["query_features"].norm(dim=0), "features $F_q$")
     right = X[1] + 2
     for lane, text in (("support", "layers 2, 3"), ("query", "layers 2, 3"), ("prior", "layer 4")):
         canvas.arrow((right, Y[lane]), (X[2] - SIDE / 2, Y[lane]))

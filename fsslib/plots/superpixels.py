@@ -26,7 +26,7 @@ def placement(rows: Mapping[str, tuple[Tensor, Tensor, Mapping[str, tuple[Tensor
             Points beyond `count` are not drawn; a count below two means no seed at all.
     """
     columns = len(next(iter(rows.values()))[2])
-    figure, axes = blank(len(rows), columns, (1.35 * columns + 0.3, 1.45 * len(rows)))
+    figure, axes = blank((1.35 * columns + 0.3, 1.45 * len(rows)), len(rows), columns, rows)
     words = []
     for line, (label, (image, cells, rules)) in zip(axes, rows.items()):
         side = cells.shape[-1]
@@ -38,7 +38,6 @@ def placement(rows: Mapping[str, tuple[Tensor, Tensor, Mapping[str, tuple[Tensor
             axis.set(xlim=(left, left + width), ylim=(top + width, top))
             axis.set_title(f"{rule}: {count}", fontsize=8)
             words.append(f"{label}, {rule}: {count} superpixel{'s' * (count != 1)}")
-        line[0].set_ylabel(label, fontsize=8)
     return figure, f"Numbered seeds on the cells of support objects. {'; '.join(words)}.", None
 
 
@@ -54,7 +53,7 @@ def clustering(rows: Mapping[str, Mapping[int, tuple[Tensor, Tensor]]], cells: T
         cells: (h, w) of the object. shown: number of a superpixel, from 0.
     """
     steps = list(next(iter(rows.values())))
-    figure, axes = blank(len(rows), len(steps), (1.25 * len(steps) + 0.3, 1.35 * len(rows)), pad=0.02)
+    figure, axes = blank((1.25 * len(steps) + 0.3, 1.35 * len(rows)), len(rows), len(steps), rows, pad=0.02)
     inside = np.asarray(cells) > 0
     left, top, width = around(inside, 1)
     words = []
@@ -71,7 +70,6 @@ def clustering(rows: Mapping[str, Mapping[int, tuple[Tensor, Tensor]]], cells: T
                 axis.plot(column[-1], row[-1], mark, color=colour, markersize=size, markeredgecolor="black")
             axis.set(xlim=(left - 0.5, left + width - 0.5), ylim=(top + width - 0.5, top - 0.5))
             axis.set_title(f"t = {step}", fontsize=8)
-        line[0].set_ylabel(label, fontsize=8)
         first, last = spread(trail[0]), spread(trail[-1])
         words.append(f"{label}: mean distance of the centres from {first:.1f} to {last:.1f} cells")
     alt = f"Weights of superpixel {shown + 1} and all centres after {', '.join(map(str, steps))} iterations. "

@@ -49,10 +49,10 @@ def test_seaborn_draws_the_statistics_in_one_theme(monkeypatch):
         ],
         "barplot": [lambda: common.score_bars({"a": interval})],
         "heatmap": [
-            lambda: comparison.matrix({"t": {("a", "b"): (interval, [1]), ("b", "a"): (interval, [1])}}, ["a", "b"])
+            lambda: comparison.matrix({"t": dict.fromkeys((("a", "b"), ("b", "a")), (interval, [1]))}, ["a", "b"])
         ],
         "histplot": [lambda: attention.values({"a": ([0.0, 1.0], [0.0, 2.0])})],
-        "scatterplot": [lambda: distillation.gate_channels([[0.1, 0.2], [0.3, 0.4]], "ab")],
+        "scatterplot": [lambda: distillation.gate_channels([[0.1, 0.2], [0.3, 0.4]], ["a", "b"])],
     }
     for name, draws in figures.items():
         for draw in draws:
