@@ -30,20 +30,21 @@ def switches(rows: Sequence[Mapping], sources: Mapping[str, str]) -> Drawing:
     heights = [len(names) + 0.5 for names in labels.values()]
     size = (6.6, 1.0 + 0.27 * sum(heights) + 0.165 * len(groups))
     figure, axes = plt.subplots(len(groups), 1, figsize=size, sharex=True, squeeze=False, height_ratios=heights)
+    words = []
     for axis, (group, names) in zip(axes[:, 0], labels.items()):
+        order = {"order": names, "hue_order": list(sources), "legend": False, "markersize": 4}
         for paired, look in ((True, {}), (False, {"markerfacecolor": "white"})):
-            series = {name: {} for name in sources.values()}
-            for row in rows:
-                if row["group"] == group and bool(row["paired"]) == paired:
-                    series[sources[row["data"]]][row["label"]] = row["difference"]
+            series = {key: {} for key in sources}
+            for row in (row for row in rows if row["group"] == group and bool(row["paired"]) == paired):
+                series[row["data"]][row["label"]] = row["difference"]
             if any(series.values()):
-                order = {"order": names, "hue_order": list(series), "legend": False}
-                forest(axis, series, dodge=0.4, markersize=4, **order, **look)
-        for row in rows:
-            if row["group"] == group and (trainings := row.get("difference per seed")):
-                i = list(sources).index(row["data"])
-                at = names.index(row["label"]) + 0.4 * (i - (len(sources) - 1) / 2) + 0.25
-                axis.plot(trainings, [at] * len(trainings), ".", color=LINES[i], markersize=4)
+                forest(axis, series, dodge=0.4, **order, **look)
+        for row in (row for row in rows if row["group"] == group):
+            i, trainings = list(sources).index(row["data"]), row.get("difference per seed", ())
+            at = names.index(row["label"]) + 0.4 * (i - (len(sources) - 1) / 2) + 0.25
+            axis.plot(trainings, [at] * len(trainings), ".", color=LINES[i], markersize=4)
+            how = "" if row["paired"] else ", other episodes"
+            words.append(verdict(f"{row['label']}, {sources[row['data']]}{how}", row["difference"]))
         axis.axvline(0, color="black", linewidth=1, zorder=1)
         axis.set_title(group, loc="left")
     axes[-1, 0].set_xlabel("difference in mIoU, points")
@@ -51,15 +52,9 @@ def switches(rows: Sequence[Mapping], sources: Mapping[str, str]) -> Drawing:
     looks["not paired"] = {"color": "black", "marker": "o", "fillstyle": "none"}
     handles = [plt.Line2D([], [], linestyle="none", label=name, **look) for name, look in looks.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
-    words = "; ".join(
-        verdict(f"{r['label']}, {sources[r['data']]}{'' if r['paired'] else ', other episodes'}", r["difference"])
-        for group in groups
-        for r in rows
-        if r["group"] == group
-    )
     table = pd.DataFrame({(r["group"], r["label"], sources[r["data"]]): r["difference"] for r in rows}).T
     table.columns = ["difference", "low", "high"]
-    return figure, f"Differences in mIoU with 95 % intervals: {words}.", table.round(1)
+    return figure, f"Differences in mIoU with 95 % intervals: {'; '.join(words)}.", table.round(1)
 
 
 @theme()
