@@ -3,8 +3,6 @@
 Intervals and paired differences; rankings, gains and the effect of knobs in words; how far numbers lie apart.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 

@@ -1,9 +1,4 @@
-"""Figures about an ablation: what a part adds, how sure that is, and what each loss weighs.
-
-Each function returns `(figure, alt text, data)` for `display.show`.
-"""
-
-from __future__ import annotations
+"""Figures about an ablation: what a part adds, how sure that is, and what each loss weighs."""
 
 from collections.abc import Mapping, Sequence
 

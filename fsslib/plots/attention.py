@@ -1,9 +1,4 @@
-"""Figures about prior and attention maps: what matched what, what a map's values are, and what they are worth.
-
-Each function returns `(figure, alt text, data)` for `display.show`.
-"""
-
-from __future__ import annotations
+"""Figures about prior and attention maps: what matched what, what a map's values are, and what they are worth."""
 
 from collections.abc import Mapping, Sequence
 

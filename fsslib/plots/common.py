@@ -5,8 +5,6 @@ Each drawing function returns `(figure, alt text, data)` for `fsslib.plots.displ
 colour-blind-safe Okabe-Ito set for lines and classes and `cividis` for maps, which also survive grey printing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt

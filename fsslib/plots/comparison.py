@@ -1,9 +1,4 @@
-"""Figures about several methods on the same episodes: who leads, under what conditions, at what cost.
-
-Each function returns `(figure, alt text, data)` for `display.show`. Scores and intervals are in percent throughout.
-"""
-
-from __future__ import annotations
+"""Figures about several methods in percent: who leads, under what conditions, at what cost."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,9 +1,4 @@
-"""Figures about dense correlation: maps drawn on pictures, attention along both axes, and what an ensemble decides.
-
-Each function returns `(figure, alt text, data)` for `display.show`.
-"""
-
-from __future__ import annotations
+"""Figures about dense correlation: maps drawn on pictures, attention along both axes, and what an ensemble decides."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,9 +1,4 @@
-"""Figures about self-distillation: gates, distributions over channels, shares of a loss, and curves shown apart.
-
-Each function returns `(figure, alt text, data)` for `display.show`.
-"""
-
-from __future__ import annotations
+"""Figures about self-distillation: gates, distributions over channels, shares of a loss, and curves shown apart."""
 
 from collections.abc import Mapping, Sequence
 

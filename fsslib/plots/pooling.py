@@ -1,7 +1,5 @@
 """A figure about prototypes: how a mask weighs the cells that are pooled."""
 
-from __future__ import annotations
-
 import matplotlib.pyplot as plt
 import numpy as np
 from torch import Tensor

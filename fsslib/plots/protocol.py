@@ -1,9 +1,4 @@
-"""Figures about the protocol: what a choice buys, how often an order turns, which checkpoint a rule picks.
-
-Each function returns `(figure, alt text, data)` for `display.show`. Scores and differences are in percent throughout.
-"""
-
-from __future__ import annotations
+"""Figures about the protocol, in percent: what choices buy, how often an order turns, what a rule picks."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """SD-AANet as one picture: the data flow of the whole model, drawn with the maps of a real episode."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import pairwise
 

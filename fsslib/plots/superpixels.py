@@ -1,9 +1,4 @@
-"""Figures about superpixels: where they start, how they move, how many there are, and what they gain.
-
-Each function returns `(figure, alt text, data)` for `display.show`.
-"""
-
-from __future__ import annotations
+"""Figures about superpixels: where they start, how they move, how many there are, and what they gain."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,11 +1,14 @@
 """Training curves show every loss, however small, and the validations; seaborn draws what is statistics."""
 
+from unittest.mock import Mock
+
 import matplotlib.pyplot as plt
 import pytest
 import seaborn as sns
 
 from fsslib.plots import ablation, attention, common, comparison, distillation, protocol
 from fsslib.plots.common import histories
+from fsslib.plots.display import picture
 from fsslib.training import History
 
 
@@ -26,37 +29,37 @@ def test_training_curves_show_every_term_and_every_validation(drawn):
     assert len(figure.axes) == 1 and figure.axes[0].get_yscale() == "linear"
 
 
-def test_seaborn_draws_the_statistics_in_one_theme(monkeypatch):
-    """Each figure below is drawn by one of seaborn's functions, with the theme's fonts; nobody's settings change."""
-    interval, calls, before = (2.0, 1.0, 3.0), [], dict(plt.rcParams)
-    for name in ("lineplot", "pointplot", "barplot", "heatmap", "histplot", "scatterplot"):
-        kept = getattr(sns, name)
-        monkeypatch.setattr(sns, name, lambda *a, kept=kept, name=name, **k: (calls.append(name), kept(*a, **k))[1])
-    knob = [{"knob": "gap", "value": v, "method": "a", "miou": interval} for v in (0, 1)]
-    switch = {"group": "g", "label": "l", "data": "d", "difference": interval, "paired": True}
-    figures = {
-        "lineplot": [
-            lambda: common.score_curves({"a": {1: interval, 2: interval}}, "x"),
-            lambda: comparison.knobs(knob, {"a": "A"}),
-            lambda: distillation.curve_panels({"p": {"a": {1: interval, 2: interval}}}, "x"),
-            lambda: protocol.flips({"t": {"a": {25: 3.0, 100: 1.0}}}),
-        ],
-        "pointplot": [
-            lambda: common.differences({"a": interval}),
-            lambda: attention.dots({"a": {"g": interval}}, "x"),
-            lambda: ablation.ablation([{"shots": 1, "model": "m", "miou": interval, "per_seed": [2.0]}]),
-            lambda: protocol.switches([switch], {"d": "D"}),
-        ],
-        "barplot": [lambda: common.score_bars({"a": interval})],
-        "heatmap": [
-            lambda: comparison.matrix({"t": dict.fromkeys((("a", "b"), ("b", "a")), (interval, [1]))}, ["a", "b"])
-        ],
-        "histplot": [lambda: attention.values({"a": ([0.0, 1.0], [0.0, 2.0])})],
-        "scatterplot": [lambda: distillation.gate_channels([[0.1, 0.2], [0.3, 0.4]], ["a", "b"])],
-    }
-    for name, draws in figures.items():
-        for draw in draws:
-            calls.clear()
-            axis = draw()[0].axes[0]
-            assert name in calls and axis.xaxis.label.get_size() == pytest.approx(9.024)
-    assert dict(plt.rcParams) == before
+INTERVAL = (2.0, 1.0, 3.0)
+STATISTICS = {
+    "lineplot": [
+        lambda: common.score_curves({"a": {1: INTERVAL, 2: INTERVAL}}, "x"),
+        lambda: comparison.knobs([{"knob": "gap", "value": 0, "method": "a", "miou": INTERVAL}], {"a": "A"}),
+        lambda: distillation.curve_panels({"p": {"a": {1: INTERVAL, 2: INTERVAL}}}, "x"),
+        lambda: protocol.flips({"t": {"a": {25: 3.0, 100: 1.0}}}),
+    ],
+    "pointplot": [
+        lambda: common.differences({"a": INTERVAL}),
+        lambda: attention.dots({"a": {"g": INTERVAL}}, "x"),
+        lambda: ablation.ablation([{"shots": 1, "model": "m", "miou": INTERVAL, "per_seed": [2.0]}]),
+    ],
+    "barplot": [lambda: common.score_bars({"a": INTERVAL})],
+    "heatmap": [lambda: comparison.matrix({"t": dict.fromkeys((("a", "b"), ("b", "a")), (INTERVAL, [1]))}, ["a", "b"])],
+    "histplot": [lambda: attention.values({"a": ([0.0, 1.0], [0.0, 2.0])})],
+    "scatterplot": [lambda: distillation.gate_channels([[0.1, 0.2], [0.3, 0.4]], ["a", "b"])],
+}
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_seaborn_draws_the_statistics_in_one_theme(name, monkeypatch):
+    function, before = Mock(wraps=getattr(sns, name)), dict(plt.rcParams)
+    monkeypatch.setattr(sns, name, function)
+    for draw in STATISTICS[name]:
+        function.reset_mock()
+        axis = draw()[0].axes[0]
+        assert function.called and axis.xaxis.label.get_size() == pytest.approx(9.024)
+    assert dict(plt.rcParams) == before, "nobody's settings change"
+
+
+def test_a_figure_is_the_same_each_time():
+    draw = STATISTICS["scatterplot"][0]
+    assert picture(draw()[0]) == picture(draw()[0])
