@@ -81,14 +81,16 @@ class Explorer(ipywidgets.VBox):
 
     def set(self, **values: Any) -> "Explorer":
         """Change several controls, and `point`, and draw once. Raises FsslibError for an unknown control or value."""
+        targets = {
+            **{name: (widget, "value") for name, widget in self.controls.items()},
+            "point": (self.board, "point"),
+        }
         for name, value in values.items():
-            if name != "point" and name not in self.controls:
-                known = ", ".join([*self.controls, "point"])
-                raise FsslibError(f"{self.board.label} has no control {name!r}; there are: {known}.")
+            if name not in targets:
+                raise FsslibError(f"{self.board.label} has no control {name!r}; there are: {', '.join(targets)}.")
             with self._held():
                 try:
-                    target, trait = (self.board, "point") if name == "point" else (self.controls[name], "value")
-                    setattr(target, trait, value)
+                    setattr(*targets[name], value)
                 except traitlets.TraitError as error:
                     raise FsslibError(f"{self.board.label}: {name}={value!r}: {error}") from error
                 if self._prepare:
