@@ -97,7 +97,7 @@ def test_temperature_and_weight_run_nothing_again(explorer, monkeypatch):
 
 
 def test_the_model_is_left_as_it_was():
-    model = build_model("sdaanet", backbone="tiny", width=16, temperature=3.0, alpha=7.0, dropout=0.5).train()
+    model = build_model("sdaanet", backbone="tiny", width=16, temperature=3.0, alpha=7.0, dropout=0.5)
     data = load_dataset("shapes", fold=1, split="train", val_classes=0)
     own = explore_distillation(data, model, size=65, shots=2)
     assert own.scene.facts["teacher"].shape == (16,)

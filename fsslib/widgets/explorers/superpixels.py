@@ -107,7 +107,7 @@ class _Clusters:
             if several:
                 marks = [panels.cross(*at) for at in ends] + panels.badges(starts, first)
                 caption = f"Its {len(mine)} superpixels; numbers: seeds, rings: centres"
-            high, wide = (slice(*(round(at * n / m) for at in ends)) for ends, n, m in zip(spans, *self.over))
+            high, wide = (slice(*(round(at * n / m) for at in span)) for span, n, m in zip(spans, *self.over))
             near = self.episode.support_images[0, 0, k][:, high, wide]
             regions = panels.regions(f"regions {k}", caption, labels[top:bottom, left:right], near, marks=marks)
             shown += [photo, regions]
