@@ -50,7 +50,7 @@ class EpisodeControls:
         self._given = dict(dataset) if isinstance(dataset, Mapping) else {dataset.name: dataset}
         if not self._given:
             raise DatasetError("there is no data set to choose from: give one, or label -> data set.")
-        self._model_of, self._size, self._sets, self._episodes = model_of, size, {}, Memo()
+        self._model_of, self._size, self._sets, self._episodes = model_of, size, Memo(), Memo()
         self._every = every = {
             "data": dropdown("Data", list(self._given)),
             "fold": dropdown("Fold", FOLDS, fold, layout={"width": "8em"}),
@@ -80,9 +80,7 @@ class EpisodeControls:
         given = self._given[label]
         if not callable(given) or isinstance(given, SegmentationDataset):
             return given
-        if (label, self.fold) not in self._sets:
-            self._sets[label, self.fold] = given(self.fold)
-        return self._sets[label, self.fold]
+        return self._sets((label, self.fold), lambda: given(self.fold))
 
     def prepare(self, changed: str | None) -> None:
         """Bring the choices in line after control `changed`."""

@@ -106,7 +106,7 @@ class ModelChoice:
         elif not isinstance(models, Mapping):
             name = models if isinstance(models, str) else models.config.get("name", type(models).__name__)
             models = {NAMES.get(name, name): models}
-        self._given, self._ready = dict(models), {}
+        self._given, self._ready = dict(models), Memo()
         self.labels = list(models)
 
     def __call__(self, label: str, fold: int = 0) -> ExplainedModel:
@@ -114,17 +114,14 @@ class ModelChoice:
         by_fold = callable(given) and not isinstance(given, torch.nn.Module)
         by_name = isinstance(given, str) and given in NAMES
         key = (label, fold if by_fold or by_name else None)
-        if key not in self._ready:
-            self._ready[key] = ExplainedModel(given(fold) if by_fold else given, fold)
-        return self._ready[key]
+        return self._ready(key, lambda: ExplainedModel(given(fold) if by_fold else given, fold))
 
 
 class Memo:
     """The last few results of a function, by the arguments that make them."""
 
     def __init__(self, size: int = 32):
-        self._kept: OrderedDict = OrderedDict()
-        self._size = size
+        self._kept, self._size = OrderedDict(), size
 
     def __call__(self, key: tuple, make: Callable[[], object]) -> object:
         """What `make()` returned for this key, called only when it is not remembered."""

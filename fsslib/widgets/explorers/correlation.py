@@ -92,13 +92,10 @@ def explore_correlation(
 
 def _options(model: HDMNet, softmax: str, temperature: float, self_attention: bool) -> dict[str, object]:
     """What a run of the model is to change, see `ExplainedModel.ready`."""
-    changes: dict[str, object] = {}
-    for i in range(len(model.transformer.match)):
-        changes[f"transformer__match__{i}__attention__softmax"] = softmax
-        changes[f"transformer__match__{i}__attention__temperature"] = temperature
-        if not self_attention:
-            changes[f"transformer__stages__{i}__layers"] = nn.ModuleList()
-    return changes
+    changes = {"match__{}__attention__softmax": softmax, "match__{}__attention__temperature": temperature}
+    changes |= {} if self_attention else {"stages__{}__layers": nn.ModuleList()}
+    stages = range(len(model.transformer.match))
+    return {f"transformer__{name.format(i)}": value for i in stages for name, value in changes.items()}
 
 
 @torch.no_grad()
@@ -161,9 +158,8 @@ def _inputs(
             shown.append(panels.heat(f"attention {k}", caption, attention[k], image, limits=limits))
     else:
         attention = facts["attention"] = pairs[:, :, numbers[panel], row, column]
-        caption = "The ring lies beside the object: unread"
-        if attention.any():
-            caption = "Where the ring is read in the query"
+        captions = "The ring lies beside the object: unread", "Where the ring is read in the query"
+        caption = captions[bool(attention.any())]
         shown.append(panels.heat("attention", caption, attention, query, mask=truth))
     facts["amount"] = float(attention.sum())
     return shown

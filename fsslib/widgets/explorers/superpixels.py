@@ -168,8 +168,8 @@ def _span(inside: Tensor, axis: int, margin: int = 1) -> tuple[int, int]:
 def _centres(weights: Tensor) -> list[tuple[float, float]]:
     """Row and column of (P, h, w) weights' centres of gravity: for superpixels, where their last iteration ended."""
     total = weights.sum((1, 2)).clamp_min(1e-12)
-    rows, columns = (torch.arange(side, dtype=weights.dtype) for side in weights.shape[1:])
-    return list(zip((weights.sum(2) @ rows / total).tolist(), (weights.sum(1) @ columns / total).tolist()))
+    sides = (weights.sum(axis) for axis in (2, 1))
+    return list(zip(*((side @ torch.arange(side.shape[1], dtype=side.dtype) / total).tolist() for side in sides)))
 
 
 def _parts(weights: Tensor, owner: Tensor, picks: EpisodeControls) -> dict:
