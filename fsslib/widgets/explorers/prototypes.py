@@ -143,8 +143,7 @@ def explore_prototypes(
             words += f" The model itself matches {net.stage}, not {stage}."
         return Scene(shown, f"{words} {explained.note(episode.shot)}".strip(), {**facts, "episode": episode})
 
-    controls |= {"drawing": easel}
-    every = {**picks.controls, **controls}
+    every = {**picks.controls, **controls, "drawing": easel}
     return Explorer(every, draw, label="Prototype explorer", prepare=prepare, above=(easel,), hidden=("drawing",))
 
 
