@@ -15,7 +15,7 @@ from ..checkpoints import load_model, shipped
 from ..episode import Episode, Prediction
 from ..errors import CheckpointError, ModelError
 from ..inference import SIZES, USUAL_SIZE
-from ..models.base import FewShotModel
+from ..models.base import FewShotModel, device_of, evaluating
 from ..nn.backbones.base import Backbone
 from ..nn.backbones.cached import CachedBackbone
 
@@ -45,12 +45,11 @@ class ExplainedModel:
 
     def __call__(self, episode: Episode, **options: object) -> Prediction:
         """The prediction with its maps, on the CPU; see `ready` for `options`."""
-        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         with self.ready(**options), warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
-            found = self.model(episode.to(device))
+            prediction = self.model(episode.to(device_of(self.model)))
         self._warned[episode.shot] = " ".join(dict.fromkeys(str(one.message) for one in heard))
-        return Prediction(found.logits.cpu(), {name: value.cpu() for name, value in found.maps.items()})
+        return Prediction(prediction.logits.cpu(), {name: value.cpu() for name, value in prediction.maps.items()})
 
     def note(self, shot: int) -> str:
         """What to know before believing its prediction from so many supports; may be empty."""
@@ -61,12 +60,11 @@ class ExplainedModel:
         """The model in eval mode, without gradients, explaining, with `options` in force: attributes of the model,
         those of its parts with `__` for the dot (`sdpm__query_factor="mean"`). Everything is put back."""
         model = self.model
-        modes = [(module, module.training) for module in model.modules()]
         plain, explain = getattr(model, "backbone", None), model.explain
         before = []
-        with torch.no_grad():
+        with evaluating(model):
             try:
-                model.eval().explain = True
+                model.explain = True
                 if isinstance(plain, Backbone) and not isinstance(plain, CachedBackbone):
                     if self._cached is None or self._cached.plain is not plain:
                         # Single precision: a remembered answer must be the one that was computed.
@@ -84,8 +82,6 @@ class ExplainedModel:
                 model.explain = explain
                 if plain is not None:
                     model.backbone = plain
-                for module, training in modes:
-                    module.training = training
 
 
 class ModelChoice:
