@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
 
-from .arguments import check_count, check_number, near
+from .arguments import check_count, check_number
 from .errors import ProtocolError
 
 _CHOICES = {
@@ -189,7 +189,7 @@ class Protocol:
             },
         }
         if method not in habits:
-            raise ProtocolError(f"no published protocol for {method!r}{near(method, habits)}")
+            raise ProtocolError(f"no published protocol for {method!r}; known: {', '.join(habits)}.")
         paper = cls(**{"name": f"published {method}", **habits[method]})
         changed = paper.replace(**changes)
         choices = [field.name for field in fields(cls) if field.name not in ("name", "list_hash", "source")]
