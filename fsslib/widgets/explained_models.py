@@ -15,7 +15,7 @@ from ..checkpoints import load_model, shipped
 from ..episode import Episode, Prediction
 from ..errors import CheckpointError, ModelError
 from ..inference import SIZES, USUAL_SIZE
-from ..models.base import FewShotModel
+from ..models.base import FewShotModel, device_of, evaluating
 from ..nn.backbones.base import Backbone
 from ..nn.backbones.cached import CachedBackbone
 
@@ -48,7 +48,7 @@ class ExplainedModel:
         """The prediction with its maps, on the CPU; see `ready` for `options`."""
         with self.ready(**options), warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
-            prediction = self.model(episode.to(self.device))
+            prediction = self.model(episode.to(device_of(self.model)))
         self._warned[episode.shot] = " ".join(dict.fromkeys(str(warning.message) for warning in heard))
         return Prediction(prediction.logits.cpu(), {name: value.cpu() for name, value in prediction.maps.items()})
 
@@ -66,12 +66,11 @@ class ExplainedModel:
         """The model in eval mode, without gradients, explaining, with `options` in force: attributes of the model,
         those of its parts with `__` for the dot (`sdpm__query_factor="mean"`). Everything is put back."""
         model = self.model
-        modes = [(module, module.training) for module in model.modules()]
         plain, explain = getattr(model, "backbone", None), model.explain
         before = []
-        with torch.no_grad():
+        with evaluating(model):
             try:
-                model.eval().explain = True
+                model.explain = True
                 if isinstance(plain, Backbone) and not isinstance(plain, CachedBackbone):
                     if self._cached is None or self._cached.plain is not plain:
                         # Single precision: a remembered answer must be the one that was computed.
@@ -89,8 +88,6 @@ class ExplainedModel:
                 model.explain = explain
                 if plain is not None:
                     model.backbone = plain
-                for module, training in modes:
-                    module.training = training
 
 
 class ModelChoice:
