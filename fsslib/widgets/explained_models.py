@@ -48,7 +48,7 @@ class ExplainedModel:
         """The prediction with its maps, on the CPU; see `ready` for `options`."""
         with self.ready(**options), warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
-            prediction = self.model(episode.to(device_of(self.model)))
+            prediction = self.model(episode.to(self.device))
         self._warned[episode.shot] = " ".join(dict.fromkeys(str(warning.message) for warning in heard))
         return Prediction(prediction.logits.cpu(), {name: value.cpu() for name, value in prediction.maps.items()})
 
@@ -59,7 +59,7 @@ class ExplainedModel:
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        return next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        return device_of(self.model)
 
     @contextmanager
     def ready(self, **options: object) -> Iterator[FewShotModel]:
