@@ -41,11 +41,8 @@ def matches(
         first.text(column + 0.5, row + 0.5, label, **badge(colour))
         words.append(f"{label}'s best match has a cosine of {similar.max():.1f}")
     figure.colorbar(drawn, ax=others, shrink=0.8, pad=0.02).ax.tick_params(labelsize=7)
-    alt = (
-        f"A query with the positions {', '.join(positions)}, and for each the cosines with the {int(on_object.sum())} "
-        f"object positions of the support: {'; '.join(words)}."
-    )
-    return figure, alt, None
+    cosines_with = f"the cosines with the {int(on_object.sum())} object positions of the support: {'; '.join(words)}"
+    return figure, f"A query with the positions {', '.join(positions)}, and for each {cosines_with}.", None
 
 
 @theme()
@@ -105,10 +102,8 @@ def dots(
     axis.set(xlabel=xlabel, xlim=limits)
     if len(series) > 1:
         beside(axis)
-    words = "; ".join(
-        (f"{name}: " if name else "") + ", ".join(f"{group} {value:.2f}" for group, value in column.items())
-        for name, column in table.items()
-    )
+    listed = {name: ", ".join(f"{group} {v:.2f}" for group, v in column.items()) for name, column in table.items()}
+    words = "; ".join(f"{name}: {numbers}" if name else numbers for name, numbers in listed.items())
     return figure, f"{xlabel}, with 95 % intervals. {words}.", table.round(3)
 
 

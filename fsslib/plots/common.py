@@ -11,20 +11,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.colors import to_rgb
 from torch import Tensor
 
-from ..analysis.intervals import Interval, verdict
-from ..data.transforms import denormalise
-from ..episode import IGNORE, Episode
+from ..analysis.intervals import Interval, percent, verdict
+from ..episode import Episode
 from ..metrics import Scores
 from ..training import History
+from .pixels import COLOURS, HUES, enlarged, overlay, tinted  # noqa: F401 (handed on)
 
 Drawing = tuple[plt.Figure, str, pd.DataFrame | None]
 Pictures = Sequence[tuple[str, np.ndarray | Tensor]]
-COLOURS = ["#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442"]  # areas: classes, parts
 LINES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000"]  # legible as thin lines
-HUES = ["#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73"]  # light enough for black letters
 DASHES = ["", (4, 1.5), (1, 1), (4, 1.5, 1, 1.5), (6, 2, 1, 1, 1, 1)]
 MARKS = ["o", "s", "^", "d", "v"]
 # For seaborn: of the three numbers of an interval the first is drawn, with a bar from the second to the third.
@@ -134,10 +131,10 @@ def score_curves(
     if integer:
         axis.set_xticks(sorted(table.index))
     axis.set(xlabel=xlabel, ylabel=ylabel)
-    ends = {label: [*points.items()] for label, points in series.items()}
     words = "; ".join(
-        f"{label} from {first[0]:.0f} at {x:g} to {last[0]:.0f} at {end:g}"
-        for label, ((x, first), *_, (end, last)) in ((label, points * 2) for label, points in ends.items())
+        f"{label} from {points[first][0]:.0f} at {first:g} to {points[last][0]:.0f} at {last:g}"
+        for label, points in series.items()
+        for first, *_, last in [[*points] * 2]
     )
     return figure, f"{ylabel} over {xlabel} with 95 % intervals: {words}.", table.round(1)
 
@@ -165,10 +162,8 @@ def histories(histories: Mapping[str, History], window: int = 25) -> Drawing:
         terms = [term for term in losses if term != "total" or len(losses) == 1]
         smooth = pd.DataFrame({term: history.smooth(term, window) for term in terms}).rename(columns={"total": "loss"})
         curves(axis, smooth, COLOURS)
-        words += [
-            f"{name} {term} from {smooth[label].iloc[0]:.2g} to {smooth[label].iloc[-1]:.2g}"
-            for term, label in zip(terms, smooth)
-        ]
+        ends = zip(terms, smooth.iloc[0], smooth.iloc[-1])
+        words += [f"{name} {term} from {first:.2g} to {last:.2g}" for term, first, last in ends]
         last = smooth.iloc[-1]
         if ((last > 0) & (last < last.max() / 100)).any():
             axis.set_yscale("log")
@@ -191,9 +186,7 @@ def class_bars(scores: Mapping[str, Scores], names: Mapping[int, str]) -> Drawin
     series = {}
     for label, entry in scores.items():
         bounds = entry.class_intervals()
-        series[label] = {
-            names[c]: (100 * v, 100 * bounds[c][0], 100 * bounds[c][1]) for c, v in entry.per_class.items()
-        }
+        series[label] = {names[c]: percent((value, *bounds[c])) for c, value in entry.per_class.items()}
     data = middle(series)
     figure, axis = plt.subplots(figsize=(1.4 + 1.1 * len(data), 2.8))
     _bars(axis, series, x="x", y="y", hue="", palette=_take(COLOURS, len(scores)), capsize=0.2)
@@ -219,46 +212,6 @@ def score_bars(rows: Mapping[str, Interval], xlabel: str = "mIoU, %") -> Drawing
 def _bars(axis: plt.Axes, series: Mapping[str, Mapping[str, Interval]], **how) -> None:
     look = {"saturation": 1, "edgecolor": "black", "linewidth": 0.5, "err_kws": {"color": "black", "linewidth": 1.2}}
     sns.barplot(_long(series), ax=axis, **look, **how, **GIVEN)
-
-
-def overlay(image: Tensor, mask: Tensor | None = None, tint: float = 0.2) -> np.ndarray:
-    """(H, W, 3) picture in 0..1 of a normalised (3, H, W) image; with a (H, W) mask, what it marks stands out.
-
-    Everything else turns pale grey. Ways 1.. get a tint and an outline in their colour; 255 turns dark grey.
-    """
-    picture = denormalise(image.detach().cpu()).permute(1, 2, 0).numpy() / 255
-    if mask is None:
-        return picture
-    mask = mask.detach().cpu().numpy()
-    shown = 0.45 + 0.4 * picture.mean(-1, keepdims=True).repeat(3, -1)
-    shown[mask == IGNORE] = 0.3
-    for value in np.unique(mask[(mask > 0) & (mask != IGNORE)]):
-        inside, colour = mask == value, np.array(to_rgb(COLOURS[(value - 1) % len(COLOURS)]))
-        shown[inside] = (1 - tint) * picture[inside] + tint * colour
-        padded = np.pad(inside, 1)
-        core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-        shown[inside & ~core] = colour
-    return shown
-
-
-def tinted(labels: np.ndarray | Tensor, image: Tensor, strength: float = 0.65) -> np.ndarray:
-    """(H, W, 3) grey picture with whole numbers 1, 2, … in the colours of `HUES`, which start again after five.
-
-    Args:
-        labels: (h, w) whole numbers, 0 for nothing; enlarged cell by cell. image: (3, H, W) normalised.
-    """
-    labels = enlarged(labels, image).astype(int)
-    shown = 0.45 + 0.4 * overlay(image).mean(-1, keepdims=True).repeat(3, -1)
-    for value in np.unique(labels[labels > 0]):
-        colour = np.array(to_rgb(HUES[(value - 1) % len(HUES)]))
-        shown[labels == value] = (1 - strength) * shown[labels == value] + strength * colour
-    return shown
-
-
-def enlarged(cells: np.ndarray | Tensor, image: Tensor) -> np.ndarray:
-    """(h, w) numbers at the size of the image, without mixing them."""
-    rows, columns = (np.arange(side) * n // side for side, n in zip(image.shape[-2:], cells.shape))
-    return np.asarray(cells)[rows][:, columns]
 
 
 def outline(axis: plt.Axes, mask: Tensor, **place) -> None:
@@ -295,15 +248,13 @@ def episodes(
     words = [[(names or {}).get(int(c), f"class {int(c)}") for c in classes] for classes in episode.classes]
     figure, axes = blank((1.7 * len(titles), 1.7 * episode.batch), episode.batch, len(titles), titles=titles)
     for b, row in enumerate(axes):
-        for i, (image, mask) in enumerate(
-            zip(episode.support_images[b].flatten(0, 1), episode.support_masks[b].flatten(0, 1))
-        ):
+        pairs = zip(episode.support_images[b].flatten(0, 1), episode.support_masks[b].flatten(0, 1))
+        for i, (image, mask) in enumerate(pairs):
             way = i // episode.shot
             row[i].imshow(overlay(image, mask.masked_fill(mask == 1, way + 1)))
             row[i].set_xlabel(words[b][way], fontsize=8)
-        for axis, mask in zip(
-            row[supports:], (None, episode.query_masks[b], None if predicted is None else predicted[b])
-        ):
+        masks = None, episode.query_masks[b], None if predicted is None else predicted[b]
+        for axis, mask in zip(row[supports:], masks):
             axis.imshow(overlay(episode.query_images[b], mask))
         if notes:
             row[-1].set_xlabel(notes[b], fontsize=8)

@@ -32,9 +32,8 @@ def matrix(
         texts = {pair: f"{v[0]:+.1f}" if clear(v, seeds) else f"({v[0]:+.1f})" for pair, (v, seeds) in entry.items()}
         words += [f"{title}, {a} - {b} {t}" for (a, b), t in texts.items() if names.index(b) > names.index(a)]
         texts = pd.Series(texts).unstack().reindex(index=names, columns=names)
-        sns.heatmap(
-            tables[title], annot=texts, fmt="", cmap="PuOr_r", vmin=-top, vmax=top, cbar=False, square=True, ax=axis
-        )
+        look = {"fmt": "", "cmap": "PuOr_r", "vmin": -top, "vmax": top, "cbar": False, "square": True}
+        sns.heatmap(tables[title], annot=texts, ax=axis, **look)
         axis.set_title(title)
         axis.tick_params(axis="y", rotation=0)
         axis.grid(False)
@@ -121,7 +120,5 @@ def trade(points: Mapping[str, tuple[float, Interval, int]], xlabel: str) -> Dra
     sns.scatterplot(data, x=xlabel, y="mIoU, %", hue=labels, style=labels, size=labels, alpha=0.75, ax=axis, **look)
     axis.margins(0.12, 0.15)
     beside(axis, labelspacing=1)
-    words = [
-        f"{name} {c:.2f} and {v:.1f}, {learned:,.0f} learned parameters" for name, c, v, learned in data.itertuples()
-    ]
+    words = (f"{name} {c:.2f} and {v:.1f}, {k:,.0f} learned parameters" for name, c, v, k in data.itertuples())
     return figure, f"mIoU against {xlabel}: {'; '.join(words)}.", data.round(2)

@@ -1,7 +1,5 @@
 """Models as explorers use them: they explain themselves, remember features, and are left as they were found."""
 
-from __future__ import annotations
-
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
