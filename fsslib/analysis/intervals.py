@@ -75,8 +75,7 @@ def ranking(
 ) -> str:
     """The methods from best to worst: `>` where the difference of neighbours is clear, `≈` where it is not.
 
-    Args:
-        scores: method -> mIoU. differences: (method, other) -> paired difference and that of every training.
+    Args: scores: method -> mIoU. differences: (method, other) -> paired difference and that of every training.
     """
     order = sorted(scores, key=lambda name: -scores[name])
     words = [f"{order[0]} {scores[order[0]]:.1f}"]
@@ -140,8 +139,7 @@ def contrasts(ious: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
 def gain_verdict(label: str, gain: Interval, seeds: Sequence[float]) -> str:
     """A paired gain in words, in points. It counts only if its interval leaves out 0 *and* every training agrees.
 
-    Args:
-        gain: (value, low, high), mean over the trainings; the interval is over episodes. seeds: the gain of each one.
+    Args: gain: (value, low, high), mean over the trainings; the interval is over episodes. seeds: the gain of each one.
     """
     value, low, high = gain
     if low <= 0 <= high:

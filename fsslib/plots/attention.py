@@ -90,9 +90,7 @@ def dots(
 ) -> Drawing:
     """Values with 95 % intervals, one line per group and one mark per series: series -> {group: (value, low, high)}.
 
-    Args:
-        line: where to draw a vertical line, e.g. at chance.
-        limits: of the x axis.
+    Args: line: where to draw a vertical line, e.g. at chance. limits: of the x axis.
     """
     table = middle(series)
     figure, axis = plt.subplots(figsize=(5.4, 0.6 + (0.14 + 0.14 * len(series)) * len(table)))

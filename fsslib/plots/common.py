@@ -122,8 +122,7 @@ def score_curves(
 ) -> Drawing:
     """Lines of a score with 95 % intervals: label -> {x: (value, low, high)}.
 
-    Args:
-        integer: x are counts: put a tick on each.
+    Args: integer: x are counts: put a tick on each.
     """
     figure, axis = plt.subplots(figsize=(5, 2.6))
     table = middle(series).rename_axis(xlabel)

@@ -19,8 +19,7 @@ def matrix(
 ) -> Drawing:
     """Paired differences of all pairs, row minus column; a difference that is not clear stands in brackets.
 
-    Args:
-        pairs: title of a panel -> {(row, column): (value, low, high), difference of every training}.
+    Args: pairs: title of a panel -> {(row, column): (value, low, high), difference of every training}.
     """
     figure, axes = panels(len(pairs), 3.2, 2.9, sharey=True)
     tables, words = {}, []
@@ -47,8 +46,7 @@ def matrix(
 def knobs(rows: Sequence[Row], names: Mapping[str, str]) -> Drawing:
     """mIoU with intervals against every difficulty, a panel for each knob and a line for each method.
 
-    Args:
-        rows: dictionaries with `knob`, `value`, `method` and `miou` (value, low, high). names: method -> shown name.
+    Args: rows: dictionaries with `knob`, `value`, `method` and `miou` (value, low, high). names: method -> shown name.
     """
     turned = list(dict.fromkeys(row["knob"] for row in rows))
     figure, axes = panels(len(turned), 2.3 + 0.4 / len(turned), 2.7, sharey=True)

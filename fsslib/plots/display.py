@@ -51,8 +51,7 @@ def show(fig: Any, alt: str, data: Any = None, photo: bool = False, widget: Any 
         data: the numbers behind the figure, a pandas DataFrame or what `pandas.DataFrame` accepts; three decimals.
         photo: store a JPEG (photographs) instead of a PNG with a palette (plots).
         widget: a live view shown instead of the picture while a kernel runs.
-    Raises:
-        FsslibError: fewer than three words of alt text.
+    Raises FsslibError: fewer than three words of alt text.
     """
     from IPython.display import display
     from matplotlib import pyplot as plt

@@ -21,8 +21,7 @@ def curve_panels(
 ) -> Drawing:
     """Panels of curves over one x that are to be read apart: panel title -> label -> {x: (value, low, high)}.
 
-    Args:
-        integer: x are counts: put a tick on each. limits: panel title -> range of its y axis.
+    Args: integer: x are counts: put a tick on each. limits: panel title -> range of its y axis.
     """
     figure, axes = panels(len(curves), 3.1, 2.6)
     columns, sentences = {}, []
@@ -47,8 +46,7 @@ def curve_panels(
 def gate_channels(gates: Tensor | np.ndarray, classes: Sequence[str]) -> Drawing:
     """The gate of every channel, sorted by its mean: all episodes as dots, the mean of each class as a mark.
 
-    Args:
-        gates: (E, C) in 0..1, one gate per episode. classes: E names.
+    Args: gates: (E, C) in 0..1, one gate per episode. classes: E names.
     """
     table = pd.DataFrame(np.asarray(gates, float))
     means = table.mean().sort_values(kind="stable")

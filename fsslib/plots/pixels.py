@@ -31,8 +31,7 @@ def overlay(image: Tensor, mask: Tensor | None = None, tint: float = 0.2) -> np.
 def tinted(labels: np.ndarray | Tensor, image: Tensor, strength: float = 0.65) -> np.ndarray:
     """(H, W, 3) grey picture with whole numbers 1, 2, … in the colours of `HUES`, which start again after five.
 
-    Args:
-        labels: (h, w) whole numbers, 0 for nothing; enlarged cell by cell. image: (3, H, W) normalised.
+    Args: labels: (h, w) whole numbers, 0 for nothing; enlarged cell by cell. image: (3, H, W) normalised.
     """
     labels, shown = enlarged(labels, image).astype(int), _grey(overlay(image))
     for value in np.unique(labels[labels > 0]):

@@ -97,8 +97,7 @@ def dataflow(
         deep: features of the deepest stage of query (1, C, h, w) and masked support (1, 1, 1, C, h, w), as
             `SDAANet.features` returns them under "deep".
         name: of the class, for the words.
-    Raises:
-        FsslibError: more than one episode, way or shot, or maps that are missing.
+    Raises FsslibError: more than one episode, way or shot, or maps that are missing.
     """
     maps = {key: value[0].float().cpu() for key, value in prediction.maps.items()}
     if missing := [key for key in NEEDED if key not in maps]:

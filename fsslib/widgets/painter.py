@@ -38,8 +38,7 @@ class SupportPainter(anywidget.AnyWidget):
         image: a path, PIL image, array (H, W, 3) or tensor (3, H, W), see `fsslib.data.pictures.image_tensor`.
         document: strokes to begin with; None: an empty drawing.
         height: of the picture on the screen, in CSS pixels; None: about 400. It shrinks where there is no room.
-    Raises:
-        DatasetError: an image that cannot be read, a malformed document, or one drawn on a picture of another size.
+    Raises DatasetError: an image that cannot be read, a malformed document, or one drawn on a picture of another size.
     """
 
     _esm = "".join((HERE / name).read_text("utf-8") for name in ("page.js", "painter.js"))

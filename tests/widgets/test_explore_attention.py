@@ -3,12 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from explorer_tools import counted, keys, own, panel
 
-pytest.importorskip("anywidget")
-
-from explorer_tools import keys, panel
-
-from fsslib import build_model, load_dataset
+from fsslib import load_dataset
 from fsslib.models.sdaanet import SDAANet
 from fsslib.ops import prior_mask, resize
 from fsslib.widgets import explore_attention
@@ -122,10 +119,7 @@ def test_the_decoder_gets_what_is_said(explorer, net):
 
 
 def test_pointing_at_the_query_runs_no_model(explorer, monkeypatch):
-    calls = []
-    features, segment = SDAANet.features, SDAANet.segment
-    monkeypatch.setattr(SDAANet, "features", lambda *given: calls.append("features") or features(*given))
-    monkeypatch.setattr(SDAANet, "segment", lambda *given, **how: calls.append("segment") or segment(*given, **how))
+    calls = counted(monkeypatch, SDAANet, "features", "segment")
     explorer.set(query=12)
     assert calls == ["features", "segment"]
     before = panel(explorer, "matches").pixels
@@ -146,11 +140,11 @@ def test_a_point_out_of_date_is_no_point(explorer, point):
 
 
 def test_own_model_and_data():
-    own = build_model("sdaanet", backbone="tiny", width=8, scales=[1.0, 0.5])
-    explorer = explore_attention(load_dataset("shapes", fold=1, split="test", size=65), own, size=65, shots=2, top=3)
-    facts = explorer.scene.facts
+    explorer, model = own("explore_attention", "sdaanet", width=8, scales=[1.0, 0.5])
+    facts = explorer.set(top=3).scene.facts
+    assert explorer.values["shot"] == 1
     with torch.no_grad():
-        wanted = own.eval()(facts["episode"])
+        wanted = model.eval()(facts["episode"])
     assert torch.equal(facts["prediction"], wanted.masks()[0]) and facts["prediction"].shape == (65, 65)
     assert all(len(found) <= 3 for found in facts["matches"]) and len(facts["matches"]) == 2
     explorer.set(cls=explorer.controls["cls"].options[1][1])

@@ -2,15 +2,11 @@
 
 import pytest
 import torch
+from explorer_tools import counted, overlap, own, panel
 from torch.nn import functional as F
 
-pytest.importorskip("anywidget")
-
-from explorer_tools import overlap, panel
-
-from fsslib import build_model, load_dataset
+from fsslib import load_dataset
 from fsslib.models.sdaanet import SDAANet
-from fsslib.widgets import explore_distillation
 from fsslib.widgets.episode_controls import EpisodeControls
 
 EXPLORER, METHOD = "explore_distillation", "sdaanet"
@@ -20,23 +16,18 @@ EXPLORER, METHOD = "explore_distillation", "sdaanet"
 def test_the_losses_are_those_of_the_model(explorer, net):
     losses, facts = net.losses(EpisodeControls().episode()), explorer.scene.facts
     assert facts["kd"] == pytest.approx(float(losses["kd"]), rel=1e-4)
-    assert facts["terms"] == pytest.approx(
-        {n: net.weights[n] * float(losses[n]) for n in ("main", "aux", "kd", "saam")}, rel=1e-3
-    )
+    terms = {n: net.weights[n] * float(losses[n]) for n in ("main", "aux", "kd", "saam")}
+    assert facts["terms"] == pytest.approx(terms, rel=1e-3)
     assert sum(facts["terms"].values()) == pytest.approx(float(losses["total"]), rel=1e-3)
     assert facts["share"] == pytest.approx(50 * float(losses["kd"] / losses["total"]), rel=1e-3)
 
 
+CHANGES = [{"temperature": 0.2}, {"mean": "prototypes"}, {"teacher_query": "reweighted"}, {"query": 3}, {"fold": 2}]
+CHANGES += [{"teacher": "distributions", "temperature": 0.1}, {"shots": 3, "teachers": "integral"}]
+
+
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "change",
-    [
-        *({"temperature": 0.2}, {"mean": "prototypes"}, {"teacher_query": "reweighted"}, {"query": 3}, {"fold": 2}),
-        {"teacher": "distributions", "temperature": 0.1},
-        {"shots": 3, "teachers": "integral"},
-        {"shots": 3, "support": 4},
-    ],
-)
+@pytest.mark.parametrize("change", [*CHANGES, {"shots": 3, "support": 4}])
 def test_with_every_setting(explorer, net, change):
     before = explorer.scene.facts["kd"]
     explorer.set(**change)
@@ -70,9 +61,9 @@ def test_bars_and_pictures_are_those_of_the_model(explorer, net):
     gate = panel(explorer, "gates").rows[f"Channel {top[0]}"]
     assert gate["support"] == pytest.approx(float((found.maps["gate"][0, 0, top[0]] + 1) / 2), rel=1e-4)
     assert gate["query"] == pytest.approx(float(found.maps["query_factor"][0, top[0]]), rel=1e-4)
-    own = found.maps["query_prototype"][0]
+    known = found.maps["query_prototype"][0]
     for name, kept in (("pooled", "pooled"), ("student", "students"), ("teacher", "teacher")):
-        expected = float(F.cosine_similarity(found.maps[kept][0, 0], own, dim=0))
+        expected = float(F.cosine_similarity(found.maps[kept][0, 0], known, dim=0))
         assert facts["cosines"][name] == pytest.approx(expected, abs=1e-4)
     assert facts["iou"] == pytest.approx(overlap(found.masks()[0], truth), abs=1e-6)
     net.sdpm.gate.register_forward_hook(lambda module, inputs, gate: torch.ones_like(gate))
@@ -80,8 +71,7 @@ def test_bars_and_pictures_are_those_of_the_model(explorer, net):
 
 
 def test_temperature_and_weight_run_nothing_again(explorer, monkeypatch):
-    runs, segment = [], SDAANet.segment
-    monkeypatch.setattr(SDAANet, "segment", lambda self, *given: runs.append(1) or segment(self, *given))
+    runs = counted(monkeypatch, SDAANet, "segment")
     flat, kd = explorer.scene.facts["spread"], explorer.scene.facts["kd"]
     explorer.set(alpha=0.0)
     assert explorer.scene.facts["share"] == 0 and explorer.scene.facts["kd"] == kd
@@ -97,16 +87,15 @@ def test_temperature_and_weight_run_nothing_again(explorer, monkeypatch):
 
 
 def test_the_model_is_left_as_it_was():
-    model = build_model("sdaanet", backbone="tiny", width=16, temperature=3.0, alpha=7.0, dropout=0.5)
-    data = load_dataset("shapes", fold=1, split="train", val_classes=0)
-    own = explore_distillation(data, model, size=65, shots=2)
-    assert own.scene.facts["teacher"].shape == (16,)
-    first = own.scene.facts["kd"]
-    own.set(temperature=0.1, teacher="distributions")
-    own.set(temperature=3.0, teacher="prototypes")
-    assert own.scene.facts["kd"] == first  # no dropout
+    data, options = load_dataset("shapes", fold=1, split="train", val_classes=0), {"temperature": 3.0, "alpha": 7.0}
+    mine, model = own("explore_distillation", "sdaanet", data=data, width=16, dropout=0.5, **options)
+    assert mine.scene.facts["teacher"].shape == (16,) and options.items() <= mine.values.items()
+    first = mine.scene.facts["kd"]
+    mine.set(temperature=0.1, teacher="distributions")
+    mine.set(temperature=3.0, teacher="prototypes")
+    assert mine.scene.facts["kd"] == first  # no dropout
     assert model.sdpm.teacher == "prototypes"
     with torch.no_grad():
-        chosen = own.scene.facts["terms"]["kd"]
+        chosen = mine.scene.facts["terms"]["kd"]
         picks = EpisodeControls(data, size=65, shots=2)
         assert chosen == pytest.approx(7 * float(model.eval().losses(picks.episode())["kd"]), rel=1e-3)

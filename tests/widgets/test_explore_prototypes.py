@@ -5,12 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from explorer_tools import counted, document, explaining, keys, own, panel
 
-pytest.importorskip("anywidget")
-
-from explorer_tools import explaining, keys, panel
-
-from fsslib import build_model, load_dataset
+from fsslib import load_dataset
 from fsslib.data.weak_annotations import annotate
 from fsslib.errors import DatasetError
 from fsslib.metrics import FewShotIoU
@@ -20,6 +17,7 @@ from fsslib.widgets import explore_prototypes, strokes
 
 EXPLORER = "explore_prototypes"
 BOX = {"tool": "box", "label": 1, "points": [[60, 12], [84, 36]]}
+DRAWING = document(BOX, size=(97, 97))
 
 
 @torch.no_grad()
@@ -29,13 +27,6 @@ def by_model(episode, **options):
     for name, value in options.items():
         setattr(model, name, value)
     return model(episode)
-
-
-def drawn(*history, side=97):
-    out = strokes.empty(side, side)
-    for entry in history:
-        out = strokes.add(out, entry)
-    return out
 
 
 def test_at_first_it_shows_what_the_model_computes(explorer):
@@ -107,9 +98,9 @@ def test_a_drawing_is_the_support_mask(explorer):
     explorer.set(source="drawing")
     assert "draw" in explorer.scene.words and not explorer.scene.facts["prototype"].any()
     assert explorer.controls["drawing"].layout.display is None
-    explorer.set(drawing=drawn(BOX))
+    explorer.set(drawing=DRAWING)
     facts, episode = explorer.scene.facts, explorer.scene.facts["episode"]
-    mask = torch.from_numpy(strokes.rasterise(drawn(BOX), 97, 97)).long()
+    mask = torch.from_numpy(strokes.rasterise(DRAWING, 97, 97)).long()
     found = by_model(replace(episode, support_masks=mask[None, None, None]))
     assert torch.equal(facts["masks"][0], mask) and torch.equal(facts["prediction"], found.masks()[0])
     explorer.set(source="box")
@@ -119,7 +110,7 @@ def test_a_drawing_is_the_support_mask(explorer):
 def test_strokes_on_the_page_draw_again_and_belong_to_their_picture(explorer):
     easel = explorer.set(source="drawing").controls["drawing"]
     runs, first = explorer.runs, easel.painter
-    first.document = drawn(BOX)
+    first.document = DRAWING
     assert explorer.runs == runs + 1 and (explorer.scene.facts["masks"][0] == 1).sum() == 24 * 24
     explorer.set(support=3)
     assert not (explorer.scene.facts["masks"][0] == 1).any(), "another picture has nothing on it"
@@ -135,21 +126,19 @@ def test_strokes_on_the_page_draw_again_and_belong_to_their_picture(explorer):
 
 def test_a_drawing_for_another_picture_is_refused(explorer):
     with pytest.raises(DatasetError, match="50 x 50"):
-        explorer.set(drawing=drawn(BOX, side=50))
+        explorer.set(drawing=document(BOX, size=(50, 50)))
 
 
 def test_alpha_moves_confidence_and_runs_no_model(explorer, monkeypatch):
-    calls = []
+    calls = counted(monkeypatch, PANet, "forward")
     explorer.set(source="mask")
-    forward = PANet.forward
-    monkeypatch.setattr(PANet, "forward", lambda *given: calls.append(1) or forward(*given))
     sharp, prediction = explorer.scene.facts["sure"], explorer.scene.facts["prediction"]
     explorer.set(scale=5)
     facts = explorer.scene.facts
     assert facts["sure"] < sharp and torch.equal(facts["prediction"], prediction)
     torch.testing.assert_close(facts["probability"], by_model(facts["episode"], scale=5).logits.softmax(1)[0, 1])
     calls.clear()
-    for change in ({"scale": 7}, {"source": "box"}, {"source": "one cell"}, {"drawing": drawn(BOX)}):
+    for change in ({"scale": 7}, {"source": "box"}, {"source": "one cell"}, {"drawing": DRAWING}):
         explorer.set(**change)
     assert not calls, "only the episode and the stage call for the model"
     explorer.set(query=6)
@@ -187,10 +176,10 @@ def test_parts_are_those_that_were_drawn():
 
 
 def test_own_model_and_data():
-    model = build_model("panet", backbone="tiny", width=8, scale=12.5)
-    own = explore_prototypes(load_dataset("shapes", fold=1, split="test", size=65), model, size=65, shots=2)
-    facts = own.scene.facts
-    assert "stage" not in own.controls, "a projection was made for one stage"
+    mine, model = own("explore_prototypes", "panet", width=8, scale=12.5)
+    facts = mine.scene.facts
+    assert mine.values["scale"] == 12.5
+    assert "stage" not in mine.controls, "a projection was made for one stage"
     assert facts["prediction"].shape == (65, 65) and len(facts["prototype"]) == 8
     with torch.no_grad():
         scores = model.eval()(facts["episode"]).logits

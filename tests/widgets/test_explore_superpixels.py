@@ -3,15 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from explorer_tools import counted, own, panel
 
-pytest.importorskip("anywidget")
-
-from explorer_tools import panel
-
-from fsslib import build_model, load_dataset
 from fsslib.metrics import FewShotIoU
 from fsslib.models.asgnet import ASGNet
-from fsslib.widgets import explore_superpixels
 from fsslib.widgets.episode_controls import EpisodeControls
 
 EXPLORER, METHOD = "explore_superpixels", "asgnet"
@@ -59,18 +54,13 @@ def test_the_centres_are_where_the_clustering_ended(explorer, net):
     np.testing.assert_allclose(rings[0], side * (centres[0].numpy() + 0.5) + shift, atol=1e-2)
 
 
-@pytest.mark.parametrize(
-    "before, change",
-    [
-        ({"adaptive": False}, {"superpixels": 9}),
-        ({"superpixels": 10}, {"adaptive": False}),
-        ({"iterations": 1}, {"seeds": "clean"}),
-        ({"iterations": 1}, {"allocation": "expand"}),
-        ({"shots": 3}, {"shot_merge": "average"}),
-        *(({}, change) for change in ({"iterations": 1}, {"reach": 1.0}, {"similarity": "mean"}, {"data": DATA})),
-        *(({}, change) for change in ({"fold": 1}, {"cls": 6}, {"shots": 2}, {"support": 3}, {"query": 3})),
-    ],
-)
+CHANGES = [{"iterations": 1}, {"reach": 1.0}, {"similarity": "mean"}, {"data": DATA}, {"fold": 1}, {"cls": 6}]
+CHANGES = [({}, change) for change in [*CHANGES, {"shots": 2}, {"support": 3}, {"query": 3}]]
+CHANGES += [({"adaptive": False}, {"superpixels": 9}), ({"superpixels": 10}, {"adaptive": False})]
+CHANGES += [({"iterations": 1}, change) for change in ({"seeds": "clean"}, {"allocation": "expand"})]
+
+
+@pytest.mark.parametrize("before, change", [*CHANGES, ({"shots": 3}, {"shot_merge": "average"})])
 def test_every_control_changes_the_pictures(explorer, before, change):
     explorer.set(**before)
     told = {"superpixels": "used", "adaptive": "used", "iterations": "alike", "reach": "alike", "seeds": "alike"}
@@ -85,9 +75,7 @@ def test_every_control_changes_the_pictures(explorer, before, change):
 
 
 def test_pointing_compares_one_position_and_runs_nothing(explorer, net, monkeypatch):
-    runs = []
-    forward = ASGNet.forward
-    monkeypatch.setattr(ASGNet, "forward", lambda self, episode: runs.append(1) or forward(self, episode))
+    runs = counted(monkeypatch, ASGNet, "forward")
     explorer.set(point={"panel": "query", "x": 50, "y": 9})
     assert not runs and explorer.scene.facts["position"] == (2, 12)
     with torch.no_grad():
@@ -115,9 +103,8 @@ def test_true_parts_are_told_where_the_data_set_knows_them(explorer):
 
 
 def test_more_superpixels_than_an_own_model_has():
-    model = build_model("asgnet", backbone="tiny", width=16, max_superpixels=3, superpixel_area=5.0)
-    own = explore_superpixels(load_dataset("shapes", fold=1, split="train", val_classes=0), model, size=65, shots=2)
-    assert own.scene.facts["guide"].shape == (17, 17)
-    many = own.set(superpixels=10, adaptive=False).scene
-    assert many.facts["counts"] == [10, 10] and len(panel(own, "bars").rows) == 8
+    mine, model = own("explore_superpixels", "asgnet", width=16, max_superpixels=3, superpixel_area=5.0)
+    assert mine.scene.facts["guide"].shape == (17, 17) and mine.values["superpixels"] == 3
+    many = mine.set(superpixels=10, adaptive=False).scene
+    assert many.facts["counts"] == [10, 10] and len(panel(mine, "bars").rows) == 8
     assert (model.max_superpixels, model.adaptive, model.iterations) == (3, True, (10, 5))

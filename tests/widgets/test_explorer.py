@@ -42,6 +42,7 @@ def counting(**options):
 
 
 def test_a_value_set_from_python_shows_at_once():
+    assert explorer.from_page() is False
     found, drawn = counting()
     assert drawn == [(1, 2)] and found.board.words == "a is 1, b is 2"
     found.controls["a"].value = 5
@@ -155,10 +156,6 @@ def test_every_control_that_the_page_has_moved_is_settled(monkeypatch):
         assert found.board.trouble == "eight is no picture.", "trouble on the page stays there"
 
     asyncio.run(move())
-
-
-def test_no_kernel_is_no_page():
-    assert explorer.from_page() is False
 
 
 def test_an_explained_model_is_left_as_it_was():

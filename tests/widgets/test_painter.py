@@ -4,13 +4,14 @@ import base64
 import io
 import subprocess
 import sys
+from functools import partial
 
+import explorer_tools
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("anywidget")
 from fsslib.episode import Episode
 from fsslib.errors import DatasetError
 from fsslib.widgets import SupportPainter, strokes
@@ -26,11 +27,7 @@ def painter():
     return SupportPainter(GREY)
 
 
-def document(*history):
-    out = strokes.empty(40, 60)
-    for entry in history:
-        out = strokes.add(out, entry)
-    return out
+document = partial(explorer_tools.document, size=(40, 60))
 
 
 def test_the_mask_follows_the_document(painter):
