@@ -10,6 +10,8 @@ import numpy as np
 from torch import Tensor
 
 Interval = tuple[float, float, float]
+Series = Mapping[str, Mapping[object, Interval]]  # label -> {x or group: (value, low, high)}
+Differences = Mapping[tuple[str, str], tuple[Interval, Sequence[float]]]  # of pairs: interval, that of each training
 
 
 def verdict(label: str, difference: Interval, digits: int = 1) -> str:
@@ -70,9 +72,7 @@ def clear(difference: Interval, seeds: Sequence[float]) -> bool:
     return (low > 0 or high < 0) and (min(seeds) > 0 or max(seeds) < 0)
 
 
-def ranking(
-    scores: Mapping[str, float], differences: Mapping[tuple[str, str], tuple[Interval, Sequence[float]]]
-) -> str:
+def ranking(scores: Mapping[str, float], differences: Differences) -> str:
     """The methods from best to worst: `>` where the difference of neighbours is clear, `≈` where it is not.
 
     Args: scores: method -> mIoU. differences: (method, other) -> paired difference and that of every training.
@@ -184,11 +184,8 @@ def _name(row: Mapping, between: str) -> str:
 
 def conclusion(rows: Sequence[Mapping]) -> str:
     """What all rows together say about several prototypes, whichever way they fall."""
-    counted = {"better": [], "worse": []}
-    for row, sentence in zip(_in_order(rows), part_verdicts(rows)):
-        word = sentence.rsplit(", ", 1)[1]
-        if word in counted:
-            counted[word].append(_name(row, " with "))
+    names, verdicts = [_name(row, " with ") for row in _in_order(rows)], part_verdicts(rows)
+    counted = {w: [n for n, v in zip(names, verdicts) if v.endswith(f", {w}")] for w in ("better", "worse")}
     clauses = [f"several prototypes are {word} at {', '.join(where)}" for word, where in counted.items() if where]
     rest = len(rows) - sum(map(len, counted.values()))
     if not clauses:

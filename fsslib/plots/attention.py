@@ -8,8 +8,9 @@ import pandas as pd
 import seaborn as sns
 from torch import Tensor
 
-from ..analysis.intervals import Interval
-from .common import HUES, LINES, Drawing, around, badge, beside, blank, curves, forest, middle, overlay, panels, theme
+from ..analysis.intervals import Series
+from .common import LINES, Drawing, around, badge, beside, blank, curves, forest, middle, panels, theme
+from .pixels import HUES, Array, overlay
 
 
 @theme()
@@ -46,7 +47,7 @@ def matches(
 
 
 @theme()
-def values(maps: Mapping[str, tuple[np.ndarray | Tensor, np.ndarray | Tensor]]) -> Drawing:
+def values(maps: Mapping[str, tuple[Array, Array]]) -> Drawing:
     """Histograms of maps, on the object and elsewhere: label -> (values on the object, values elsewhere)."""
     figure, axes = panels(len(maps), 2.4, 1.7)
     words, table = [], {}
@@ -68,9 +69,7 @@ def values(maps: Mapping[str, tuple[np.ndarray | Tensor, np.ndarray | Tensor]]) 
 
 
 @theme()
-def gallery(
-    rows: Mapping[str, Sequence[np.ndarray | Tensor]], titles: Sequence[str], alt: str, side: float = 0.72
-) -> Drawing:
+def gallery(rows: Mapping[str, Sequence[Array]], titles: Sequence[str], alt: str, side: float = 0.72) -> Drawing:
     """Labelled rows of pictures (H, W, 3) and maps (h, w); every column of maps has one scale, so rows compare."""
     size = (side * len(titles) + 0.3, side * len(rows) + 0.35)
     figure, axes = blank(size, len(rows), len(titles), rows, pad=0.015)
@@ -85,9 +84,7 @@ def gallery(
 
 
 @theme()
-def dots(
-    series: Mapping[str, Mapping[str, Interval]], xlabel: str, line: float | None = None, limits: tuple | None = None
-) -> Drawing:
+def dots(series: Series, xlabel: str, line: float | None = None, limits: tuple | None = None) -> Drawing:
     """Values with 95 % intervals, one line per group and one mark per series: series -> {group: (value, low, high)}.
 
     Args: line: where to draw a vertical line, e.g. at chance. limits: of the x axis.

@@ -13,14 +13,14 @@ import pandas as pd
 import seaborn as sns
 from torch import Tensor
 
-from ..analysis.intervals import Interval, percent, verdict
+from ..analysis.intervals import Interval, Series, percent, verdict
 from ..episode import Episode
 from ..metrics import Scores
 from ..training import History
-from .pixels import COLOURS, HUES, enlarged, overlay, tinted  # noqa: F401 (handed on)
+from .pixels import COLOURS, HUES, Array, enlarged, overlay, tinted  # noqa: F401 (handed on)
 
 Drawing = tuple[plt.Figure, str, pd.DataFrame | None]
-Pictures = Sequence[tuple[str, np.ndarray | Tensor]]
+Pictures = Sequence[tuple[str, Array]]
 LINES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000"]  # legible as thin lines
 DASHES = ["", (4, 1.5), (1, 1), (4, 1.5, 1, 1.5), (6, 2, 1, 1, 1, 1)]
 MARKS = ["o", "s", "^", "d", "v"]
@@ -78,25 +78,22 @@ def curves(axis: plt.Axes, table: Mapping[str, Mapping], colours: Sequence[str] 
     """Lines label -> {x: y}, each with its colour and its dashes."""
     frame = pd.DataFrame(table)
     count = frame.shape[1]
-    look = {"palette": _take(colours, count), "dashes": _take(DASHES, count)}
-    look |= {"markers": _take(MARKS, count) if marks else False}
+    look = {"palette": _take(colours, count), "dashes": _take(DASHES, count), "markers": marks and _take(MARKS, count)}
     sns.lineplot(frame, estimator=None, ax=axis, **look)
 
 
-def middle(series: Mapping[str, Mapping[object, Interval]]) -> pd.DataFrame:
+def middle(series: Series) -> pd.DataFrame:
     """The values without their intervals, a column for each label."""
     return pd.DataFrame({label: {x: three[0] for x, three in points.items()} for label, points in series.items()})
 
 
-def _long(series: Mapping[str, Mapping[object, Interval]]) -> pd.DataFrame:
+def _long(series: Series) -> pd.DataFrame:
     """Three rows for each interval, as `GIVEN` takes them."""
     rows = [(label, x, y) for label, points in series.items() for x, three in points.items() for y in three]
     return pd.DataFrame(rows, columns=["", "x", "y"])
 
 
-def ranges(
-    axis: plt.Axes, series: Mapping[str, Mapping[float, Interval]], shift: float = 0, band: bool = False
-) -> None:
+def ranges(axis: plt.Axes, series: Series, shift: float = 0, band: bool = False) -> None:
     """Lines label -> {x: (value, low, high)}; bars stand `shift` apart so that none covers another."""
     table, count = _long(series), len(series)
     table["x"] += shift * (table.groupby("", sort=False).ngroup() - (count - 1) / 2)
@@ -107,7 +104,7 @@ def ranges(
     axis.set(xlabel="", ylabel="")
 
 
-def forest(axis: plt.Axes, series: Mapping[str, Mapping[str, Interval]], dodge: float = 0.28, **how) -> None:
+def forest(axis: plt.Axes, series: Series, dodge: float = 0.28, **how) -> None:
     """Marks series -> {group: (value, low, high)}: a line for each group from the top, a mark for each series."""
     count = len(series)
     look = {"palette": _take(LINES, count), "markers": _take(MARKS, count), "dodge": dodge * (count - 1)}
@@ -117,9 +114,7 @@ def forest(axis: plt.Axes, series: Mapping[str, Mapping[str, Interval]], dodge: 
 
 
 @theme()
-def score_curves(
-    series: Mapping[str, Mapping[float, Interval]], xlabel: str, ylabel: str = "mIoU, %", integer: bool = True
-) -> Drawing:
+def score_curves(series: Series, xlabel: str, ylabel: str = "mIoU, %", integer: bool = True) -> Drawing:
     """Lines of a score with 95 % intervals: label -> {x: (value, low, high)}.
 
     Args: integer: x are counts: put a tick on each.
@@ -208,7 +203,7 @@ def score_bars(rows: Mapping[str, Interval], xlabel: str = "mIoU, %") -> Drawing
     return figure, f"Bars of {xlabel} with 95 % intervals: {words}.", data.round(1)
 
 
-def _bars(axis: plt.Axes, series: Mapping[str, Mapping[str, Interval]], **how) -> None:
+def _bars(axis: plt.Axes, series: Series, **how) -> None:
     look = {"saturation": 1, "edgecolor": "black", "linewidth": 0.5, "err_kws": {"color": "black", "linewidth": 1.2}}
     sns.barplot(_long(series), ax=axis, **look, **how, **GIVEN)
 

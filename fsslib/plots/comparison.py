@@ -8,15 +8,13 @@ import pandas as pd
 import seaborn as sns
 from torch import Tensor
 
-from ..analysis.intervals import KNOBS, Interval, Row, clear
+from ..analysis.intervals import KNOBS, Differences, Interval, Row, clear
 from ..episode import Episode
 from .common import LINES, MARKS, Drawing, beside, blank, legend, middle, outline, overlay, panels, ranges, theme
 
 
 @theme()
-def matrix(
-    pairs: Mapping[str, Mapping[tuple[str, str], tuple[Interval, Sequence[float]]]], names: Sequence[str]
-) -> Drawing:
+def matrix(pairs: Mapping[str, Differences], names: Sequence[str]) -> Drawing:
     """Paired differences of all pairs, row minus column; a difference that is not clear stands in brackets.
 
     Args: pairs: title of a panel -> {(row, column): (value, low, high), difference of every training}.

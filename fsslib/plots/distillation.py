@@ -6,18 +6,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from torch import Tensor
 
-from ..analysis.intervals import Interval, entropy, scatter
-from .common import COLOURS, Drawing, beside, legend, middle, panels, ranges, theme
+from ..analysis.intervals import Series, entropy, scatter
+from .common import COLOURS, Array, Drawing, beside, legend, middle, panels, ranges, theme
 
 
 @theme()
 def curve_panels(
-    curves: Mapping[str, Mapping[str, Mapping[float, Interval]]],
-    xlabel: str,
-    integer: bool = False,
-    limits: Mapping[str, tuple[float, float]] | None = None,
+    curves: Mapping[str, Series], xlabel: str, integer: bool = False, limits: Mapping[str, tuple] | None = None
 ) -> Drawing:
     """Panels of curves over one x that are to be read apart: panel title -> label -> {x: (value, low, high)}.
 
@@ -43,7 +39,7 @@ def curve_panels(
 
 
 @theme()
-def gate_channels(gates: Tensor | np.ndarray, classes: Sequence[str]) -> Drawing:
+def gate_channels(gates: Array, classes: Sequence[str]) -> Drawing:
     """The gate of every channel, sorted by its mean: all episodes as dots, the mean of each class as a mark.
 
     Args: gates: (E, C) in 0..1, one gate per episode. classes: E names.
@@ -69,9 +65,7 @@ def gate_channels(gates: Tensor | np.ndarray, classes: Sequence[str]) -> Drawing
 
 
 @theme()
-def distributions(
-    rows: Mapping[str, tuple[Tensor, Tensor]], names: tuple[str, str] = ("student", "teacher")
-) -> Drawing:
+def distributions(rows: Mapping[str, tuple[Array, Array]], names: Sequence[str] = ("student", "teacher")) -> Drawing:
     """Two distributions over the channels in each panel, with their entropies: title -> (student, teacher), each (C,).
 
     Channels are sorted by the student of the first panel.

@@ -6,6 +6,7 @@ from torch import Tensor
 from ..data.transforms import denormalise
 from ..episode import IGNORE
 
+Array = np.ndarray | Tensor
 COLOURS = ["#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442"]  # areas: classes, parts
 HUES = ["#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73"]  # light enough for black letters
 
@@ -28,7 +29,7 @@ def overlay(image: Tensor, mask: Tensor | None = None, tint: float = 0.2) -> np.
     return shown
 
 
-def tinted(labels: np.ndarray | Tensor, image: Tensor, strength: float = 0.65) -> np.ndarray:
+def tinted(labels: Array, image: Tensor, strength: float = 0.65) -> np.ndarray:
     """(H, W, 3) grey picture with whole numbers 1, 2, … in the colours of `HUES`, which start again after five.
 
     Args: labels: (h, w) whole numbers, 0 for nothing; enlarged cell by cell. image: (3, H, W) normalised.
@@ -40,7 +41,7 @@ def tinted(labels: np.ndarray | Tensor, image: Tensor, strength: float = 0.65) -
     return shown
 
 
-def enlarged(cells: np.ndarray | Tensor, image: Tensor) -> np.ndarray:
+def enlarged(cells: Array, image: Tensor) -> np.ndarray:
     """(h, w) numbers at the size of the image, without mixing them."""
     rows, columns = (np.arange(side) * n // side for side, n in zip(image.shape[-2:], cells.shape))
     return np.asarray(cells)[rows][:, columns]

@@ -20,11 +20,7 @@ function figure(panel, send) {
     send({ panel: now.key, x: clamp(Math.floor(x), 0, columns - 1), y: clamp(Math.floor(y), 0, rows - 1) });
   }
   if (panel.pick) {
-    const follow = (event) => {
-      const area = photo.getBoundingClientRect();
-      choose(((event.clientX - area.left) / area.width) * now.size[1],
-        ((event.clientY - area.top) / area.height) * now.size[0]);
-    };
+    const follow = (event) => choose(...within(event, photo).map((share, axis) => share * now.size[1 - axis]));
     let held = false;
     stage.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;

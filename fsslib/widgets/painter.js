@@ -264,7 +264,7 @@ function render({ model, el }) {
     if (focused() || !radius) {
       const arm = radius + 12 * dots, gap = radius ? radius + 2 * dots : 3 * dots;
       outline(() => {
-        for (const [dx, dy] of Object.values(ARROWS)) trace(over, [gap, arm].map((far) => [x + dx * far, y + dy * far]));
+        for (const [dx, dy] of Object.values(ARROWS)) trace(over, [gap, arm].map((by) => [x + dx * by, y + dy * by]));
       });
     }
   }
@@ -363,11 +363,7 @@ function render({ model, el }) {
   }
 
   // ---- mouse, finger, pen ----------------------------------------------------------------------------------------
-  function spot(event) {
-    const area = stage.getBoundingClientRect();
-    const [x, y] = [event.clientX - area.left, event.clientY - area.top];
-    return [(x / area.width) * columns * whole, (y / area.height) * rows * whole];
-  }
+  const spot = (event) => within(event, stage).map((share, axis) => share * sides[axis] * whole);
   const follow = (event) => (state.at = toImage(view, spot(event)));
   stage.addEventListener("pointerdown", (event) => {
     if (event.button > 0 && event.button !== 5) return; // 5: the eraser end of a pen
@@ -396,10 +392,8 @@ function render({ model, el }) {
   }
   function stretch(event) {
     if (!state.pinch.has(event.pointerId)) return;
-    const measured = () => {
-      const [one, other] = [...state.pinch.values()];
-      return [away(one, other), one.map((value, axis) => (value + other[axis]) / 2)];
-    };
+    const measured = ([one, other] = state.pinch.values()) =>
+      [away(one, other), one.map((value, axis) => (value + other[axis]) / 2)];
     const [before, middle] = measured(), point = toImage(view, middle);
     state.pinch.set(event.pointerId, spot(event));
     const [after, now] = measured();

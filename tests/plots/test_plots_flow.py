@@ -48,12 +48,11 @@ def test_every_map_of_the_episode_stands_in_the_figure(sheet):
     (figure, alt, _), prediction = sheet
     shown = {a.get_title(): np.asarray(a.images[0].get_array()) for a in figure.axes if a.images}
     maps = prediction.maps
-    assert np.allclose(shown["prior R"], maps["prior"][0, 0])
-    assert np.allclose(shown["attention A"], maps["attention"][0, 0])
-    assert np.allclose(shown["re-weighted query"], maps["query_reweighted"][0].norm(dim=0))
-    assert np.allclose(shown["P(object)"], prediction.logits[0].softmax(0)[1])
-    for name, key in (("17x17", "inner/0"), ("8x8", "inner/1"), ("4x4", "inner/2")):
-        assert np.allclose(shown[f"{name}: aux loss"], maps[key][0].softmax(0)[1])
+    wanted = {"prior R": maps["prior"][0, 0], "attention A": maps["attention"][0, 0]}
+    wanted |= {"re-weighted query": maps["query_reweighted"][0].norm(dim=0)}
+    wanted |= {"P(object)": prediction.logits[0].softmax(0)[1]}
+    wanted |= {f"{s}: aux loss": maps[f"inner/{i}"][0].softmax(0)[1] for i, s in enumerate(("17x17", "8x8", "4x4"))}
+    assert all(np.allclose(shown[title], values) for title, values in wanted.items())
     bars = {a.get_title(): [b.get_height() for b in a.patches] for a in figure.axes if a.patches and a.get_title()}
     assert np.allclose(bars["gate $g=(a+1)/2$"], (maps["gate"][0, 0] + 1) / 2)
     assert np.allclose(bars["student $S=g\\cdot p$"], maps["students"][0, 0])

@@ -29,8 +29,7 @@ CHANGES += [{"teacher": "distributions", "temperature": 0.1}, {"shots": 3, "teac
 @torch.no_grad()
 @pytest.mark.parametrize("change", [*CHANGES, {"shots": 3, "support": 4}])
 def test_with_every_setting(explorer, net, change):
-    before = explorer.scene.facts["kd"]
-    explorer.set(**change)
+    before, after = explorer.scene.facts["kd"], explorer.set(**change).scene.facts["kd"]
     picks = EpisodeControls(shots=change.get("shots", 1))
     for name in ("fold", "support", "query"):
         if name in change:
@@ -40,8 +39,7 @@ def test_with_every_setting(explorer, net, change):
         setattr(net.sdpm, name, change.get(name, getattr(net.sdpm, name)))
     net.distil |= {name: change[name] for name in ("temperature", "mean") if name in change}
     expected = float(net.losses(picks.episode())["kd"])
-    assert explorer.scene.facts["kd"] == pytest.approx(expected, rel=1e-3, abs=1e-9)
-    assert explorer.scene.facts["kd"] != pytest.approx(before, rel=1e-2)
+    assert after == pytest.approx(expected, rel=1e-3, abs=1e-9) and after != pytest.approx(before, rel=1e-2)
 
 
 @torch.no_grad()
@@ -49,12 +47,10 @@ def test_bars_and_pictures_are_those_of_the_model(explorer, net):
     episode, facts = EpisodeControls().episode(), explorer.scene.facts
     found, truth = net(episode), episode.query_masks[0]
     student, teacher = ((found.maps[name][0, 0] / 5).softmax(0) for name in ("students", "teacher"))
-    torch.testing.assert_close(facts["student"], student, atol=1e-6, rtol=1e-4)
-    torch.testing.assert_close(facts["teacher"], teacher, atol=1e-6, rtol=1e-4)
-    rows = panel(explorer, "shares").rows
-    top = teacher.topk(8).indices.tolist()
+    rows, top = panel(explorer, "shares").rows, teacher.topk(8).indices.tolist()
     assert list(rows) == [f"Channel {c}" for c in top] + ["24 others"]
     for column, expected in (("student", student), ("teacher", teacher)):
+        torch.testing.assert_close(facts[column], expected, atol=1e-6, rtol=1e-4)
         whole = sum(row[column] for row in list(rows.values())[:-1]) + 24 * rows["24 others"][column]
         assert whole == pytest.approx(1, abs=1e-5)
         assert rows[f"Channel {top[0]}"][column] == pytest.approx(float(expected[top[0]]), rel=1e-4)
@@ -73,13 +69,12 @@ def test_bars_and_pictures_are_those_of_the_model(explorer, net):
 def test_temperature_and_weight_run_nothing_again(explorer, monkeypatch):
     runs = counted(monkeypatch, SDAANet, "segment")
     flat, kd = explorer.scene.facts["spread"], explorer.scene.facts["kd"]
-    explorer.set(alpha=0.0)
-    assert explorer.scene.facts["share"] == 0 and explorer.scene.facts["kd"] == kd
-    explorer.set(alpha=5000.0)
-    assert explorer.scene.facts["terms"]["kd"] == pytest.approx(5000 * kd) and "5000" in explorer.scene.words
+    facts = explorer.set(alpha=0.0).scene.facts
+    assert facts["share"] == 0 and facts["kd"] == kd
+    facts = explorer.set(alpha=5000.0).scene.facts
+    assert facts["terms"]["kd"] == pytest.approx(5000 * kd) and "5000" in explorer.scene.words
     assert panel(explorer, "terms").rows["5000 · KD"][""] == pytest.approx(5000 * kd)
-    explorer.set(temperature=0.05)
-    assert explorer.scene.facts["spread"] < 0.5 < 0.99 < flat
+    assert explorer.set(temperature=0.05).scene.facts["spread"] < 0.5 < 0.99 < flat
     explorer.set(mean="prototypes", teacher="distributions", teacher_query="reweighted", teachers="integral")
     assert not runs
     explorer.set(query=6)

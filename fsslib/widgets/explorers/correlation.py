@@ -1,6 +1,7 @@
 """`explore_correlation`: what HDMNet compares at each scale, who attends to whom, and what the ensemble decides."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -66,10 +67,8 @@ def explore_correlation(
         settings = (softmax, temperature, self_attention)
         answer = memo((picks.key, *settings), lambda: explained(episode, **_options(explained.model, *settings)))
         maps, truth = answer.maps, episode.query_masks[0]
-        pairs, alike = attended(
-            (picks.key, *settings, stage),
-            lambda: _attention(explained.model, maps, episode, stage, softmax, temperature),
-        )
+        related = partial(_attention, explained.model, maps, episode, stage, softmax, temperature)
+        pairs, alike = attended((picks.key, *settings, stage), related)
         # Without the ensemble the probabilities of the matching network are the answer.
         logits = {"meta": resize(maps["meta"], tuple(truth.shape))}
         if explained.model.ensemble is not None:
