@@ -3,9 +3,11 @@
 from functools import cache
 
 import pytest
+import torch
 
 from fsslib import build_model, load_dataset, load_model, widgets
 from fsslib.checkpoints import shipped
+from fsslib.metrics import FewShotIoU
 from fsslib.widgets import strokes
 
 pytest.importorskip("anywidget")
@@ -70,4 +72,6 @@ def keys(explorer):
 
 
 def overlap(mask, truth):
-    return float(((mask == 1) & (truth == 1)).sum() / ((mask == 1) | (truth == 1)).sum())
+    meter = FewShotIoU()
+    meter.update(mask[None], truth[None], torch.ones(1, 1, dtype=torch.long))
+    return float(meter.compute().episode_iou()[0])

@@ -158,10 +158,8 @@ def test_every_control_that_the_page_has_moved_is_settled(monkeypatch):
 
 
 def test_an_explained_model_is_left_as_it_was():
-    model = build_model("asgnet", backbone="tiny", width=32).train()
-    episode = EpisodeControls().episode()
-    plain, before = model.backbone, model.max_superpixels
-    explained = ExplainedModel(model)
+    model, episode = build_model("asgnet", backbone="tiny", width=32).train(), EpisodeControls().episode()
+    plain, before, explained = model.backbone, model.max_superpixels, ExplainedModel(model)
     one = explained(episode, max_superpixels=1)
     assert one.maps["prototypes"].shape[1] == 1 and one.maps.keys() > {"guide", "probability"}
     assert model.training and not model.explain and model.backbone is plain and model.max_superpixels == before
@@ -213,12 +211,8 @@ def test_episode_controls_offer_what_there_is():
     picks.controls["query"].value = picks.controls["support"].value + 1
     picks.controls["shots"].value = 3
     supports, query = picks.indices()
-    assert len(supports) == 3 and query not in supports
-    assert picks.episode() is picks.episode()
-    episode = picks.episode().validate()
-    data = picks.dataset
-    assert torch.equal(episode.query_masks[0] == 1, data[query][1] == picks.cls)
-
+    assert len(supports) == 3 and query not in supports and picks.episode() is picks.episode()
+    assert torch.equal(picks.episode().validate().query_masks[0] == 1, picks.dataset[query][1] == picks.cls)
     one = load_dataset("shapes", fold=2, split="val")
     alone = EpisodeControls(one, show=("cls", "query"))
     assert list(alone.controls) == ["cls", "query"] and alone.dataset is one
@@ -245,11 +239,8 @@ def test_the_episode_explorer_shows_what_the_library_computes():
         assert not torch.equal(found.scene.facts["prediction"], before), name
     assert len(found.scene.panels) == 8 and "trained" not in found.scene.words
     assert "has seen the classes of fold 1" in found.scene.words
-
-
-def test_an_own_method_can_be_explored():
-    model = build_model("panet", backbone="tiny")
-    found = explore_episode(load_dataset("shapes", fold=3, split="test"), {"mine": model})
+    mine = {"mine": build_model("panet", backbone="tiny")}
+    found = explore_episode(load_dataset("shapes", fold=3, split="test"), mine)
     assert "fold" not in found.controls and found.controls["method"].options == ("mine",)
 
 
