@@ -11,6 +11,7 @@ from torch import Tensor
 
 Interval = tuple[float, float, float]
 Series = Mapping[str, Mapping[object, Interval]]  # label -> {x or group: (value, low, high)}
+Row = Mapping[str, object]
 Differences = Mapping[tuple[str, str], tuple[Interval, Sequence[float]]]  # of pairs: interval, that of each training
 
 
@@ -61,9 +62,6 @@ KNOBS = {
     "area": "size of the objects (radius)",
     "co_occurrence": "base classes in the background",
 }
-
-
-Row = Mapping[str, object]
 
 
 def clear(difference: Interval, seeds: Sequence[float]) -> bool:

@@ -79,13 +79,12 @@ def test_no_picture_leaves_the_sheet_or_covers_another(sheet):
 
 
 def test_what_cannot_be_drawn_is_refused(net):
-    for size, words in (({"shot": 2}, "(1, 1, 2)"), ({"batch": 2}, "(2, 1, 1)")):
-        with pytest.raises(FsslibError, match=re.escape(f"found (episodes, ways, shots) = {words}")):
-            drawn(net, episode(**size))
     bare = build_model("sdaanet", backbone="tiny", width=8, scales=(1.0, 0.5), saam=False).eval()
-    bare.explain = True
-    with pytest.raises(FsslibError, match="needs the maps attention:"):
-        drawn(bare, episode())
+    bare.explain, counts = True, "found (episodes, ways, shots) ="
+    refused = [(net, {"shot": 2}, f"{counts} (1, 1, 2)"), (net, {"batch": 2}, f"{counts} (2, 1, 1)")]
+    for model, size, words in [*refused, (bare, {}, "needs the maps attention:")]:
+        with pytest.raises(FsslibError, match=re.escape(words)):
+            drawn(model, episode(**size))
 
 
 def test_ablation_figure_holds_every_score_and_every_training(drawn):

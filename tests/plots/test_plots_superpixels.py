@@ -69,10 +69,9 @@ def test_counts_tell_how_many_supports_have_how_many():
 
 
 def row(parts, shots, gain, seeds):
-    value = gain[0]
-    own = {"parts": parts, "shots": shots, "several": [50 + value, 45, 60], "one": [50, 45, 55]}
-    own |= {"several per seed": [50 + s for s in seeds], "one per seed": [50] * len(seeds)}
-    return own | {"gain of several": list(gain)}
+    scores = {"several": [50 + gain[0], 45, 60], "one": [50, 45, 55], "gain of several": list(gain)}
+    scores |= {"several per seed": [50 + s for s in seeds], "one per seed": [50] * len(seeds)}
+    return {"parts": parts, "shots": shots, **scores}
 
 
 CLEAR = [row(2, 5, (-4, -6, -2), (-3, -5, -4)), row(1, 1, (0.1, -1, 1), (1, -1, 0.3)), row(2, 1, (3, 1, 5), (2, 3, 4))]
