@@ -191,7 +191,7 @@ def test_annotate_without_object_background_or_anything(kind):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: annotate(encoded(), "polygon"), "use one of mask, box, scribble"),
+        (lambda: annotate(encoded(), "polygon"), "'polygon' is unknown. Valid: 'mask', 'box', 'scribble'"),
         (lambda: annotate(encoded() * 3, "box"), r"found the values \[3, 253\]"),
         (lambda: annotate(encoded()[None], "mask"), r"expected bool or integers \(H, W\)"),
         (lambda: annotate(encoded().float(), "box"), "found float32"),

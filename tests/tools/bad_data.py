@@ -52,7 +52,7 @@ DATA_CASES = {
     "no root": (lambda t: load_dataset("pascal"), DatasetError, ["folder", "root="]),
     "root of the embedded set": (lambda t: load_dataset("shapes", root="x"), DatasetError, ["leave root out"]),
     "data set option": (lambda t: load_dataset("shapes", sise=33), DatasetError, ["'sise'", "help"]),
-    "split": (lambda t: load_dataset("shapes", split="valid"), DatasetError, ["'valid'", "train, val, test"]),
+    "split": (lambda t: load_dataset("shapes", split="valid"), DatasetError, ["'valid'", "'train', 'val', 'test'"]),
     "fold": (lambda t: load_dataset("shapes", fold=4), DatasetError, ["fold 4", "0 to 3"]),
     "pool size": (lambda t: load_dataset("shapes", pool=0), DatasetError, ["pool", "0", "whole number from 1"]),
     "knob": (lambda t: load_dataset("shapes", knobs={"gab": 1.0}), DatasetError, ["'gab'", "gap"]),
@@ -65,7 +65,7 @@ DATA_CASES = {
     ),
     "pascal fold": (lambda t: pascal(t, fold=7), DatasetError, ["fold 7", "0 to 3"]),
     "pascal validation": (lambda t: pascal(t, split="val", val_classes=0), DatasetError, ["val_classes"]),
-    "pascal novel": (lambda t: pascal(t, novel="hide"), DatasetError, ["'hide'", "background, ignore, drop"]),
+    "pascal novel": (lambda t: pascal(t, novel="hide"), DatasetError, ["'hide'", "'background', 'ignore', 'drop'"]),
     "list file": (lambda t: pascal(t, images=t / "no.txt"), DatasetError, ["no.txt", "Pass the path"]),
     "listed but absent": (
         lambda t: quiet(make_voc(t), 0, images=list_of(t / "VOCdevkit/VOC2012", ["2008_000001", "2008_000099"])),

@@ -1,12 +1,12 @@
 """Where the data sets on disk come from, and getting them: fetched, unpacked, counted, nothing twice."""
 
-import difflib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...arguments import meant
 from ...errors import DatasetError, DownloadError
 from .fetch import fetch
 from .locks import alone, check_room, lock_of, writing
@@ -113,9 +113,7 @@ def known_sources(name: str) -> dict[str, Source]:
     """Part -> archive, for `"pascal"` (voc, sbd), `"coco"` (train2017, val2017, annotations2017, and 2014's) or
     `"fss1000"`. Raises DatasetError for another name."""
     if name not in _TABLES:
-        near = difflib.get_close_matches(str(name), _TABLES, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"these can be: {', '.join(_TABLES)}."
-        raise DatasetError(f"data set {name!r} cannot be downloaded: {hint}")
+        raise DatasetError(f"data set {name!r} cannot be downloaded: {meant(name, _TABLES, 'these can be')}")
     return dict(_TABLES[name])
 
 

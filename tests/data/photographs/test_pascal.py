@@ -128,7 +128,7 @@ def test_a_changed_mask_is_read_again(voc):
     [
         ({"fold": 4}, "folds are numbered"),
         ({"split": "dev"}, "split 'dev'"),
-        ({"novel": "erase"}, "use one of background, ignore, drop"),
+        ({"novel": "erase"}, "'erase' is unknown. Valid: 'background', 'ignore', 'drop'"),
         ({"images": "no/such/list.txt"}, "cannot read list file"),
         ({"images": "trainaug"}, "needs SBD"),
         ({"images": "pascal5i"}, r"train_noval\.txt, or ImageSets/Main"),
