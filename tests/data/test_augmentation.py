@@ -189,7 +189,10 @@ def test_all_labels_of_a_query_move_together(photographs, kind):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda i, m: augment_whole(i, m, 0, "photo", 33), "of whole pictures 'photo' is unknown.*Valid: 'pfenet', 'hdmnet'"),
+        (
+            lambda i, m: augment_whole(i, m, 0, "photo", 33),
+            "'photo' is unknown.*Valid: 'pfenet'",
+        ),
         (lambda i, m: augment_whole(i, m, 0, "pfenet", 4), "size=4"),
         (lambda i, m: augment_whole(i, m, 0.5, "pfenet", 33), "seed=0.5"),
         (lambda i, m: augment_whole(i, m, True, "pfenet", 33), "seed=True"),

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from ...episode import IGNORE
 from ...errors import DatasetError
-from ..base import IGNORE
+from ..base import few
 from ..photographs.label_index import LabelIndex
 from .coco import coco_json
 from .layouts import Entry, Found, class_masks, find_layout, images_masks
-from .names_and_lists import class_names, listed, read_list
+from .names_and_lists import class_names, listed, split_list
 from .pairs import AGAIN, counted, examined
-from .problems import KINDS, FolderReport, Problem
+from .problems import PROBLEM_KINDS, FolderReport
 
 LEAST = 2
 # Options of Folder that say nothing about the files.
@@ -81,19 +82,18 @@ def survey(
         areas = np.zeros((len(entries), max(found.names, default=0) + 1), np.int64)
         areas[np.arange(len(entries)), [entry.cls for entry in entries]] = counts[:, 1]
     entries, areas = _filled(found, entries, areas)
-    _few(found, entries, areas, min_area, base)
+    _scarce(found, entries, areas, min_area, base)
     for split in lists or {}:
-        file, wanted = read_list(lists, split, found.base)
+        file, wanted = split_list(lists, split, found.base)
         for name in listed(wanted, entries, found.base)[1]:
             message = f"{split}: {name} is not there, or cannot be used for another reason given here"
-            cure = "Take it off the list, or add it."
-            found.problems.append(Problem(file, "listed but absent", message, cure))
+            found.blame(file, "listed but absent", message, "Take it off the list, or add it.")
     order = sorted(range(len(entries)), key=lambda at: entries[at].id)
     entries, areas = [entries[at] for at in order], areas[order]
     shown = {
         name: int((areas[:, cls] >= max(1, min_area)).sum()) if entries else 0 for cls, name in found.names.items()
     }
-    problems = sorted(found.problems, key=lambda problem: (KINDS.index(problem.kind), problem.file))
+    problems = sorted(found.problems, key=lambda problem: (PROBLEM_KINDS.index(problem.kind), problem.file))
     report = FolderReport(Path(root).expanduser(), layout, found.total, len(entries), shown, tuple(problems))
     return Survey(found.base, found.names, entries, areas, single, report)
 
@@ -128,13 +128,13 @@ def _known(found: Found, entries: list[Entry], areas: np.ndarray) -> tuple[list[
     """What is left without masks that hold ids without a name."""
     names, strange = found.names, areas > 0
     strange[:, [0, IGNORE, *names]] = False
-    said = ", ".join(f"{c} {name}" for c, name in list(names.items())[:8]) + (" …" if len(names) > 8 else "")
+    classes = few((f"{c} {name}" for c, name in names.items()), 8)
     for at in np.flatnonzero(strange.any(1)):
         file, ids = entries[at].mask, np.flatnonzero(strange[at]).tolist()
-        message = f"holds the ids {', '.join(map(str, ids[:6]))}; the classes are {said}"
+        message = f"holds the ids {few(ids, 6)}; the classes are {classes}"
         cure = f"Name them in names=, or renumber: `from PIL import Image; Image.open({str(file)!r})"
         cure += f".point(lambda v: {dict.fromkeys(ids[:6], min(names))}.get(v, v)).save({str(file)!r})`"
-        found.problems.append(Problem(file, "unknown class id", message, cure))
+        found.blame(file, "unknown class id", message, cure)
     sound = ~strange.any(1)
     return [entries[at] for at in np.flatnonzero(sound)], areas[sound]
 
@@ -150,11 +150,11 @@ def _filled(found: Found, entries: list[Entry], areas: np.ndarray) -> tuple[list
             message = "holds 255 only, which means ignored pixels in label maps"
             cure = f"Save the object as its class id, e.g. 1: `from PIL import Image; Image.open({str(file)!r})"
             cure += f".point(lambda v: v and 1).save({str(file)!r})`"
-        found.problems.append(Problem(file, "empty mask", message, cure))
+        found.blame(file, "empty mask", message, cure)
     return [entries[at] for at in np.flatnonzero(shown)], areas[shown]
 
 
-def _few(found: Found, entries: list[Entry], areas: np.ndarray, min_area: int, source: Path) -> None:
+def _scarce(found: Found, entries: list[Entry], areas: np.ndarray, min_area: int, source: Path) -> None:
     """A problem for every class that cannot make an episode: one support and one query are the least."""
     for cls, name in found.names.items():
         hits = np.flatnonzero(areas[:, cls] >= max(1, min_area)) if len(entries) else ()
@@ -167,4 +167,4 @@ def _few(found: Found, entries: list[Entry], areas: np.ndarray, min_area: int, s
         number = "" if name == f"class {cls}" else f"class {cls} "
         message = f"{number}{name}: {len(hits)} usable image{'' if len(hits) == 1 else 's'}{large}"
         cure = f"Add images until there are {LEAST} (more for several shots), or drop the class."
-        found.problems.append(Problem(file, "class with too few images", message, cure))
+        found.blame(file, "class with too few images", message, cure)

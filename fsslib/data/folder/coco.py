@@ -11,7 +11,7 @@ from ..photographs.coco_label_maps import CocoMasks, fault, open_masks
 from ..photographs.label_index import LabelIndex
 from .layouts import Entry, Found, pictures
 from .pairs import AGAIN, image_size
-from .problems import Fault, Problem
+from .problems import Fault
 
 
 def coco_json(file: Path) -> tuple[Found, np.ndarray]:
@@ -28,7 +28,7 @@ def coco_json(file: Path) -> tuple[Found, np.ndarray]:
     except DatasetError as error:
         message = str(error).split(f"{file.name}: ", 1)[-1].split(". Expected")[0]
         cure = "Export it again as COCO instances: one object with 'images', 'categories' and 'annotations'."
-        found.problems.append(Problem(file, "broken JSON", f"cannot be read: {message}", cure))
+        found.blame(file, "broken JSON", f"cannot be read: {message}", cure)
         return found, np.zeros((0, 1), np.int32)
     document = json.loads(file.read_bytes())
     found.names = _used_names(document, masks)
@@ -41,11 +41,8 @@ def coco_json(file: Path) -> tuple[Found, np.ndarray]:
             pairs.append((number, image))
         else:
             found.total += 1
-            message, cure = (
-                f"is listed in {file.name}, but there is no such file",
-                "Copy it there, or remove its entry.",
-            )
-            found.problems.append(Problem(base / name, "image file missing", message, cure))
+            message, cure = f"is listed in {file.name}, but is not there", "Copy it there, or remove its entry."
+            found.blame(base / name, "image file missing", message, cure)
     pairs = _fitting(file, pairs, masks, found)
     found.entries = [Entry(masks.images[number].file, image, masks.file_of(number)) for number, image in pairs]
     return found, masks.areas(pairs) if pairs else np.zeros((0, 1), np.int32)
@@ -71,7 +68,7 @@ def _shown(file: Path, document: dict, masks: CocoMasks, found: Found) -> set[in
         else:
             kind, message = "no polygon", f"{label} on {masks.images[image].file}: one {reason}"
             cure = "Draw its outline as a polygon; boxes and points are no masks."
-        found.problems.append(Problem(file, kind, message, cure))
+        found.blame(file, kind, message, cure)
     return shown
 
 
@@ -82,7 +79,7 @@ def _fitting(file: Path, pairs: list[tuple[int, Path]], masks: CocoMasks, found:
     table = LabelIndex("folder-sides", found.base, _sides).counts(files, 1 + AGAIN)
     good = []
     for (number, image), row in zip(pairs, table.tolist()):
-        said = masks.images[number]
+        listed = masks.images[number]
         if row[AGAIN]:
             try:
                 row = sum(image_size(image), ())
@@ -90,18 +87,18 @@ def _fitting(file: Path, pairs: list[tuple[int, Path]], masks: CocoMasks, found:
                 found.problems.append(error.problem)
                 continue
         sizes = {tuple(row[0:2]), tuple(row[2:4])}
-        if (said.width, said.height) in sizes:
+        if (listed.width, listed.height) in sizes:
             good.append((number, image))
         else:
-            message = f"is {row[0]}x{row[1]} pixels, but {file.name} says {said.width}x{said.height}"
+            message = f"is {row[0]}x{row[1]} pixels, but {file.name} says {listed.width}x{listed.height}"
             cure = "Use the picture that was annotated; a resized one needs its annotations exported again."
-            found.problems.append(Problem(image, "size mismatch", message, cure))
+            found.blame(image, "size mismatch", message, cure)
     return good
 
 
 def _sides(image: Path, _: Path) -> dict[int, int]:
     """What the index keeps of an image: width and height upright (0, 1) and as stored (2, 3), or that there is a fault,
-    see `folder_pairs.counted`."""
+    see `pairs.counted`."""
     try:
         return dict(enumerate(sum(image_size(image), ())))
     except Fault:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...arguments import choose
 from ...errors import DatasetError
-from ..base import SPLITS, SegmentationDataset, check_split
+from ..base import SPLITS, SegmentationDataset
 from .drawing import Scene, draw_scene
 from .knobs import ShapesKnobs
 from .plan import FOLD_SCHEMES, NAMES, ShapesPlan, ShapesTruth, class_table, draw_plan
@@ -66,7 +67,7 @@ class Shapes5i(SegmentationDataset):
         cache: bool = True,
     ):
         table = class_table(fold, fold_scheme, val_classes)
-        check_split(fold, split, FOLD_SCHEMES[fold_scheme])
+        choose(split, SPLITS, "split", DatasetError)
         _whole("size", size, 33, 1025)
         _whole("seed", seed, 0, 2**63 - 1)
         if pool is not None:
@@ -126,13 +127,13 @@ class Shapes5i(SegmentationDataset):
         self.check_class(cls)
         if domain not in (None, 0, 1):
             raise DatasetError(f"domain {domain!r} is unknown: give None, 0 or 1.")
-        found = range(self.classes.index(cls), len(self), len(self.classes))
-        return list(found) if domain is None else [i for i in found if self.domain(i) == domain]
+        images = range(self.classes.index(cls), len(self), len(self.classes))
+        return [i for i in images if domain is None or self.domain(i) == domain]
 
     def supports_of(self, cls: int) -> list[int]:
         """The images of `cls` without those that the knob `absent` has emptied: they serve as queries only."""
-        found = self.images_of(cls)
-        return [i for i in found if not self.plan(i).absent] if self.knobs.absent else found
+        images = self.images_of(cls)
+        return [i for i in images if not self.plan(i).absent] if self.knobs.absent else images
 
     def shows(self, index: int, cls: int) -> bool:
         """Whether an object of `cls` was placed in the image (debris may hide all of a distractor)."""

@@ -1,5 +1,10 @@
-"""Shapes-5i: the five outlines, the four textures, colours and smooth noise, as plain array functions."""
+"""Shapes-5i: draws an image, its label map and its ground truth from a plan and a stream of random numbers.
 
+Outlines, textures, colours and smooth noise are plain array functions; a `Canvas` takes objects, occluders and debris
+and keeps its instance and part maps; `draw_scene` puts an image together.
+"""
+
+from collections import namedtuple
 from functools import cache
 from math import cos, exp, hypot, pi, sin
 from typing import NamedTuple
@@ -10,18 +15,13 @@ from numpy import ndarray
 from .knobs import MIN_VISIBLE, ShapesKnobs
 from .plan import SHAPES, SLOTS, TEXTURES, shape_texture
 
-# Farthest point of each unit outline from its centre (shapes_classes.SHAPES order); sizes give equal areas, about 2.2.
+# Farthest point of each unit outline from its centre (in the order of SHAPES); sizes give equal areas, about 2.2.
 REACH = (0.85, 1.06, 1.28, 1.22, 0.98)
-
-
 # One period of a texture as a fraction of the image's side (8 px at 97).
 PERIOD = 0.083
-
-
 # What "two colours of an object" must differ by at least, summed over RGB.
 CONTRAST = 0.7
-
-
+DEBRIS = 3  # bars in an image
 FULL = 2 * pi
 
 
@@ -105,28 +105,12 @@ def turned(x: ndarray, y: ndarray, turn: float, frequency: float, size: int) -> 
     return c * x + s * y, c * y - s * x
 
 
-# Shapes-5i: puts objects, occluders and debris on a canvas and keeps its instance and part maps.
-
-
-class Pose(NamedTuple):
-    """One object's uniform draws in [0, 1); a fixed place in the stream for each keeps knobs independent."""
-
-    radius: float
-    turn: float
-    stretch: float
-    warp_x: float
-    warp_y: float
-    jitter_x: float
-    jitter_y: float
-    frequency: float
-    texture_turn: float
-    phase: float
-    swirl: float
-    light_turn: float
-    light: float
-    swap: float
-    bar_turn: float
-    bar_offset: float
+# One object's uniform draws in [0, 1); a fixed place in the stream for each keeps knobs independent.
+Pose = namedtuple(
+    "Pose",
+    "radius turn stretch warp_x warp_y jitter_x jitter_y frequency texture_turn phase swirl light_turn light swap "
+    "bar_turn bar_offset",
+)
 
 
 class Canvas:
@@ -227,12 +211,6 @@ def _bands(y: ndarray, parts: int) -> ndarray:
     """Part number 1.. of each pixel: bands across the object, the first twice as high as the others."""
     cuts = [-0.95 + 1.9 * (k + 1) / (parts + 1) for k in range(1, parts)]
     return 1 + sum((y > cut).astype(np.uint8) for cut in cuts) if cuts else np.ones(y.shape, np.uint8)
-
-
-# Shapes-5i: draws one image, its label map and its ground truth from a plan and a stream of random numbers.
-
-
-DEBRIS = 3
 
 
 class Scene(NamedTuple):

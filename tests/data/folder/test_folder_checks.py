@@ -20,7 +20,7 @@ from folder_tree import (
 
 from fsslib.data.folder.check import check_folder
 from fsslib.data.folder.dataset import Folder
-from fsslib.data.folder.problems import KINDS
+from fsslib.data.folder.problems import PROBLEM_KINDS
 from fsslib.errors import DatasetError
 
 
@@ -37,7 +37,7 @@ def test_thirty_faults_of_ten_kinds_are_found_and_nothing_else(tmp_path):
     assert found(report, tmp_path) == sorted(planted)
     assert all(len(problem.cure) > 15 and len(problem.message) > 15 for problem in report.problems)
     assert (report.sound, report.pairs, report.layout) == (11, 41, "images_masks")
-    assert report.kinds == dict.fromkeys((kind for kind in KINDS if kind in dict(map(reversed, planted))), 3)
+    assert report.kinds == dict.fromkeys((kind for kind in PROBLEM_KINDS if kind in dict(map(reversed, planted))), 3)
     with pytest.warns(UserWarning, match="11 of 41 pairs are usable; 30 problems: 3 unreadable image") as seen:
         data = Folder(tmp_path)
     assert len(seen) == 1 and data.ids == [f"n{seed}" for seed in range(29, 40)]

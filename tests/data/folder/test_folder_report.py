@@ -12,7 +12,7 @@ from PIL import Image
 
 from fsslib.data.__main__ import main
 from fsslib.data.folder.check import check_folder
-from fsslib.data.folder.problems import KINDS
+from fsslib.data.folder.problems import PROBLEM_KINDS
 from fsslib.data.pictures import soft as _soft
 from fsslib.errors import DatasetError
 
@@ -111,7 +111,7 @@ def test_roots_that_are_no_data_set(tmp_path):
 def test_names_of_kinds_are_kept(tmp_path):
     tree.spoil_class_folders(tmp_path)
     for problem in check_folder(tmp_path).problems:
-        assert problem.kind in KINDS
+        assert problem.kind in PROBLEM_KINDS
         with pytest.raises(AttributeError):
             problem.kind = "other"
     assert set(NAMES.values()) <= set(check_folder(tmp_path).classes)

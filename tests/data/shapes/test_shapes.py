@@ -199,10 +199,10 @@ def test_bad_knobs_name_knob_value_and_range(knob, value, allowed):
 
 
 BAD_OPTIONS = [
-    ({"fold": 4}, "numbers its folds 0 to 3"),
+    ({"fold": 4}, "folds of fold_scheme 'crossed' are numbered 0 to 3"),
     ({"fold": "0"}, "fold '0'"),
     ({"split": "dev"}, "split 'dev'"),
-    ({"fold_scheme": "latin"}, "crossed, held_out_shape"),
+    ({"fold_scheme": "latin"}, "'crossed', 'held_out_shape'"),
     ({"size": 16}, "33 to 1025"),
     ({"pool": 0}, "option pool"),
     ({"seed": -1}, "option seed"),
