@@ -48,7 +48,7 @@ class Flags(SegmentationDataset):
         return repr(self.shown)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     way=st.integers(1, 3),
     shot=st.integers(1, 5),
@@ -111,7 +111,7 @@ def test_the_class_of_the_query_is_not_always_way_one():
     assert slots == {0, 1, 2}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(way=st.integers(1, 3), shot=st.integers(1, 5), seed=st.integers(0, 1000), count=st.integers(1, 6))
 def test_fixed_lists_nest_and_hash(way, shot, seed, count):
     drawer = sampler(way, shot)

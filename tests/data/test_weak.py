@@ -120,7 +120,7 @@ def test_pen_width():
     assert scribble(large).sum() > 1.5 * scribble(large, width=1).sum()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=70)), st.integers(0, 2**40))
 def test_strokes_stay_inside_any_mask(fg, seed):
     drawn, other = scribble(fg, seed).numpy(), background_scribble(fg, seed).numpy()

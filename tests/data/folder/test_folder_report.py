@@ -6,7 +6,7 @@ import folder_tree as tree
 import numpy as np
 import pytest
 from folder_tree import NAMES, H, W, class_folders, coco, disc, images_masks, label_map, spoil_images_masks
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -41,6 +41,7 @@ def test_drawn_label_maps_are_not_soft(name):
     assert not soft(THIN[name], "ids")
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 500), st.sampled_from([2, 3, 5]), st.sampled_from([255, 9, 3]))
 def test_shrunken_masks_are_soft(seed, factor, top):
     mask = np.array(tree.blurred(disc(seed, 1, factor * W, factor * H)))
@@ -51,6 +52,7 @@ def test_shrunken_masks_are_soft(seed, factor, top):
         assert soft(mask, "binary")
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 500), st.integers(10, 95), st.sampled_from(["ids", "binary"]))
 def test_jpeg_masks_are_soft_under_any_name(seed, quality, kind):
     stream = io.BytesIO()
