@@ -67,15 +67,9 @@ class EpisodeSampler:
     """
 
     def __init__(
-        self,
-        dataset: SegmentationDataset,
-        protocol: Protocol | None = None,
-        *,
-        shot: int = 1,
-        seed: int = 0,
-        augment: bool = False,
-        keep: int = 0,
-    ):
+        self, dataset: SegmentationDataset, protocol: Protocol | None = None, *, shot: int = 1, seed: int = 0,
+        augment: bool = False, keep: int = 0,
+    ):  # fmt: skip
         self.dataset, self.protocol = dataset, protocol or Protocol()
         self.shot, self.seed, self.augment = shot, seed, augment
         check_count(shot, "shot", error=DatasetError)

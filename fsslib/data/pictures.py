@@ -108,9 +108,8 @@ def image_tensor(picture: Picture, name: str = "image") -> Tensor:
 
         return torch.from_numpy(_colours(ImageOps.exif_transpose(picture), name)).permute(2, 0, 1).contiguous()
     if isinstance(picture, Tensor):
-        array = picture.detach().cpu()
-        array = array.float() if array.is_floating_point() else array  # NumPy has no bfloat16
-        array = array.permute(1, 2, 0).numpy() if array.ndim == 3 else array.numpy()
+        array = _array(picture)
+        array = array.transpose(1, 2, 0) if array.ndim == 3 else array
     elif isinstance(picture, np.ndarray):
         array = picture
     else:
@@ -126,6 +125,11 @@ def image_tensor(picture: Picture, name: str = "image") -> Tensor:
     if array.dtype != np.uint8:
         raise DatasetError(f"{name}: found {array.dtype}, expected uint8, or floating point from 0 to 1.")
     return torch.from_numpy(np.ascontiguousarray(array[..., :3])).permute(2, 0, 1).contiguous()
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # NumPy has no bfloat16
 
 
 def mask_tensor(mask: Picture, name: str = "mask") -> Tensor:
@@ -149,8 +153,7 @@ def mask_tensor(mask: Picture, name: str = "mask") -> Tensor:
         if doubt in _DOUBTS:
             raise DatasetError(f"{name}: {_DOUBTS[doubt]}")
     elif isinstance(mask, Tensor):
-        array = mask.detach().cpu()
-        array = (array.float() if array.is_floating_point() else array).numpy()
+        array = _array(mask)
     else:
         array = np.asarray(mask)
     if array.ndim == 3 and array.shape[-1] == 3 and (array == array[..., :1]).all():

@@ -167,16 +167,9 @@ class train_augment:
     """
 
     def __init__(
-        self,
-        size: int,
-        flip: bool = True,
-        scale: tuple[float, float] = (0.9, 1.1),
-        rotate: float = 10,
-        colour: float = 0.0,
-        mode: str = "squash",
-        rotated: float = 1.0,
-        blurred: float = 0.0,
-    ):
+        self, size: int, flip: bool = True, scale: tuple[float, float] = (0.9, 1.1), rotate: float = 10,
+        colour: float = 0.0, mode: str = "squash", rotated: float = 1.0, blurred: float = 0.0,
+    ):  # fmt: skip
         _check_options(size, mode)
         if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 10:
             raise DatasetError(f"scale={scale!r}: expected (smallest, largest) with 0 < smallest <= largest <= 10.")

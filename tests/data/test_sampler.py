@@ -214,7 +214,7 @@ def test_classes_with_too_few_images_are_left_out_with_a_warning():
 def test_a_support_without_its_class_is_refused():
     drawer = EpisodeSampler(Flags(), Protocol(input_size=18))
     spec = EpisodeSpec((3,), ((1,),), 0)
-    with pytest.raises(DatasetError, match=r"image 1 .*class 3 \(right\).*images_of\(3\)"):
+    with pytest.raises(DatasetError, match=r"image 1 .*class 3 \(right\).*holds no pixel.*images_of\(3\)"):
         drawer.build([spec])
     drawer.build([replace(spec, supports=((2,),))])
 

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 W, H = 48, 32
+COLOURS = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 NAMES = {1: "cat", 2: "dog", 3: "owl"}
 
 
@@ -141,9 +142,8 @@ def spoil_images_masks(root: Path) -> list[tuple[str, str]]:
     turned_photograph(13, image / "n13.jpg")
     plant("size mismatch", "masks/n11.png", "masks/n12.png", "masks/n13.png")
 
-    palette = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
     for seed, mode in ((14, "RGB"), (15, "RGBA"), (16, "RGB")):
-        colours = palette[disc(seed, 1 + seed % 3)]
+        colours = COLOURS[disc(seed, 1 + seed % 3)]
         Image.fromarray(colours).convert(mode).save(mask / f"n{seed}.png")
     plant("colour mask", "masks/n14.png", "masks/n15.png", "masks/n16.png")
 

@@ -62,12 +62,8 @@ _VOC = Source(
     (f"https://thor.{_VOC_PATH}/{_VOC_FILE}", f"http://host.{_VOC_PATH}/{_VOC_FILE}"),
     _VOC_FILE,
     "VOCdevkit",
-    {
-        "JPEGImages/*.jpg": 17_125,
-        "SegmentationClass/*.png": 2_913,
-        "ImageSets/Segmentation/*.txt": 3,
-        "ImageSets/Main/train.txt": 1,
-    },
+    {"JPEGImages/*.jpg": 17_125, "SegmentationClass/*.png": 2_913}
+    | {"ImageSets/Segmentation/*.txt": 3, "ImageSets/Main/train.txt": 1},
     ("VOCdevkit/VOC2012", "VOC2012", ""),
     2_000_000_000,
     2_050_000_000,
@@ -140,9 +136,7 @@ def download(
     parts = (parts,) if isinstance(parts, str) else tuple(parts)
     for part in parts:
         if not any(part in (key, key[-4:]) for key in known):
-            raise DatasetError(
-                f"{name} has no part {part!r}: use some of {', '.join(known)}, or a year in their names."
-            )
+            raise DatasetError(f"{name} has no part {part!r}: use some of {', '.join(known)}, or a year in them.")
     chosen = {key: source for key, source in known.items() if key in parts or key[-4:] in parts}
     _check_space(name, root, {key: part for key, part in chosen.items() if not _complete(part, root)}, keep_archives)
     for source in chosen.values():

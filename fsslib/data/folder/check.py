@@ -90,9 +90,8 @@ def survey(
             found.blame(file, "listed but absent", message, "Take it off the list, or add it.")
     order = sorted(range(len(entries)), key=lambda at: entries[at].id)
     entries, areas = [entries[at] for at in order], areas[order]
-    shown = {
-        name: int((areas[:, cls] >= max(1, min_area)).sum()) if entries else 0 for cls, name in found.names.items()
-    }
+    usable = areas >= max(1, min_area)
+    shown = {name: int(usable[:, cls].sum()) if entries else 0 for cls, name in found.names.items()}
     problems = sorted(found.problems, key=lambda problem: (PROBLEM_KINDS.index(problem.kind), problem.file))
     report = FolderReport(Path(root).expanduser(), layout, found.total, len(entries), shown, tuple(problems))
     return Survey(found.base, found.names, entries, areas, single, report)

@@ -111,7 +111,7 @@ def images_masks(base: Path) -> Found:
     """Label maps in a folder beside the images, any depth: `images/a/1.jpg` belongs to `masks/a/1.png`."""
     found = Found("images_masks", base)
     images, masks = _image_folders(base)
-    _pair(found, _by_stem(images), _by_stem(masks), "", None, masks)
+    _pair(found, _by_stem(images), _by_stem(masks), masks, "", None)
     return found
 
 
@@ -121,9 +121,7 @@ def class_masks(base: Path) -> Found:
     for at, folder in enumerate(class_folders(base), 1):
         cls = at + (at >= 255)
         found.names[cls] = folder.name
-        parts = _image_folders(folder)
-        images, masks = map(_by_stem, parts) if parts else _split(folder)
-        _pair(found, images, masks, f"{folder.name}/", cls, parts[1] if parts else folder)
+        _pair(found, *_pictures_of(folder), f"{folder.name}/", cls)
     return found
 
 
@@ -131,12 +129,17 @@ def class_folders(base: Path) -> list[Path]:
     """The class folders in alphabetical order; none unless one holds a pair. Folders of other things are left out."""
     folders, sound = [], False
     for folder in _folders(base):
-        parts = _image_folders(folder)
-        images, masks = map(_by_stem, parts) if parts else _split(folder)
+        images, masks, _ = _pictures_of(folder)
         if images or masks:
             folders.append(folder)
         sound = sound or any(_key(stem, images) in images for stem in masks)
     return folders if sound else []
+
+
+def _pictures_of(folder: Path) -> tuple[Mapping, Mapping, Path]:
+    """Images and masks of a class by stem, and the folder of the masks."""
+    parts = _image_folders(folder)
+    return (*map(_by_stem, parts), parts[1]) if parts else (*_split(folder), folder)
 
 
 def _split(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
@@ -157,8 +160,8 @@ def _split(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
     return {stem: files for stem, files in images.items() if files}, masks
 
 
-def _pair(found: Found, images: Mapping, masks: Mapping, prefix: str, cls: int | None, place: Path) -> None:
-    """Add the pairs of equal stems to `found`, and a problem for every file left over."""
+def _pair(found: Found, images: Mapping, masks: Mapping, place: Path, prefix: str, cls: int | None) -> None:
+    """Add the pairs of equal stems to `found`, and a problem for every file left over; `place` is where masks are."""
     matched: dict[str, list[Path]] = {}
     for stem, files in masks.items():
         matched.setdefault(_key(stem, images), []).extend(files)

@@ -36,6 +36,7 @@ class Photographs(SegmentationDataset):
         val_classes: how many base classes are held back for validation (the last ones in class order), or their ids.
         cache: keep up to 512 MiB of decoded images and masks in memory.
         download: fetch what `root` lacks; the class says how much that is.
+    Raises DatasetError for whatever is missing, broken or contradictory, DownloadError for what cannot be fetched.
 
     Attributes besides those of SegmentationDataset: `ids` (image ids, sorted), `missing` (class id -> number of images,
     for targeted classes with fewer than two; a warning names them and they are no part of `classes`), `fold_scheme` and

@@ -42,7 +42,6 @@ class Coco20i(Photographs):
 
     Attributes besides those of Photographs: `image_list` (which image set), `absent` (how many listed images are not on
     disk: a part of COCO is enough, a warning counts them).
-    Raises DatasetError for whatever is missing, broken or contradictory, DownloadError for what cannot be fetched.
     """
 
     name = "coco"
@@ -69,11 +68,9 @@ class Coco20i(Photographs):
         self.root = find_root(root, ("", "coco", "COCO"), "annotations/", expected).absolute()
         self.image_list = self._choose(images)
         self._masks = open_masks(self.root / "annotations" / f"instances_{self.image_list}.json")
-        self.names = self._masks.names
+        self.names, file = self._masks.names, self._masks.file
         if len(self.names) != CLASSES:
-            raise DatasetError(
-                f"{self._masks.file} lists {len(self.names)} categories, not {CLASSES}: this is another data set."
-            )
+            raise DatasetError(f"{file} lists {len(self.names)} categories, not {CLASSES}: this is another data set.")
         novel_classes = fold_classes(tuple(self.names), fold, scheme=fold_scheme)
         targets, unwanted = self._divide(novel_classes, val_classes, novel, min_area, cache)
         numbers, photographs = self._locate()

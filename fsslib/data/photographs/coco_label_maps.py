@@ -9,7 +9,6 @@ import json
 import os
 import threading
 import time
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,7 @@ from ...files import atomic
 from ...progress import bar
 from ..pictures import open_picture, picture_sizes
 from .base import pixel_counts
-from .label_index import LabelIndex, load_checked, save_checked
+from .label_index import LabelIndex, load_checked, save_checked, warn_not_kept
 
 FORMAT = 1
 # Seconds after which a temporary file belongs to a killed build, not to one that is running.
@@ -146,11 +145,7 @@ class CocoMasks:
                     if self._unkept is not None:
                         return mask
                     self._unkept = {}
-                warnings.warn(
-                    f"label maps cannot be kept in {self.folder} ({error.strerror}), so each is made whenever it is "
-                    "needed. Set FSSLIB_CACHE to a folder that can be written.",
-                    stacklevel=2,
-                )
+                warn_not_kept("label maps", self.folder, error, "each is made whenever it is needed", 3)
         return mask
 
     def _make_missing(self, images: Sequence[int]) -> None:

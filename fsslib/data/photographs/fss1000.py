@@ -46,7 +46,6 @@ class Fss1000(Photographs):
 
     Attributes besides those of Photographs: `folders` (class id -> folder), `incomplete` (class name -> number of
     pairs, where not ten), `unusable` (image ids that were left out -> why).
-    Raises DatasetError for whatever is missing, broken or contradictory, DownloadError for what cannot be fetched.
     """
 
     name = "fss1000"

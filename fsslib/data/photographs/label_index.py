@@ -81,11 +81,13 @@ class LabelIndex:
         try:
             save_checked(self.file, self._entries)
         except OSError as error:
-            warnings.warn(
-                f"the index of {self.root} cannot be kept in {self.file.parent} ({error.strerror}), so every process "
-                "reads all labels. Set FSSLIB_CACHE to a folder that can be written.",
-                stacklevel=6,
-            )
+            warn_not_kept(f"the index of {self.root}", self.file.parent, error, "every process reads all labels", 7)
+
+
+def warn_not_kept(what: str, folder: Path, error: OSError, hence: str, stacklevel: int) -> None:
+    """Warn that the cache folder takes nothing, and what this means."""
+    text = f"{what} cannot be kept in {folder} ({error.strerror}), so {hence}."
+    warnings.warn(f"{text} Set FSSLIB_CACHE to a folder that can be written.", stacklevel=stacklevel)
 
 
 def save_checked(file: Path, content: dict) -> None:

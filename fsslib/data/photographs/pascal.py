@@ -42,21 +42,13 @@ def find_sbd(voc: Path, sbd: str | Path | None = None) -> Path | None:
     `benchmark_RELEASE` are looked for in the VOC folder and up to two folders above. Raises DatasetError when an
     explicit `sbd` is no such folder.
     """
+    below = ("dataset", "", "benchmark_RELEASE/dataset")
     if sbd is not None:
-        roots = [Path(sbd).expanduser()]
-    else:
-        above = [voc, *list(voc.absolute().parents)[:2]]
-        roots = [folder / name for folder in above for name in ("benchmark_RELEASE", "SBD")]
-    for folder in roots:
-        for place in (folder / "dataset", folder, folder / "benchmark_RELEASE" / "dataset"):
-            if (place / "cls").is_dir():
-                return place
-    if sbd is not None:
-        raise DatasetError(
-            f"sbd={sbd!s} is no SBD folder: expected cls/ID.mat in it or in its subfolder dataset. "
-            "Unpack SBD's benchmark.tgz and pass sbd=PATH of benchmark_RELEASE."
-        )
-    return None
+        expected = f"SBD folder at sbd={sbd}: expected cls/ID.mat in it or in its subfolder dataset. "
+        return find_root(sbd, below, "cls/", f"{expected}Unpack benchmark.tgz, pass sbd=PATH of benchmark_RELEASE.")
+    roots = [place / name for place in (voc, *voc.absolute().parents[:2]) for name in ("benchmark_RELEASE", "SBD")]
+    places = (root / name for root in roots for name in below)
+    return next((place for place in places if (place / "cls").is_dir()), None)
 
 
 def read_list(file: str | Path) -> dict[str, str | None]:
@@ -220,8 +212,7 @@ class Pascal5i(Photographs):
             `SegmentationClass`, else SBD's `cls/ID.mat`.
         download: fetch VOC 2012 and SBD (3 GB) into `root` unless they are there.
 
-    Attributes besides those of Photographs: `image_list` (which one). Raises DatasetError for whatever is missing,
-    broken or contradictory, DownloadError for what cannot be fetched.
+    Attributes besides those of Photographs: `image_list` (which one).
     """
 
     name = "pascal"

@@ -54,18 +54,10 @@ class Shapes5i(SegmentationDataset):
     augmentation = "symmetry"
 
     def __init__(
-        self,
-        fold: int = 0,
-        split: str = "train",
-        *,
-        fold_scheme: str = "crossed",
-        size: int = 97,
-        pool: int | None = 3000,
-        seed: int = 0,
-        knobs: ShapesKnobs | Mapping = ShapesKnobs(),  # noqa: B008 (frozen)
-        val_classes: int = 3,
-        cache: bool = True,
-    ):
+        self, fold: int = 0, split: str = "train", *, fold_scheme: str = "crossed", size: int = 97,
+        pool: int | None = 3000, seed: int = 0, knobs: ShapesKnobs | Mapping = ShapesKnobs(),  # noqa: B008 (frozen)
+        val_classes: int = 3, cache: bool = True,
+    ):  # fmt: skip
         table = class_table(fold, fold_scheme, val_classes)
         choose(split, SPLITS, "split", DatasetError)
         _whole("size", size, 33, 1025)
@@ -151,18 +143,10 @@ class Shapes5i(SegmentationDataset):
         """Ground truth of image `index`, by the same drawing (not cached)."""
         index = self._index(index)
         plan, scene = self.plan(index), self._scene(index)
-        clean = torch.from_numpy(scene.clean_mask)
-        return ShapesTruth(
-            target=plan.target,
-            instances=torch.from_numpy(scene.instances),
-            parts=torch.from_numpy(scene.parts),
-            clean_mask=clean,
-            area=float((clean == plan.target).double().mean()),
-            shift=plan.shift(self.knobs),
-            classes=plan.classes,
-            drawn=scene.drawn,
-            absent=plan.absent,
-        )
+        instances, parts, clean = map(torch.from_numpy, (scene.instances, scene.parts, scene.clean_mask))
+        area = float((clean == plan.target).double().mean())
+        shift = plan.shift(self.knobs)
+        return ShapesTruth(plan.target, instances, parts, clean, area, shift, plan.classes, scene.drawn, plan.absent)
 
     def signature(self) -> str:
         # Test images do not depend on how the base classes are divided.

@@ -124,13 +124,9 @@ class ShapesTruth:
 
 
 def draw_plan(
-    target: int,
-    shown: tuple[int, ...],
-    known: tuple[int, ...],
-    domain: int,
-    knobs: ShapesKnobs,
+    target: int, shown: tuple[int, ...], known: tuple[int, ...], domain: int, knobs: ShapesKnobs,
     rng: np.random.Generator,
-) -> ShapesPlan:
+) -> ShapesPlan:  # fmt: skip
     """Fill the slots: the target (or, where absent, another class), then three distractors of other classes.
 
     Distractors come from `shown`, or with probability `knobs.co_occurrence` from `known`; a fifth of their slots stays

@@ -18,11 +18,6 @@ from fsslib.errors import DatasetError
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
 
-@pytest.fixture
-def coco(tmp_path):
-    return make_coco(tmp_path / "coco")
-
-
 def test_folds_splits_and_classes(coco):
     data = quiet(coco, 0, "train")
     assert data.names[1] == "class 1" and data.names[80] == "class 80" and list(data.names) == list(range(1, 81))

@@ -11,7 +11,7 @@ import coco_tree
 import numpy as np
 import pytest
 import torch
-from coco_tree import TRAIN, H, W, box, label, make_coco, masks_of, photograph, quiet, thing
+from coco_tree import TRAIN, H, W, box, label, masks_of, photograph, quiet, thing
 from killed import killed_at
 from PIL import Image
 from pycocotools import mask as coder
@@ -22,11 +22,6 @@ from fsslib.errors import DatasetError
 
 # pycocotools under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
-
-
-@pytest.fixture
-def coco(tmp_path):
-    return make_coco(tmp_path / "coco")
 
 
 def test_overlaps_crowds_and_borders(tmp_path):

@@ -2,17 +2,12 @@
 
 import pytest
 import torch
-from voc_tree import TRAIN, VAL, H, W, label, list_of, make_voc, quiet, save_mask
+from voc_tree import TRAIN, VAL, H, W, label, list_of, quiet, save_mask
 
 from fsslib import Protocol
 from fsslib.data.photographs.pascal import Pascal5i
 from fsslib.errors import DatasetError
 from fsslib.evaluation import episode_lists
-
-
-@pytest.fixture
-def voc(tmp_path):
-    return make_voc(tmp_path)
 
 
 def test_folds_splits_and_classes(voc):
@@ -129,7 +124,7 @@ def test_a_changed_mask_is_read_again(voc):
         ({"fold": 4}, "folds are numbered"),
         ({"split": "dev"}, "split 'dev'"),
         ({"novel": "erase"}, "'erase' is unknown. Valid: 'background', 'ignore', 'drop'"),
-        ({"images": "no/such/list.txt"}, "cannot read list file"),
+        ({"images": "no/such/list.txt"}, "cannot read list file .*Pass the path"),
         ({"images": "trainaug"}, "needs SBD"),
         ({"images": "pascal5i"}, r"train_noval\.txt, or ImageSets/Main"),
         ({"root": None}, "pass root=PATH"),
