@@ -61,9 +61,7 @@ def _flat(value: Tensor | np.ndarray, name: str) -> np.ndarray:
 
 def _same(name: str, array: np.ndarray, like: np.ndarray) -> None:
     if array.shape != like.shape:
-        raise DatasetError(
-            f"{name}: found shape {array.shape}, expected {like.shape} as in the mask: resize both alike."
-        )
+        raise DatasetError(f"{name}: found shape {array.shape}, expected {like.shape} like the mask: resize both.")
 
 
 def _boolean(*maps: np.ndarray) -> tuple[Tensor, ...]:
