@@ -101,6 +101,10 @@ _RENAMED = {
     "Picks": "EpisodeControls",
     "RECIPES": "IMAGE_LISTS",
     "KINDS": "AUGMENTATIONS ANNOTATIONS",
+    "apart": "curve_panels",
+    "shares": "weighted_losses",
+    "METHOD_COLOURS": "LINES",
+    "FILLS": "HUES",
 }
 _HOMES: dict[str, list[str]] = {}
 for _home, _names in _FORMER.items():

@@ -40,7 +40,7 @@ class Entry:
 
 
 @dataclass
-class Found:
+class Pairing:
     """The files of one layout: pairs by id, class names where the layout knows them, what does not fit, and how many
     images there are with or without what they need (`total`)."""
 
@@ -107,22 +107,22 @@ def _match_layout(place: Path, layout: str) -> tuple[str, Path] | None:
     return (layout, place) if hit else None
 
 
-def images_masks(base: Path) -> Found:
+def images_masks(base: Path) -> Pairing:
     """Label maps in a folder beside the images, any depth: `images/a/1.jpg` belongs to `masks/a/1.png`."""
-    found = Found("images_masks", base)
+    pairing = Pairing("images_masks", base)
     images, masks = _image_folders(base)
-    _pair(found, _by_stem(images), _by_stem(masks), masks, "", None)
-    return found
+    _pair(pairing, _by_stem(images), _by_stem(masks), masks, "", None)
+    return pairing
 
 
-def class_masks(base: Path) -> Found:
+def class_masks(base: Path) -> Pairing:
     """One folder a class, with masks of one object. Class ids count from 1 in alphabetical order and skip 255."""
-    found = Found("class_folders", base, names={})
+    pairing = Pairing("class_folders", base, names={})
     for at, folder in enumerate(class_folders(base), 1):
         cls = at + (at >= 255)
-        found.names[cls] = folder.name
-        _pair(found, *_pictures_of(folder), f"{folder.name}/", cls)
-    return found
+        pairing.names[cls] = folder.name
+        _pair(pairing, *_pictures_of(folder), f"{folder.name}/", cls)
+    return pairing
 
 
 def class_folders(base: Path) -> list[Path]:
@@ -160,13 +160,13 @@ def _split(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
     return {stem: files for stem, files in images.items() if files}, masks
 
 
-def _pair(found: Found, images: Mapping, masks: Mapping, place: Path, prefix: str, cls: int | None) -> None:
-    """Add the pairs of equal stems to `found`, and a problem for every file left over; `place` is where masks are."""
+def _pair(pairing: Pairing, images: Mapping, masks: Mapping, place: Path, prefix: str, cls: int | None) -> None:
+    """Add the pairs of equal stems to `pairing`, and a problem for every file left over; `place` is where masks are."""
     matched: dict[str, list[Path]] = {}
     for stem, files in masks.items():
         matched.setdefault(_key(stem, images), []).extend(files)
     small = {stem.casefold(): files[0].name for stem, files in matched.items()}
-    found.total += len({*images, *matched})
+    pairing.total += len({*images, *matched})
     for stem in sorted({*images, *matched}):
         mine, theirs = images.get(stem, []), matched.get(stem, [])
         if not theirs:
@@ -175,18 +175,18 @@ def _pair(found: Found, images: Mapping, masks: Mapping, place: Path, prefix: st
             cure = f"{alike} differs in capital letters only: rename it." if alike else cure
             for file in mine:
                 message = f"there is no mask {stem}.png (nor {Path(stem).name}_mask.png) in {place.name}/"
-                found.blame(file, "image without mask", message, cure)
+                pairing.blame(file, "image without mask", message, cure)
         elif not mine:
             for file in theirs:
                 cure = "Add the image, or remove the mask."
-                found.blame(file, "mask without image", f"there is no image named {stem}", cure)
+                pairing.blame(file, "mask without image", f"there is no image named {stem}", cure)
         elif len(mine) > 1 or len(theirs) > 1:
             several = sorted(mine if len(mine) > 1 else theirs)
             message = f"shares its name with {', '.join(file.name for file in several[:-1])}, and only one can be meant"
             cure = f"Remove one of {' and '.join(file.name for file in several)}, or give it another name."
-            found.blame(several[-1], "duplicate name", message, cure)
+            pairing.blame(several[-1], "duplicate name", message, cure)
         else:
-            found.entries.append(Entry(prefix + stem, mine[0], theirs[0], cls))
+            pairing.entries.append(Entry(prefix + stem, mine[0], theirs[0], cls))
 
 
 def _key(stem: str, images: Mapping) -> str:

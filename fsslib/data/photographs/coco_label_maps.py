@@ -159,8 +159,8 @@ class CocoMasks:
             if self._objects is None:
                 self._read_annotations()
             with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-                made = pool.map(lambda number: self._unkept is None and self._make(number) is None, missing)
-                shown = bar(made, desc="drawing labels", total=len(missing), show=len(missing) > 1000)
+                maps = pool.map(lambda number: self._unkept is None and self._make(number) is None, missing)
+                shown = bar(maps, desc="drawing labels", total=len(missing), show=len(missing) > 1000)
                 try:
                     for _ in shown:
                         pass

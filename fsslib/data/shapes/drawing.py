@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy import ndarray
+from numpy.random import Generator
 
 from .knobs import MIN_VISIBLE, ShapesKnobs
 from .plan import SHAPES, SLOTS, TEXTURES, shape_texture
@@ -158,11 +159,8 @@ class Canvas:
             angle = pose.bar_turn * pi
             across = cos(angle) * px + sin(angle) * py - 0.4 * (pose.bar_offset - 0.5) * radius
             along = cos(angle) * py - sin(angle) * px
-            self._hide(
-                patch,
-                np.maximum(np.abs(across) - 0.55 * knobs.occlusion * radius, np.abs(along) - 1.4 * radius),
-                bar_colour,
-            )
+            distance = np.maximum(np.abs(across) - 0.55 * knobs.occlusion * radius, np.abs(along) - 1.4 * radius)
+            self._hide(patch, distance, bar_colour)
 
     def _outlined(self, shape: int, pose: Pose, cx: float, cy: float, radius: float):
         """The patch (two slices), the object's coverage 0..1 of each of its pixels, and pixel and unit coordinates."""
@@ -224,9 +222,7 @@ class Scene(NamedTuple):
     drawn: tuple[tuple[int, int] | None, ...]  # (shape, texture) numbers drawn in each slot
 
 
-def draw_scene(
-    classes: tuple[int, ...], shift: float, knobs: ShapesKnobs, size: int, rng: np.random.Generator
-) -> Scene:
+def draw_scene(classes: tuple[int, ...], shift: float, knobs: ShapesKnobs, size: int, rng: Generator) -> Scene:
     """Draw the objects `classes` (slot 0 on top; 0 leaves a slot empty) on a textured background.
 
     Args: `shift` is the domain's, in [-gap / 2, gap / 2]; `rng` is consumed by a fixed number of draws, whatever the
