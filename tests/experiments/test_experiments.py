@@ -14,7 +14,6 @@ import pytest
 
 from fsslib.errors import FsslibError, ParameterError, TrainingError
 from fsslib.experiments import collect, notebook, run, run_notebook, runs, status, sweep, sweeps, write_index
-from fsslib.experiments import runs as workplace
 from fsslib.experiments.__main__ import main
 from fsslib.experiments.runs import _stamp, check, claimed
 
@@ -236,7 +235,7 @@ def test_a_notebook_must_leave_a_valid_result(book, tmp_path, monkeypatch):
         (part / "result.json").write_text("{}")
         return True
 
-    monkeypatch.setattr(workplace, "_ended_well", ended_well)
+    monkeypatch.setattr(runs, "_ended_well", ended_well)
     with pytest.raises(TrainingError, match=r"left no valid.*'seed' is missing"):
         run_notebook(book, tmp_path / "runs" / "x", progress=False)
     assert names(tmp_path / "runs") == ["x.part"]
@@ -252,7 +251,7 @@ def test_a_killed_replacement_is_undone(book, tmp_path):
 
 
 def test_paths_stay_valid_in_the_folder_of_the_run(tmp_path, monkeypatch):
-    absolute = workplace._absolute
+    absolute = runs._absolute
     monkeypatch.chdir(tmp_path)
     assert absolute("root", "voc") == os.path.realpath(tmp_path / "voc")
     assert absolute("weights", "imagenet") == "imagenet" and absolute("checkpoint", "shipped") == "shipped"

@@ -152,7 +152,7 @@ def test_pictures_are_small_repeatable_and_saved_whole(fig, tmp_path, monkeypatc
 def test_the_template_is_part_of_the_package():
     from fsslib.experiments import pages
 
-    folder = pages.TEMPLATES / pages.TEMPLATE
+    folder = pages.TEMPLATE
     assert {p.name for p in folder.iterdir()} >= {"conf.json", "index.html.j2", "page.css"}
     assert json.loads((folder / "conf.json").read_text())["base_template"] == "base"
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 from fsslib import checkpoints, experiments, files
 from fsslib.checkpoints import read_note, shipped
@@ -173,9 +174,12 @@ def test_run_names_tell_runs_apart():
 
 
 def test_parameter_cells_that_compute_are_refused():
-    assert notebook._assignments("a: int = 3\nb = [1]  # c = d\n") == {"a": 3, "b": [1]}
+    def book(source):
+        return new_notebook(cells=[new_code_cell(source, metadata={"tags": ["parameters"]})])
+
+    assert notebook.defaults(book("a: int = 3\nb = [1]  # c = d\n")) == {"a": 3, "b": [1]}
     with pytest.raises(FsslibError, match="plain value"):
-        notebook._assignments("a = 1 + len('x')")
+        notebook.defaults(book("a = 1 + len('x')"))
 
 
 @pytest.mark.parametrize(
