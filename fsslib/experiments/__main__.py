@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,41 +95,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _help(given: argparse.Namespace) -> int:
+def _help(given: argparse.Namespace) -> None:
     from .parameters import parameters_help
 
     print(parameters_help())
-    return 0
 
 
-def _run(given: argparse.Namespace) -> int:
+def _run(given: argparse.Namespace) -> None:
     from .runs import run
 
     parameters = _given(given.pairs, given.file)
     print(run(parameters, runs=given.runs, notebook=given.notebook, name=given.name, force=given.force))
-    return 0
 
 
-def _sweep(given: argparse.Namespace) -> int:
+def _sweep(given: argparse.Namespace) -> Iterable[str]:
     from .parameters import read_parameters
     from .sweeps import sweep
 
-    where = {"runs": given.runs, "notebook": given.notebook}
     grid, base = read_parameters(given.file), _given(given.pairs)
-    table = sweep(grid, base=base, jobs=given.jobs, dry_run=given.dry_run, **where)
+    how = {"jobs": given.jobs, "runs": given.runs, "dry_run": given.dry_run, "notebook": given.notebook}
+    table = sweep(grid, base=base, **how)
     print(table.drop(columns="problem").to_string(index=False))
-    return _failed(table.problem)
+    return list(table.problem)
 
 
-def _failed(problems: Any) -> int:
-    """Print what went wrong; returns the exit status."""
-    problems = [problem for problem in problems if problem]
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    return int(bool(problems))
-
-
-def _collect(given: argparse.Namespace) -> int:
+def _collect(given: argparse.Namespace) -> None:
     from .results import rows
 
     scores = rows(given.runs)
@@ -149,30 +140,26 @@ def _collect(given: argparse.Namespace) -> int:
         print(given.csv)
     elif scores:
         cells = [[row.get(name) for name in names] for row in scores]
-        texts = [[f"{v:.6g}" if isinstance(v, float) else str(v) for v in row] for row in cells]
-        print(aligned([names, *texts]))
+        print(aligned([names, *([f"{v:.6g}" if isinstance(v, float) else str(v) for v in row] for row in cells)]))
     else:
         print("no finished run with scores")
-    return 0
 
 
-def _compare(given: argparse.Namespace) -> int:
+def _compare(given: argparse.Namespace) -> None:
     from .results import compare
 
     print(compare(given.run, given.reference).round(2).to_string(index=False))
-    return 0
 
 
-def _status(given: argparse.Namespace) -> int:
+def _status(given: argparse.Namespace) -> None:
     from .runs import status
 
     print(aligned([(name, state.ljust(11), remark) for name, state, remark in status(given.runs)]) or "no runs yet")
-    return 0
 
 
-def _reports(given: argparse.Namespace) -> int:
+def _reports(given: argparse.Namespace) -> Iterable[str]:
     problems = reports(given.runs, given.force, given.jobs)
-    return _failed(f"{name}: {text.removeprefix(f'{name}: ')}" if text else "" for name, text in problems.items())
+    return [f"{name}: {text.removeprefix(f'{name}: ')}" for name, text in problems.items() if text]
 
 
 def reports(runs: str | Path = "runs", force: bool = False, jobs: int | None = None) -> dict[str, str]:
@@ -204,13 +191,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, 1 if some of several runs failed, 2 for anything refused or failed."""
     given = _parser().parse_args(arguments)
     try:
-        return given.does(given)
+        failures = [text for text in given.does(given) or () if text]
+        status = int(bool(failures))
     except FsslibError as error:
-        print(error, file=sys.stderr)
-        return 2
+        failures, status = [error], 2
     except KeyboardInterrupt:
-        print("interrupted; run it again to go on", file=sys.stderr)
-        return 130
+        failures, status = ["interrupted; run it again to go on"], 130
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

@@ -25,15 +25,9 @@ _OWN_OPTION |= {"freeze": "freeze_backbone", "shots": "train_shot"}
 OWN_DATA_OPTION = {"root": "root", "fold": "fold", "size": "size", "knobs": "knobs"}
 OWN_DATA_OPTION |= {"novel": "novel_pixels", "min_area": "protocol"}
 _OWN_DETAIL = {name: name for name in ("batch", "lr", "precision", "accelerator", "seed")} | {"steps": "episodic_steps"}
-_EXPECTED = {
-    "string_type": "a text",
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "bool_type": "true or false",
-    "list_type": "a list",
-    "dict_type": "a dictionary",
-}
+# What pydantic calls a wrong type, in plain words.
+_EXPECTED = {"string_type": "a text", "int_type": "a whole number", "float_type": "a number", "list_type": "a list"}
+_EXPECTED |= {"finite_number": "a finite number", "bool_type": "true or false", "dict_type": "a dictionary"}
 
 
 def check_parameters(given: dict[str, Any]) -> ExperimentParameters:
@@ -97,14 +91,13 @@ def _data(p: ExperimentParameters) -> Iterator[Problem]:
             yield "", f"{name}: {min(values)} is too small, each must be at least {least}"
         if len(set(values)) < len(values):
             yield "", f"{name}: {values} names a value twice"
-    if p.dataset != "shapes" and p.root is None:
+    if p.dataset == "shapes":
+        if p.root is not None:
+            yield "dataset", "root: the data set shapes is generated and has no folder; leave root out"
+    elif p.root is None:
         yield "dataset", f"root: the data set {p.dataset} needs the folder that holds its files"
-    if p.dataset == "shapes" and p.root is not None:
-        yield "dataset", "root: the data set shapes is generated and has no folder; leave root out"
-    elif p.root is not None:
-        annotations = p.dataset == "folder" and Path(p.root).suffix == ".json"
-        if not annotations and not Path(p.root).expanduser().is_dir():
-            yield "", f"root: there is no folder {p.root!r}"
+    elif not (p.dataset == "folder" and p.root.endswith(".json")) and not Path(p.root).expanduser().is_dir():
+        yield "", f"root: there is no folder {p.root!r}"
     if p.novel_pixels and p.dataset == "shapes":
         yield "dataset", "novel_pixels: training images of shapes show no novel class; leave novel_pixels out"
     for name in ("knobs", "train_knobs"):
@@ -232,11 +225,8 @@ def _build(p: ExperimentParameters) -> Iterator[Problem]:
         return
     taught = p.checkpoint or p.weights or p.pretrain_steps
     if p.freeze_backbone is None and net.freeze and p.episodic_steps and not taught:
-        wrong = f"{p.method} keeps its backbone as it is, and this one would be random"
-        yield (
-            f"{names} weights episodic_steps",
-            f"pretrain_steps: {wrong}; set pretrain_steps, weights or checkpoint",
-        )
+        wrong = f"pretrain_steps: {p.method} keeps its backbone as it is, and this one would be random"
+        yield f"{names} weights episodic_steps", f"{wrong}; set pretrain_steps, weights or checkpoint"
     learner = getattr(net, "base_learner", None)
     if learner is not None and not (p.checkpoint or p.pretrain_steps):
         wrong = f"the base learner of {p.method} would stay random"
@@ -256,6 +246,7 @@ def _build(p: ExperimentParameters) -> Iterator[Problem]:
 
 
 def _training(p: ExperimentParameters) -> Iterator[Problem]:
+    from ..protocol import Protocol
     from ..training import Schedule
     from .recipe import TRAINING
 
@@ -270,27 +261,19 @@ def _training(p: ExperimentParameters) -> Iterator[Problem]:
             yield "", f"training: {name!r} has a parameter of its own, {_OWN_DETAIL[name]}"
         elif name not in known:
             yield "", f"training: {name!r} is unknown{near(name, known)}"
-        elif wrong := _wrong_detail(name, value):
-            yield "", f"training: {wrong}"
+        elif name in ("validation_episodes", "epochs"):
+            if type(value) is not int or value < 1:
+                yield "", f"training: {name}={value!r}: expected a whole number from 1"
+        else:
+            try:
+                Protocol(augmentation=value) if name == "augmentation" else Schedule(1, **{name: value})
+            except FsslibError as error:
+                yield "", f"training: {str(error).removeprefix('Protocol.').rstrip('.')}"
     if p.episodic_steps and "epochs" in p.training:
         yield "episodic_steps", "training: epochs say how long; set episodic_steps to 0, or leave epochs out"
     for name, needs, value in (("momentum", "optimiser", "sgd"), ("power", "decay", "poly")):
         if name in p.training and p.training.get(needs) != value:
             yield "", f"training: {name} does nothing without {needs}={value}; set it, or leave {name} out"
-
-
-def _wrong_detail(name: str, value: Any) -> str:
-    """What is wrong with one known detail of the training; empty if nothing is."""
-    from ..protocol import Protocol
-    from ..training import Schedule
-
-    if name in ("validation_episodes", "epochs"):
-        return "" if type(value) is int and value > 0 else f"{name}={value!r}: expected a whole number from 1"
-    try:
-        Protocol(augmentation=value) if name == "augmentation" else Schedule(1, **{name: value})
-    except FsslibError as error:
-        return str(error).removeprefix("Protocol.").rstrip(".")
-    return ""
 
 
 def _selection(p: ExperimentParameters) -> Iterator[Problem]:

@@ -129,8 +129,7 @@ def external(html: str) -> list[str]:
     from bs4 import BeautifulSoup
 
     soup = BeautifulSoup(html, "html.parser")
-    tags = soup.find_all(["script", "iframe", "frame", "link", "object", "embed", "base", "form"])
-    tags += soup.find_all("meta", attrs={"http-equiv": re.compile("refresh", re.I)})
+    tags = soup.select("script, iframe, frame, link, object, embed, base, form, meta[http-equiv*=refresh i]")
     for name in ("src", "srcset", "poster", "background", "data", "xlink:href"):
         tags += [t for t in soup.find_all(attrs={name: True}) if not t[name].startswith("data:")]
     tags += [t for t in soup.find_all(["image", "use"]) if not str(t.get("href", "#")).startswith(("#", "data:"))]
@@ -192,13 +191,16 @@ def write_index(runs: str | Path = "runs", title: str = "Few-shot segmentation: 
     scores = collect(runs)
     scores = scores.drop(columns=LEFT_OUT & {*scores.columns})
     # What all rows share is said once, above the table.
-    same = [name for name in scores.columns if len(scores) > 1 and scores[name].astype(str).nunique() == 1]
-    shared = {name: scores[name].iloc[0] for name in same if name not in ("run", "shot")}
+    same = [name for name in scores.columns if len(scores) > 1 and scores[name].map(str).nunique() == 1]
+    shared = {name: scores[name].iloc[0] for name in same if name not in ("run", "shot", "duration_s")}
     table = scores.drop(columns=[*shared]).to_html(
         index=False, border=0, float_format=lambda v: f"{v:.1f}" if abs(v) >= 1 else f"{v:.3f}", na_rep=""
     )
     shown = {"page_title": title, "page_css": css(), "cards": [_card(folder) for folder in folders]}
-    shown |= {"shared": {k: v for k, v in shared.items() if v is not None}, "scores": "" if scores.empty else table}
+    shown |= {
+        "shared": {k: v for k, v in shared.items() if v not in (None, {})},
+        "scores": "" if scores.empty else table,
+    }
     made = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True).get_template("runs.html.j2").render(shown)
     refuse_external(made, f"the index of {runs}")
     return write_text(runs / "index.html", made)
