@@ -53,15 +53,11 @@ def test_options_reach_the_model_the_reference_and_the_card():
     assert recipe.score(p, reference, recipe.datasets(p)[1]).protocol.bn == "batch"
 
 
-@pytest.mark.parametrize(
-    "given", [{"protocol": "published"}, {"freeze_backbone": True, "width": 4, "options": {"bn": "batch"}}]
-)
-def test_cards_that_would_lie_are_refused(given):
-    with pytest.raises(ParameterError, match=r"leave|set dataset"):
-        parameters(**given)
-
-
-def test_the_card_says_what_the_data_set_knows_better():
+def test_a_card_does_not_lie():
+    for given in ({"protocol": "published"}, {"freeze_backbone": True, "width": 4, "options": {"bn": "batch"}}):
+        with pytest.raises(ParameterError, match=r"leave|set dataset"):
+            parameters(**given)
+    # The data set knows better what its folds are.
     data = load_dataset("shapes", fold=4, split="test", fold_scheme="held_out_shape", size=33, pool=40)
     _, _, protocol = episode_lists(data, Protocol(input_size=33, episodes=2), (1,))
     assert protocol.fold_scheme == "held_out_shape"
