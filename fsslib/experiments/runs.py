@@ -303,6 +303,7 @@ def _tidy(part: Path, title: str) -> None:
         notebook.metadata.get("papermill", {}).pop(name, None)
     text = nbformat.writes(notebook).replace(str(part.resolve()), ".")
     text = text.replace(str(files.repository_folder()) + os.sep, "").replace(str(Path.home()) + os.sep, "~/")
+    text = re.sub(r"[^\s\"']*/ipykernel_\d+/\d+\.py", "cell", text)  # where a warning comes from
     files.write_text(path, text + "\n")
     write_page(path, path.with_suffix(".html"), title=title)
 

@@ -27,8 +27,9 @@ word = "a"
 out = None
 
 # %%
-import json, os, time
+import json, os, time, warnings
 from pathlib import Path
+warnings.warn("of a notebook")
 Path("started").touch()
 while wait_for and not os.path.exists(wait_for):
     time.sleep(0.05)
@@ -95,6 +96,7 @@ def test_a_run_appears_whole_and_is_not_repeated(book, swept, no_kernel):
     assert str(folder.parent) not in text and "One dot for 4." in (done / "report.html").read_text()
     meta = json.loads(text)["metadata"]
     assert "widget-view" not in text and "widgets" not in meta
+    assert "cell:3: UserWarning: of a notebook" in text, "a warning names no folder of this machine"
     assert "input_path" not in meta["papermill"] and meta["papermill"]["parameters"]["number"] == 4
 
     table = collect(folder)
