@@ -49,7 +49,7 @@ FAULTS = {
     "if not inherited:\n                raise GiveUp": ("if False:\n                raise GiveUp", "test_download"),
     'sorted(urls, key=lambda url: url != source)': ("urls", "test_download"),
     # experiments
-    "keep_training=_record(part) == _stamp(source, checked) and": ("keep_training=", "test_experiments"),
+    "keep_training=_record(part) == stamp and": ("keep_training=", "test_experiments"),
     'or name.endswith((".part", ".old"))': ("", "test_experiments"),
     # labs
     "or not agree(found[label], slipped, made.atol)": ("", "test_labs_exercises"),
