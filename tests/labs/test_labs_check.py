@@ -10,8 +10,7 @@ from lab_tools import answer
 from torch.nn import functional as F
 
 from fsslib.labs import Result, check
-from fsslib.labs import answers as compare
-from fsslib.labs import check as limits
+from fsslib.labs.answers import difference
 from fsslib.labs.check import TooLong, time_limit
 from fsslib.labs.exercise import Exercise, Slip, add, exercise, exercises
 
@@ -101,8 +100,8 @@ def test_an_answer_cannot_swallow_the_end():
 def test_a_slow_machine_makes_no_loop(monkeypatch):
     """An answer that gets a twentieth of a processor neither loops nor waits, until it has had its seconds."""
     seconds = iter(range(1000))
-    monkeypatch.setattr(limits.time, "monotonic", lambda: next(seconds))
-    monkeypatch.setattr(limits.time, "thread_time", lambda: next(seconds) / 20)
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(time, "thread_time", lambda: next(seconds) / 20)
     with time_limit(5.0):
         look = signal.getsignal(signal.SIGALRM)
         for _ in range(45):  # one second goes by for each clock that is read
@@ -229,5 +228,5 @@ def test_a_slip_has_to_explain_every_case():
     ],
 )
 def test_differences(found, expected, words):
-    said = compare.difference(found, expected)
-    assert (said is None) == (words is None) and (words or "") in (said or ""), said
+    sentence = difference(found, expected)
+    assert (sentence is None) == (words is None) and (words or "") in (sentence or ""), sentence

@@ -107,8 +107,8 @@ def shared_kernel():
 @pytest.fixture(scope="module")
 def rows(room, shared_kernel):
     """Collected with two notebooks at a time. What a kernel does not survive gets its own, without the checks."""
-    run, limits_of = collect._run, {"noisy": replace(LIMITS, cell=2)}
-    limits_of |= dict.fromkeys(("deaf", "left"), replace(LIMITS, cell=2, wait=3))
+    run, limits_of = collect._run, {"noisy": replace(LIMITS, cell=1)}
+    limits_of |= dict.fromkeys(("deaf", "left"), replace(LIMITS, cell=1, wait=3))
 
     def opened(limits):
         return fresh_kernel(limits, setup="None") if limits.wait == 3 else shared_kernel(limits)
@@ -166,7 +166,7 @@ def test_stopped_cells_leave_the_rest(rows):
     found = {c["cell"]: c for c in row["result"]["cells"]}
     assert [(i, c["problem"]) for i, c in found.items()][:4] == [(3, "slow"), (4, "loud"), (5, "loud"), (6, "loud")]
     assert list(found) == [3, 4, 5, 6, 7] and found[7]["problem"] == "memory", found
-    assert "it used 2 s of processor time" in found[3]["message"], found
+    assert "it used 1 s of processor time" in found[3]["message"], found
     assert status(row)["temperature"] == "right" and status(row)["cosine_map"] == "wrong"
 
 
@@ -181,7 +181,7 @@ def test_a_cell_that_only_waits(rows):
     """It is told so, not that it loops; the cell below it still runs."""
     first, second, _ = rows["deaf.ipynb"]["result"]["cells"]
     assert (first["cell"], first["problem"]) == (1, "slow") and "waited 3 seconds" in first["message"]
-    assert "used 2 s of processor time" in second["message"]
+    assert "used 1 s of processor time" in second["message"]
 
 
 def test_a_renamed_function(rows):

@@ -68,7 +68,7 @@ FAULTS = {
     "if self._still:\n            return": ("if False:\n            return", "test_explorer"),
     # plots
     "vmin=-top, vmax=top)": ("vmin=0, vmax=top)", "test_plots_comparison"),
-    "full, some = int((weights > 0.95 * top)": ("full, some = int((weights > 0.05 * top)", "test_plots_prototypes"),
+    "int((weights > 0.05 * top)": ("int((weights > 0.5 * top)", "test_plots_prototypes"),
     # analysis
     "values[picks].mean(1), [0.025, 0.975])": ("values[picks].mean(1), [0.25, 0.75])", "test_plots_prototypes"),
     "and (min(seeds) > 0 or max(seeds) < 0)": ("", "test_plots_comparison"),
