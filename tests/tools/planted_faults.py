@@ -60,7 +60,7 @@ FAULTS = {
     "keep_training=_record(part) == _stamp(source, checked) and": ("keep_training=", "test_experiments"),
     'or name.endswith((".part", ".old"))': ("", "test_experiments"),
     # labs
-    "or not agree(found[label], slipped, made.atol)": ("", "test_labs_exercises"),
+    "or not agree(results[label], slipped, task.atol)": ("", "test_labs_exercises"),
     "waiting |= names(sources[i]).bound": ("waiting |= set()", "test_labs_editions"),
     "f\"    {turn}\"])": ('"    return 0"])', "test_labs_editions"),
     # widgets
