@@ -79,8 +79,6 @@ def test_messages_do_not_show_the_solution(name):
 def test_every_slip_is_wrong(name):
     """A slip that equals the reference could never be recognised, and one that never computes neither."""
     made = ALL[name]
-    result = check(lambda: 0)
-    assert not result
     for slip in made.slips:
         function = answer(name, f"return SLIP({', '.join(made.parameters)})")
         function.__globals__["SLIP"] = slip.answer
