@@ -170,13 +170,13 @@ def test_two_exercises_of_one_name_are_refused():
 
 
 def test_a_slip_has_to_explain_every_case():
-    made = Exercise(
+    task = Exercise(
         "99_trial",
         named("trial_of_slips", lambda x: x.sum()),
         lambda: {"two": (torch.tensor([1.0, 3.0]),), "one": (torch.tensor([5.0]),)},
         slips=[Slip("a mean", "This is the mean, a sum is asked for, as the text says.", lambda x: x.mean())],
     )
-    add(made)
+    add(task)
     try:
         assert check(named("trial_of_slips", lambda x: x.sum()))
         assert check(named("trial_of_slips", lambda x: x.mean())).slip == "a mean"

@@ -44,9 +44,9 @@ def solutions(stage: str) -> dict:
 
 def answer(name: str, body: str):
     """A student's function with the right first line and the given body."""
-    made = exercises()[name]
+    task = exercises()[name]
     lines = textwrap.indent(textwrap.dedent(body).strip(), "    ")
-    return run(made.stage, f"def {name}({', '.join(made.parameters)}):\n{lines}\n")[name]
+    return run(task.stage, f"def {name}({', '.join(task.parameters)}):\n{lines}\n")[name]
 
 
 # Answers to any open question: slip -> body.
