@@ -1,42 +1,95 @@
-"""Checks of arguments: numbers, counts, switches and choices, each refused with what was found and what is meant."""
+"""Checks of arguments: numbers, counts, switches and choices, each refused with what was found and what is meant.
+
+The checks raise `error`, by default ModelError; `what` begins the message, as in "batch=0: expected …".
+"""
 
 import difflib
-from collections.abc import Sequence
-from typing import Any
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Literal, get_args, get_origin
 
 from .errors import ModelError
 
+INF = float("inf")
+# Annotations that say more of an option than its type; see `check_options`.
+Whole = Annotated[int, "from 0"]
+Positive = Annotated[float, "above 0"]
+Share = Annotated[float, "from 0 to 1"]
 
-def choose(value: object, valid: Sequence[str], what: str) -> None:
-    """Raise ModelError unless `value` is one of `valid`; the message names the nearest valid value and all of them."""
+
+def choose(value: object, valid: Sequence[str], what: str, error: type[Exception] = ModelError) -> None:
+    """Refuse a `value` that is none of `valid`; the message names the nearest valid value and all of them."""
     if value not in valid:
-        near = difflib.get_close_matches(str(value), valid, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        alike = nearest(value, valid)
+        hint = f" Did you mean {alike!r}?" if alike else ""
         gap = "" if what.endswith("=") else " "
-        raise ModelError(f"{what}{gap}{value!r} is unknown.{hint} Valid: {', '.join(map(repr, valid))}.")
+        raise error(f"{what}{gap}{value!r} is unknown.{hint} Valid: {', '.join(map(repr, valid))}.")
 
 
-def check_number(value: object, what: str, most: float = float("inf"), *, zero: bool = True) -> None:
-    """Raise ModelError unless `value` is a finite number from 0 (above it without `zero`) to `most`."""
-    good = type(value) in (int, float) and value < float("inf") and (0 < value <= most or (zero and value == 0))
+def check_number(
+    value: object, what: str, most: float = INF, *, zero: bool = True, error: type[Exception] = ModelError
+) -> None:
+    """Refuse a `value` that is no finite number from 0 (above it without `zero`) to `most`."""
+    good = type(value) in (int, float) and value < INF and (0 < value <= most or (zero and value == 0))
     if not good:
-        limit = "" if most == float("inf") else f" to {most}"
-        raise ModelError(f"{what}={value!r}: expected a number {'from' if zero else 'above'} 0{limit}.")
+        finite, limit = ("finite ", "") if most == INF else ("", f" to {most}")
+        raise error(f"{what}={value!r}: expected a {finite}number {'from' if zero else 'above'} 0{limit}.")
 
 
-def check_count(value: object, what: str) -> None:
-    """Raise ModelError unless `value` is a whole number from 1."""
-    if type(value) is not int or value < 1:
-        raise ModelError(f"{what}={value!r}: expected a whole number from 1.")
+def check_count(
+    value: object, what: str, least: int = 1, *, unit: str = "", error: type[Exception] = ModelError
+) -> None:
+    """Refuse a `value` that is no int from `least`; the message can name what is counted (`unit`)."""
+    if type(value) is not int or value < least:
+        raise error(f"{what}={value!r}: expected a whole number{unit and f' of {unit}'} from {least}.")
 
 
-def check_switch(value: object, what: str) -> None:
-    """Raise ModelError unless `value` is True or False: a text would count as True."""
+def check_switch(value: object, what: str, error: type[Exception] = ModelError) -> None:
+    """Refuse a `value` that is not True or False: a text would count as True."""
     if type(value) is not bool:
-        raise ModelError(f"{what}={value!r}: expected True or False.")
+        raise error(f"{what}={value!r}: expected True or False.")
 
 
-def near(name: str, known: Any) -> str:
-    """The end of a sentence about an unknown name: the nearest valid one, or all of them."""
-    found = difflib.get_close_matches(str(name), list(known), 1)
-    return f", did you mean {found[0]}?" if found else f"; known: {', '.join(known)}"
+_CHECKS = {
+    bool: check_switch,
+    int: check_count,
+    Whole: partial(check_count, least=0),
+    float: check_number,
+    Positive: partial(check_number, zero=False),
+    Share: partial(check_number, most=1),
+}
+
+
+def check_options(owner: type, values: Mapping[str, object], what: str) -> None:
+    """Check the arguments of a constructor by their annotations; others than those of `_CHECKS` are left to it.
+
+    bool is a switch, int counts from 1, float starts at 0 (or as `Whole`, `Positive` and `Share` say), `Literal` lists
+    the choices.
+
+    Args:
+        owner: the class. values: name -> value, e.g. `locals()`. what: begins the messages.
+    """
+    for name, parameter in inspect.signature(owner).parameters.items():
+        kind = parameter.annotation
+        if get_origin(kind) is Literal:
+            choose(values[name], get_args(kind), f"{what}: {name}=")
+        elif kind in _CHECKS:
+            _CHECKS[kind](values[name], f"{what}: {name}")
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """The one of `known` that resembles `name` most; None where none does."""
+    return next(iter(difflib.get_close_matches(str(name), list(known), 1)), None)
+
+
+def meant(name: object, known: Iterable[str], label: str) -> str:
+    """A sentence about an unknown `name`: the nearest valid one, or behind `label` all of them."""
+    alike = nearest(name, known)
+    return f"did you mean {alike!r}?" if alike else f"{label}: {', '.join(known)}."
+
+
+def near(name: object, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown `name`: the nearest valid one, or all of them."""
+    alike = nearest(name, known)
+    return f", did you mean {alike}?" if alike else f"; known: {', '.join(known)}"

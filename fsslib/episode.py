@@ -11,15 +11,17 @@ from torch import Tensor
 from .errors import EpisodeError
 
 IGNORE = 255
-_SHAPES = {
-    "query_images": "(B, 3, H, W)",
-    "query_masks": "(B, H, W)",
-    "support_images": "(B, N, K, 3, H, W)",
-    "support_masks": "(B, N, K, H, W)",
-    "classes": "(B, N)",
-    "base_masks": "(B, H, W)",
-    "class_index": "(B,)",
+# The axes of every field; "3" is three channels, the others are what an episode may choose.
+_AXES = {
+    "query_images": "B 3 H W",
+    "query_masks": "B H W",
+    "support_images": "B N K 3 H W",
+    "support_masks": "B N K H W",
+    "classes": "B N",
+    "base_masks": "B H W",
+    "class_index": "B",
 }
+_SHAPES = {name: f"({', '.join(axes.split())}{',' * (axes == 'B')})" for name, axes in _AXES.items()}
 
 
 @dataclass(frozen=True, eq=False)  # comparing tensors has no single answer
@@ -81,14 +83,14 @@ class Episode:
         """Join episodes of equal shapes along the batch axis."""
         if not episodes:
             raise EpisodeError("stack() needs at least one episode, found none.")
-        joined = {}
+        together = {}
         for name in _SHAPES:
             parts = [getattr(episode, name) for episode in episodes]
             if len({None if part is None else part.shape[1:] for part in parts}) > 1:
-                found = sorted({"None" if part is None else str(tuple(part.shape)) for part in parts})
-                raise EpisodeError(f"stack(): {name} differs between the episodes: {', '.join(found)}.")
-            joined[name] = None if parts[0] is None else torch.cat(parts)
-        return Episode(**joined)
+                shapes = sorted({"None" if part is None else str(tuple(part.shape)) for part in parts})
+                raise EpisodeError(f"stack(): {name} differs between the episodes: {', '.join(shapes)}.")
+            together[name] = None if parts[0] is None else torch.cat(parts)
+        return Episode(**together)
 
     def validate(self, values: bool = True) -> Episode:
         """Check shapes and dtypes, and with `values` the numbers too; returns the episode itself.
@@ -111,42 +113,32 @@ class Episode:
                 raise EpisodeError(f"{item.name}: found {type(value).__name__}, expected a torch.Tensor.")
             dtype = torch.float32 if item.name.endswith("images") else torch.long
             if value.dtype != dtype:
-                raise EpisodeError(
-                    f"{item.name}: found dtype {value.dtype}, expected {dtype}. "
-                    + ("Use fsslib.data.transforms.normalise." if dtype == torch.float32 else "Call .long() on it.")
-                )
-            if value.ndim != _SHAPES[item.name].count(",") + (item.name != "class_index"):
+                cure = "Use fsslib.data.transforms.normalise." if dtype == torch.float32 else "Call .long() on it."
+                raise EpisodeError(f"{item.name}: found dtype {value.dtype}, expected {dtype}. {cure}")
+            if value.ndim != len(_AXES[item.name].split()):
                 raise EpisodeError(f"{item.name}: found shape {tuple(value.shape)}, expected {_SHAPES[item.name]}.")
 
     def _check_shapes(self) -> None:
-        b, _, h, w = self.query_images.shape
-        n, k = self.support_images.shape[1:3]
-        expected = {
-            "query_images": (b, 3, h, w),
-            "query_masks": (b, h, w),
-            "support_images": (b, n, k, 3, *self.support_images.shape[4:]),
-            "support_masks": (b, n, k, *self.support_images.shape[4:]),
-            "classes": (b, n),
-            "base_masks": (b, h, w),
-            "class_index": (b,),
-        }
-        for name, shape in expected.items():
+        b, _, h, w = query = tuple(self.query_images.shape)
+        _, n, k, _, *pixels = support = tuple(self.support_images.shape)
+        device = self.query_images.device
+        for name, axes in _AXES.items():
             value = getattr(self, name)
-            if value is not None and tuple(value.shape) != shape:
+            if value is None:
+                continue
+            sizes = {"B": b, "3": 3, "N": n, "K": k, "H": h, "W": w}
+            if name.startswith("support"):
+                sizes |= dict(zip("HW", pixels))
+            shape, expected = tuple(value.shape), tuple(sizes[axis] for axis in axes.split())
+            if shape != expected:
                 # Either side may be the wrong one, so the images that set the expectation are named too.
-                images = f"query_images {tuple(self.query_images.shape)}"
-                images += f", support_images {tuple(self.support_images.shape)}"
-                found = tuple(value.shape)
-                raise EpisodeError(f"{name}: found shape {found}, expected {shape} as {_SHAPES[name]} for {images}.")
-        if self.support_images.shape[-2:] != (h, w):
-            found = tuple(self.support_images.shape[-2:])
-            raise EpisodeError(f"support_images: found {found} pixels, expected {(h, w)} as in query_images.")
-        devices = {item.name: getattr(self, item.name) for item in fields(self)}
-        devices = {name: str(value.device) for name, value in devices.items() if value is not None}
-        for name, device in devices.items():
-            if device != devices["query_images"]:
-                expected = f"{devices['query_images']} as for query_images"
-                raise EpisodeError(f"{name}: found on {device}, expected {expected}. Call episode.to(device).")
+                images = f"query_images {query}, support_images {support}"
+                raise EpisodeError(f"{name}: found shape {shape}, expected {expected} as {_SHAPES[name]} for {images}.")
+            if value.device != device:
+                where = f"found on {value.device}, expected {device} as for query_images"
+                raise EpisodeError(f"{name}: {where}. Call episode.to(device).")
+        if pixels != [h, w]:
+            raise EpisodeError(f"support_images: found {tuple(pixels)} pixels, expected {(h, w)} as in query_images.")
         if 0 in (b, n, k, h, w):
             raise EpisodeError(f"query_images/support_images: found B={b}, N={n}, K={k}, {h}x{w}; none may be 0.")
 
@@ -161,8 +153,8 @@ class Episode:
                 continue
             wrong = value[((value < 0) | (value > top)) & (value != IGNORE)]
             if wrong.numel():
-                found = sorted(set(wrong.flatten()[:1000].tolist()))[:5]
-                raise EpisodeError(f"{name}: found values {found}, expected 0..{top} and {IGNORE} (ignored).")
+                first = sorted(set(wrong.flatten()[:1000].tolist()))[:5]
+                raise EpisodeError(f"{name}: found values {first}, expected 0..{top} and {IGNORE} (ignored).")
         for name in ("classes", "class_index"):
             value = getattr(self, name)
             if value is not None and (value < 0).any():

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .arguments import check_count
 from .data.base import SegmentationDataset
 from .data.episodes import EpisodeList, EpisodeSampler
 from .episode import Episode
 from .errors import ProtocolError
 from .files import atomic
 from .metrics import FewShotIoU, Scores
-from .models.base import FewShotModel
+from .models.base import FewShotModel, device_of, evaluating
 from .models.shot_by_shot import RULES, ShotByShot
 from .nn.backbones.base import Backbone
 from .nn.backbones.cached import CachedBackbone, DiskStore, MemoryStore, Store
@@ -72,9 +73,8 @@ class Evaluation:
                 scores = {k: Scores(*(file[f"{k}/{part}"] for part in ("table", "classes", "runs"))) for k in shots}
             protocol, seconds = Protocol(**facts["protocol"]), {int(k): v for k, v in facts["seconds"].items()}
         except Exception as error:  # zip, json and numpy errors alike mean the file is not ours or is cut short
-            raise ProtocolError(
-                f"{path}: not a readable evaluation file ({error}): run the evaluation again."
-            ) from error
+            message = f"{path}: not a readable evaluation file ({error}): run the evaluation again."
+            raise ProtocolError(message) from error
         return cls(scores, protocol, seconds, ())
 
 
@@ -114,18 +114,11 @@ def episode_lists(
     return sampler, lists, protocol.replace(list_hash="+".join(entry.hash for entry in lists))
 
 
-@torch.no_grad()
 def evaluate(
-    model: FewShotModel,
-    dataset: SegmentationDataset,
-    protocol: Protocol | None = None,
-    *,
-    shots: Sequence[int] = (1,),
-    batch: int = 8,
-    device: torch.device | str | None = None,
-    cache: str | Path | Store | None = None,
-    progress: bool = True,
-) -> Evaluation:
+    model: FewShotModel, dataset: SegmentationDataset, protocol: Protocol | None = None, *,
+    shots: Sequence[int] = (1,), batch: int = 8, device: torch.device | str | None = None,
+    cache: str | Path | Store | None = None, progress: bool = True,
+) -> Evaluation:  # fmt: skip
     """Score `model` on `protocol.episodes` episodes of `dataset` for every seed of the protocol and every K in `shots`.
 
     All K share queries and classes, and the supports of a small K are the first of a larger one, so that
@@ -141,36 +134,25 @@ def evaluate(
         DatasetError: too few classes or images for the ways and shots. ProtocolError: impossible `shots`, `batch` or
             `cache`.
     """
-    if type(batch) is not int or batch < 1:
-        raise ProtocolError(f"batch={batch!r}: expected a whole number of episodes from 1.")
+    check_count(batch, "batch", unit="episodes", error=ProtocolError)
     protocol = protocol or Protocol()
     sampler, lists, protocol = episode_lists(dataset, protocol, shots, keep=KEPT_IMAGES if cache is not None else 0)
-    # A baseline may have no parameters at all.
-    own = next(model.parameters(), None)
-    device = torch.device(device) if device else own.device if own is not None else torch.device("cpu")
-    modes = [(module, module.training) for module in model.modules()]
+    model.to(device := torch.device(device) if device else device_of(model))
     judged = ShotByShot(model, protocol.k_merge) if protocol.k_merge in RULES else model
-    model.to(device).eval()
     meters = {shot: FewShotIoU(protocol.counting) for shot in shots}
-    spent = dict.fromkeys(shots, 0.0)
-    shown = bar(total=protocol.episodes * len(lists), desc="episodes", show=progress)
-    try:
-        with remembering(model, cache):
-            for run, start in ((r, s) for r, entry in enumerate(lists) for s in range(0, len(entry.specs), batch)):
-                specs = lists[run].specs[start : start + batch]
+    spent, total = dict.fromkeys(shots, 0.0), protocol.episodes * len(lists)
+    shown = bar(total=total, desc="episodes", show=progress)
+    with contextlib.closing(shown), evaluating(model), remembering(model, cache):
+        for run, start in ((r, s) for r, entry in enumerate(lists) for s in range(0, len(entry.specs), batch)):
+            specs = lists[run].specs[start : start + batch]
+            began = time.perf_counter()
+            episode = sampler.build(specs).to(device)
+            loading = (time.perf_counter() - began) / len(shots)
+            for shot in shots:
                 began = time.perf_counter()
-                episode = sampler.build(specs).to(device)
-                loading = (time.perf_counter() - began) / len(shots)
-                for shot in shots:
-                    began = time.perf_counter()
-                    _score(judged, episode.shots(shot), meters[shot], run, protocol, sampler, specs)
-                    spent[shot] += time.perf_counter() - began + loading
-                shown.update(len(specs))
-    finally:
-        shown.close()
-        for module, mode in modes:
-            module.training = mode
-    total = protocol.episodes * len(lists)
+                _score(judged, episode.shots(shot), meters[shot], run, protocol, sampler, specs)
+                spent[shot] += time.perf_counter() - began + loading
+            shown.update(len(specs))
     scores = {shot: meter.compute() for shot, meter in meters.items()}
     return Evaluation(scores, protocol, {shot: value / total for shot, value in spent.items()}, lists)
 
@@ -190,7 +172,7 @@ def _score(model, episode: Episode, meter: FewShotIoU, run: int, protocol: Proto
 def remembering(model: FewShotModel, cache: str | Path | Store | None) -> Iterator[None]:
     """Let `model`, in eval mode, remember the features of every image inside the block; see `cache` of `evaluate`."""
     plain = getattr(model, "backbone", None)
-    if isinstance(cache, bool) or not (cache is None or isinstance(cache, (str, Path)) or hasattr(cache, "put")):
+    if not (cache is None or isinstance(cache, (str, Path)) or hasattr(cache, "put")):
         raise ProtocolError(f'cache={cache!r}: expected "memory", a folder, a store of features, or None.')
     if cache is None or not isinstance(plain, Backbone) or isinstance(plain, CachedBackbone):
         yield

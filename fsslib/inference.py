@@ -15,7 +15,7 @@ from .data.pictures import image_tensor, mask_tensor
 from .data.transforms import Resize, normalise
 from .episode import Episode
 from .errors import EpisodeError, ModelError
-from .models.base import FewShotModel
+from .models.base import FewShotModel, device_of, evaluating
 from .ops import strongest
 
 if TYPE_CHECKING:
@@ -26,14 +26,10 @@ USUAL_SIZE = 417
 
 
 def segment(
-    query: Picture,
-    support: Picture | Sequence[Picture] | Mapping[str, Sequence[Picture]],
-    mask: Picture | Sequence[Picture] | Mapping[str, Sequence[Picture]],
-    *,
-    model: FewShotModel | None = None,
-    size: int | None = None,
-    resize: str = "squash",
-) -> np.ndarray:
+    query: Picture, support: Picture | Sequence[Picture] | Mapping[str, Sequence[Picture]],
+    mask: Picture | Sequence[Picture] | Mapping[str, Sequence[Picture]], *, model: FewShotModel | None = None,
+    size: int | None = None, resize: str = "squash",
+) -> np.ndarray:  # fmt: skip
     """Segment in `query` what `mask` marks in `support`.
 
     Args:
@@ -69,7 +65,6 @@ def segment(
     return infer(model, picture, ways, shape).numpy()
 
 
-@torch.no_grad()
 def infer(model: FewShotModel, query: Tensor, ways: Sequence[tuple[Tensor, Tensor]], shape: Resize) -> Tensor:
     """`segment` for tensors whose masks are exact already.
 
@@ -80,20 +75,14 @@ def infer(model: FewShotModel, query: Tensor, ways: Sequence[tuple[Tensor, Tenso
     """
     height, width = query.shape[-2:]
     blank = torch.zeros(height, width, dtype=torch.uint8)
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     episode = Episode(
         normalise(shape(query, blank)[0])[None],
         None,
-        torch.stack([images for images, _ in ways])[None],
-        torch.stack([masks for _, masks in ways])[None],
+        *(torch.stack(part)[None] for part in zip(*ways)),
         torch.arange(1, len(ways) + 1)[None],
-    ).to(device)
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        logits = model.eval()(episode).logits
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    ).to(device_of(model))
+    with evaluating(model):
+        logits = model(episode).logits
     return strongest(shape.undo(logits, height, width))[0].to("cpu", torch.uint8)
 
 
@@ -130,15 +119,15 @@ def _shots(shape: Resize, name: str, images: list, masks: list) -> tuple[Tensor,
     """(K, 3, S, S) normalised and (K, S, S) long."""
     loaded = []
     for number, (image, mask) in enumerate(zip(images, masks), 1):
-        said = f"support {number} of {name!r}" if len(images) > 1 else f"support of {name!r}"
-        image = image_tensor(image, said)
+        title = f"support {number} of {name!r}" if len(images) > 1 else f"support of {name!r}"
+        image = image_tensor(image, title)
         # A SupportPainter's mask leaves nothing open, and its hints are mostly 255.
         exact = hasattr(mask, "mask_tensor")
-        mask = mask.mask_tensor().to(torch.uint8) if exact else mask_tensor(mask, f"mask of {said}")
+        mask = mask.mask_tensor().to(torch.uint8) if exact else mask_tensor(mask, f"mask of {title}")
         if image.shape[-2:] != mask.shape:
             size = tuple(image.shape[-2:])
-            raise EpisodeError(f"mask of {said}: found {tuple(mask.shape)} pixels, expected {size} like its picture.")
+            raise EpisodeError(f"mask of {title}: found {tuple(mask.shape)} pixels, expected {size} like its picture.")
         if not (mask == 1).any():
-            raise EpisodeError(f"mask of {said}: found no object pixel, expected at least one that is not 0.")
+            raise EpisodeError(f"mask of {title}: found no object pixel, expected at least one that is not 0.")
         loaded.append((image, mask))
     return supports(shape, *zip(*loaded))

@@ -47,9 +47,8 @@ def alignment(
         pair = prototypes[:, [0, w + 1]].repeat_interleave(shot, 0)
         scores = cosine_maps(support_features[:, w].flatten(0, 1), pair, scale)
         labels = support_masks[:, w].flatten(0, 1)
-        pixels = F.cross_entropy(
-            upsample(scores, tuple(labels.shape[-2:])), labels, ignore_index=IGNORE, reduction="none"
-        )
+        enlarged = upsample(scores, tuple(labels.shape[-2:]))
+        pixels = F.cross_entropy(enlarged, labels, ignore_index=IGNORE, reduction="none")
         mean = pixels.sum((-2, -1)) / (labels != IGNORE).sum((-2, -1)).clamp_min(1)
         total = total + (mean.view(-1, shot).sum(1) * (area[:, w + 1] > 0)).sum()
     return total / (shot * way * query_scores.shape[0])
@@ -101,8 +100,8 @@ def correlation_distillation(labels: Tensor, correlations: list[Tensor], *, trut
     terms = []
     for teacher, student in zip(teachers, correlations):
         if teacher is not None:
-            enlarged = upsample(teacher[:, None], tuple(student.shape[-2:])).flatten(1).softmax(-1)
-            own = student.float().flatten(1).softmax(-1)
-            divergence = enlarged * ((enlarged + EPS_LOG).log() - (own + EPS_LOG).log())
+            goal = upsample(teacher[:, None], tuple(student.shape[-2:])).flatten(1).softmax(-1)
+            answer = student.float().flatten(1).softmax(-1)
+            divergence = goal * ((goal + EPS_LOG).log() - (answer + EPS_LOG).log())
             terms.append(divergence.sum(-1).mean())
     return terms

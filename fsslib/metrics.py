@@ -36,8 +36,8 @@ class FewShotIoU:
         Nothing here waits for a GPU. Raises ProtocolError for shapes that do not belong together.
         """
         if predicted.shape != target.shape or len(classes) != len(target):
-            found = f"{tuple(predicted.shape)}, {tuple(target.shape)} and classes {tuple(classes.shape)}"
-            raise ProtocolError(f"update(): predictions and labels are {found}; expected (B, H, W) twice and (B, N).")
+            shapes = f"{tuple(predicted.shape)}, {tuple(target.shape)} and classes {tuple(classes.shape)}"
+            raise ProtocolError(f"update(): predictions and labels are {shapes}; expected (B, H, W) twice and (B, N).")
         ways = classes.shape[1] + 1
         batch = torch.arange(len(target), device=target.device).view(-1, 1, 1)
         size = len(target) * ways * ways

@@ -100,6 +100,10 @@ _RENAMED = {
     "Benches": "ModelChoice",
     "Picks": "EpisodeControls",
     "RECIPES": "IMAGE_LISTS",
+    "apart": "curve_panels",
+    "shares": "weighted_losses",
+    "METHOD_COLOURS": "LINES",
+    "FILLS": "HUES",
 }
 _HOMES: dict[str, list[str]] = {}
 for _home, _names in _FORMER.items():

@@ -155,12 +155,12 @@ def strongest(logits: Tensor) -> Tensor:
 
     Equal to `argmax(1)`, which on CPUs takes tens of times as long for a few channels.
     """
-    best, found = logits[:, 0], torch.zeros_like(logits[:, 0], dtype=torch.long)
+    best, winner = logits[:, 0], torch.zeros_like(logits[:, 0], dtype=torch.long)
     for channel in range(1, logits.shape[1]):
         higher = logits[:, channel] > best
-        found.masked_fill_(higher, channel)
+        winner.masked_fill_(higher, channel)
         best = torch.where(higher, logits[:, channel], best)
-    return found
+    return winner
 
 
 def gram_distance(query: Tensor, support: Tensor) -> Tensor:

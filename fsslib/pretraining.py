@@ -5,6 +5,7 @@ segmentation head over all base classes does, and is thrown away afterwards.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,9 +69,9 @@ def labelled_batch(
     images, masks = [], []
     for index in generator.integers(len(dataset), size=batch).tolist():
         image, mask = resize(*dataset[index])
-        own = int(generator.integers(2**31))
+        change_seed = int(generator.integers(2**31))
         if change:
-            image, mask = augment(image, mask, own, dataset.augmentation)
+            image, mask = augment(image, mask, change_seed, dataset.augmentation)
         images.append(image)
         masks.append(mask)
     labels = base_table(dataset.base_classes, dataset.names)[torch.stack(masks).long()]
@@ -78,15 +79,9 @@ def labelled_batch(
 
 
 def pretrain(
-    backbone: nn.Module,
-    dataset: SegmentationDataset,
-    schedule: Schedule,
-    *,
-    size: int = 97,
-    learner: nn.Module | None = None,
-    folder: str | Path | None = None,
-    **how,
-) -> History:
+    backbone: nn.Module, dataset: SegmentationDataset, schedule: Schedule, *, size: int = 97,
+    learner: nn.Module | None = None, folder: str | Path | None = None, **how,
+) -> History:  # fmt: skip
     """Train `backbone` in place to segment the base classes of `dataset`; it ends in the BN mode it came in.
 
     A `CachedBackbone` stays as it is: then only the head of a `learner` is trained, and the images are used unchanged.
@@ -99,9 +94,7 @@ def pretrain(
     """
     kept = isinstance(backbone, CachedBackbone)
     if learner is None and not any(parameter.requires_grad for parameter in backbone.parameters()):
-        raise TrainingError(
-            "the backbone is frozen, so pre-training would change nothing: build it without freeze=True."
-        )
+        raise TrainingError("the backbone is frozen, so pre-training changes nothing: build it without freeze=True.")
     classes = len(dataset.base_classes)
     if learner is not None and (learner.classes != classes or classes >= IGNORE):
         raise TrainingError(
@@ -116,22 +109,14 @@ def pretrain(
     shared = set(backbone.parameters()) if kept else set()
     thawed = [weight for weight in learner.parameters() if weight not in shared and not weight.requires_grad]
     mode = backbone.bn
+    where = {"folder": folder, "name": "pretrain", "data": f"{dataset.hash()} at {size} px"}
     try:
-        if not kept:
-            backbone.set_bn("batch")
+        backbone.set_bn(mode if kept else "batch")
         for weight in thawed:
             weight.requires_grad_(True)
-        return fit(
-            learner,
-            lambda step: labelled_batch(dataset, size, schedule.seed, step, schedule.batch, not kept),
-            schedule,
-            folder=folder,
-            name="pretrain",
-            data=f"{dataset.hash()} at {size} px",
-            **how,
-        )
+        batch_at = partial(labelled_batch, dataset, size, schedule.seed, batch=schedule.batch, change=not kept)
+        return fit(learner, batch_at, schedule, **where, **how)
     finally:
-        if not kept:
-            backbone.set_bn(mode)
+        backbone.set_bn(mode)
         for weight in thawed:
             weight.requires_grad_(False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
 
+from .arguments import check_count, check_number
 from .errors import ProtocolError
 
 _CHOICES = {
@@ -87,31 +88,23 @@ class Protocol:
     def __post_init__(self) -> None:
         for field, choices in _CHOICES.items():
             if getattr(self, field) not in choices:
-                found = getattr(self, field)
-                raise ProtocolError(f"Protocol.{field}: found {found!r}, expected one of {', '.join(choices)}.")
+                value = getattr(self, field)
+                raise ProtocolError(f"Protocol.{field}: found {value!r}, expected one of {', '.join(choices)}.")
         for field, least in {"area_filter": 0, "input_size": 16, "train_size": 16, "episodes": 1, "way": 1}.items():
-            value = getattr(self, field)
-            if field == "train_size" and value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ProtocolError(f"Protocol.{field}: found {value!r}, expected a whole number from {least}.")
-        if isinstance(self.absent, bool) or not isinstance(self.absent, (int, float)) or not 0 <= self.absent <= 1:
-            raise ProtocolError(f"Protocol.absent: found {self.absent!r}, expected a share from 0 to 1.")
+            if field != "train_size" or self.train_size is not None:
+                check_count(getattr(self, field), f"Protocol.{field}", least, error=ProtocolError)
+        check_number(self.absent, "Protocol.absent", 1, error=ProtocolError)
         if self.absent and self.counting == "present":
-            raise ProtocolError(
-                "Protocol.absent: counting='present' forgives whatever is marked where nothing is; use counting='all'."
-            )
+            cure = "counting='present' forgives whatever is marked where nothing is; use counting='all'"
+            raise ProtocolError(f"Protocol.absent: {cure}.")
         rules = {rule.casefold(): rule for rule in MERGE_RULES}
         if self.k_merge != rules.get(str(self.k_merge).casefold(), self.k_merge):
-            raise ProtocolError(
-                f"Protocol.k_merge: found {self.k_merge!r}, expected {rules[self.k_merge.casefold()]!r}: a text "
-                "that is no rule changes nothing."
-            )
+            rule = f"{rules[self.k_merge.casefold()]!r}: a text that is no rule changes nothing"
+            raise ProtocolError(f"Protocol.k_merge: found {self.k_merge!r}, expected {rule}.")
         seeds = tuple(self.seeds) if isinstance(self.seeds, (tuple, list, range)) else ()
         if not seeds or any(type(s) is not int or s < 0 for s in seeds) or len(set(seeds)) < len(seeds):
-            raise ProtocolError(
-                f"Protocol.seeds: found {self.seeds!r}, expected a tuple of whole numbers from 0, each only once."
-            )
+            expected = "a tuple of whole numbers from 0, each only once"
+            raise ProtocolError(f"Protocol.seeds: found {self.seeds!r}, expected {expected}.")
         object.__setattr__(self, "seeds", seeds)
         if self.selection == "test_fold" and not self.name.startswith("published "):
             raise ProtocolError(
@@ -133,8 +126,8 @@ class Protocol:
 
     def card(self) -> str:
         """The protocol as lines of text: choice, value and what it means."""
-        said = asdict(self) | {"train_size": self.train_size or self.input_size}
-        values = {k: ", ".join(map(str, v)) if isinstance(v, tuple) else str(v) for k, v in said.items()}
+        choices = asdict(self) | {"train_size": self.train_size or self.input_size}
+        values = {k: ", ".join(map(str, v)) if isinstance(v, tuple) else str(v) for k, v in choices.items()}
         rows = [f"Protocol {self.name}"]
         rows += [f"  {key:<13} {values[key]:<18} {meaning}" for key, meaning in _MEANING.items() if values[key]]
         return "\n".join(rows)
@@ -147,10 +140,8 @@ class Protocol:
     @classmethod
     def pascal5i(cls, **changes) -> Protocol:
         """PASCAL-5i without the field's shortcuts: labels scored at original size, three episode lists."""
-        base = cls(
-            name="pascal5i", fold_scheme="VOC order, 5 a fold", input_size=417, label_size="original", seeds=(0, 1, 2)
-        )
-        return base.replace(**changes)
+        base = {"name": "pascal5i", "fold_scheme": "VOC order, 5 a fold", "input_size": 417, "label_size": "original"}
+        return cls(**base, seeds=(0, 1, 2)).replace(**changes)
 
     @classmethod
     def coco20i(cls, **changes) -> Protocol:
@@ -164,22 +155,14 @@ class Protocol:
 
         What `changes` replaces is named in `source`.
         """
-        pfenet = {
-            "fold_scheme": "VOC order, 5 a fold",
-            "area_filter": 2048,
-            "input_size": 473,
-            "selection": "test_fold",
-        }
-        pfenet |= {"queries": "every_image", "seeds": (321,), "bn": "batch"}
+        voc = {"fold_scheme": "VOC order, 5 a fold"}
+        pfenet = {**voc, "area_filter": 2048, "input_size": 473, "selection": "test_fold", "queries": "every_image"}
+        pfenet |= {"seeds": (321,), "bn": "batch"}
         small = "; there, training queries may also show a class below the area filter"
         habits = {
             "panet": {
-                **{
-                    "fold_scheme": "VOC order, 5 a fold",
-                    "void": "background",
-                    "input_size": 417,
-                    "counting": "present",
-                },
+                **voc,
+                **{"void": "background", "input_size": 417, "counting": "present"},
                 **{"seeds": (1234, 1235, 1236, 1237, 1238), "k_merge": "mean of prototypes"},
                 "source": "PANet code: test on trainaug images, last snapshot",
             },
@@ -209,6 +192,6 @@ class Protocol:
             raise ProtocolError(f"no published protocol for {method!r}; known: {', '.join(habits)}.")
         paper = cls(**{"name": f"published {method}", **habits[method]})
         changed = paper.replace(**changes)
-        own = [field.name for field in fields(cls) if field.name not in ("name", "list_hash", "source")]
-        other = [name for name in own if getattr(changed, name) != getattr(paper, name)]
+        choices = [field.name for field in fields(cls) if field.name not in ("name", "list_hash", "source")]
+        other = [name for name in choices if getattr(changed, name) != getattr(paper, name)]
         return changed.replace(source=f"{changed.source}; not as there: {', '.join(other)}") if other else changed

@@ -1,10 +1,12 @@
-"""Training: base-class pre-training and episodic training through one loop that resumes bit for bit."""
+"""Training: one loop for base-class pre-training and episodic training, which resumes bit for bit.
+
+First how long and how fast to train, how Ctrl-C waits for a good moment, how the best state is chosen; then the loop.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import signal
 import threading
 import time
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .arguments import check_count, check_number
 from .data.base import SegmentationDataset
 from .data.episodes import EpisodeSampler
 from .errors import TrainingError
@@ -25,12 +28,7 @@ from .models.base import FewShotModel
 from .progress import bar
 from .protocol import Protocol
 
-# How long and how fast to train.
-
-
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
-
-
 ACCELERATORS = ("auto", "cpu", "gpu")
 
 
@@ -72,16 +70,11 @@ class Schedule:
             if getattr(self, name) not in known:
                 raise TrainingError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(known)}.")
         for name, least in {"steps": 0, "batch": 1, "warmup": 0, "seed": 0}.items():
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise TrainingError(f"{name}={value!r}: expected a whole number from {least}.")
+            check_count(getattr(self, name), name, least, error=TrainingError)
         for name in ("lr", "clip", "power", "weight_decay", "momentum"):
-            value, zero = getattr(self, name), name in ("weight_decay", "momentum")
-            if name == "clip" and value is None:
-                continue
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or not (value > 0 or (zero and value == 0)):
-                raise TrainingError(f"{name}={value!r}: expected a finite number {'from' if zero else 'above'} 0.")
+            if name != "clip" or self.clip is not None:
+                zero = name in ("weight_decay", "momentum")
+                check_number(getattr(self, name), name, zero=zero, error=TrainingError)
         if self.momentum >= 1:
             raise TrainingError(f"momentum={self.momentum!r}: expected a number from 0 to below 1.")
 
@@ -91,33 +84,26 @@ class Schedule:
             if step + 1 < self.warmup:
                 return self.lr * (0.1 + 0.9 * (step + 1) / self.warmup)
             return self.lr * (1 - (step + 1) / self.steps) ** self.power
-        return self.lr * min(
-            (step + 1) / max(self.warmup, 1), (self.steps - step) / max(self.steps - self.warmup, 1), 1
-        )
-
-
-# Ctrl-C at a moment when the work can be kept.
+        rising, falling = (step + 1) / max(self.warmup, 1), (self.steps - step) / max(self.steps - self.warmup, 1)
+        return self.lr * min(rising, falling, 1)
 
 
 @contextlib.contextmanager
 def interrupts_held() -> Iterator[Callable[[], None]]:
-    """Hold Ctrl-C back until the yielded function is called; a second one gets through at once."""
+    """Hold Ctrl-C back until the yielded function is called, when the work can be kept; a second one gets through."""
     waiting: list[int] = []
 
-    def note(number: int, frame: object) -> None:
+    def release(number: int | None = None, frame: object = None) -> None:
         if waiting:
             raise KeyboardInterrupt
-        waiting.append(number)
-
-    def release() -> None:
-        if waiting:
-            raise KeyboardInterrupt
+        if number is not None:
+            waiting.append(number)
 
     # Only Python's own handler is replaced: whoever ignores or redirects the signal has a reason.
     ours = threading.current_thread() is threading.main_thread()
     ours = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:
-        signal.signal(signal.SIGINT, note)
+        signal.signal(signal.SIGINT, release)
     try:
         yield release
     finally:
@@ -125,11 +111,9 @@ def interrupts_held() -> Iterator[Callable[[], None]]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Choosing a checkpoint: the state of a training that scored best on validation episodes.
-
-
 class Selection:
-    """Keeps the best state of a training: a callback of `training.fit`, which stores it in its resume file.
+    """Keeps the state of a training that scores best on validation episodes: a callback of `fit`, which stores it in
+    its resume file.
 
     The model is scored after every `every` steps and after the last one; of equal scores the earliest counts. A run
     that was killed and goes on chooses the same state, bit for bit, as one that was not.
@@ -146,8 +130,7 @@ class Selection:
     name = "val_miou"  # of the score in the rows of a History, in percent
 
     def __init__(self, score: Callable[[nn.Module], float], *, every: int, steps: int, rules: str = ""):
-        if type(every) is not int or every < 1:
-            raise TrainingError(f"validate every {every!r} steps: expected a whole number from 1.")
+        check_count(every, "every", unit="steps", error=TrainingError)
         self.score, self.every, self.steps = score, every, steps
         self.rules = f"every {every}: {rules}"
         self.best: float | None = None
@@ -201,17 +184,13 @@ def validation_score(
     return score, f"{shot} shots on {dataset.hash()} {protocol.as_dict()}"
 
 
-__all__ = ["History", "Schedule", "fabric", "fit", "train_episodes"]
-
-
 @dataclass
 class History:
     """What training recorded.
 
     Attributes:
-        rows: one row of losses a step, and whatever its callback said.
-        seconds: how long it took.
-        selected: the state that was chosen, see `selection.Selection.summary`; empty when the last one stayed.
+        rows: one row of losses a step, and whatever its callback said. seconds: how long it took.
+        selected: the state that was chosen, see `Selection.summary`; empty when the last one stayed.
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -239,17 +218,10 @@ def train_episodes(
 
 
 def fit(
-    model: nn.Module,
-    batch_at: Callable[[int], object],
-    schedule: Schedule,
-    *,
-    name: str,
-    data: str = "",
-    folder: str | Path | None = None,
-    save_every: int = 200,
-    progress: bool = True,
+    model: nn.Module, batch_at: Callable[[int], object], schedule: Schedule, *, name: str, data: str = "",
+    folder: str | Path | None = None, save_every: int = 200, progress: bool = True,
     callback: Callable[[int, nn.Module], dict | None] | None = None,
-) -> History:
+) -> History:  # fmt: skip
     """The training loop: minimise `model.losses(batch_at(step))["total"]` for `schedule.steps` steps.
 
     With `folder`, the state is written to `folder/name.ckpt` every `save_every` steps; a run that was killed at any
@@ -265,8 +237,7 @@ def fit(
     Raises:
         TrainingError: nothing to train, a loss that is not finite, or a resume file of another run.
     """
-    if type(save_every) is not int or save_every < 1:
-        raise TrainingError(f"save_every={save_every!r}: expected a whole number of steps from 1.")
+    check_count(save_every, "save_every", unit="steps", error=TrainingError)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not schedule.steps:
         model.eval()
@@ -285,14 +256,13 @@ def fit(
     model.train()
     began, spent = time.perf_counter(), history.seconds
     done, torn = start, False
+    shown = {"desc": name, "initial": start, "total": schedule.steps, "show": progress}
     with interrupts_held() as release:
         try:
             if due and callback:
                 _call(callback, start - 1, model, history.rows[-1])
                 due = False
-            for step in bar(
-                range(start, schedule.steps), desc=name, initial=start, total=schedule.steps, show=progress
-            ):
+            for step in bar(range(start, schedule.steps), **shown):
                 torch.manual_seed((schedule.seed * 1_000_003 + step) % 2**63)
                 batch = batch_at(step).to(engine.device)
                 torn = True
@@ -337,10 +307,10 @@ def _optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
         if parameter.requires_grad:
             groups.setdefault(factor(name), []).append(parameter)
     parameters = [{"params": group, "factor": value} for value, group in groups.items()]
+    how = {"lr": schedule.lr, "weight_decay": schedule.weight_decay}
     if schedule.optimiser == "sgd":
-        momentum, decay = schedule.momentum, schedule.weight_decay
-        return torch.optim.SGD(parameters, lr=schedule.lr, momentum=momentum, weight_decay=decay)
-    return torch.optim.AdamW(parameters, lr=schedule.lr, weight_decay=schedule.weight_decay)
+        return torch.optim.SGD(parameters, momentum=schedule.momentum, **how)
+    return torch.optim.AdamW(parameters, **how)
 
 
 def _step(model, optimiser, trainable, batch, schedule: Schedule, step: int, engine) -> dict[str, float]:
@@ -350,10 +320,8 @@ def _step(model, optimiser, trainable, batch, schedule: Schedule, step: int, eng
         losses: dict[str, Tensor] = model.losses(batch)
     row = {key: float(value.detach()) for key, value in losses.items()}
     if not torch.isfinite(losses["total"]):
-        raise TrainingError(
-            f"the loss is {row['total']} at step {step}: lower the learning rate (now {schedule.lr}), or use "
-            "precision='32'."
-        )
+        cure = f"lower the learning rate (now {schedule.lr}), or use precision='32'"
+        raise TrainingError(f"the loss is {row['total']} at step {step}: {cure}.")
     optimiser.zero_grad(set_to_none=True)
     engine.backward(losses["total"])
     if schedule.clip is not None:

@@ -79,7 +79,7 @@ def test_a_model_with_a_cache_of_its_own_keeps_it():
     model.backbone = CachedBackbone(model.backbone.freeze())
     with remembering(model, "memory"):
         assert isinstance(model.backbone, CachedBackbone) and model.backbone.dtype == torch.float16
-    with pytest.raises(ModelError, match="expected bytes"):
+    with pytest.raises(ModelError, match="number of bytes"):
         table(panet(), MemoryStore(-1))
     for bad in (True, 3):
         with pytest.raises(ProtocolError, match='expected "memory", a folder'):

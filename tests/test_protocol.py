@@ -105,7 +105,7 @@ def test_a_habit_that_was_changed_is_named_on_the_card():
     ],
 )
 def test_impossible_values(field, value):
-    with pytest.raises(ProtocolError, match=rf"Protocol\.{field}.*found.*expected"):
+    with pytest.raises(ProtocolError, match=rf"Protocol\.{field}.*{re.escape(repr(value))}.*expected"):
         Protocol(**{field: value})
     with pytest.raises(ProtocolError, match=field):
         Protocol().replace(**{field: value})

@@ -29,8 +29,9 @@ def interrupts():
 
 
 def run_processes(*plans: str) -> list[list[str]]:
-    here = Path(__file__).parent
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(here)}
+    here = Path(__file__).parent / "tools"
+    paths = f"{here.parents[1]}{os.pathsep}{here}"
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     done = subprocess.run([sys.executable, here / "killed_run.py", *plans], env=env, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     return [line.split() for line in done.stdout.decode().splitlines()]

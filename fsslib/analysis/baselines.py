@@ -1,7 +1,5 @@
 """Scores that need no model: what a number on a data set has to be compared with."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import time
 import weakref
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -17,22 +16,10 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ..episode import Episode
 from ..models import build_model
+from ..models.base import evaluating
 
 # Operators that only move numbers.
 _MOVES = {"_to_copy", "_unsafe_view", "cat", "clone", "copy_", "stack"}
-
-
-@contextmanager
-def _evaluation(model: nn.Module):
-    """Evaluation mode without gradients; every module goes back to the mode it came in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 @dataclass(frozen=True)
@@ -70,7 +57,7 @@ def published_parameters(name: str, backbone: str, **options) -> tuple[int, int]
 def macs(model: nn.Module, episode: Episode) -> Macs:
     """Count one forward pass in evaluation mode; torch counts two operations for each multiply-accumulate."""
     counter, others = FlopCounterMode(display=False), _Others()
-    with _evaluation(model):
+    with evaluating(model):
         model(episode)  # what is computed once and kept is no part of the cost
         with counter, others:
             model(episode)
@@ -81,7 +68,7 @@ def macs(model: nn.Module, episode: Episode) -> Macs:
 def seconds(model: nn.Module, episode: Episode, repeats: int = 5) -> float:
     """Median time of one forward pass, after one pass that is not counted; divide by the episodes of the batch."""
     spent = []
-    with _evaluation(model):
+    with evaluating(model):
         for _ in range(repeats + 1):
             began = time.perf_counter()
             model(episode)
@@ -98,7 +85,7 @@ def peak_memory(model: nn.Module, episode: Episode) -> int:
     for itself while it runs is not seen.
     """
     device = episode.query_images.device
-    with _evaluation(model):
+    with evaluating(model):
         model(episode)  # as in `macs`
         if device.type == "cuda":
             torch.cuda.synchronize(device)

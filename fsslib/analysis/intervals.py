@@ -1,6 +1,7 @@
-"""Numbers with their uncertainty, and what may be said of them: intervals, paired differences, verdicts in words."""
+"""Numbers with their uncertainty, and what may be said of them.
 
-from __future__ import annotations
+Intervals and paired differences; rankings, gains and the effect of knobs in words; how far numbers lie apart.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -34,12 +35,12 @@ def mean_interval(values: Tensor | np.ndarray, draws: int = 1000, seed: int = 0)
     return float(values.mean()), float(low), float(high)
 
 
-def apart(own: Interval, other: Interval) -> Interval:
+def apart(score: Interval, other: Interval) -> Interval:
     """Difference of two independent scores (value, low, high).
 
     The halves of the intervals add in squares (Zou, Donner, Statistics in Medicine 2008).
     """
-    (a, a_low, a_high), (b, b_low, b_high) = own, other
+    (a, a_low, a_high), (b, b_low, b_high) = score, other
     return a - b, a - b - float(np.hypot(a - a_low, b_high - b)), a - b + float(np.hypot(a_high - a, b - b_low))
 
 
@@ -90,28 +91,30 @@ def knob_verdicts(rows: Sequence[Row], names: Mapping[str, str], reference: str 
     The standard difficulty is the first value of a knob, the hardest the last. A lead "grows" or "shrinks" only when
     its two paired intervals are apart. Rows need `gain over panet` beside what `knobs` takes.
     """
-    said = []
+    lines = []
     for knob in dict.fromkeys(row["knob"] for row in rows):
-        own = [row for row in rows if row["knob"] == knob]
-        ends = {m: [row for row in own if row["method"] == m] for m in names}
-        ends = {method: (entry[0], entry[-1]) for method, entry in ends.items()}
+        turned = {m: [row for row in rows if (row["knob"], row["method"]) == (knob, m)] for m in names}
+        ends = {method: (entry[0], entry[-1]) for method, entry in turned.items()}
         first, last = (row["value"] for row in next(iter(ends.values())))
-        parts = []
-        for method, (easy, hard) in ends.items():
-            apart = "" if hard["miou"][2] < easy["miou"][1] or hard["miou"][1] > easy["miou"][2] else " (overlap)"
-            parts.append(f"{names[method]} {hard['miou'][0] - easy['miou'][0]:+.1f}{apart}")
-        said.append(f"{KNOBS.get(knob, knob)}, {first:g} to {last:g}: {', '.join(parts)}")
+        losses = [
+            f"{names[m]} {hard['miou'][0] - easy['miou'][0]:+.1f}" + " (overlap)" * _overlap(easy["miou"], hard["miou"])
+            for m, (easy, hard) in ends.items()
+        ]
+        lines.append(f"{KNOBS.get(knob, knob)}, {first:g} to {last:g}: {', '.join(losses)}")
         for method, (easy, hard) in ends.items():
             if method != reference:
                 before, after = easy[f"gain over {reference}"], hard[f"gain over {reference}"]
-                said.append(f"  {names[method]} - {names[reference]}: {_change(before, after)}")
-    return said
+                lines.append(f"  {names[method]} - {names[reference]}: {_change(before, after)}")
+    return lines
+
+
+def _overlap(one: Interval, other: Interval) -> bool:
+    return one[1] <= other[2] and other[1] <= one[2]
 
 
 def _change(before: Interval, after: Interval) -> str:
     numbers = f"{before[0]:+.1f} becomes {after[0]:+.1f} ({after[1]:.1f} to {after[2]:.1f})"
-    apart = after[2] < before[1] or after[1] > before[2]
-    if not apart:
+    if _overlap(before, after):
         return f"{numbers}, no clear change"
     if (before[1] > 0 and after[2] < 0) or (before[2] < 0 and after[1] > 0):
         return f"{numbers}, turns round"
@@ -124,13 +127,13 @@ def contrasts(ious: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
     Args:
         ious: method -> (E,) IoU of every episode by itself. An episode is taken once at most, in the order of methods.
     """
-    taken, picks = set(), {}
+    taken, picks = [], {name: {} for name in ious}
     for kind, sign in (("wins", -1), ("fails", 1)):
-        for name, own in ious.items():
-            lead = own - np.max([other for label, other in ious.items() if label != name], 0)
-            order = [i for i in np.argsort(sign * lead, kind="stable").tolist() if i not in taken]
-            picks.setdefault(name, {})[kind] = order[0]
-            taken.add(order[0])
+        for name, scores in ious.items():
+            lead = scores - np.max([other for label, other in ious.items() if label != name], 0)
+            order = np.argsort(sign * lead, kind="stable").tolist()
+            picks[name][kind] = next(i for i in order if i not in taken)
+            taken.append(picks[name][kind])
     return picks
 
 
@@ -147,8 +150,8 @@ def gain_verdict(label: str, gain: Interval, seeds: Sequence[float]) -> str:
         word = "the trainings disagree"
     else:
         word = "better" if value > 0 else "worse"
-    spread = ", ".join(f"{s:+.1f}" for s in seeds)
-    return f"{label}: {value:+.1f} ({low:.1f} to {high:.1f}; trainings {spread}), {word}"
+    each = ", ".join(f"{s:+.1f}" for s in seeds)
+    return f"{label}: {value:+.1f} ({low:.1f} to {high:.1f}; trainings {each}), {word}"
 
 
 def spread(points: np.ndarray | Tensor) -> float:
@@ -167,23 +170,45 @@ def gains_of(row: Mapping) -> list[float]:
 
 def part_verdicts(rows: Sequence[Mapping]) -> list[str]:
     """One sentence per number of shots and parts: the gain of several prototypes, its interval, and what it says."""
-    ordered = sorted(rows, key=lambda row: (row["shots"], row["parts"]))
-    label = "K={}, {} part{}: several - one prototype"
     return [
-        gain_verdict(label.format(r["shots"], r["parts"], "s" * (r["parts"] > 1)), r["gain of several"], gains_of(r))
-        for r in ordered
+        gain_verdict(_name(row, ", ") + ": several - one prototype", row["gain of several"], gains_of(row))
+        for row in _in_order(rows)
     ]
+
+
+def _in_order(rows: Sequence[Mapping]) -> list[Mapping]:
+    return sorted(rows, key=lambda row: (row["shots"], row["parts"]))
+
+
+def _name(row: Mapping, between: str) -> str:
+    return f"K={row['shots']}{between}{row['parts']} part{'s' * (row['parts'] > 1)}"
 
 
 def conclusion(rows: Sequence[Mapping]) -> str:
     """What all rows together say about several prototypes, whichever way they fall."""
     counted = {"better": [], "worse": []}
-    for row, sentence in zip(sorted(rows, key=lambda row: (row["shots"], row["parts"])), part_verdicts(rows)):
+    for row, sentence in zip(_in_order(rows), part_verdicts(rows)):
         word = sentence.rsplit(", ", 1)[1]
         if word in counted:
-            counted[word].append(f"K={row['shots']} with {row['parts']} part{'s' * (row['parts'] > 1)}")
-    said = [f"several prototypes are {word} at {', '.join(where)}" for word, where in counted.items() if where]
+            counted[word].append(_name(row, " with "))
+    clauses = [f"several prototypes are {word} at {', '.join(where)}" for word, where in counted.items() if where]
     rest = len(rows) - sum(map(len, counted.values()))
-    if not said:
+    if not clauses:
         return f"in none of {len(rows)} comparisons are several prototypes better or worse than one"
-    return "; ".join(said) + (f"; undecided are {rest} of {len(rows)} comparisons" if rest else "")
+    return "; ".join(clauses) + (f"; undecided are {rest} of {len(rows)} comparisons" if rest else "")
+
+
+def scatter(values: Tensor | np.ndarray, groups: Sequence[str]) -> tuple[float, float]:
+    """How far the rows of (E, C) numbers lie apart, and how far the means of their groups; both means over the columns.
+
+    Args: groups: E names, one a row. Returns: standard deviation over all rows, and range of the groups' means.
+    """
+    values, groups = np.asarray(values, float), np.asarray(groups)
+    means = [values[groups == group].mean(0) for group in np.unique(groups)]
+    return float(values.std(0).mean()), float(np.ptp(means, 0).mean())
+
+
+def entropy(shares: Tensor | np.ndarray) -> float:
+    """Entropy of (C,) shares that add up to one, in nats."""
+    shares = np.asarray(shares, float)
+    return float(-(shares * np.log(np.maximum(shares, 1e-12))).sum())

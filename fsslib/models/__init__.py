@@ -1,6 +1,5 @@
 """The methods by name."""
 
-import difflib
 import hashlib
 import inspect
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
+from ..arguments import check_count, meant
 from ..errors import ModelError
 from ..nn.backbones import build_backbone
 from ..nn.backbones.base import Backbone
@@ -51,8 +51,8 @@ def use(path: str | os.PathLike) -> tuple[str, ...]:
     name = f"fsslib_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     with _LOCK:
         before, earlier = dict(_METHODS), sys.modules.get(name)
-        own = {key for key, method in before.items() if method.__module__ == name}
-        for key in own:
+        others = {key for key, method in before.items() if method.__module__ != name}
+        for key in before.keys() - others:
             del _METHODS[key]
         module = types.ModuleType(name)
         module.__file__ = str(path)
@@ -60,9 +60,9 @@ def use(path: str | os.PathLike) -> tuple[str, ...]:
         try:
             # Not by the import system, which would keep compiled code and may miss that the file has changed.
             exec(compile(path.read_text("utf-8"), str(path), "exec"), module.__dict__)
-            found = tuple(key for key, method in _METHODS.items() if method.__module__ == name)
-            taken = [key for key in found if key in before.keys() - own]
-            if not found:
+            registered = tuple(key for key, method in _METHODS.items() if method.__module__ == name)
+            taken = [key for key in registered if key in others]
+            if not registered:
                 raise ModelError("it registers no method: write @fsslib.register('its name') above the class")
             if taken:
                 raise ModelError(f"the name {', '.join(taken)} is taken: choose another one")
@@ -72,35 +72,25 @@ def use(path: str | os.PathLike) -> tuple[str, ...]:
             sys.modules[name] = earlier
             if earlier is None:
                 del sys.modules[name]
-            said = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
-            raise ModelError(f"{path} cannot be used: {said}.") from error
-    return found
+            reason = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
+            raise ModelError(f"{path} cannot be used: {reason}.") from error
+    return registered
 
 
 def options_of(name: str) -> tuple[str, ...]:
     """Names of the options that `build_model(name, …)` takes: the common ones and the method's own."""
-    own = [option for option in inspect.signature(_METHODS[name]).parameters if option != "backbone"]
-    return tuple(dict.fromkeys(("shots", "stem", "bn", "last", "weights", "backbone_options", *own)))
+    its_own = [option for option in inspect.signature(_METHODS[name]).parameters if option != "backbone"]
+    return tuple(dict.fromkeys(("shots", "stem", "bn", "last", "weights", "backbone_options", *its_own)))
 
 
-register("panet")(PANet)
-register("sdaanet")(SDAANet)
-register("asgnet")(ASGNet)
-register("hdmnet")(HDMNet)
+for _method in (PANet, SDAANet, ASGNet, HDMNet):
+    register(_method.__name__.lower())(_method)
 
 
 def build_model(
-    name: str,
-    *,
-    backbone: str | nn.Module,
-    shots: int = 1,
-    stem: str | None = None,
-    bn: str = "frozen",
-    last: str | None = None,
-    weights: str | None = None,
-    backbone_options: dict | None = None,
-    **options,
-) -> FewShotModel:
+    name: str, *, backbone: str | nn.Module, shots: int = 1, stem: str | None = None, bn: str = "frozen",
+    last: str | None = None, weights: str | None = None, backbone_options: dict | None = None, **options,
+) -> FewShotModel:  # fmt: skip
     """Build a method; without options it computes what the authors' code computes with its PASCAL configuration.
 
     Args:
@@ -117,18 +107,13 @@ def build_model(
         ModelError: unknown method, backbone or option (with the nearest valid name), or options that exclude others.
     """
     if name not in _METHODS:
-        near = difflib.get_close_matches(str(name), _METHODS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known methods: {', '.join(_METHODS)}."
+        hint = meant(name, _METHODS, "known methods")
         raise ModelError(f"method {name!r} is unknown: {hint} A method of your own: fsslib.models.use('its file.py').")
     method = _METHODS[name]
     known = options_of(name)
-    for option in options:
-        if option not in known:
-            near = difflib.get_close_matches(option, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"its options: {', '.join(known)}."
-            raise ModelError(f"{name} has no option {option!r}: {hint}")
-    if not isinstance(shots, int) or shots < 1:
-        raise ModelError(f"shots={shots!r}: expected a whole number from 1.")
+    for option in [option for option in options if option not in known]:
+        raise ModelError(f"{name} has no option {option!r}: {meant(option, known, 'its options')}")
+    check_count(shots, "shots")
     if not isinstance(backbone, (str, Backbone)):
         raise ModelError(f"backbone={backbone!r}: expected a name, e.g. 'tiny', or a Backbone of fsslib.nn.backbones.")
     given = {"weights": weights, "stem": stem, "last": last, "backbone_options": backbone_options}
@@ -137,8 +122,8 @@ def build_model(
         raise ModelError(f"{', '.join(spare)}: the backbone is built already; give its name, or leave them out.")
     config = {"name": name, "shots": shots, "bn": bn, "last": last, "stem": stem, **options}
     if isinstance(backbone, str):
-        config |= {"backbone": backbone, "backbone_options": backbone_options or {}}
         extra = backbone_options or {}
+        config |= {"backbone": backbone, "backbone_options": extra}
         if stem is None and backbone.startswith("resnet"):
             stem = method.stem
         backbone = build_backbone(backbone, stem=stem, bn=bn, last=last, weights=weights, **extra)

@@ -1,24 +1,31 @@
-"""ASGNet: as many prototypes as the object has superpixels, and for every query position the best of them."""
+"""ASGNet: as many prototypes as the object has superpixels, and for every query position the best of them.
+
+Li, Jampani, Sevilla-Lara, Sun, Kim, Kim: "Adaptive Prototype Learning and Allocation for Few-Shot Segmentation", CVPR
+2021, arXiv 2104.01893; the authors' code is github.com/Reagan1311/ASGNet. Its context module, in `nn.context`, is
+PFENet's (arXiv 2008.01449).
+
+In the order of the paper: where superpixels start, superpixel-guided clustering (3.2), guided prototype allocation
+(3.3), and the network.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..arguments import check_count, check_number, check_switch, choose
+from ..arguments import Positive, Share, check_count, check_options
 from ..episode import Episode
 from ..errors import ModelError
-from ..losses import segmentation
 from ..nn.context import SCALES, ASPPContext, FeatureEnrichment, conv_relu
 from ..ops import cosine_maps, full_precision, masked_pool, precise, resize
-from .base import OneWayModel, Outcome, joined
+from .base import Features, OneWayModel, Outcome, enriched_losses, joined, joined_width
 
-# Where superpixels start: points spread over the object by farthest-point sampling (ASGNet, arXiv 2104.01893, 3.2).
+# Section 3.2, the start: seeds spread over the object by farthest-point sampling.
 
-
-_FAR = 1 << 30
+_FAR = 1 << 30  # a squared distance beyond every grid
 
 
 @dataclass(frozen=True)
@@ -59,12 +66,11 @@ def published_seeds(masks: Tensor, size: tuple[int, int], most: int = 5, area: f
     # scipy's transform of an image without background.
     full = ~(inside & ~grid).flatten(1).any(1)
     top, left = (inside.any(axis).to(torch.uint8).argmax(-1) for axis in (2, 1))
-    i, j = torch.arange(size[0], device=masks.device), torch.arange(size[1], device=masks.device)
-    virtual = ((i - top[:, None] + 1) ** 2)[:, :, None] + ((j - left[:, None]) ** 2)[:, None]
+    virtual = _squared_to(torch.stack([top - 1, left], -1), size)
     distance = torch.where(full[:, None, None], virtual, distance)
     points = _farthest(torch.where(grid, distance, -1), most, forget=full)
-    points = torch.where((torch.arange(most, device=masks.device) < counts[:, None])[..., None], points, 0)
-    points = torch.where((counts >= 2)[:, None, None], points, 0)
+    used = (torch.arange(most, device=masks.device) < counts[:, None]) & (counts >= 2)[:, None]
+    points = torch.where(used[..., None], points, 0)
     counted = (points > 0).sum(1).amax(-1)
     return Seeds(points, torch.where(counts >= 2, counted, counts))
 
@@ -79,7 +85,7 @@ def clean_seeds(masks: Tensor, size: tuple[int, int], most: int = 5, area: float
     grid = resize(masks.float(), size) == 1
     cells = grid.sum((-2, -1))
     counts = torch.minimum((precise(cells) / area).floor().clamp_max(most).long(), cells)
-    framed = torch.nn.functional.pad(grid, (1, 1, 1, 1))
+    framed = F.pad(grid, (1, 1, 1, 1))
     distance = _squared_distance(~framed)[:, 1:-1, 1:-1]
     points = _farthest(torch.where(grid, distance, -1), most)
     used = torch.arange(most, device=masks.device) < counts[:, None]
@@ -100,12 +106,16 @@ def _squared_distance(background: Tensor) -> Tensor:
 
     Separable: first along columns, then along rows.
     """
-    h, w = background.shape[-2:]
-    i, j = torch.arange(h, device=background.device), torch.arange(w, device=background.device)
-    along = (i[:, None] - i) ** 2
+    i, j = (torch.arange(n, device=background.device) for n in background.shape[-2:])
+    along, across = (i[:, None] - i) ** 2, (j[:, None] - j) ** 2
     column = torch.where(background[:, None], along[:, :, None], _FAR).amin(2)
-    across = (j[:, None] - j) ** 2
     return (column[:, :, None] + across).amin(-1).clamp_max(_FAR)
+
+
+def _squared_to(points: Tensor, size: tuple[int, int]) -> Tensor:
+    """Squared distance (M, h, w) long of every cell of a grid `size` to its image's point (M, 2)."""
+    i, j = (torch.arange(n, device=points.device) for n in size)
+    return ((i - points[:, :1]) ** 2)[:, :, None] + ((j - points[:, 1:]) ** 2)[:, None]
 
 
 def _farthest(distance: Tensor, count: int, forget: Tensor | None = None) -> Tensor:
@@ -115,22 +125,20 @@ def _farthest(distance: Tensor, count: int, forget: Tensor | None = None) -> Ten
         distance: (M, h, w) long, squared; -1 where no point may lie.
         forget: (M,) bool: after the first point only the distance to points counts.
     """
-    h, w = distance.shape[-2:]
-    i, j = torch.arange(h, device=distance.device), torch.arange(w, device=distance.device)
+    size = tuple(distance.shape[-2:])
     allowed, points = distance >= 0, []
     for step in range(count):
         best = distance.flatten(1).argmax(1)
-        point = torch.stack([best // w, best % w], -1)
-        points.append(point)
-        own = ((i - point[:, :1]) ** 2)[:, :, None] + ((j - point[:, 1:]) ** 2)[:, None]
-        nearest = torch.minimum(distance, own)
+        points.append(torch.stack([best // size[1], best % size[1]], -1))
+        to_point = _squared_to(points[-1], size)
+        nearest = torch.minimum(distance, to_point)
         if step == 0 and forget is not None:
-            nearest = torch.where(forget[:, None, None], own, nearest)
+            nearest = torch.where(forget[:, None, None], to_point, nearest)
         distance = torch.where(allowed, nearest, -1)
     return torch.stack(points, 1)
 
 
-# Superpixel-guided clustering and guided prototype allocation (ASGNet, arXiv 2104.01893, sections 3.2 and 3.3).
+# Section 3.2, superpixel-guided clustering: from the seeds to the prototypes.
 
 
 @dataclass(frozen=True)
@@ -165,14 +173,14 @@ def cluster(features: Tensor, masks: Tensor, seeds: Seeds, *, iterations: int = 
         count, channels, height, width = features.shape
         features, masks = features.float(), masks.float()
         inside = (masks == 1).flatten(1)
-        cells, order = _cells(features, inside, reach)
+        # The object's cells first; one synchronisation tells how many the largest object has.
+        order = inside.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
+        order = order[:, : max(1, int(inside.sum(-1).max()))]
         valid = inside.gather(1, order)
         clustered = (seeds.counts >= 2) & inside.any(1)
-        index = seeds.points[..., 0] * width + seeds.points[..., 1]
-        start = torch.stack([seeds.points[..., 0], seeds.points[..., 1]], -1).float() / reach
-        feature = features.flatten(2).transpose(1, 2).gather(1, index[..., None].expand(-1, -1, channels))
         # In double precision: from round to round exp(-D) magnifies the last digits.
-        centres, cells = precise(torch.cat([feature, start], -1)), precise(cells)
+        cells = precise(_cells(features, order, reach))
+        centres = precise(_cells(features, seeds.points[..., 0] * width + seeds.points[..., 1], reach))
         for _ in range(iterations):
             # Direct differences: the expanded square would lose 1e-4 near a distance of 0.
             distance = torch.cdist(centres, cells, compute_mode="donot_use_mm_for_euclid_dist")
@@ -183,30 +191,24 @@ def cluster(features: Tensor, masks: Tensor, seeds: Seeds, *, iterations: int = 
         centres, weights = centres.float(), weights.float()
         spread = torch.zeros(count, centres.shape[1], height * width, device=features.device)
         spread.scatter_(2, order[:, None].expand_as(weights), weights)
-        average = masked_pool(features, masks)
-        used = torch.arange(centres.shape[1], device=features.device) < seeds.counts[:, None].clamp_min(1)
-        first = torch.zeros_like(used)
-        first[:, 0] = True
-        used = torch.where(clustered[:, None], used, first)
-        single = torch.where(first[..., None], average[:, None], 0.0)
-        prototypes = torch.where(clustered[:, None, None], centres[..., :channels], single)
-        alone = torch.where(first[..., None], masks.flatten(1)[:, None], 0.0)
-        assignment = torch.where(clustered[:, None, None], spread, alone)
-        keep = used[..., None]
-        assignment = (assignment * keep).unflatten(-1, (height, width))
-        return Superpixels(prototypes * keep, used, assignment)
+        number = torch.arange(centres.shape[1], device=features.device)[:, None]
+        used = number < torch.where(clustered, seeds.counts, 1)[:, None, None]
+        # Images that are not clustered have one prototype, the masked average.
+        average, whole = masked_pool(features, masks)[:, None], masks.flatten(1)[:, None]
+        prototypes = torch.where(clustered[:, None, None], centres[..., :channels], average) * used
+        assignment = torch.where(clustered[:, None, None], spread, whole) * used
+        return Superpixels(prototypes, used[..., 0], assignment.unflatten(-1, (height, width)))
 
 
-def _cells(features: Tensor, inside: Tensor, reach: float) -> tuple[Tensor, Tensor]:
-    """Features and scaled position (M, most, C + 2) of the object's cells, then of others; their index (M, most)."""
-    width = features.shape[-1]
-    # The object's cells first; one synchronisation tells how many the largest object has.
-    order = inside.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
-    most = max(1, int(inside.sum(-1).max()))
-    order = order[:, :most]
-    rows = features.flatten(2).transpose(1, 2).gather(1, order[..., None].expand(-1, -1, features.shape[1]))
+def _cells(features: Tensor, order: Tensor, reach: float) -> Tensor:
+    """Features and scaled position (M, n, C + 2) of the cells `order` (M, n), numbered row by row."""
+    channels, _, width = features.shape[1:]
+    rows = features.flatten(2).transpose(1, 2).gather(1, order[..., None].expand(-1, -1, channels))
     position = torch.stack([order // width, order % width], -1).float() / reach
-    return torch.cat([rows, position], -1), order
+    return torch.cat([rows, position], -1)
+
+
+# Section 3.3, guided prototype allocation: every query position chooses.
 
 
 @dataclass(frozen=True)
@@ -246,7 +248,8 @@ def allocate(query: Tensor, prototypes: Tensor, used: Tensor, *, merge: str = "s
     return Allocation(chosen.unflatten(-1, guide.shape[-2:]), similarity, probability, guide)
 
 
-# The ASPP variant has other modules behind some of the authors' names.
+# The network. First our names of modules and the authors'; the ASPP variant has other modules behind some of theirs.
+
 _PYRAMID = {
     "context.merge.": "corr_conv.",
     "context.alpha.": "alpha_conv.",
@@ -255,8 +258,6 @@ _PYRAMID = {
     "context.classifier.": "cls.",
     "context.": "",
 }
-
-
 _ASPP = {
     "context.aspp.branches.": "ASPP.layer6_",
     "context.aspp.fuse.": "ASPP.layer7.",
@@ -276,8 +277,7 @@ _ASPP = {
 
 
 class ASGNet(OneWayModel):
-    """Li, Jampani, Sevilla-Lara, Sun, Kim, Kim: "Adaptive Prototype Learning and Allocation for Few-Shot Segmentation",
-    CVPR 2021, arXiv 2104.01893; its context module is PFENet's (arXiv 2008.01449).
+    """ASGNet (CVPR 2021, arXiv 2104.01893).
 
     Symbols: F_q, F_k features of query and support k; s_i superpixel centroids of all supports together; c_i cosine of
     s_i and F_q; Π = Σ c_i probability map; G = argmax c_i guide map; s_G guide features. [F_q; s_G; Π] is enriched and
@@ -290,7 +290,7 @@ class ASGNet(OneWayModel):
         scales: grids of the feature enrichment, see `FeatureEnrichment`.
         max_superpixels: N_max, largest number of prototypes of one support image; 1 is masked average pooling.
         superpixel_area: S_sp, object cells per prototype. adaptive: off gives every object N_max of them.
-        seeds: `"published"` placement and counting, or `"clean"` (paper), see `nn.seeds`.
+        seeds: `"published"` placement and counting, or `"clean"` (paper), see `published_seeds`.
         iterations: of the clustering in training and in evaluation. reach: r, weight of the distance in cells.
         allocation: `"guided"`, or `"expand"`: the mean of all prototypes at every position.
         similarity: Π is the `"sum"` of the cosines, or their `"mean"`, which does not grow with the prototypes.
@@ -310,49 +310,23 @@ class ASGNet(OneWayModel):
     stem = "deep"
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        *,
-        width: int = 256,
-        pyramid: bool = True,
-        scales: Sequence[float] = SCALES,
-        max_superpixels: int = 5,
-        superpixel_area: float = 100.0,
-        adaptive: bool = True,
-        seeds: str = "published",
-        iterations: Sequence[int] = (10, 5),
-        reach: float = 10.0,
-        allocation: str = "guided",
-        similarity: str = "sum",
-        shot_merge: str = "pool",
-        fusion: str = "scales",
-        aux_weight: float = 1.0,
-        dropout: float = 0.5,
+        self, backbone: nn.Module, *, width: int = 256, pyramid: bool = True, scales: Sequence[float] = SCALES,
+        max_superpixels: int = 5, superpixel_area: Positive = 100.0, adaptive: bool = True,
+        seeds: Literal["published", "clean"] = "published", iterations: Sequence[int] = (10, 5),
+        reach: Positive = 10.0, allocation: Literal["guided", "expand"] = "guided",
+        similarity: Literal["sum", "mean"] = "sum", shot_merge: Literal["pool", "average"] = "pool",
+        fusion: Literal["scales", "once"] = "scales", aux_weight: float = 1.0, dropout: Share = 0.5,
         freeze: bool = True,
-    ):
+    ):  # fmt: skip
         super().__init__(backbone, freeze=freeze)
-        if "layer3" not in backbone.channels:
-            raise ModelError(f"asgnet needs layer2 and layer3; {backbone.name} ends at {backbone.deepest}.")
-        for name, value in {"pyramid": pyramid, "adaptive": adaptive, "freeze": freeze}.items():
-            check_switch(value, f"asgnet: {name}")
-        check_count(width, "asgnet: width")
-        check_count(max_superpixels, "asgnet: max_superpixels")
+        check_options(ASGNet, locals(), "asgnet")
         if not isinstance(iterations, Sequence) or isinstance(iterations, str) or len(iterations) != 2:
             raise ModelError(f"asgnet: iterations={iterations!r}: expected two numbers, of training and evaluation.")
         for value in iterations:
             check_count(value, "asgnet: iterations")
-        for name, value in {"superpixel_area": superpixel_area, "reach": reach}.items():
-            check_number(value, f"asgnet: {name}", zero=False)
-        check_number(aux_weight, "asgnet: aux_weight")
-        check_number(dropout, "asgnet: dropout", 1)
-        choose(seeds, ("published", "clean"), "asgnet: seeds=")
-        choose(allocation, ("guided", "expand"), "asgnet: allocation=")
-        choose(similarity, ("sum", "mean"), "asgnet: similarity=")
-        choose(shot_merge, ("pool", "average"), "asgnet: shot_merge=")
-        choose(fusion, ("scales", "once"), "asgnet: fusion=")
-        inputs = backbone.channels["layer3"] + backbone.channels["layer2"]
         # No ReLU: the cosine shall use the whole range from -1 to 1.
-        self.down_conv = nn.Sequential(nn.Conv2d(inputs, width, 1, bias=False), nn.Dropout2d(dropout))
+        reduce = nn.Conv2d(joined_width(backbone, "asgnet"), width, 1, bias=False)
+        self.down_conv = nn.Sequential(reduce, nn.Dropout2d(dropout))
         self.fuse = nn.Sequential(*conv_relu(2 * width + 1, width, 1)) if fusion == "once" else None
         pooled, resized = (width, 0) if self.fuse else (2 * width, 1)
         if pyramid:
@@ -376,23 +350,22 @@ class ASGNet(OneWayModel):
         """The authors build and save layer4, and never run it; here it may be left out with `last="layer3"`."""
         return () if "layer4" in self.backbone.channels else ("layer4.",)
 
-    def features(self, episode: Episode) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def features(self, episode: Episode) -> tuple[Features, Features]:
         """`reduced` features (C = width), and for the ASPP decoder the query's `shallow` ones."""
         query, support = self.encode(episode, ["layer2", "layer3"] + ["layer1"] * (not self.pyramid))
-        found = {"reduced": self._reduced(query)}
+        query_side = {"reduced": self.down_conv(joined(query))}
         if not self.pyramid:
-            found["shallow"] = query["layer1"]
+            query_side["shallow"] = query["layer1"]
         flat = {stage: value.flatten(0, 2) for stage, value in support.items()}
         with torch.no_grad():  # prototypes are constants
-            return found, {"reduced": self._reduced(flat).unflatten(0, support["layer3"].shape[:3])}
+            reduced = self.down_conv(joined(flat)).unflatten(0, support["layer3"].shape[:3])
+        return query_side, {"reduced": reduced}
 
-    def segment(
-        self, query: dict[str, Tensor], support: dict[str, Tensor], masks: Tensor, labels: Tensor | None, learn: bool
-    ) -> Outcome:
-        features, image = query["reduced"], tuple(masks.shape[-2:])
+    def segment(self, query: Features, support: Features, masks: Tensor, labels: Tensor | None, learn: bool) -> Outcome:
+        features = query["reduced"]
         seeds, superpixels = self.superpixels(support["reduced"], masks)
-        found = self.allocate(features, superpixels, masks.shape[1])
-        together, probability = torch.cat([features.float(), found.features], 1), found.probability
+        told = self.allocate(features, superpixels, masks.shape[1])
+        together, probability = torch.cat([features.float(), told.features], 1), told.probability
         if self.fuse or not self.pyramid:
             together, probability = torch.cat([together, probability], 1), None
         if self.fuse:
@@ -401,19 +374,22 @@ class ASGNet(OneWayModel):
             small, inner = self.context(None, together, probability)
         else:
             small, inner = self.context(together, query["shallow"])
-        logits = resize(small.float(), image)
+        logits = resize(small.float(), tuple(masks.shape[-2:]))
         split = masks.shape[:2]
-        maps = {"query_features": features, "seeds": seeds.points.unflatten(0, split)}
-        maps |= {"superpixels": superpixels.assignment.unflatten(0, split)}
-        maps |= {"prototypes": superpixels.prototypes.unflatten(0, split).flatten(1, 2)}
-        maps |= {"prototypes_used": superpixels.used.unflatten(0, split).flatten(1)}
-        maps |= {"similarity": found.similarity, "probability": found.probability}
-        maps |= {"guide": found.guide[:, None], "guide_features": found.features}
-        maps |= {f"inner/{i}": level for i, level in enumerate(inner)}
-        losses: dict[str, Tensor] = {}
+        maps = {
+            "query_features": features,
+            "seeds": seeds.points.unflatten(0, split),
+            "superpixels": superpixels.assignment.unflatten(0, split),
+            "prototypes": superpixels.prototypes.unflatten(0, split).flatten(1, 2),
+            "prototypes_used": superpixels.used.unflatten(0, split).flatten(1),
+            "similarity": told.similarity,
+            "probability": told.probability,
+            "guide": told.guide[:, None],
+            "guide_features": told.features,
+            **{f"inner/{i}": level for i, level in enumerate(inner)},
+        }
+        losses = enriched_losses(logits, inner, labels) if learn else {}
         if learn:
-            levels = [segmentation(resize(level.float(), image), labels) for level in inner]
-            losses = {"main": segmentation(logits, labels), "aux": torch.stack(levels).mean()}
             losses["total"] = losses["main"] + self.aux_weight * losses["aux"]
         return Outcome(logits, losses, maps)
 
@@ -435,24 +411,19 @@ class ASGNet(OneWayModel):
 
     def allocate(self, query: Tensor, superpixels: Superpixels, shot: int) -> Allocation:
         """Tell every position of the query (B, C, h, w) about the superpixels of its B·K supports."""
-        split = (len(query), shot)
-        prototypes = superpixels.prototypes.unflatten(0, split)
-        used = superpixels.used.unflatten(0, split)
+        shots = [of.unflatten(0, (len(query), shot)) for of in (superpixels.prototypes, superpixels.used)]
+        pooled = [of.flatten(1, 2) for of in shots]
         if self.shot_merge == "pool":
-            return self._allocate(query, prototypes.flatten(1, 2), used.flatten(1))
-        parts = [self._allocate(query, *own) for own in zip(prototypes.unbind(1), used.unbind(1))]
+            return self._allocate(query, *pooled)
+        parts = [self._allocate(query, *one) for one in zip(*(of.unbind(1) for of in shots))]
         features = torch.stack([part.features for part in parts]).mean(0)
         probability = torch.stack([part.probability for part in parts]).mean(0)
         similarity = torch.cat([part.similarity for part in parts], 1)
-        guide = allocate(query, prototypes.flatten(1, 2), used.flatten(1)).guide
-        return Allocation(features, similarity, probability, guide)
+        return Allocation(features, similarity, probability, allocate(query, *pooled).guide)
 
     def _allocate(self, query: Tensor, prototypes: Tensor, used: Tensor) -> Allocation:
-        found = allocate(query, prototypes, used, merge=self.similarity)
+        guided = allocate(query, prototypes, used, merge=self.similarity)
         if self.allocation == "guided":
-            return found
+            return guided
         mean = prototypes.sum(1) / used.sum(1, keepdim=True)
-        return replace(found, features=mean[:, :, None, None].expand_as(found.features))
-
-    def _reduced(self, features: dict[str, Tensor]) -> Tensor:
-        return self.down_conv(joined(features))
+        return replace(guided, features=mean[:, :, None, None].expand_as(guided.features))

@@ -1,7 +1,11 @@
-"""What all methods have in common: the episode in, logits and losses out, and how a backbone is called."""
+"""What all methods have in common: the episode in, logits and losses out, and how a backbone is called.
 
+`FewShotModel` is any method; `OneWayModel` is one that segments a single class, and meets several one after another.
+"""
+
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -9,8 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ..episode import IGNORE, Episode, Prediction
-from ..errors import EpisodeError
+from ..errors import EpisodeError, ModelError
+from ..losses import segmentation
 from ..ops import resize
+
+Features = dict[str, Tensor]
 
 
 class FewShotModel(nn.Module, ABC):
@@ -62,26 +69,22 @@ class FewShotModel(nn.Module, ABC):
         """What the learning rate of parameter `name` is multiplied with, as in the authors' code."""
         return 1.0
 
-    def encode(self, episode: Episode, stages: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def encode(self, episode: Episode, stages: Sequence[str]) -> tuple[Features, Features]:
         """Backbone features of the queries (B, C, h, w) and of the supports (B, N, K, C, h, w), by stage.
 
         One backbone call for everything while batch norms use running statistics (or there are none); with batch
         statistics one call for the queries and one per support image, since there the grouping changes the result.
         """
-        batch, way, shot = episode.support_images.shape[:3]
+        shape, images = episode.support_images.shape[:3], episode.support_images.flatten(1, 2)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
             if self.batch_statistics:
                 query = self.backbone(episode.query_images, stages)
-                calls = [
-                    self.backbone(episode.support_images[:, w, k], stages) for w in range(way) for k in range(shot)
-                ]
+                calls = [self.backbone(image, stages) for image in images.unbind(1)]
                 support = {s: torch.stack([call[s] for call in calls], 1) for s in stages}
             else:
-                images = torch.cat([episode.query_images, episode.support_images.flatten(0, 2)])
-                both = self.backbone(images, stages)
-                query = {s: both[s][:batch] for s in stages}
-                support = {s: both[s][batch:] for s in stages}
-        shape = (batch, way, shot)
+                both = self.backbone(torch.cat([episode.query_images, images.flatten(0, 1)]), stages)
+                query = {s: both[s][: shape[0]] for s in stages}
+                support = {s: both[s][shape[0] :] for s in stages}
         return query, {s: value.reshape(*shape, *value.shape[-3:]) for s, value in support.items()}
 
     def keep(self, **maps: Tensor) -> dict[str, Tensor]:
@@ -103,7 +106,22 @@ def translated(name: str, prefixes: Mapping[str, str]) -> str:
     return name
 
 
-# Methods that segment one class at a time, and how they meet an episode of several classes.
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients inside the block; every module goes back to the mode it came in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters are; the CPU for a baseline that has none."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 @dataclass
@@ -112,7 +130,7 @@ class Outcome:
 
     logits: Tensor
     losses: dict[str, Tensor] = field(default_factory=dict)
-    maps: dict[str, Tensor] = field(default_factory=dict)
+    maps: Features = field(default_factory=dict)
 
 
 class OneWayModel(FewShotModel):
@@ -124,13 +142,11 @@ class OneWayModel(FewShotModel):
     """
 
     @abstractmethod
-    def features(self, episode: Episode) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def features(self, episode: Episode) -> tuple[Features, Features]:
         """What all ways share: query features (B, …) and support features (B, N, K, …) by name."""
 
     @abstractmethod
-    def segment(
-        self, query: dict[str, Tensor], support: dict[str, Tensor], masks: Tensor, labels: Tensor | None, learn: bool
-    ) -> Outcome:
+    def segment(self, query: Features, support: Features, masks: Tensor, labels: Tensor | None, learn: bool) -> Outcome:
         """Segment one way.
 
         Args:
@@ -159,17 +175,31 @@ class OneWayModel(FewShotModel):
 
     def _ways(self, episode: Episode, learn: bool) -> list[Outcome]:
         query, support = self.features(episode)
-        found = []
+        outcomes = []
         for w in range(episode.way):
             labels = episode.query_masks
             if labels is not None:
                 labels = torch.where(labels == IGNORE, IGNORE, (labels == w + 1).long())
-            own = {name: value[:, w] for name, value in support.items()}
-            found.append(self.segment(query, own, episode.support_masks[:, w], labels, learn))
-        return found
+            this_way = {name: value[:, w] for name, value in support.items()}
+            outcomes.append(self.segment(query, this_way, episode.support_masks[:, w], labels, learn))
+        return outcomes
+
+
+def joined_width(backbone: nn.Module, method: str) -> int:
+    """Channels of what `joined` makes of the backbone's features. Raises ModelError where it ends before layer3."""
+    if "layer3" not in backbone.channels:
+        raise ModelError(f"{method} needs layer2 and layer3; {backbone.name} ends at {backbone.deepest}.")
+    return backbone.channels["layer3"] + backbone.channels["layer2"]
 
 
 def joined(features: dict[str, Tensor]) -> Tensor:
     """layer3 and layer2 (in this order) as one map; a larger layer2 (VGG) is resized to layer3's grid."""
     deep, shallow = features["layer3"], features["layer2"]
     return torch.cat([deep, resize(shallow, tuple(deep.shape[-2:]))], 1)
+
+
+def enriched_losses(logits: Tensor, inner: Sequence[Tensor], labels: Tensor) -> dict[str, Tensor]:
+    """`main`, the loss of logits (B, 2, H, W) against labels (B, H, W), and `aux`, the mean of those of the context
+    module's inner logits (B, 2, rows, columns), enlarged."""
+    levels = [segmentation(resize(level.float(), tuple(labels.shape[-2:])), labels) for level in inner]
+    return {"main": segmentation(logits, labels), "aux": torch.stack(levels).mean()}

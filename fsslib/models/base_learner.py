@@ -1,4 +1,7 @@
-"""PSPNet on the base classes: what BAM (arXiv 2203.07615) and HDMNet train first, and keep as it is from then on."""
+"""PSPNet on the base classes: what BAM (arXiv 2203.07615) and HDMNet train first, and keep as it is from then on.
+
+Zhao, Shi, Qi, Wang, Jia: "Pyramid Scene Parsing Network", CVPR 2017, arXiv 1612.01105; its head is in `nn.context`.
+"""
 
 from types import MappingProxyType
 
@@ -13,7 +16,7 @@ from .base import translated
 
 
 class BaseLearner(nn.Module):
-    """Zhao, Shi, Qi, Wang, Jia: "Pyramid Scene Parsing Network", CVPR 2017, arXiv 1612.01105, without auxiliary head.
+    """PSPNet without its auxiliary head.
 
     It shares its parts with the method that owns it, so that training it, or loading the authors' PSPNet with
     `load_official(model.base_learner, path)`, changes the method. Trained by itself the batch norms of its head follow

@@ -1,35 +1,38 @@
-"""HDMNet: features that refine themselves before they meet, correlation at three scales, and a base learner."""
+"""HDMNet: features that refine themselves before they meet, correlation at three scales, and a base learner.
+
+Peng, Tian, Wu, Wang, Liu, Su, Jia: "Hierarchical Dense Correlation Distillation for Few-Shot Segmentation", CVPR 2023,
+arXiv 2303.14652; the authors' code is github.com/Pbihao/HDMNet. Ensemble and base learner are those of BAM (Lang et
+al., CVPR 2022, arXiv 2203.07615, github.com/chunbolang/BAM).
+
+In the order of the paper: the attention blocks, the matching network made of them, the ensemble with the base learner
+(which is in `base_learner`), and the network. The distillation between the correlation maps is in `losses`.
+"""
 
 import math
 import warnings
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..arguments import check_count, check_number, check_switch, choose
+from ..arguments import Positive, Share, Whole, check_options
 from ..episode import IGNORE, Episode
 from ..errors import EpisodeError, ModelError
 from ..losses import correlation_distillation, segmentation
 from ..nn.context import PSPHead
 from ..ops import full_precision, gram_distance, masked_pool, prior_mask, resize, upsample
-from .base import OneWayModel, Outcome, joined
+from .base import Features, OneWayModel, Outcome, joined, joined_width
 from .base_learner import BaseLearner, check_annotation
 
-# The attention blocks of HDMNet (arXiv 2303.14652): a pyramid of self-attention, and masked correlation.
-
+# Attention blocks: self-attention with spatially reduced keys, and masked correlation of query and support.
 
 EPS_NORM = 1e-6  # of every layer norm
-
-
 EPS_UNIT = 1e-12  # lower limit of the norms of queries and keys in the correlation
-
-
 EPS_COUNT = 1e-9
-
-
 SMALL = 2**16  # pairs of a query and a key, up to which a CPU multiplies matrices one after the other
+Softmax = Literal["query", "support"]
 
 
 class Attention(nn.Module):
@@ -92,7 +95,7 @@ class Correlation(Attention):
     """
 
     def __init__(
-        self, width: int, heads: int = 2, dropout: float = 0.1, temperature: float = 0.1, softmax: str = "query"
+        self, width: int, heads: int = 2, dropout: float = 0.1, temperature: float = 0.1, softmax: Softmax = "query"
     ):
         super().__init__(width, heads, 1, dropout)
         self.temperature, self.softmax = temperature, softmax
@@ -104,13 +107,13 @@ class Correlation(Attention):
             tokens: (B, L, C) of the query. source: (B, M, C) of the support. masks: (B, M) float 0 or 1.
         """
         query, key, value = self.project(tokens, source)
-        found, weight = correlate(query, key, value, masks, self.temperature, self.softmax)
-        return self.join(found.to(tokens.dtype)), weight
+        received, weight = correlate(query, key, value, masks, self.temperature, self.softmax)
+        return self.join(received.to(tokens.dtype)), weight
 
 
 @full_precision
 def correlate(
-    query: Tensor, key: Tensor, value: Tensor, masks: Tensor, temperature: float, softmax: str
+    query: Tensor, key: Tensor, value: Tensor, masks: Tensor, temperature: float, softmax: Softmax
 ) -> tuple[Tensor, Tensor]:
     """Attention of the object positions only, and the correlation map without the matrix of all pairs.
 
@@ -120,7 +123,7 @@ def correlate(
     Returns: (B, heads, L, C) and (B, L), float32; both 0 for an empty mask.
     """
     masks = masks.float()
-    query, key = F.normalize(query.float(), dim=-1, eps=EPS_UNIT), F.normalize(key.float(), dim=-1, eps=EPS_UNIT)
+    query, key = (F.normalize(tokens.float(), dim=-1, eps=EPS_UNIT) for tokens in (query, key))
     # The mean over the object comes first, since the cosine is linear in the unit keys.
     mean = (key * masks[:, None, :, None]).sum(2) / (masks.sum(1) + EPS_COUNT)[:, None, None]
     weight = (query @ mean[..., None]).squeeze(-1).mean(1) / temperature
@@ -169,8 +172,8 @@ class EncoderLayer(nn.Module):
 
     def match(self, tokens: Tensor, source: Tensor, masks: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Correlation with a support, whose tokens (B, M, C) pass the same layer norm; see `Correlation`."""
-        found, weight = self.attention(self.norm1(tokens), self.norm1(source), masks)
-        return self._mix(tokens + found, size), weight
+        received, weight = self.attention(self.norm1(tokens), self.norm1(source), masks)
+        return self._mix(tokens + received, size), weight
 
     def _mix(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         return tokens + to_tokens(self.ffn(to_map(self.norm2(tokens), size)))
@@ -219,11 +222,11 @@ def block_mask(masks: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate((masks == 1).float(), size, mode="nearest").flatten(1)
 
 
-# HDMNet's matching network (arXiv 2303.14652): a pyramid each side sees alone, then correlation stage by stage.
+# The matching network: a pyramid that each side passes alone, then correlation stage by stage.
 
-
-# Heads, side of the reduced squares and stride of the stages, fine to coarse.
-STAGES = ((2, 4, 1), (4, 2, 2), (8, 1, 2))
+# Heads, side of the reduced squares and stride of the pyramid's stages, fine to coarse.
+PYRAMID = ((2, 4, 1), (4, 2, 2), (8, 1, 2))
+SMALLEST = PYRAMID[0][1]  # cells a side: one square of the finest stage's reduced keys
 
 
 class MatchingPyramid(nn.Module):
@@ -241,34 +244,24 @@ class MatchingPyramid(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        hidden: int,
-        *,
-        stages: int = 3,
-        self_attention: bool = True,
-        temperature: float = 0.1,
-        softmax: str = "query",
-        dropout: float = 0.1,
-        guides: int = 2,
-    ):
+        self, width: int, hidden: int, *, stages: int = 3, self_attention: bool = True, temperature: float = 0.1,
+        softmax: Softmax = "query", dropout: float = 0.1, guides: int = 2,
+    ):  # fmt: skip
         super().__init__()
-        shapes, layers = STAGES[:stages], 2 if self_attention else 0
+        shapes, layers = PYRAMID[:stages], 2 if self_attention else 0
         self.stages = nn.ModuleList(Stage(width, *shape, layers=layers, dropout=dropout) for shape in shapes)
         self.match = nn.ModuleList(
             EncoderLayer(Correlation(width, 2, dropout, temperature, softmax), width, dropout) for _ in shapes
         )
         self.guide = nn.ModuleList(_conv_norm_relu(width + guides, width) for _ in shapes)
-        self.parse = nn.ModuleList(_parse(width, hidden) for _ in shapes)
-        self.classifier = nn.Sequential(
-            *(nn.Conv2d(width, hidden, 1), nn.BatchNorm2d(hidden)),
-            *(nn.Conv2d(hidden, hidden, 3, padding=1), nn.BatchNorm2d(hidden)),
-            nn.Conv2d(hidden, 2, 1),
+        self.parse = nn.ModuleList(
+            nn.Sequential(*_three_convs(width, hidden, width), nn.BatchNorm2d(width), nn.ReLU()) for _ in shapes
         )
+        self.classifier = nn.Sequential(*_three_convs(width, hidden, 2))
 
     def forward(
         self, query: Tensor, support: Tensor, masks: Tensor, priors: Tensor
-    ) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
+    ) -> tuple[Tensor, list[Tensor], Features]:
         """Logits (B, 2, h, w), correlation maps (B, hᵢ, wᵢ) from coarse to fine, and the maps of every stage.
 
         Args:
@@ -283,19 +276,19 @@ class MatchingPyramid(nn.Module):
             pyramid.append(features)
         merged, correlations, maps = None, [], {}
         for i in reversed(range(len(pyramid))):
-            own, others = pyramid[i][:batch], pyramid[i][batch:].unflatten(0, (batch, shot))
-            size = tuple(own.shape[-2:])
+            seen, others = pyramid[i][:batch], pyramid[i][batch:].unflatten(0, (batch, shot))
+            size = tuple(seen.shape[-2:])
             keys = others.flatten(3).permute(0, 1, 3, 2).flatten(1, 2)
-            found, weight = self.match[i].match(to_tokens(own), keys, block_mask(masks, size), size)
+            received, weight = self.match[i].match(to_tokens(seen), keys, block_mask(masks, size), size)
             correlations.append(weight.unflatten(-1, size))
-            matched = to_map(found, size)
+            matched = to_map(received, size)
             guided = self.guide[i](torch.cat([matched, resize(priors, size).to(matched.dtype)], 1))
             if merged is None:
                 merged = self.parse[i](guided)
             else:
                 above = upsample(merged, size)
                 merged = above + self.parse[i](guided + above)
-            maps |= {f"query/{i}": own, f"support/{i}": others, f"matched/{i}": matched, f"decoded/{i}": merged}
+            maps |= {f"query/{i}": seen, f"support/{i}": others, f"matched/{i}": matched, f"decoded/{i}": merged}
             maps |= {f"correlation/{i}": correlations[-1]}
         return self.classifier(merged), correlations, maps
 
@@ -306,16 +299,16 @@ def _conv_norm_relu(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
-def _parse(width: int, hidden: int) -> nn.Sequential:
-    """Three convolutions without an activation between them, as published; a ReLU at the end."""
-    return nn.Sequential(
-        *(nn.Conv2d(width, hidden, 1), nn.BatchNorm2d(hidden)),
+def _three_convs(inputs: int, hidden: int, outputs: int) -> list[nn.Module]:
+    """Three convolutions with batch norms, but no activation, between them, as published."""
+    return [
+        *(nn.Conv2d(inputs, hidden, 1), nn.BatchNorm2d(hidden)),
         *(nn.Conv2d(hidden, hidden, 3, padding=1), nn.BatchNorm2d(hidden)),
-        *(nn.Conv2d(hidden, width, 1), nn.BatchNorm2d(width), nn.ReLU()),
-    )
+        nn.Conv2d(hidden, outputs, 1),
+    ]
 
 
-# The ensemble of BAM (arXiv 2203.07615) that HDMNet ends with: what the base learner knows is background.
+# The ensemble of BAM that HDMNet ends with: what the base learner knows is background.
 
 
 class Ensemble(nn.Module):
@@ -349,19 +342,18 @@ class Ensemble(nn.Module):
         shot = scenes.shape[1]
         if shot == 1:
             return scenes[:, 0]
-        if self.reweight is None or shot != self.shots:
-            if self.shots != shot:
-                warnings.warn(
-                    f"{shot} shots, but the weights of the shots were made for {self.shots}: their scene distances are "
-                    f"averaged. Build the model with shots={shot} to learn weights for them.",
-                    stacklevel=2,
-                )
+        if shot != self.shots:
+            warnings.warn(
+                f"{shot} shots, but the weights of the shots were made for {self.shots}: their scene distances are "
+                f"averaged. Build the model with shots={shot} to learn weights for them.",
+                stacklevel=2,
+            )
             return scenes.mean(1)
         ordered = scenes.sort(1).values
         weights = self.reweight(ordered[..., None, None])[..., 0, 0].softmax(1)
         return (weights * (ordered if self.matched else scenes)).sum(1)
 
-    def forward(self, meta: Tensor, base: Tensor, distance: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, meta: Tensor, base: Tensor, distance: Tensor) -> tuple[Tensor, Features]:
         """Merged scores (B, 2, h, w) of background and object, and the maps inside.
 
         Args:
@@ -375,8 +367,7 @@ class Ensemble(nn.Module):
         return torch.cat([merged, target], 1), maps
 
 
-# How HDMNet's parameters are called here and in the authors' checkpoints.
-
+# The network. First how its parameters are called here and in the authors' checkpoints.
 
 _THEIRS = "transformer.mix_transformer."
 
@@ -390,20 +381,15 @@ def _layer(ours: str, theirs: str) -> dict[str, str]:
 
 def _stage(i: int) -> dict[str, str]:
     ours, theirs = f"transformer.stages.{i}.", f"{_THEIRS}down_sample_layers.{i}."
+    match, guide = f"{_THEIRS}match_layers.{i}.", f"transformer.guide.{i}."
     names = {f"{ours}embed.": f"{theirs}0.projection.", f"{ours}embed_norm.": f"{theirs}0.norm."}
-    names |= {f"{ours}norm.": f"{theirs}3."}
-    for layer in range(2):
-        names |= _layer(f"{ours}layers.{layer}.", f"{theirs}{1 + layer}.")
-    match = f"{_THEIRS}match_layers.{i}."
-    names |= _layer(f"transformer.match.{i}.", f"{match}0.")
-    names |= {f"transformer.guide.{i}.0.": f"{match}1.conv.", f"transformer.guide.{i}.1.": f"{match}1.bn."}
+    names |= _layer(f"{ours}layers.0.", f"{theirs}1.") | _layer(f"{ours}layers.1.", f"{theirs}2.")
+    names |= {f"{ours}norm.": f"{theirs}3."} | _layer(f"transformer.match.{i}.", f"{match}0.")
+    names |= {f"{guide}0.": f"{match}1.conv.", f"{guide}1.": f"{match}1.bn."}
     return names | {f"transformer.parse.{i}.": f"{_THEIRS}parse_layers.{i}."}
 
 
-OFFICIAL = {name: theirs for i in range(len(STAGES)) for name, theirs in _stage(i).items()}
-
-
-OFFICIAL |= {
+OFFICIAL = {name: theirs for i in range(len(PYRAMID)) for name, theirs in _stage(i).items()} | {
     "transformer.classifier.": f"{_THEIRS}cls.",
     "ensemble.scene.": "gram_merge.",
     "ensemble.background.": "cls_merge.",
@@ -413,17 +399,11 @@ OFFICIAL |= {
     "base_head.classifier.": "base_learnear.",
     "backbone.": "",
 }
-
-
 PRIOR_WEIGHT = 10.0  # of the prior maps beside the query's features
 
 
-SMALLEST = STAGES[0][1]  # cells a side: one square of the finest stage's reduced keys
-
-
 class HDMNet(OneWayModel):
-    """Peng, Tian, Wu, Wang, Liu, Su, Jia: "Hierarchical Dense Correlation Distillation for Few-Shot Segmentation",
-    CVPR 2023, arXiv 2303.14652; ensemble and base learner are BAM's (Lang et al., CVPR 2022, arXiv 2203.07615).
+    """HDMNet (CVPR 2023, arXiv 2303.14652).
 
     Symbols: f5 context feature of the base learner; q, s reduced features; p prototype; w_i correlation map of stage i
     (0 fine, 2 coarse); ψ scene distance. L = L_main + L_distill + L_base, with L_main the cross entropies of the merged
@@ -461,51 +441,19 @@ class HDMNet(OneWayModel):
     official_prefixes = OFFICIAL
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        *,
-        base_classes: int = 15,
-        shots: int = 1,
-        width: int = 256,
-        stages: int = 3,
-        self_attention: bool = True,
-        match_softmax: str = "query",
-        match_temperature: float = 0.1,
-        mask_support: str = "image",
-        distil_weight: float = 1.0,
-        distil_truth: bool = True,
-        base_weight: float = 1.0,
-        ensemble: bool = True,
-        shot_weights: str = "published",
-        shot_hidden: int = 2,
-        transformer_lr: float = 0.1,
-        dropout: float = 0.5,
-        attention_dropout: float = 0.1,
+        self, backbone: nn.Module, *, base_classes: int = 15, shots: int = 1, width: int = 256, stages: int = 3,
+        self_attention: bool = True, match_softmax: Softmax = "query", match_temperature: Positive = 0.1,
+        mask_support: Literal["image", "features"] = "image", distil_weight: float = 1.0, distil_truth: bool = True,
+        base_weight: float = 1.0, ensemble: bool = True, shot_weights: Literal["published", "matched"] = "published",
+        shot_hidden: Whole = 2, transformer_lr: float = 0.1, dropout: Share = 0.5, attention_dropout: Share = 0.1,
         freeze: bool = True,
-    ):
+    ):  # fmt: skip
         super().__init__(backbone, freeze=freeze)
-        if "layer3" not in backbone.channels:
-            raise ModelError(f"hdmnet needs layer2 and layer3; {backbone.name} ends at {backbone.deepest}.")
-        switches = {"self_attention": self_attention, "distil_truth": distil_truth, "ensemble": ensemble}
-        for name, value in (switches | {"freeze": freeze}).items():
-            check_switch(value, f"hdmnet: {name}")
-        for name, value in {"base_classes": base_classes, "width": width, "stages": stages}.items():
-            check_count(value, f"hdmnet: {name}")
-        if width % 32 or stages > len(STAGES):
+        check_options(HDMNet, locals(), "hdmnet")
+        if width % 32 or stages > len(PYRAMID):
             raise ModelError(f"hdmnet: width={width}, stages={stages}: expected a multiple of 32, and 1 to 3 stages.")
-        numbers = {"distil_weight": distil_weight, "base_weight": base_weight, "transformer_lr": transformer_lr}
-        for name, value in numbers.items():
-            check_number(value, f"hdmnet: {name}")
-        if shot_hidden != 0 or type(shot_hidden) is not int:
-            check_count(shot_hidden, "hdmnet: shot_hidden")
-        check_number(match_temperature, "hdmnet: match_temperature", zero=False)
-        for name, value in {"dropout": dropout, "attention_dropout": attention_dropout}.items():
-            check_number(value, f"hdmnet: {name}", 1)
-        choose(match_softmax, ("query", "support"), "hdmnet: match_softmax=")
-        choose(mask_support, ("image", "features"), "hdmnet: mask_support=")
-        choose(shot_weights, ("published", "matched"), "hdmnet: shot_weights=")
+        inputs = joined_width(backbone, "hdmnet")
         self.base_head = PSPHead(backbone.channels[backbone.deepest], 2 * width, 1 + base_classes).requires_grad_(False)
-        inputs = backbone.channels["layer3"] + backbone.channels["layer2"]
         self.down_query, self.down_supp = (
             nn.Sequential(nn.Conv2d(inputs, width, 1, bias=False), nn.ReLU(), nn.Dropout2d(dropout)) for _ in range(2)
         )
@@ -548,55 +496,50 @@ class HDMNet(OneWayModel):
         check_annotation(episode, self.base_learner.classes)
         return super().losses(episode)
 
-    def features(self, episode: Episode) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def features(self, episode: Episode) -> tuple[Features, Features]:
         """`reduced` (C = width), `deep` and `context` features of both sides, `scene` for the ensemble, and the base
         learner's `base` logits; for the losses the query's `base_masks` and each way's `own` base class (0: none)."""
-        deepest, seen = self.backbone.deepest, episode
+        seen = episode
         if self.mask_support == "image":
             masks = (episode.support_masks == 1).unsqueeze(3)
             seen = replace(episode, support_images=episode.support_images * masks)
-        query, support = self.encode(seen, list(dict.fromkeys(["layer2", "layer3", deepest])))
+        query, support = self.encode(seen, list(dict.fromkeys(["layer2", "layer3", self.backbone.deepest])))
         split = episode.support_images.shape[:3]
-        support = {stage: value.flatten(0, 2) for stage, value in support.items()}
-        found = []
-        for side, reduce in ((query, self.down_query), (support, self.down_supp)):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-                context = self.base_head.features(side[deepest])
-            grid = tuple(side["layer3"].shape[-2:])
-            own = {"reduced": reduce(joined(side)), "deep": side[deepest], "context": context}
-            found.append(own | {"scene": resize(side["layer2"], grid)})
-        found[0]["base"] = self.base_head.classifier(found[0]["context"])
-        found[1] = {name: value.unflatten(0, split) for name, value in found[1].items()}
+        query = self._side(query, self.down_query)
+        support = self._side({stage: value.flatten(0, 2) for stage, value in support.items()}, self.down_supp)
+        query["base"] = self.base_head.classifier(query["context"])
+        support = {name: value.unflatten(0, split) for name, value in support.items()}
         if episode.base_masks is not None:
-            found[0]["base_masks"] = episode.base_masks
-            found[1]["own"] = _own_classes(episode)
-        return found[0], found[1]
+            query["base_masks"], support["own"] = episode.base_masks, _own_classes(episode)
+        return query, support
 
-    def segment(
-        self, query: dict[str, Tensor], support: dict[str, Tensor], masks: Tensor, labels: Tensor | None, learn: bool
-    ) -> Outcome:
+    def _side(self, stages: Features, reduce: nn.Module) -> Features:
+        deepest = stages[self.backbone.deepest]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
+            context = self.base_head.features(deepest)
+        scene = resize(stages["layer2"], tuple(stages["layer3"].shape[-2:]))
+        return {"reduced": reduce(joined(stages)), "deep": deepest, "context": context, "scene": scene}
+
+    def segment(self, query: Features, support: Features, masks: Tensor, labels: Tensor | None, learn: bool) -> Outcome:
         size, image = tuple(query["reduced"].shape[-2:]), tuple(masks.shape[-2:])
         if self.self_attention and min(size) < SMALLEST:
             raise EpisodeError(
                 f"query_images: found {image} pixels, a grid of {size} cells; HDMNet's self-attention needs at least "
                 f"{SMALLEST} cells a side. Use larger images, a backbone of smaller stride, or self_attention=False."
             )
-        prototypes = masked_pool(support["reduced"], resize((masks == 1).float(), size))
-        nearest = F.interpolate((masks == 1).float(), tuple(support["deep"].shape[-2:]), mode="nearest")
-        priors = [
-            prior_mask(query[name], support[name], nearest, stretch=False).mean(1, keepdim=True)
-            for name in ("context", "deep")
-        ]
-        prior = torch.cat(priors, 1)
-        own = self._merged(self.query_merge, query["reduced"], prototypes.mean(1), PRIOR_WEIGHT * prior)
+        objects = (masks == 1).float()
+        prototypes = masked_pool(support["reduced"], resize(objects, size))
+        nearest = F.interpolate(objects, tuple(support["deep"].shape[-2:]), mode="nearest")
+        priors = [prior_mask(query[name], support[name], nearest, stretch=False) for name in ("context", "deep")]
+        prior = torch.stack([shots.mean(1) for shots in priors], 1)
+        queries = self._merged(self.query_merge, query["reduced"], prototypes.mean(1), PRIOR_WEIGHT * prior)
         keys = self._merged(self.supp_merge, support["reduced"].flatten(0, 1), prototypes.flatten(0, 1))
-        small, correlations, maps = self.transformer(own, keys.unflatten(0, masks.shape[:2]), masks, prior)
+        small, correlations, maps = self.transformer(queries, keys.unflatten(0, masks.shape[:2]), masks, prior)
         meta, base = small.float().softmax(1), query["base"].float().softmax(1)
         others = base
         if learn:
             # The episode's class is a base class here, and no background.
-            own_channel = support["own"][:, None, None, None].expand(-1, 1, *size)
-            others = base.scatter(1, own_channel, 0.0)
+            others = base.scatter(1, support["own"][:, None, None, None].expand(-1, 1, *size), 0.0)
         base_map, merged = others[:, 1:].sum(1, keepdim=True), meta
         if self.ensemble is not None:
             scenes = gram_distance(query["scene"], support["scene"])

@@ -1,20 +1,23 @@
-"""PANet: prototypes from the support, cosine matching in the query, and alignment back from query to support."""
+"""PANet: prototypes from the support, cosine matching in the query, and alignment back from query to support.
+
+Wang, Liew, Zou, Zhou, Feng: "PANet: Few-Shot Image Semantic Segmentation with Prototype Alignment", ICCV 2019, arXiv
+1908.06391; the authors' code is github.com/kaixin96/PANet. Pooling and matching are in `ops`, the losses in `losses`.
+"""
 
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-from ..arguments import choose
+from ..arguments import Positive, check_count, check_options, choose
 from ..episode import Episode, Prediction
-from ..errors import ModelError
 from ..losses import alignment, segmentation
 from ..ops import cosine_maps, masked_average, upsample
 from .base import FewShotModel
 
 
 class PANet(FewShotModel):
-    """Wang, Liew, Zou, Zhou, Feng: "PANet: Few-Shot Image Semantic Segmentation with Prototype Alignment", ICCV 2019.
+    """PANet (ICCV 2019).
 
     Symbols of the paper: F features, M mask, p_c prototype of class c (eq. 1) and of the background (eq. 2), α = 20,
     the score α·cos(F(x, y), p_c) (eq. 3), L = L_seg + λ·L_PAR (section 3.4). There is no decoder: without `width` the
@@ -33,24 +36,17 @@ class PANet(FewShotModel):
     official_prefixes = MappingProxyType({"": "encoder."})
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        *,
-        stage: str | None = None,
-        align: bool = True,
-        align_weight: float = 1.0,
-        scale: float = 20.0,
-        width: int | None = None,
-        freeze: bool = False,
-    ):
+        self, backbone: nn.Module, *, stage: str | None = None, align: bool = True, align_weight: float = 1.0,
+        scale: Positive = 20.0, width: int | None = None, freeze: bool = False,
+    ):  # fmt: skip
         super().__init__(backbone, freeze=freeze)
+        check_options(PANet, locals(), "panet")
         self.stage = stage or backbone.deepest
         choose(self.stage, tuple(backbone.channels), "panet: stage")
-        if width is not None and (type(width) is not int or width < 1):
-            raise ModelError(f"panet: width={width!r}: expected a whole number of channels from 1, or None.")
         self.align, self.align_weight, self.scale = align, align_weight, scale
         self.project = nn.Identity()
-        if width:
+        if width is not None:
+            check_count(width, "panet: width", unit="channels")
             self.project = nn.Conv2d(backbone.channels[self.stage], width, 1, bias=False)
             # An orthogonal start keeps the angles between features, which are all that the matching looks at.
             nn.init.orthogonal_(self.project.weight)
@@ -74,10 +70,8 @@ class PANet(FewShotModel):
 
     def features(self, episode: Episode) -> tuple[Tensor, Tensor]:
         """Matched features of the queries (B, C, h, w) and of the supports (B, N, K, C, h, w)."""
-        query, support = self.encode(episode, [self.stage])
-        query, support = query[self.stage], support[self.stage]
-        projected = self.project(support.flatten(0, 2))
-        return self.project(query), projected.unflatten(0, support.shape[:3])
+        query, support = (side[self.stage] for side in self.encode(episode, [self.stage]))
+        return self.project(query), self.project(support.flatten(0, 2)).unflatten(0, support.shape[:3])
 
     def prototypes(self, features: Tensor, masks: Tensor) -> Tensor:
         """Prototypes of the background and of every way (eq. 1 and 2): (B, 1 + N, C).

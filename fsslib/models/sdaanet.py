@@ -1,26 +1,39 @@
-"""SD-AANet: prototypes guided by self-distillation, and an attention map learned from the support."""
+"""SD-AANet: prototypes guided by self-distillation, and an attention map learned from the support.
+
+Zhao, Liu, Lyu, Chen: "A Self-Distillation Embedded Supervised Affinity Attention Model for Few-Shot Segmentation",
+arXiv 2108.06600 (IEEE TCDS 2024); the authors' code is github.com/cv516Buaa/SD-AANet. It is built on PFENet (arXiv
+2008.01449), whose prior mask is `ops.prior_mask` and whose feature enrichment is `nn.context.FeatureEnrichment`.
+
+In the order of the paper: the self-distillation guided prototypes (SDPM), the supervised affinity attention (SAAM), and
+the network that puts both in front of the enrichment.
+"""
 
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..arguments import check_count, check_number, check_switch, choose
+from ..arguments import Positive, Share, check_options
 from ..episode import Episode
-from ..errors import ModelError
 from ..losses import distillation, log_distribution, segmentation
 from ..nn.backbones.base import STAGES
 from ..nn.context import SCALES, BatchNorm2d, FeatureEnrichment, PyramidPooling
 from ..ops import masked_pool, prior_mask, resize
-from .base import OneWayModel, Outcome, joined
+from .base import Features, OneWayModel, Outcome, enriched_losses, joined, joined_width
 
-# SD-AANet's channel gate and self-distillation.
+QueryFactor = Literal["product", "average", "mean", "none"]
+Teacher = Literal["prototypes", "distributions"]
+TeacherQuery = Literal["original", "reweighted"]
+Teachers = Literal["separate", "integral"]
+
+# Self-distillation: the support decides which channels matter, and the query's true mask teaches the prototypes.
 
 
 class SDPM(nn.Module):
-    """Self-distillation guided prototype module (arXiv 2108.06600): a channel gate, and a teacher for the prototypes.
+    """Self-distillation guided prototype module: a channel gate, and a teacher for the prototypes.
 
     The support decides which channels matter: gate a_k = sigmoid(conv(ReLU(conv(p_k)))), factor g_k = (a_k + 1)/2 on
     support and query. The student prototype is S_k = g_k·p_k; the teacher adds t, the prototype of the query under its
@@ -30,13 +43,11 @@ class SDPM(nn.Module):
     """
 
     def __init__(
-        self, width: int, *, query_factor: str, teacher: str, teacher_query: str, teachers: str, detach_teacher: bool
-    ):
+        self, width: int, *, query_factor: QueryFactor, teacher: Teacher, teacher_query: TeacherQuery,
+        teachers: Teachers, detach_teacher: bool,
+    ):  # fmt: skip
         super().__init__()
-        choose(query_factor, ("product", "average", "mean", "none"), "sdaanet: query_factor=")
-        choose(teacher, ("prototypes", "distributions"), "sdaanet: teacher=")
-        choose(teacher_query, ("original", "reweighted"), "sdaanet: teacher_query=")
-        choose(teachers, ("separate", "integral"), "sdaanet: teachers=")
+        check_options(SDPM, locals(), "sdaanet")
         hidden = max(1, width // 4)
         self.gate = nn.Sequential(nn.Conv2d(width, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, width, 1), nn.Sigmoid())
         self.query_factor, self.teacher, self.teacher_query = query_factor, teacher, teacher_query
@@ -64,23 +75,22 @@ class SDPM(nn.Module):
         query = query.unsqueeze(1).expand_as(students)
         if self.teacher_query == "reweighted":
             query = query * (gate + 1) / 2
-        own = students
         if self.teachers == "integral":
-            own, query = (x.mean(1, keepdim=True).expand_as(students) for x in (students, query))
-        prototypes = (query + own) / 2
+            students, query = (x.mean(1, keepdim=True).expand_as(x) for x in (students, query))
+        prototypes = (query + students) / 2
         if self.teacher == "prototypes":
             log_teacher = log_distribution(prototypes, temperature)
         else:
-            both = torch.stack([log_distribution(x, temperature) for x in (query, own)])
+            both = torch.stack([log_distribution(x, temperature) for x in (query, students)])
             log_teacher = both.logsumexp(0) - math.log(2)
         return (log_teacher.detach() if self.detach_teacher else log_teacher), prototypes
 
 
-# SD-AANet's attention: a head that learns on the support what it then says about the query.
+# Attention: a head that learns on the support, whose mask is known, what it then says about the query.
 
 
 class SAAM(nn.Module):
-    """Supervised affinity attention module (arXiv 2108.06600): one head compares features with a prototype.
+    """Supervised affinity attention module: one head compares features with a prototype.
 
     It learns on the support, where the mask is known (`support`), and gives the query an attention map (`query`).
 
@@ -104,19 +114,19 @@ class SAAM(nn.Module):
     def support(self, features: Tensor, prototypes: Tensor) -> Tensor:
         """Logits (B, K, 2, h, w) of support features (B, K, C, h, w), each with its own prototype (B, K, C)."""
         if not self.training:
-            return self.support_logits(self(features.flatten(0, 1), prototypes.flatten(0, 1))).unflatten(
-                0, prototypes.shape[:2]
-            )
+            together = self(features.flatten(0, 1), prototypes.flatten(0, 1))
+            return self.support_logits(together).unflatten(0, prototypes.shape[:2])
         # One call per shot: batch norm sees B images at a time, as in the authors' code.
-        calls = [self.support_logits(self(features[:, k], prototypes[:, k])) for k in range(prototypes.shape[1])]
-        return torch.stack(calls, 1)
+        shots = zip(features.unbind(1), prototypes.unbind(1))
+        return torch.stack([self.support_logits(self(*shot)) for shot in shots], 1)
 
     def query(self, features: Tensor, prototype: Tensor) -> Tensor:
         """Attention map (B, 1, h, w), signed and unbounded, of query features (B, C, h, w)."""
         return self.query_map(self(features, prototype))
 
 
-# Our names of modules and the authors'.
+# The method: both modules in front of PFENet's enrichment. First our names of modules and the authors'.
+
 _OFFICIAL = {
     "backbone.": "",
     "sdpm.gate.": "se_supp.",
@@ -135,8 +145,7 @@ _OFFICIAL = {
 
 
 class SDAANet(OneWayModel):
-    """Zhao, Liu, Lyu, Chen: "A Self-Distillation Embedded Supervised Affinity Attention Model for Few-Shot
-    Segmentation", arXiv 2108.06600 (IEEE TCDS 2024); built on PFENet (arXiv 2008.01449).
+    """SD-AANet (arXiv 2108.06600).
 
     Symbols: F_q, F_k reduced features of query and support k; p_k masked average of F_k; g_k channel factor, S_k,
     T_k student and teacher (SDPM); A attention map of the query (SAAM); R prior mask.
@@ -174,51 +183,23 @@ class SDAANet(OneWayModel):
     official_prefixes = _OFFICIAL
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        *,
-        width: int = 256,
-        scales: Sequence[float] = SCALES,
-        sdpm: bool = True,
-        saam: bool = True,
-        prior: bool = True,
-        alpha: float = 50.0,
-        beta: float = 0.5,
-        aux_weight: float = 1.0,
-        temperature: float = 5.0,
-        kd_factor: float = 0.9,
-        kd_mean: str = "elements",
-        teacher: str = "prototypes",
-        teacher_query: str = "original",
-        teachers: str = "separate",
-        detach_teacher: bool = False,
-        query_factor: str = "product",
-        attention: str = "mean_prototype",
-        prior_masking: str = "twice",
-        dropout: float = 0.5,
-        freeze: bool = True,
-    ):
+        self, backbone: nn.Module, *, width: int = 256, scales: Sequence[float] = SCALES, sdpm: bool = True,
+        saam: bool = True, prior: bool = True, alpha: float = 50.0, beta: float = 0.5, aux_weight: float = 1.0,
+        temperature: Positive = 5.0, kd_factor: float = 0.9, kd_mean: Literal["elements", "prototypes"] = "elements",
+        teacher: Teacher = "prototypes", teacher_query: TeacherQuery = "original", teachers: Teachers = "separate",
+        detach_teacher: bool = False, query_factor: QueryFactor = "product",
+        attention: Literal["mean_prototype", "each_support"] = "mean_prototype",
+        prior_masking: Literal["twice", "after"] = "twice", dropout: Share = 0.5, freeze: bool = True,
+    ):  # fmt: skip
         super().__init__(backbone, freeze=bool(freeze))
-        if "layer3" not in backbone.channels:
-            raise ModelError(f"sdaanet needs layer2 and layer3; {backbone.name} ends at {backbone.deepest}.")
-        check_count(width, "sdaanet: width")
-        switches = {"sdpm": sdpm, "saam": saam, "prior": prior, "detach_teacher": detach_teacher, "freeze": freeze}
-        for name, value in switches.items():
-            check_switch(value, f"sdaanet: {name}")
-        for name, value in {"alpha": alpha, "beta": beta, "aux_weight": aux_weight, "kd_factor": kd_factor}.items():
-            check_number(value, f"sdaanet: {name}")
-        check_number(temperature, "sdaanet: temperature", zero=False)
-        check_number(dropout, "sdaanet: dropout", 1)
-        choose(kd_mean, ("elements", "prototypes"), "sdaanet: kd_mean=")
-        choose(attention, ("mean_prototype", "each_support"), "sdaanet: attention=")
-        choose(prior_masking, ("twice", "after"), "sdaanet: prior_masking=")
-        inputs = backbone.channels["layer3"] + backbone.channels["layer2"]
+        check_options(SDAANet, locals(), "sdaanet")
+        inputs = joined_width(backbone, "sdaanet")
         self.down_query, self.down_supp = (
             nn.Sequential(nn.Conv2d(inputs, width, 1, bias=False), nn.ReLU(), nn.Dropout2d(dropout)) for _ in range(2)
         )
-        own = {"query_factor": query_factor, "teacher": teacher, "teacher_query": teacher_query}
-        own |= {"teachers": teachers, "detach_teacher": detach_teacher}
-        self.sdpm = SDPM(width, **own) if sdpm else None
+        teaching = {"teacher": teacher, "teacher_query": teacher_query, "teachers": teachers}
+        teaching |= {"query_factor": query_factor, "detach_teacher": detach_teacher}
+        self.sdpm = SDPM(width, **teaching) if sdpm else None
         self.saam = SAAM(width) if saam else None
         maps = int(prior) + int(saam)
         self.enrichment = FeatureEnrichment(constant=width, pooled=width, resized=maps, width=width, scales=scales)
@@ -226,33 +207,30 @@ class SDAANet(OneWayModel):
         self.weights = {"main": 1.0, "aux": aux_weight, "kd": alpha, "saam": beta}
         self.distil = {"temperature": temperature, "factor": kd_factor, "mean": kd_mean}
 
-    def features(self, episode: Episode) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def features(self, episode: Episode) -> tuple[Features, Features]:
         """`reduced` features (C = width) and, for the prior, those of the `deep`est stage."""
         deepest = self.backbone.deepest
         stages = ["layer2", "layer3"]
         if self.prior and self.prior_masking == "after" and deepest == "layer4":
             stages.append(deepest)
         query, support = self.encode(episode, stages)
-        found = {"reduced": self.down_query(joined(query))}, {"reduced": self._reduced_supports(support)}
+        flat = {stage: value.flatten(0, 2) for stage, value in support.items()}
+        query_side = {"reduced": self.down_query(joined(query))}
+        support_side = {"reduced": self.down_supp(joined(flat)).unflatten(0, support["layer3"].shape[:3])}
         if self.prior:
-            for side, deep in zip(found, self._deep(episode, query, support)):
-                side["deep"] = deep
-        return found
+            query_side["deep"], support_side["deep"] = self._deep(episode, query, support)
+        return query_side, support_side
 
-    def segment(
-        self, query: dict[str, Tensor], support: dict[str, Tensor], masks: Tensor, labels: Tensor | None, learn: bool
-    ) -> Outcome:
+    def segment(self, query: Features, support: Features, masks: Tensor, labels: Tensor | None, learn: bool) -> Outcome:
         query_features, support_features = query["reduced"], support["reduced"]
-        size, image = tuple(query_features.shape[-2:]), tuple(masks.shape[-2:])
-        soft = resize((masks == 1).float(), size)
-        prototypes = masked_pool(support_features, soft)
+        size, objects = tuple(query_features.shape[-2:]), (masks == 1).float()
+        prototypes = masked_pool(support_features, resize(objects, size))
         maps = {"query_features": query_features, "support_features": support_features, "pooled": prototypes}
         losses: dict[str, Tensor] = {}
         guides = []
         if self.prior:
             # Masked here once more, also what was masked before the deepest stage.
-            at_deep = resize((masks == 1).float(), tuple(support["deep"].shape[-2:]))
-            shots = prior_mask(query["deep"], support["deep"], at_deep)
+            shots = prior_mask(query["deep"], support["deep"], resize(objects, tuple(support["deep"].shape[-2:])))
             maps |= {"prior_shots": shots, "prior": shots.mean(1, keepdim=True)}
             guides.append(resize(maps["prior"], size))
         if self.saam:
@@ -269,30 +247,25 @@ class SDAANet(OneWayModel):
             maps |= {"gate": gate, "query_factor": query_factor}
             if labels is not None:
                 nearest = nn.functional.interpolate((labels == 1).float()[:, None], size, mode="nearest")[:, 0]
-                own = masked_pool(query_features, nearest)
-                log_teacher, teacher = self.sdpm.log_teacher(gate, students, own, self.distil["temperature"])
+                true_prototype = masked_pool(query_features, nearest)
+                log_teacher, teacher = self.sdpm.log_teacher(gate, students, true_prototype, self.distil["temperature"])
                 losses["kd"] = distillation(students, log_teacher, **self.distil)
-                maps |= {"query_prototype": own, "teacher": teacher}
+                maps |= {"query_prototype": true_prototype, "teacher": teacher}
         if query_factor is not None:
             query_features = query_features * query_factor.to(query_features.dtype)[:, :, None, None]
         merged = students.mean(1)
         maps |= {"students": students, "prototypes": merged, "query_reweighted": query_features}
         small, inner = self.enrichment(merged, query_features, torch.cat(guides, 1) if guides else None)
-        logits = resize(small.float(), image)
+        logits = resize(small.float(), tuple(masks.shape[-2:]))
         maps |= {f"inner/{i}": level for i, level in enumerate(inner)}
         if learn:
-            levels = [segmentation(resize(level.float(), image), labels) for level in inner]
-            losses |= {"main": segmentation(logits, labels), "aux": torch.stack(levels).mean()}
+            losses |= enriched_losses(logits, inner, labels)
             terms = {name: losses.get(name, logits.new_zeros(())) for name in ("main", "aux", "kd", "saam")}
             losses = terms | {"total": sum(self.weights[name] * value for name, value in terms.items())}
         return Outcome(logits, losses, maps)
 
-    def _reduced_supports(self, support: dict[str, Tensor]) -> Tensor:
-        both = joined({stage: value.flatten(0, 2) for stage, value in support.items()})
-        return self.down_supp(both).unflatten(0, support["layer3"].shape[:3])
-
     @torch.no_grad()
-    def _deep(self, episode: Episode, query: dict[str, Tensor], support: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _deep(self, episode: Episode, query: Features, support: Features) -> tuple[Tensor, Tensor]:
         """Features of the deepest stage for the prior: (B, C, h, w) and (B, N, K, C, h, w), without gradient."""
         deepest = self.backbone.deepest
         if self.prior_masking == "after":
@@ -303,7 +276,7 @@ class SDAANet(OneWayModel):
         shape, stage = masked.shape[:3], partial(self.backbone.deeper, stage=deepest)
         if self.batch_statistics:
             deep = query[deepest] if deepest in query else stage(query[before])
-            calls = [stage(masked[:, w, k]) for w in range(shape[1]) for k in range(shape[2])]
+            calls = [stage(image) for image in masked.flatten(1, 2).unbind(1)]
             return deep, torch.stack(calls, 1).unflatten(1, shape[1:])
         if deepest in query:
             return query[deepest], stage(masked.flatten(0, 2)).unflatten(0, shape)
@@ -312,13 +285,10 @@ class SDAANet(OneWayModel):
 
     def _supervised(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Cross entropy of (B, K, 2, h, w) with the support masks (B, K, H, W), mean over the shots."""
-        size = tuple(masks.shape[-2:])
-        shots = [
-            segmentation(resize(own.float(), size), label) for own, label in zip(logits.unbind(1), masks.unbind(1))
-        ]
-        return torch.stack(shots).mean()
+        enlarged = resize(logits.float(), tuple(masks.shape[-2:]))
+        return torch.stack([segmentation(*shot) for shot in zip(enlarged.unbind(1), masks.unbind(1))]).mean()
 
     def _attention(self, query: Tensor, prototypes: Tensor) -> Tensor:
         if self.attention == "mean_prototype":
             return self.saam.query(query, prototypes.mean(1))
-        return torch.stack([self.saam.query(query, own) for own in prototypes.unbind(1)]).mean(0)
+        return torch.stack([self.saam.query(query, prototype) for prototype in prototypes.unbind(1)]).mean(0)

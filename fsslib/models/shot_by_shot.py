@@ -14,7 +14,7 @@ from ..protocol import MERGE_RULES
 from .base import FewShotModel
 
 VOTE, MEAN = RULES = MERGE_RULES
-_HALF = 0.5 - 1e-6  # half of the most votes are enough: the tie goes to the object
+_HALF = 0.5 - 1e-6  # half of the most votes is enough: the tie goes to the object
 
 
 class ShotByShot(FewShotModel):

@@ -1,4 +1,6 @@
-"""Pyramid pooling (PSPNet) and a batch norm that survives a single value per channel."""
+"""What gives features their context, in the order of age: PSPNet's pyramid pooling (arXiv 1612.01105; in SAAM and
+HDMNet's base learner), DeepLabv3's atrous pooling (arXiv 1706.05587; in ASGNet's second decoder) and PFENet's feature
+enrichment (arXiv 2008.01449; in SD-AANet and ASGNet)."""
 
 from collections.abc import Sequence
 
@@ -9,7 +11,23 @@ from torch.nn import functional as F
 from ..errors import ModelError
 from ..ops import resize
 
-BINS = (1, 2, 3, 6)
+BINS, RATES, SCALES = (1, 2, 3, 6), (6, 12, 18), (60, 30, 15, 8)
+
+# Blocks that several of the modules are made of.
+
+
+def conv_relu(inputs: int, outputs: int, size: int) -> list[nn.Module]:
+    """A convolution without bias that keeps the grid, and its ReLU."""
+    return [nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False), nn.ReLU()]
+
+
+def _two_convs(width: int) -> nn.Sequential:
+    return nn.Sequential(*conv_relu(width, width, 3), *conv_relu(width, width, 3))
+
+
+def classifier(width: int) -> nn.Sequential:
+    """Logits of background and object: 3x3 convolution, ReLU, channel dropout, 1x1 convolution with bias."""
+    return nn.Sequential(*conv_relu(width, width, 3), nn.Dropout2d(0.1), nn.Conv2d(width, 2, 1))
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -21,14 +39,16 @@ class BatchNorm2d(nn.BatchNorm2d):
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) normalised; with B = h = w = 1 in training by the running statistics, which then stay."""
         if self.training and features.numel() == features.shape[1]:
-            return nn.functional.batch_norm(
-                features, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
-            )
+            statistics = self.running_mean, self.running_var
+            return F.batch_norm(features, *statistics, self.weight, self.bias, False, 0.0, self.eps)
         return super().forward(features)
 
 
+# PSPNet: the image's context at several grid sizes.
+
+
 class PyramidPooling(nn.Module):
-    """PSPNet's pooling module (arXiv 1612.01105, section 3.2): context of the image at several grid sizes.
+    """PSPNet's pooling module (section 3.2): context of the image at several grid sizes.
 
     For every bin: adaptive average pooling, 1x1 convolution, batch norm, ReLU, resized back; concatenated behind the
     input. (B, inputs, h, w) -> (B, inputs + len(bins)·width, h, w).
@@ -77,14 +97,11 @@ class PSPHead(nn.Module):
         return self.classifier(self.features(deepest))
 
 
-# ASGNet's second context module: residual blocks, atrous spatial pyramid pooling and a decoder with skip features.
-
-
-RATES = (6, 12, 18)
+# DeepLabv3, and ASGNet's second context module around it: residual blocks before, a decoder with skip features behind.
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling (DeepLabv3, arXiv 1706.05587) without batch norm.
+    """Atrous spatial pyramid pooling without batch norm.
 
     Branches: the image's mean, a 1x1 convolution, and 3x3 convolutions of the given dilations. (B, C, h, w) to the
     same shape, C = `width`. `dropout`: channel dropout behind every convolution.
@@ -122,8 +139,7 @@ class ASPPContext(nn.Module):
         self.merge = nn.Sequential(*conv_relu(inputs, width, 3), nn.Dropout2d(dropout))
         # Two convolutions each; a ReLU in front that the identity path passes, too, and none behind.
         self.blocks = nn.ModuleList(
-            nn.Sequential(*conv_relu(width, width, 3), nn.Conv2d(width, width, 3, padding=1, bias=False))
-            for _ in range(3)
+            nn.Sequential(*conv_relu(width, width, 3), *conv_relu(width, width, 3)[:1]) for _ in range(3)
         )
         self.aspp = ASPP(width, dropout)
         skip = max(1, width // 4)
@@ -149,24 +165,11 @@ class ASPPContext(nn.Module):
         return self.classifier(self.decode(both)), [self.auxiliary(context)]
 
 
-# PFENet's feature enrichment: a pyramid that passes information from one scale to the next, then a decoder.
-
-
-SCALES = (60, 30, 15, 8)
-
-
-def conv_relu(inputs: int, outputs: int, size: int) -> list[nn.Module]:
-    """A convolution without bias that keeps the grid, and its ReLU."""
-    return [nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False), nn.ReLU()]
-
-
-def classifier(width: int) -> nn.Sequential:
-    """Logits of background and object: 3x3 convolution, ReLU, channel dropout, 1x1 convolution with bias."""
-    return nn.Sequential(*conv_relu(width, width, 3), nn.Dropout2d(0.1), nn.Conv2d(width, 2, 1))
+# PFENet: a pyramid that passes information from one scale to the next, then a decoder.
 
 
 class FeatureEnrichment(nn.Module):
-    """Feature enrichment module (PFENet, arXiv 2008.01449, section 3.3), with the decoder behind it.
+    """Feature enrichment module (section 3.3), with the decoder behind it.
 
     At every scale the inputs are brought to a grid and merged, the result of the scale before is added, and logits of
     that scale are predicted (they are supervised too).
@@ -197,12 +200,10 @@ class FeatureEnrichment(nn.Module):
         merged = constant + pooled + resized
         self.merge = nn.ModuleList(nn.Sequential(*conv_relu(merged, width, 1)) for _ in levels)
         self.alpha = nn.ModuleList(nn.Sequential(*conv_relu(2 * width, width, 1)) for _ in levels[1:])
-        self.beta = nn.ModuleList(
-            nn.Sequential(*conv_relu(width, width, 3), *conv_relu(width, width, 3)) for _ in levels
-        )
+        self.beta = nn.ModuleList(_two_convs(width) for _ in levels)
         self.inner = nn.ModuleList(classifier(width) for _ in levels)
         self.res1 = nn.Sequential(*conv_relu(len(scales) * width, width, 1))
-        self.res2 = nn.Sequential(*conv_relu(width, width, 3), *conv_relu(width, width, 3))
+        self.res2 = _two_convs(width)
         self.classifier = classifier(width)
 
     def grids(self, size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -219,13 +220,11 @@ class FeatureEnrichment(nn.Module):
             resized: (B, resized, h', w') float or None.
         """
         size = tuple(pooled.shape[-2:])
-        levels: list[Tensor] = []
-        inner: list[Tensor] = []
+        levels, inner = [], []
         for i, grid in enumerate(self.grids(size)):
             merged = self._merge(i, grid, constant, pooled, resized)
             if i:
-                before = resize(levels[-1], grid)
-                merged = self.alpha[i - 1](torch.cat([merged, before], 1)) + merged
+                merged = self.alpha[i - 1](torch.cat([merged, resize(levels[-1], grid)], 1)) + merged
             merged = self.beta[i](merged) + merged
             inner.append(self.inner[i](merged))
             # The next scale reads this enlarged version, as the authors' code does.

@@ -67,13 +67,9 @@ def show(fig: Any, alt: str, data: Any = None, photo: bool = False, widget: Any 
 
 
 def _table(data: Any) -> str:
-    if data is None:
-        return ""
-    if not hasattr(data, "to_html"):
-        import pandas as pd
+    import pandas as pd
 
-        data = pd.DataFrame(data)
-    return data.to_html(border=0, float_format="{:.3f}".format)
+    return "" if data is None else pd.DataFrame(data).to_html(border=0, float_format="{:.3f}".format)
 
 
 def save(fig: Any, path: str | Path, alt: str, photo: bool = False) -> Path:

@@ -1,9 +1,4 @@
-"""SD-AANet as one picture: the data flow of the whole model, drawn with the maps of a real episode.
-
-The function returns `(figure, alt text, data)` for `display.show`, like those of `common`.
-"""
-
-from __future__ import annotations
+"""SD-AANet as one picture: the data flow of the whole model, drawn with the maps of a real episode."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -17,8 +12,9 @@ from torch import Tensor
 
 from ..episode import Episode, Prediction
 from ..errors import FsslibError
+from ..metrics import FewShotIoU
 from ..ops import resize
-from .common import Drawing, overlay
+from .common import Drawing, overlay, theme
 
 LEARNED, FROZEN, TRAINING, STUDENT, LINE = "#0072B2", "#7F7F7F", "#D55E00", "#009E73", "#333333"
 NEEDED = ("attention", "gate", "inner/0", "pooled", "prior", "query_features", "query_reweighted", "students")
@@ -26,6 +22,7 @@ SIDE = 9.5  # of a thumbnail, in tenths of an inch as all places here
 X = (6.2, 16.5, 29, 43, 58, 74, 85.5, 97, 109)  # inputs, backbone, features, masks, gate, maps, merge, pyramid, output
 Y = {"prior": 70, "support": 50, "query": 28, "saam": 9}
 LEVELS = (70, 50, 30, 10)
+DASHED = (0, (3, 2))
 
 
 class Canvas:
@@ -33,7 +30,7 @@ class Canvas:
 
     def __init__(self, width: float, height: float):
         self.width, self.height = width, height
-        self.figure = plt.figure(figsize=(width / 10, height / 10))
+        self.figure = plt.figure(figsize=(width / 10, height / 10), layout="none")
         self.axis = self._inset(width / 2, height / 2, width, height)
         self.axis.set(xlim=(0, width), ylim=(0, height))
         self.axis.axis("off")
@@ -61,39 +58,35 @@ class Canvas:
     def _frame(inset: plt.Axes, title: str, dashed: bool) -> None:
         inset.set(xticks=[], yticks=[])
         inset.set_title(title, fontsize=8, pad=2.5, color=TRAINING if dashed else "black")
-        for spine in inset.spines.values():
-            spine.set(color=TRAINING if dashed else LINE, linestyle=(0, (3, 2)) if dashed else "-", linewidth=0.9)
+        inset.spines[:].set(color=TRAINING if dashed else LINE, linestyle=DASHED if dashed else "-", linewidth=0.9)
 
     def box(self, x: float, y: float, width: float, height: float, text: str, colour: str, upright: bool = False):
         """A part of the model; without parameters if white."""
         corner, style = (x - width / 2, y - height / 2), "round,pad=0,rounding_size=0.8"
         edge, ink = (LINE, "black") if colour == "white" else ("none", "white")
         self.axis.add_patch(FancyBboxPatch(corner, width, height, style, fc=colour, ec=edge, zorder=3))
-        self.say(x, y, text, ink, rotation=90 if upright else 0, fontsize=8.5)
+        self.write(x, y, text, ink, rotation=90 if upright else 0, fontsize=8.5)
 
-    def line(self, *points: tuple[float, float]) -> None:
+    def line(self, *points: tuple[float, float], **how) -> None:
         """A connection without a head."""
-        self.axis.plot(*zip(*points), color=LINE, lw=1.3, solid_joinstyle="round")
+        self.axis.plot(*zip(*points), **{"color": LINE, "lw": 1.3, "solid_joinstyle": "round", **how})
 
     def arrow(self, *points: tuple[float, float], colour: str = LINE, dashed: bool = False) -> None:
         """Along straight lines through the points; a white rim keeps crossings apart."""
         rim = [patheffects.withStroke(linewidth=4, foreground="white")]
-        line = (0, (3, 2)) if dashed else "-"
-        *start, before, end = points
-        if start:
-            x, y = zip(*start, before)
-            self.axis.plot(x, y, color=colour, linestyle=line, lw=1.3, path_effects=rim, solid_joinstyle="round")
-        shape = {"arrowstyle": "-|>", "color": colour, "lw": 1.3, "linestyle": line, "shrinkA": 0, "shrinkB": 0}
-        note = self.axis.annotate("", end, before, arrowprops=shape)
-        note.arrow_patch.set_path_effects(rim)
+        look = {"color": colour, "linestyle": DASHED if dashed else "-", "lw": 1.3}
+        *_, before, end = points
+        self.line(*points[:-1], path_effects=rim, **look)
+        head = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "path_effects": rim}
+        self.axis.annotate("", end, before, arrowprops=look | head)
 
-    def say(self, x: float, y: float, text: str, colour: str = "black", **how) -> None:
+    def write(self, x: float, y: float, text: str, colour: str = "black", **how) -> None:
         """A remark."""
-        self.axis.text(
-            x, y, text, **{"ha": "center", "va": "center", "fontsize": 8, "color": colour, "zorder": 6, **how}
-        )
+        look = {"ha": "center", "va": "center", "fontsize": 8, "color": colour, "zorder": 6}
+        self.axis.text(x, y, text, **look | how)
 
 
+@theme()
 def dataflow(
     episode: Episode, prediction: Prediction, deep: tuple[Tensor, Tensor], name: str = "the object"
 ) -> Drawing:
@@ -110,31 +103,28 @@ def dataflow(
     maps = {key: value[0].float().cpu() for key, value in prediction.maps.items()}
     if missing := [key for key in NEEDED if key not in maps]:
         raise FsslibError(f"dataflow() needs the maps {', '.join(missing)}: set model.explain, switch every part on.")
-    if (episode.batch, episode.way, episode.shot) != (1, 1, 1):
-        found = (episode.batch, episode.way, episode.shot)
-        raise FsslibError(f"dataflow() draws one 1-way 1-shot episode, found (episodes, ways, shots) = {found}.")
+    if (size := (episode.batch, episode.way, episode.shot)) != (1, 1, 1):
+        raise FsslibError(f"dataflow() draws one 1-way 1-shot episode, found (episodes, ways, shots) = {size}.")
     canvas = Canvas(115, 80)
     _inputs(canvas, episode)
     _features(canvas, episode, maps, deep)
     _guides(canvas, maps)
     levels = _decoder(canvas, maps)
-    truth, found = episode.query_masks[0], prediction.masks()[0]
+    x, query, predicted, meter = X[8], episode.query_images[0], prediction.masks(), FewShotIoU()
+    meter.update(predicted, episode.query_masks, episode.classes)
     probability = prediction.logits[0].softmax(0)[1]
-    x = X[8]
     canvas.picture(x, LEVELS[1], probability, "P(object)", limits=(0, 1))
-    canvas.picture(x, LEVELS[2], overlay(episode.query_images[0], found), "prediction")
-    canvas.picture(x, LEVELS[3], overlay(episode.query_images[0], truth), "true mask")
+    canvas.picture(x, LEVELS[2], overlay(query, predicted[0]), "prediction")
+    canvas.picture(x, LEVELS[3], overlay(query, episode.query_masks[0]), "true mask")
     canvas.arrow((x, LEVELS[1] - SIDE / 2), (x, LEVELS[2] + SIDE / 2 + 2.2))
     canvas.arrow((x, LEVELS[3] + SIDE / 2 + 2.2), (x, LEVELS[2] - SIDE / 2), colour=TRAINING, dashed=True)
-    canvas.say(x + 0.6, (LEVELS[2] + LEVELS[3]) / 2 + 1, "main\nloss", TRAINING, ha="left")
-    union = ((found == 1) | (truth == 1)) & (truth != 255)
-    iou = float(((found == 1) & (truth == 1)).sum() / union.sum().clamp_min(1))
+    canvas.write(x + 0.6, (LEVELS[2] + LEVELS[3]) / 2 + 1, "main\nloss", TRAINING, ha="left")
     alt = (
         f"Data flow of SD-AANet with the maps of one episode of {name}. Support and query pass the frozen backbone. "
         "The support's features are pooled under the soft mask into a prototype, whose gate re-weights prototype and "
         "query. The deepest features give the prior mask, SAAM the attention map. Prototype, re-weighted query, prior "
         f"and attention are merged at {len(levels)} grids ({', '.join(levels)}), each with logits of its own, and "
-        f"fused into the prediction: IoU {100 * iou:.0f} % with the true mask."
+        f"fused into the prediction: IoU {100 * meter.compute().episode_iou()[0]:.0f} % with the true mask."
     )
     return canvas.figure, alt, None
 
@@ -146,59 +136,55 @@ def _inputs(canvas: Canvas, episode: Episode) -> None:
     canvas.box(X[1], 47.5, 4, 57, "backbone: pre-trained on base classes, then frozen", FROZEN, upright=True)
     for lane in ("support", "query"):
         canvas.arrow((X[0] + SIDE / 2, Y[lane]), (X[1] - 2, Y[lane]))
-    handles = [Patch(color=FROZEN, label="frozen"), Patch(color=LEARNED, label="learned")]
-    handles += [Patch(fc="white", ec=LINE, label="no parameters")]
-    handles += [Line2D([], [], color=TRAINING, linestyle=(0, (3, 2)), label="training only")]
-    place = {"loc": "lower left", "bbox_to_anchor": (0.004, 0.01)}
-    canvas.axis.legend(handles=handles, fontsize=8, frameon=False, **place)
+    kinds = {"frozen": (FROZEN, FROZEN), "learned": (LEARNED, LEARNED), "no parameters": ("white", LINE)}
+    handles = [Patch(fc=face, ec=edge, label=label) for label, (face, edge) in kinds.items()]
+    handles.append(Line2D([], [], color=TRAINING, linestyle=DASHED, label="training only"))
+    canvas.axis.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.004, 0.01))
 
 
 def _features(canvas: Canvas, episode: Episode, maps: Mapping[str, Tensor], deep: tuple[Tensor, Tensor]) -> None:
-    def strength(features: Tensor) -> Tensor:
-        return features.norm(dim=0)
-
     size = tuple(maps["query_features"].shape[-2:])
     soft = resize((episode.support_masks[:, 0] == 1).float(), size)[0, 0]
-    canvas.picture(X[2], Y["prior"], strength(deep[1][0, 0, 0]), "layer4, masked support")
-    canvas.picture(X[3], Y["prior"], strength(deep[0][0]), "layer4, query")
-    canvas.picture(X[2], Y["support"], strength(maps["support_features"][0]), "features $F_s$")
+    canvas.picture(X[2], Y["prior"], deep[1][0, 0, 0].norm(dim=0), "layer4, masked support")
+    canvas.picture(X[3], Y["prior"], deep[0][0].norm(dim=0), "layer4, query")
+    canvas.picture(X[2], Y["support"], maps["support_features"][0].norm(dim=0), "features $F_s$")
     canvas.picture(X[3], Y["support"], soft, "soft mask", limits=(0, 1))
-    canvas.picture(X[2], Y["query"], strength(maps["query_features"]), "features $F_q$")
+    canvas.picture(X[2], Y["query"], maps["query_features"].norm(dim=0), "features $F_q$")
     right = X[1] + 2
     for lane, text in (("support", "layers 2, 3"), ("query", "layers 2, 3"), ("prior", "layer 4")):
         canvas.arrow((right, Y[lane]), (X[2] - SIDE / 2, Y[lane]))
         between = (right + X[2] - SIDE / 2) / 2
-        canvas.say(between, Y[lane] + 1, text.replace(" ", "\n", 1), va="bottom")
+        canvas.write(between, Y[lane] + 1, text.replace(" ", "\n", 1), va="bottom")
         if lane != "prior":
-            canvas.say(between, Y[lane] - 1, "1x1\nconv", LEARNED, va="top")
+            canvas.write(between, Y[lane] - 1, "1x1\nconv", LEARNED, va="top")
 
 
 def _guides(canvas: Canvas, maps: Mapping[str, Tensor]) -> None:
     """Prior, prototype with gate and teacher, re-weighted query, attention."""
     half, merge = SIDE / 2, X[6] - 1.8
     top, support, query, saam = Y.values()
-    canvas.say((X[2] + X[3]) / 2, top, "cos")
+    canvas.write((X[2] + X[3]) / 2, top, "cos")
     canvas.box(X[4], top, 13, 5, "best match in the\nsupport, per cell", "white")
     canvas.arrow((X[3] + half, top), (X[4] - 6.5, top))
     canvas.arrow((X[4] + 6.5, top), (X[5] - half, top))
     canvas.picture(X[5], top, maps["prior"][0], "prior R", limits=(0, 1))
-    canvas.say((X[2] + X[3]) / 2, support, "×", fontsize=12)
+    canvas.write((X[2] + X[3]) / 2, support, "×", fontsize=12)
     pooled, gate, wide = support + 4.5, support - 6, SIDE / 2 + 1.5
     canvas.bars(X[4], pooled, maps["pooled"][0], "prototype $p$", STUDENT)
     canvas.bars(X[4], gate, (maps["gate"][0] + 1) / 2, "gate $g=(a+1)/2$", LEARNED, top=1)
     canvas.bars(X[5], pooled, maps["students"][0], "student $S=g\\cdot p$", STUDENT)
     canvas.arrow((X[3] + half, pooled), (X[4] - wide, pooled))
-    canvas.say((X[3] + half + X[4] - wide) / 2, pooled + 1.2, "pool", va="bottom")
+    canvas.write((X[3] + half + X[4] - wide) / 2, pooled + 1.2, "pool", va="bottom")
     canvas.arrow((X[4], pooled - 2.1), (X[4], gate + 4.3), colour=LEARNED)
     canvas.arrow((X[4] + wide, pooled), (X[5] - wide, pooled))
     canvas.arrow((X[4] + wide, gate), (X[4] + wide + 1.6, gate), (X[4] + wide + 1.6, pooled), colour=LEARNED)
     if "teacher" in maps:
         canvas.bars(X[5], gate, maps["teacher"][0], "teacher $T=(t+S)/2$", TRAINING, dashed=True)
         canvas.arrow((X[5], gate + 4.3), (X[5], pooled - 2.1), colour=TRAINING, dashed=True)
-        canvas.say(X[5] + 0.8, (gate + 4.3 + pooled - 2.1) / 2, "kd loss", TRAINING, ha="left")
+        canvas.write(X[5] + 0.8, (gate + 4.3 + pooled - 2.1) / 2, "kd loss", TRAINING, ha="left")
     canvas.axis.add_patch(Circle((X[4], query), 1.5, fc="white", ec=LINE, lw=1.2, zorder=5))
-    canvas.say(X[4], query, "×", fontsize=11)
-    canvas.say(X[4] + 1, query - 3, "$g\\cdot(g+1)/2$", LEARNED)
+    canvas.write(X[4], query, "×", fontsize=11)
+    canvas.write(X[4] + 1, query - 3, "$g\\cdot(g+1)/2$", LEARNED)
     canvas.arrow((X[4], gate - 2.1), (X[4], query + 1.5), colour=LEARNED)
     canvas.arrow((X[2] + half, query), (X[4] - 1.5, query))
     canvas.arrow((X[4] + 1.5, query), (X[5] - half, query))

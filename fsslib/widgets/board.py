@@ -37,11 +37,10 @@ class Panel:
     def message(self) -> dict:
         """What travels to the page."""
         image, mime = _encoded(self.pixels)
-        crosses = [list(mark[:2]) for mark in self.marks if mark[3] == "cross"]
-        at = {"at": crosses[0] if crosses else None}
-        told = {"key": self.key, "caption": self.caption, "alt": self.alt, "pick": self.pick, "width": self.width}
-        return {**told, **at, "image": image, "mime": mime, "size": list(self.pixels.shape[:2]),
-                "marks": [list(mark) for mark in self.marks]}  # fmt: skip
+        marks = [list(mark) for mark in self.marks]
+        at = next((mark[:2] for mark in marks if mark[3] == "cross"), None)
+        words = {"key": self.key, "caption": self.caption, "alt": self.alt, "pick": self.pick, "width": self.width}
+        return {**words, "at": at, "image": image, "mime": mime, "size": list(self.pixels.shape[:2]), "marks": marks}
 
 
 @dataclass(frozen=True)
@@ -57,21 +56,17 @@ class Bars:
     @property
     def alt(self) -> str:
         """Every number, in words."""
-        rows = (
-            f"{label}: " + ", ".join(f"{name} {self.form.format(value)}" for name, value in values.items())
-            for label, values in self.rows.items()
-        )
-        return f"{self.caption}. " + "; ".join(rows) + "."
+        numbers = {label: [f"{n} {self.form.format(v)}" for n, v in row.items()] for label, row in self.rows.items()}
+        return f"{self.caption}. " + "; ".join(f"{label}: " + ", ".join(row) for label, row in numbers.items()) + "."
 
     def message(self) -> dict:
         """What travels to the page."""
-        rows = [
-            {"label": label, "values": [
-                {"name": name, "value": float(value), "text": self.form.format(value)} for name, value in row.items()]}
-            for label, row in self.rows.items()
-        ]  # fmt: skip
-        told = {"key": self.key, "caption": self.caption, "alt": self.alt, "pick": False}
-        return {**told, "width": self.width, "bars": rows}
+        bars = []
+        for label, row in self.rows.items():
+            values = [{"name": n, "value": float(v), "text": self.form.format(v)} for n, v in row.items()]
+            bars.append({"label": label, "values": values})
+        words = {"key": self.key, "caption": self.caption, "alt": self.alt, "pick": False}
+        return {**words, "width": self.width, "bars": bars}
 
 
 class Board(anywidget.AnyWidget):
@@ -92,9 +87,6 @@ def _encoded(pixels: np.ndarray) -> tuple[bytes, str]:
     """Small pictures without loss, photographs as JPEG."""
     from PIL import Image
 
-    picture, buffer = Image.fromarray(pixels), io.BytesIO()
-    if max(pixels.shape[:2]) > PHOTO:
-        picture.save(buffer, "JPEG", quality=85)
-        return buffer.getvalue(), "image/jpeg"
-    picture.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue(), "image/png"
+    kind, buffer = "jpeg" if max(pixels.shape[:2]) > PHOTO else "png", io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, quality=85, compress_level=1)  # each takes its own
+    return buffer.getvalue(), f"image/{kind}"

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from ..data import load_dataset
 from ..data.base import SegmentationDataset
 from ..data.transforms import Resize, normalise
 from ..episode import Episode
 from ..errors import DatasetError
-from .explained_models import Memo
+from ..inference import SIZES
+from .explained_models import ExplainedModel, Memo
 from .explorer import dropdown, slider
 
-FOLDS = range(4)
+Datasets = SegmentationDataset | Mapping[str, object] | None
+FOLDS, MOST = range(4), 5  # supports at most
 ALL = ("data", "fold", "cls", "shots", "support", "query")
 
 
@@ -24,8 +27,9 @@ class EpisodeControls:
     Args:
         dataset: a data set; or label -> data set, or function fold -> data set, to choose from; None: the embedded
             Shapes-5i with its four folds.
-        size: pixels a side of the images, or a function that tells them when an episode is made.
-        shots, most: supports at first, and at most.
+        model_of: the model that looks at a fold.
+        size: pixels a side of the images; None: what suits the model.
+        shots, fold: values at first.
         show: which controls there are, of `ALL`; the others keep their first values. `data` and `fold` also stay away
             where there is nothing to choose.
     Raises DatasetError: no data set, or none with a class of two images.
@@ -33,11 +37,11 @@ class EpisodeControls:
 
     def __init__(
         self,
-        dataset: SegmentationDataset | Mapping[str, object] | None = None,
+        dataset: Datasets = None,
+        model_of: Callable[[int], ExplainedModel] | None = None,
         *,
-        size: int | Callable[[], int] = 97,
+        size: int | None = None,
         shots: int = 1,
-        most: int = 5,
         fold: int = 0,
         show: Sequence[str] = ALL,
     ):
@@ -46,25 +50,28 @@ class EpisodeControls:
         self._given = dict(dataset) if isinstance(dataset, Mapping) else {dataset.name: dataset}
         if not self._given:
             raise DatasetError("there is no data set to choose from: give one, or label -> data set.")
-        self.size, self._sets, self._episodes = size, {}, Memo()
-        every = {
+        self._model_of, self._size, self._sets, self._episodes = model_of, size, Memo(), Memo()
+        self._every = every = {
             "data": dropdown("Data", list(self._given)),
             "fold": dropdown("Fold", FOLDS, fold, layout={"width": "8em"}),
             "cls": dropdown("Class", [("", 0)], layout={"width": "15em"}),
-            "shots": slider("Supports K", shots, 1, most),
+            "shots": slider("Supports K", shots, 1, MOST),
             "support": slider("Support", 0, 0, 0),
             "query": slider("Query", 0, 0, 0),
         }
-        self._every = every
         self.prepare(None)
-        idle = {"data"} if len(self._given) == 1 else set()
-        idle |= set() if any(callable(one) for one in self._given.values()) else {"fold"}
-        self.controls = {name: widget for name, widget in every.items() if name in show and name not in idle}
+        useful = {"data": len(self._given) > 1, "fold": any(callable(given) for given in self._given.values())}
+        self.controls = {name: widget for name, widget in every.items() if name in show and useful.get(name, True)}
 
     @property
     def fold(self) -> int:
         """The fold that is chosen."""
         return self._every["fold"].value
+
+    @property
+    def model(self) -> ExplainedModel:
+        """The model that looks at this fold."""
+        return self._model_of(self.fold)
 
     @property
     def dataset(self) -> SegmentationDataset:
@@ -73,9 +80,7 @@ class EpisodeControls:
         given = self._given[label]
         if not callable(given) or isinstance(given, SegmentationDataset):
             return given
-        if (label, self.fold) not in self._sets:
-            self._sets[label, self.fold] = given(self.fold)
-        return self._sets[label, self.fold]
+        return self._sets((label, self.fold), lambda: given(self.fold))
 
     def prepare(self, changed: str | None) -> None:
         """Bring the choices in line after control `changed`."""
@@ -107,27 +112,29 @@ class EpisodeControls:
     def indices(self) -> tuple[list[int], int]:
         """The K supports' and the query's place among the data set's images. Supports follow each other from the
         chosen one on; the query is never among them."""
-        images = self.dataset.images_of(self._every["cls"].value)
-        query = self._every["query"].value
-        order = [(self._every["support"].value + step) % len(images) for step in range(len(images))]
-        supports = [at for at in order if at != query][: self._every["shots"].value]
-        return [images[at] for at in supports], images[query]
+        images = self.dataset.images_of(self.cls)
+        first, shots, query = (self._every[name].value for name in ("support", "shots", "query"))
+        order = [*images[first:], *images[:first]]
+        return [index for index in order if index != images[query]][:shots], images[query]
 
     @property
     def key(self) -> tuple:
         """What identifies the episode, as a key for remembering results."""
-        size = self.size() if callable(self.size) else self.size
-        chosen = (self._every[name].value for name in ALL)
-        return (*chosen, size)
+        size = self._size or (self.model.size if self._model_of else SIZES["tiny"])
+        return (*(self._every[name].value for name in ALL), size)
 
     def episode(self) -> Episode:
         """The chosen episode, one way, with query mask; other classes are background."""
         return self._episodes(self.key, self._make)
 
+    def object_in(self, mask: Tensor) -> Tensor:
+        """A mask of class ids (H, W) uint8 as one of the chosen class: 1 object, 0 background, 255 neither."""
+        return torch.where(mask == 255, 255, (mask == self.cls).to(mask.dtype))
+
     def _make(self) -> Episode:
-        data, cls, shape = self.dataset, self._every["cls"].value, Resize(self.key[-1])
         supports, query = self.indices()
-        pairs = [shape(*data[index]) for index in [*supports, query]]
+        pairs = [Resize(self.key[-1])(*self.dataset[index]) for index in [*supports, query]]
         images = normalise(torch.stack([image for image, _ in pairs]))
-        masks = torch.stack([torch.where(m == 255, 255, (m == cls).to(m.dtype)) for _, m in pairs]).long()
-        return Episode(images[-1:], masks[-1:], images[None, None, :-1], masks[None, None, :-1], torch.tensor([[cls]]))
+        masks = torch.stack([self.object_in(mask) for _, mask in pairs]).long()
+        cls = torch.tensor([[self.cls]])
+        return Episode(images[-1:], masks[-1:], images[None, None, :-1], masks[None, None, :-1], cls)

@@ -15,11 +15,12 @@ from ..checkpoints import load_model, shipped
 from ..episode import Episode, Prediction
 from ..errors import CheckpointError, ModelError
 from ..inference import SIZES, USUAL_SIZE
-from ..models.base import FewShotModel
+from ..models.base import FewShotModel, device_of, evaluating
 from ..nn.backbones.base import Backbone
 from ..nn.backbones.cached import CachedBackbone
 
 NAMES = {"panet": "PANet", "sdaanet": "SD-AANet", "asgnet": "ASGNet", "hdmnet": "HDMNet"}
+Models = FewShotModel | str | Mapping[str, object] | None
 MEMORY = 512 * 2**20  # bytes of features that a model keeps
 
 
@@ -45,28 +46,31 @@ class ExplainedModel:
 
     def __call__(self, episode: Episode, **options: object) -> Prediction:
         """The prediction with its maps, on the CPU; see `ready` for `options`."""
-        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         with self.ready(**options), warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
-            found = self.model(episode.to(device))
-        self._warned[episode.shot] = " ".join(dict.fromkeys(str(one.message) for one in heard))
-        return Prediction(found.logits.cpu(), {name: value.cpu() for name, value in found.maps.items()})
+            prediction = self.model(episode.to(self.device))
+        self._warned[episode.shot] = " ".join(dict.fromkeys(str(warning.message) for warning in heard))
+        return Prediction(prediction.logits.cpu(), {name: value.cpu() for name, value in prediction.maps.items()})
 
     def note(self, shot: int) -> str:
         """What to know before believing its prediction from so many supports; may be empty."""
         return f"{self._note} {self._warned.get(shot, '')}".strip()
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return device_of(self.model)
 
     @contextmanager
     def ready(self, **options: object) -> Iterator[FewShotModel]:
         """The model in eval mode, without gradients, explaining, with `options` in force: attributes of the model,
         those of its parts with `__` for the dot (`sdpm__query_factor="mean"`). Everything is put back."""
         model = self.model
-        modes = [(module, module.training) for module in model.modules()]
         plain, explain = getattr(model, "backbone", None), model.explain
         before = []
-        with torch.no_grad():
+        with evaluating(model):
             try:
-                model.eval().explain = True
+                model.explain = True
                 if isinstance(plain, Backbone) and not isinstance(plain, CachedBackbone):
                     if self._cached is None or self._cached.plain is not plain:
                         # Single precision: a remembered answer must be the one that was computed.
@@ -84,8 +88,6 @@ class ExplainedModel:
                 model.explain = explain
                 if plain is not None:
                     model.backbone = plain
-                for module, training in modes:
-                    module.training = training
 
 
 class ModelChoice:
@@ -94,14 +96,14 @@ class ModelChoice:
     None means the four methods with the shipped weights.
     """
 
-    def __init__(self, models: FewShotModel | str | Mapping[str, object] | None = None):
+    def __init__(self, models: Models = None):
         self.shipped = models is None
         if models is None:
             models = {label: name for name, label in NAMES.items()}
         elif not isinstance(models, Mapping):
             name = models if isinstance(models, str) else models.config.get("name", type(models).__name__)
             models = {NAMES.get(name, name): models}
-        self._given, self._made = dict(models), {}
+        self._given, self._ready = dict(models), Memo()
         self.labels = list(models)
 
     def __call__(self, label: str, fold: int = 0) -> ExplainedModel:
@@ -109,17 +111,14 @@ class ModelChoice:
         by_fold = callable(given) and not isinstance(given, torch.nn.Module)
         by_name = isinstance(given, str) and given in NAMES
         key = (label, fold if by_fold or by_name else None)
-        if key not in self._made:
-            self._made[key] = ExplainedModel(given(fold) if by_fold else given, fold)
-        return self._made[key]
+        return self._ready(key, lambda: ExplainedModel(given(fold) if by_fold else given, fold))
 
 
 class Memo:
     """The last few results of a function, by the arguments that make them."""
 
     def __init__(self, size: int = 32):
-        self._kept: OrderedDict = OrderedDict()
-        self._size = size
+        self._kept, self._size = OrderedDict(), size
 
     def __call__(self, key: tuple, make: Callable[[], object]) -> object:
         """What `make()` returned for this key, called only when it is not remembered."""
@@ -147,22 +146,22 @@ def only(
     fits: Callable[[FewShotModel], bool] = lambda _: True,
     lacking: str = "",
 ) -> Callable[[int], ExplainedModel]:
-    """For an explorer of one method: fold -> bench of the given model, or of the method's shipped weights.
+    """For an explorer of one method: fold -> the given model, or the method's shipped weights.
 
     Args:
         name, kind: of the method. model: one, a file, or a function fold -> model; None: the shipped weights.
         fits: what else the explorer needs of a model; `lacking` says it in words.
     Raises ModelError (of a function's models when they are made): a model of another kind, or one that does not fit.
     """
-    benches = ModelChoice({NAMES[name]: name if model is None else model})
+    choice = ModelChoice({NAMES[name]: name if model is None else model})
 
-    def bench(fold: int) -> ExplainedModel:
-        found = benches(NAMES[name], fold)
-        if not isinstance(found.model, kind) or not fits(found.model):
+    def model_of(fold: int) -> ExplainedModel:
+        explained = choice(NAMES[name], fold)
+        if not isinstance(explained.model, kind) or not fits(explained.model):
             raise ModelError(
-                f"{explorer}: found {type(found.model).__name__}, expected {NAMES[name]}{lacking}: "
+                f"{explorer}: found {type(explained.model).__name__}, expected {NAMES[name]}{lacking}: "
                 f"build_model({name!r}, …), a file of its weights, or no model at all for the shipped one."
             )
-        return found
+        return explained
 
-    return bench
+    return model_of

@@ -18,7 +18,8 @@ from .snapshot import bundle
 # its next value only when the kernel has taken the last one.
 QUIET, LONGER = 0.02, 0.15
 PATIENCE = 0.1  # seconds that a stream of messages may hold up a quick answer
-WIDE = {"width": "19em"}
+LABELLED = {"description_width": "initial"}
+WIDE = {"layout": {"width": "19em"}, "style": LABELLED}
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,16 @@ class Explorer(ipywidgets.VBox):
 
     def set(self, **values: Any) -> "Explorer":
         """Change several controls, and `point`, and draw once. Raises FsslibError for an unknown control or value."""
+        targets = {
+            **{name: (widget, "value") for name, widget in self.controls.items()},
+            "point": (self.board, "point"),
+        }
         for name, value in values.items():
-            if name != "point" and name not in self.controls:
-                known = ", ".join([*self.controls, "point"])
-                raise FsslibError(f"{self.board.label} has no control {name!r}; there are: {known}.")
+            if name not in targets:
+                raise FsslibError(f"{self.board.label} has no control {name!r}; there are: {', '.join(targets)}.")
             with self._held():
                 try:
-                    target, trait = (self.board, "point") if name == "point" else (self.controls[name], "value")
-                    setattr(target, trait, value)
+                    setattr(*targets[name], value)
                 except traitlets.TraitError as error:
                     raise FsslibError(f"{self.board.label}: {name}={value!r}: {error}") from error
                 if self._prepare:
@@ -197,14 +200,19 @@ def dropdown(label: str, options: Any, value: Any = None, **how: Any) -> ipywidg
     options = list(options.items()) if isinstance(options, Mapping) else list(options)
     if value is not None:
         how["value"] = value
-    return ipywidgets.Dropdown(options=options, description=label, style={"description_width": "initial"}, **how)
+    return ipywidgets.Dropdown(options=options, description=label, style=LABELLED, **how)
 
 
-def slider(label: str, value: float, low: float, high: float, step: float | None = None, **how: Any) -> Any:
-    """A slider of whole numbers, or of others when `step` is no whole number; it follows the hand."""
+def slider(label: str, value: float, low: float, high: float, step: float = 1) -> ipywidgets.IntSlider:
+    """A slider of whole numbers, or of others where `value` is none; it follows the hand."""
     kind = ipywidgets.IntSlider if isinstance(value, int) else ipywidgets.FloatSlider
-    how = {"style": {"description_width": "initial"}, "layout": WIDE} | how
-    return kind(value=value, min=low, max=high, step=step or 1, description=label, **how)
+    return kind(value=value, min=low, max=high, step=step, description=label, **WIDE)
+
+
+def steps(label: str, values: Sequence[float], value: float) -> ipywidgets.SelectionSlider:
+    """A slider of unevenly spaced numbers, the one at first among them."""
+    options = [(f"{number:g}", number) for number in sorted({*values, float(value)})]
+    return ipywidgets.SelectionSlider(options=options, value=float(value), description=label, **WIDE)
 
 
 def switch(label: str, value: bool) -> ipywidgets.Checkbox:

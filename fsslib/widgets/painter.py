@@ -56,13 +56,9 @@ class SupportPainter(anywidget.AnyWidget):
             height = rows * max(int(scale), min(scale, 1))  # whole pixels stay square when a small picture grows
         elif isinstance(height, bool) or not isinstance(height, (int, float)) or not 1 <= height < 1e5:
             raise DatasetError(f"height={height!r}: expected the picture's height on the screen in pixels, or None.")
-        shown = [max(1, round(height)), max(1, round(height * columns / rows))]
-        super().__init__(
-            document=strokes.empty(rows, columns) if document is None else document,
-            _photo=_jpeg(self._image),
-            _shape=[rows, columns, *shown],
-            **options,
-        )
+        document = strokes.empty(rows, columns) if document is None else document
+        shape = [rows, columns, max(1, round(height)), max(1, round(height * columns / rows))]
+        super().__init__(document=document, _photo=_jpeg(self._image), _shape=shape, **options)
 
     @property
     def image(self) -> Tensor:
@@ -117,9 +113,9 @@ class SupportPainter(anywidget.AnyWidget):
 
     def _words(self) -> str:
         mask = self.mask
-        share = {name: (mask == value).mean() for name, value in (("background", 0), ("unlabelled", 255))}
-        marked = f"object {1 - sum(share.values()):.1%}"
-        return ", ".join([marked, *(f"{name} {part:.1%}" for name, part in share.items() if part)])
+        shares = {name: (mask == value).mean() for name, value in (("background", 0), ("unlabelled", 255))}
+        marked = [f"{name} {share:.1%}" for name, share in shares.items() if share]
+        return ", ".join([f"object {1 - sum(shares.values()):.1%}", *marked])
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
         """The live view, and for everything that cannot show one a picture of the drawing as it is now, with words.
@@ -131,8 +127,7 @@ class SupportPainter(anywidget.AnyWidget):
         alt = f"A picture of {columns} × {rows} pixels to draw a support mask on; marked: {self._words()}."
         data, metadata = super()._repr_mimebundle_(**kwargs)
         still = base64.b64encode(_still(self._image, self.mask)).decode()
-        data = {**data, "image/png": still, "text/plain": alt}
-        return data, {**metadata, "image/png": {"alt": alt}}
+        return {**data, "image/png": still, "text/plain": alt}, {**metadata, "image/png": {"alt": alt}}
 
 
 def _jpeg(image: Tensor) -> bytes:
@@ -152,7 +147,7 @@ def _still(image: Tensor, mask: np.ndarray) -> bytes:
 
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     factor = STILL / max(picture.size)
-    factor = int(factor) if factor > 1 else factor
+    factor = max(int(factor), min(factor, 1))
     size = tuple(max(1, round(side * factor)) for side in picture.size)
     way = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.LANCZOS
     out = np.array(picture.resize(size, way)).astype(np.float32)
@@ -165,7 +160,6 @@ def _still(image: Tensor, mask: np.ndarray) -> bytes:
         edge = np.pad(inside, 1, mode="edge")
         core = edge[:-2, 1:-1] & edge[2:, 1:-1] & edge[1:-1, :-2] & edge[1:-1, 2:]
         out[inside & ~core] = 255  # a light rim, as in the live view
-    buffer = io.BytesIO()
-    still = Image.fromarray(out.round().astype(np.uint8))
+    still, buffer = Image.fromarray(out.round().astype(np.uint8)), io.BytesIO()
     still.quantize(128, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

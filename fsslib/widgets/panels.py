@@ -1,25 +1,37 @@
-"""Tensors to panels: pictures with masks, heat maps, regions."""
+"""Tensors to panels: pictures with masks, heat maps, regions; and which cell of a map a pixel belongs to."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
 from torch import Tensor
 
+from ..episode import Episode
 from ..plots.common import overlay, tinted
-from .board import WIDTH, Panel
+from .board import Panel
 
 Mark = tuple[float, float, str, str]
 
 
-def photo(key: str, caption: str, image: Tensor, mask: Tensor | None = None, *, alt: str = "", **how: object) -> Panel:
+def photo(key: str, caption: str, image: Tensor, mask: Tensor | None = None, **how: object) -> Panel:
     """A normalised image (3, H, W); with a mask (H, W) what it marks stands out, as in the notebooks' figures."""
-    if not alt:
-        share = None if mask is None else float((mask > 0).logical_and(mask != 255).float().mean())
-        alt = f"{caption}, a picture." if share is None else f"{caption}, {share:.0%} of the picture marked."
-    return Panel(key, caption, alt, _bytes(overlay(image, mask)), **how)
+    seen = "a picture"
+    if mask is not None:
+        seen = f"{float((mask > 0).logical_and(mask != 255).float().mean()):.0%} of the picture marked"
+    return Panel(key, caption, f"{caption}, {seen}.", _bytes(overlay(image, mask)), **how)
+
+
+def supports(
+    episode: Episode, words: str, masks: Tensor | None = None, marks: Mapping[int, list] | None = None, **how: object
+) -> list[Panel]:
+    """Every support with its own mask, or those of (1, 1, K, H, W), and the marks of its number from 0."""
+    masks, marks = episode.support_masks if masks is None else masks, marks or {}
+    return [
+        photo(f"support {k}", f"Support {k + 1}: {words}", image, mask, marks=marks.get(k, ()), **how)
+        for k, (image, mask) in enumerate(zip(episode.support_images[0, 0], masks[0, 0]))
+    ]
 
 
 def heat(
@@ -53,26 +65,23 @@ def heat(
 
 def regions(key: str, caption: str, labels: Tensor, image: Tensor, **how: object) -> Panel:
     """Whole numbers (h, w), 0 for nothing, as coloured cells on the grey image."""
-    found = np.asarray(labels.detach().cpu())
-    alt = f"{caption}: {len(np.unique(found[found > 0]))} regions."
-    return Panel(key, caption, alt, _bytes(tinted(found, image)), **how)
+    numbers = np.asarray(labels.detach().cpu())
+    alt = f"{caption}: {len(np.unique(numbers[numbers > 0]))} regions."
+    return Panel(key, caption, alt, _bytes(tinted(numbers, image)), **how)
 
 
-def prediction(
-    key: str, caption: str, image: Tensor, predicted: Tensor, truth: Tensor | None = None, **how: object
-) -> tuple[Panel, float | None]:
-    """The predicted mask (H, W) and its IoU with the truth (H, W; 255 does not count), None where there is no truth."""
-    score = None if truth is None else iou(predicted, truth)
-    words = caption if score is None else f"{caption}, IoU {score:.0%}"
-    return photo(key, words, image, predicted, **how), score
+def prediction(key: str, caption: str, image: Tensor, predicted: Tensor, truth: Tensor) -> tuple[Panel, float]:
+    """The predicted mask (H, W) and its IoU with the truth (H, W; 255 does not count)."""
+    score = iou(predicted, truth)
+    return photo(key, f"{caption}, IoU {score:.0%}", image, predicted), score
 
 
 def iou(predicted: Tensor, truth: Tensor) -> float:
     """Intersection over union of the object, 1 where there is none in either."""
     counted = truth != 255
-    own, true = (predicted > 0) & counted, (truth > 0) & counted
-    union = int((own | true).sum())
-    return int((own & true).sum()) / union if union else 1.0
+    predicted, truth = (predicted > 0) & counted, (truth > 0) & counted
+    union = int((predicted | truth).sum())
+    return int((predicted & truth).sum()) / union if union else 1.0
 
 
 def enlarged(cells: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -86,9 +95,25 @@ def cross(x: float, y: float) -> Mark:
     return (x, y, "", "cross")
 
 
-def badges(points: Sequence[tuple[float, float]]) -> list[Mark]:
-    """Numbered marks, from 1."""
-    return [(x, y, str(number), "badge") for number, (x, y) in enumerate(points, 1)]
+def badges(points: Sequence[tuple[float, float]], first: int = 1) -> list[Mark]:
+    """Numbered marks."""
+    return [(x, y, str(number), "badge") for number, (x, y) in enumerate(points, first)]
+
+
+def pointed(point: Mapping, keys: Sequence[str], pixels: tuple[int, int]) -> tuple[str, float, float] | None:
+    """The board's point as (key, x, y) where it lies in one of these pictures (H, W), else None: it is out of date."""
+    key, x, y = (point.get(name, -1) for name in ("panel", "x", "y"))
+    return (key, x, y) if key in keys and 0 <= x < pixels[1] and 0 <= y < pixels[0] else None
+
+
+def cell_at(x: float, y: float, pixels: tuple[int, int], cells: tuple[int, int]) -> tuple[int, int]:
+    """Row and column, of (h, w) `cells` over (H, W) `pixels`, that a pixel belongs to."""
+    return int(y * cells[0] / pixels[0]), int(x * cells[1] / pixels[1])
+
+
+def middle(row: float, column: float, pixels: tuple[int, int], cells: tuple[int, int]) -> tuple[float, float]:
+    """The pixel x, y in the middle of a cell."""
+    return (column + 0.5) * pixels[1] / cells[1] - 0.5, (row + 0.5) * pixels[0] / cells[0] - 0.5
 
 
 def _edge(inside: np.ndarray) -> np.ndarray:
@@ -98,6 +123,3 @@ def _edge(inside: np.ndarray) -> np.ndarray:
 
 def _bytes(picture: np.ndarray) -> np.ndarray:
     return (picture * 255).round().clip(0, 255).astype(np.uint8)
-
-
-__all__ = ["WIDTH", "badges", "cross", "enlarged", "heat", "iou", "photo", "prediction", "regions"]

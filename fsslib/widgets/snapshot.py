@@ -18,9 +18,8 @@ def still(panels: Sequence[Panel | Bars], columns: int = 5) -> Any:
     """A PIL image of the panels in rows, with their captions: what stands in where no kernel runs."""
     from PIL import Image
 
-    cells = [_cell(panel) for panel in panels]
     rows: list[list] = [[]]
-    for cell in cells:  # bars are wider than pictures
+    for cell in map(_cell, panels):  # bars are wider than pictures
         if rows[-1] and sum(c.width for c in rows[-1]) + cell.width > columns * (SIDE + 10):
             rows.append([])
         rows[-1].append(cell)
@@ -38,18 +37,14 @@ def still(panels: Sequence[Panel | Bars], columns: int = 5) -> Any:
 
 def bundle(panels: Sequence[Panel | Bars], alt: str) -> tuple[dict, dict]:
     """The still and its words, as a notebook stores them: data and metadata by mime type."""
-    mime, picture = min(_encodings(still(panels)).items(), key=lambda pair: len(pair[1]))
-    return {mime: base64.b64encode(picture).decode(), "text/plain": alt}, {mime: {"alt": alt}}
-
-
-def _encodings(sheet: Any) -> dict[str, bytes]:
-    """Photographs are smaller as a JPEG, charts as a PNG."""
     from PIL import Image
 
-    photo, chart = io.BytesIO(), io.BytesIO()
+    sheet, photo, chart = still(panels), io.BytesIO(), io.BytesIO()
     sheet.save(photo, "JPEG", quality=62, optimize=True)
     sheet.quantize(56, dither=Image.Dither.NONE).save(chart, "PNG", optimize=True)
-    return {"image/jpeg": photo.getvalue(), "image/png": chart.getvalue()}
+    # Photographs are smaller as a JPEG, charts as a PNG.
+    mime, picture = min(("image/jpeg", photo), ("image/png", chart), key=lambda pair: len(pair[1].getvalue()))
+    return {mime: base64.b64encode(picture.getvalue()).decode(), "text/plain": alt}, {mime: {"alt": alt}}
 
 
 def _cell(panel: Panel | Bars) -> Any:
@@ -58,16 +53,15 @@ def _cell(panel: Panel | Bars) -> Any:
 
     # Pillow's own letters are Latin only; these come with matplotlib and know Greek.
     font = ImageFont.truetype(findfont("DejaVu Sans"), TEXT - 1)
-    width = SIDE if isinstance(panel, Panel) else 2 * SIDE
+    if isinstance(panel, Panel):
+        width, high = SIDE, SIDE * panel.pixels.shape[0] // panel.pixels.shape[1]
+    else:
+        width, high = 2 * SIDE, sum(6 + 13 * len(values) for values in panel.rows.values())
     lines = _wrapped(panel.caption, font, width)
-    high = width * panel.pixels.shape[0] // panel.pixels.shape[1] if isinstance(panel, Panel) else 0
-    if isinstance(panel, Bars):
-        high = sum(6 + 13 * len(values) for values in panel.rows.values())
     cell = Image.new("RGB", (width, high + 4 + (TEXT + 3) * len(lines)), "white")
     pen = ImageDraw.Draw(cell)
     if isinstance(panel, Panel):
-        picture = Image.fromarray(panel.pixels).resize((width, high), Image.Resampling.BICUBIC)
-        cell.paste(picture, (0, 0))
+        cell.paste(Image.fromarray(panel.pixels).resize((width, high), Image.Resampling.BICUBIC))
         for x, y, text, kind in panel.marks:
             spot = [(value + 0.5) * width / panel.pixels.shape[1] for value in (x, y)]
             _mark(pen, spot, text, kind, font)
@@ -91,12 +85,11 @@ def _chart(pen: Any, panel: Bars, width: int, font: Any) -> None:
 
 
 def _mark(pen: Any, spot: Sequence[float], text: str, kind: str, font: Any) -> None:
-    x, y = spot
     for colour, radius in (("black", 7.0), ("white", 5.5)):
-        fill = colour if kind == "badge" else None
-        pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=fill, outline=colour, width=2)
+        corners = [place + way for way in (-radius, radius) for place in spot]
+        pen.ellipse(corners, fill=colour if kind == "badge" else None, outline=colour, width=2)
     if kind == "badge":
-        pen.text((x, y), text, fill="black", font=font, anchor="mm")
+        pen.text(spot, text, fill="black", font=font, anchor="mm")
 
 
 def _wrapped(text: str, font: Any, width: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Drawings as data: strokes in image pixels, kept as JSON, replayed into support masks.
+"""Drawings as data: strokes in image pixels, kept as JSON, replayed into support masks by an exact rule.
 
 A document is a dictionary of nothing but JSON:
 
@@ -13,7 +13,7 @@ A document is a dictionary of nothing but JSON:
 `size` is the picture the strokes were drawn on (null: any). The first `cursor` entries of `history` are in force, the
 others are what redo brings back. Labels: 1 object, 0 background. `x` runs to the right and `y` down from the picture's
 upper left corner; points may lie outside. A polygon closes itself, from its last corner to the first, and may cross
-itself. `raster.py` says which pixels belong to a stroke.
+itself. `paint` says which pixels belong to a stroke: the same ones on every machine.
 
 What a mask says (`rasterise`): brush, box and polygon state what is object, so whatever they leave is background. A
 background scribble is only a hint, and so is then everything else: as long as a pixel of one is to be seen, untouched
@@ -32,19 +32,18 @@ from ..errors import DatasetError
 from ..files import atomic
 
 VERSION = 1
-
-
+SHAPE, LINE = {"tool", "label", "points"}, {"tool", "label", "width", "points"}
 FIELDS = {
-    "brush": {"tool", "label", "width", "points"},
-    "scribble": {"tool", "label", "width", "points"},
-    "eraser": {"tool", "width", "points"},
-    "box": {"tool", "label", "points"},
-    "polygon": {"tool", "label", "points"},
+    "brush": LINE,
+    "scribble": LINE,
+    "eraser": LINE - {"label"},
+    "box": SHAPE,
+    "polygon": SHAPE,
     "clear": {"tool"},
 }
-
-
 LIMIT = 1e6  # pixels: beyond this a coordinate is a mistake, and squares lose the pixel
+UNTOUCHED, OBJECT, BACKGROUND, HINT = range(4)  # what a pixel says; HINT: background said by a scribble
+GRID = 1024  # corners of polygons per pixel; the largest for which products of two distances fit into 64 bits
 
 
 def empty(height: int | None = None, width: int | None = None) -> dict:
@@ -54,10 +53,10 @@ def empty(height: int | None = None, width: int | None = None) -> dict:
 
 def check(document: Any) -> dict:
     """A copy of a valid document, coordinates and widths as floats; raises DatasetError naming the entry at fault."""
-    fields = {"version", "size", "cursor", "history"}
-    if not isinstance(document, dict) or set(document) != fields:
-        found = sorted(map(str, document)) if isinstance(document, dict) else type(document).__name__
-        raise DatasetError(f"strokes: found {found}, expected a dictionary with {', '.join(sorted(fields))}.")
+    fields = ["cursor", "history", "size", "version"]
+    given = sorted(map(str, document)) if isinstance(document, dict) else type(document).__name__
+    if given != fields:
+        raise DatasetError(f"strokes: found {given}, expected a dictionary with {', '.join(fields)}.")
     if document["version"] != VERSION:
         raise DatasetError(f"strokes: version {document['version']!r}, this library reads version {VERSION}.")
     size, history, cursor = document["size"], document["history"], document["cursor"]
@@ -82,9 +81,9 @@ def _checked(stroke: Any, number: int) -> dict:
     tool = stroke.get("tool") if isinstance(stroke, dict) else None
     if not isinstance(tool, str) or tool not in FIELDS:
         raise DatasetError(f"{where}: tool {tool!r}, expected a dictionary with one of the tools {', '.join(FIELDS)}.")
-    if set(stroke) != FIELDS[tool]:
-        found, wanted = sorted(map(str, stroke)), sorted(FIELDS[tool])
-        raise DatasetError(f"{where}: found the fields {found}, expected {wanted} of a {tool}.")
+    given, wanted = sorted(map(str, stroke)), sorted(FIELDS[tool])
+    if given != wanted:
+        raise DatasetError(f"{where}: found the fields {given}, expected {wanted} of a {tool}.")
     checked: dict = {"tool": tool}
     if "label" in stroke:
         if not _whole(stroke["label"]) or stroke["label"] not in (0, 1):
@@ -92,8 +91,7 @@ def _checked(stroke: Any, number: int) -> dict:
         checked["label"] = int(stroke["label"])
     if "width" in stroke:
         width = stroke["width"]
-        real = isinstance(width, numbers.Real) and not isinstance(width, bool)
-        if not real or not 1 <= width <= LIMIT:
+        if not isinstance(width, numbers.Real) or isinstance(width, bool) or not 1 <= width <= LIMIT:
             raise DatasetError(f"{where}: width {width!r}, expected a pen of 1 or more image pixels.")
         checked["width"] = float(width)
     if "points" in stroke:
@@ -179,29 +177,17 @@ def load(path: str | Path) -> dict:
         raise DatasetError(f"{path}: {error}") from error
 
 
-# Strokes to pixels: an exact rule, so that a recorded drawing gives the same mask on every machine.
-
-
-UNTOUCHED, OBJECT, BACKGROUND, HINT = range(4)  # HINT: background said by a scribble
-
-
-MEANING = {("brush", 1): OBJECT, ("box", 1): OBJECT, ("polygon", 1): OBJECT}
-
-
-MEANING |= {("scribble", 1): OBJECT, ("scribble", 0): HINT}
-
-
-GRID = 1024  # corners of polygons per pixel; the largest for which products of two distances fit into 64 bits
+# ---- strokes to pixels ----
 
 
 def paint(canvas: np.ndarray, stroke: dict) -> None:
-    """Draw one valid stroke (see `strokes.check`) on `canvas` (H, W) uint8 in place: UNTOUCHED, OBJECT, ... pixels."""
-    tool = stroke["tool"]
+    """Draw one valid stroke (see `check`) on `canvas` (H, W) uint8 in place: UNTOUCHED, OBJECT, ... pixels."""
+    tool, (height, width) = stroke["tool"], canvas.shape
     if tool == "clear":
         canvas[:] = UNTOUCHED
         return
     points = np.asarray(stroke["points"], dtype=np.float64)
-    value = UNTOUCHED if tool == "eraser" else MEANING.get((tool, stroke["label"]), BACKGROUND)
+    value = {1: OBJECT, 0: HINT if tool == "scribble" else BACKGROUND}.get(stroke.get("label"), UNTOUCHED)
     if tool == "box":
         low, high = np.sort(points, axis=0)
         first = np.maximum(np.ceil(low - 0.5), 0).astype(int)
@@ -209,10 +195,9 @@ def paint(canvas: np.ndarray, stroke: dict) -> None:
         canvas[first[1] : last[1], first[0] : last[0]] = value
         return
     if tool == "polygon":
-        top, inside = _inside(points, *canvas.shape)
+        top, inside = _inside(points, height, width)
         canvas[top : top + len(inside)][inside] = value
         return
-    height, width = canvas.shape
     row, first, last = _spans(points, stroke["width"] / 2, height, width)
     if len(row):
         top = row.min()

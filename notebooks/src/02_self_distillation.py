@@ -175,7 +175,7 @@ for (gap, name), (scores, apart) in gaps.items():
     values = [mean_interval(apart[0]), mean_interval(apart[1]), percent((scores.miou, *scores.interval()))]
     for title, value in zip(panels, values):
         panels[title].setdefault(name, {})[gap] = value
-show(*pictures.apart(panels, "gap"))
+show(*pictures.curve_panels(panels, "gap"))
 
 # %%
 (far, far_apart), (near, near_apart) = (gaps[1.0, f"{name} domain"] for name in ("other", "same"))
@@ -342,7 +342,7 @@ panels = {"mean factor on the query": {}, "mIoU, %": {}}
 for (rule, k), (scores, spread) in shots.items():
     panels["mean factor on the query"].setdefault(rule, {})[k] = spread
     panels["mIoU, %"].setdefault(rule, {})[k] = percent((scores.miou, *scores.interval()))
-show(*pictures.apart(panels, "shots K", integer=True, limits={"mean factor on the query": (0, 1)}))
+show(*pictures.curve_panels(panels, "shots K", integer=True, limits={"mean factor on the query": (0, 1)}))
 for rule, k in (("product", 1), ("product", 2), ("mean", 1)):
     print(verdict(f"{rule}, K=5 - K={k}", percent(shots[rule, 5][0].difference(shots[rule, k][0]))))
 
@@ -563,7 +563,7 @@ for alpha, seen in runs.items():
         points = [mean_interval(values[:, 0]), mean_interval(values[:, 1]), percent((scores.miou, *scores.interval()))]
         for title, point in zip(panels, points):
             panels[title].setdefault(f"alpha = {alpha}", {})[step] = point
-show(*pictures.apart(panels, "step"))
+show(*pictures.curve_panels(panels, "step"))
 
 # %% tags=["nbval-ignore-output"]
 ends = {alpha: seen[train_steps] for alpha, seen in runs.items()}

@@ -293,7 +293,7 @@ print("that of the attention head fell below half:", last["saam"] < 0.5 * histor
 print("50 x kd is less than 5 % of the total at the end:", 50 * last["kd"] < 0.05 * last["total"])
 
 # %% tags=["nbval-ignore-output"]
-show(*tables.shares(history, net.weights))
+show(*tables.weighted_losses(history, net.weights))
 
 # %% [markdown]
 # ## Scores, live and stored

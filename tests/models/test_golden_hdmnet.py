@@ -2,28 +2,9 @@
 
 import pytest
 import torch
-from golden_tools import ROOT_GOLDEN, names, read_golden
-from hdmnet_tools import (
-    LOSSES,
-    REDUCED,
-    SHARE,
-    TYPICAL,
-    excess,
-    golden_file,
-    gradient_norms,
-    official_model,
-    official_state,
-    record,
-    reduced_episode,
-    reduced_evaluation,
-    reduced_excess,
-    reduced_model,
-    reduced_training,
-    typical_error,
-)
+from golden_tools import assert_within, gradient_norms, names, officially_named, read_golden
+from hdmnet_tools import LOSSES, SHARE, TYPICAL, excess, golden_file, official_model, record, typical_error
 
-from fsslib import build_model, load_official
-from fsslib.errors import CheckpointError
 from fsslib.losses import correlation_distillation
 from fsslib.models.hdmnet import Attention, Correlation
 from fsslib.ops import gram, gram_distance, masked_pool, prior_mask, resize
@@ -34,18 +15,13 @@ TRAININGS = ("train_1shot", "train_5shot")
 
 
 def test_every_golden_file_is_compared(shared):
-    assert {path.stem for path in (shared / "golden/hdmnet").glob("*.safetensors")} == {
-        *EVALUATIONS,
-        *TRAININGS,
-        "unit_ops",
-    }
+    files = {path.stem for path in (shared / "golden/hdmnet").glob("*.safetensors")}
+    assert files == {*EVALUATIONS, *TRAININGS, "unit_ops"}
 
 
 def complete(found, golden) -> None:
     """Every stored tensor agrees; of sampled ones their norm and mean, which the other positions share, too."""
-    off = excess(found, golden)
-    assert off.keys() == {key for key in names(golden) if not key.startswith("in.")}
-    assert max(off.values()) <= 1, {key: value for key, value in off.items() if value > 1}
+    assert_within(excess(found, golden), {key for key in names(golden) if not key.startswith("in.")})
     assert typical_error(found, golden) <= TYPICAL
     sampled = [key.removesuffix(".stats") for key in golden if key.endswith(".stats")]
     assert len(sampled) > 10
@@ -77,10 +53,9 @@ def test_training(shared, name, learned):
     losses, found = record(model.train(), episode, "losses")
     assert losses.keys() == set(LOSSES) and torch.equal(losses["total"].detach().view(1), found["loss.total"])
     order = facts["grad_names"]
-    trained = {model.official_name(n) for n, p in model.named_parameters() if p.requires_grad}
-    assert trained == set(order) and len(order) == learned and not facts["no_grad_names"]
+    assert len(order) == learned and not facts["no_grad_names"]
     assert any(n.startswith("kshot_rw") for n in order) == (facts["shot"] == 5)
-    found["grad_norms"] = gradient_norms(model, losses["total"], order)
+    found["grad_norms"] = gradient_norms(losses["total"], officially_named(model, order)).double()
     for absent in ("final_out", "meta_out", "base_out"):
         found.pop(absent)
     complete(found, golden)
@@ -122,44 +97,4 @@ def test_single_operations(units):
     found["distill_terms"] = torch.stack(correlation_distillation(labels, maps))
     found["distill_empty_gt"] = correlation_distillation(torch.zeros_like(labels), maps)[0].view(1)
     given = {"q", "s", "mask", "gt", "sim_q", "sim_s", "sim_mask", "corr0", "corr1", "corr2"}
-    off = excess(found, units)
-    assert off.keys() == {key for key in names(units) if not key.startswith("w.")} - given
-    assert max(off.values()) <= 1, off
-
-
-@pytest.mark.parametrize(
-    ("backbone", "trainable", "total"), [("resnet50", 4_161_734, 50_875_542), ("vgg16_bn", 3_768_518, 23_482_646)]
-)
-def test_parameter_counts(backbone, trainable, total):
-    with torch.device("meta"):
-        model = build_model("hdmnet", backbone=backbone)
-    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == trainable
-    assert sum(p.numel() for p in model.parameters()) == total
-    assert getattr(model.backbone, "stem", "deep") == "deep"
-
-
-def test_official_checkpoints_load_strictly(shared):
-    state = official_state(shared / "specs/hdmnet_state.json", "vgg16_pascal_1shot")
-    model = build_model("hdmnet", backbone="vgg16_bn")
-    assert {model.official_name(name) for name in model.state_dict()} == set(state) and len(state) == 386
-    wrapped = {"epoch": 3, "state_dict": {f"module.{name}": value + 1 for name, value in state.items()}}
-    load_official(model, wrapped)
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, state[model.official_name(name)] + 1), name
-    lacking = {name: value for name, value in state.items() if name != "gram_merge.weight"}
-    with pytest.raises(CheckpointError, match=r"1 missing: ensemble\.scene"):
-        load_official(model, lacking)
-    with pytest.raises(CheckpointError, match=r"1 unexpected: kshot_rw\.0\.bias"):
-        load_official(model, state | {"kshot_rw.0.bias": torch.zeros(2)})
-    with pytest.raises(CheckpointError, match="another shape"):
-        load_official(model, state | {"base_learnear.2.weight": torch.zeros(61, 512, 1, 1)})
-
-
-def test_reduced_vector_file_guards_parity_everywhere():
-    """Our own numbers from the day the golden files passed: two ways, two shots, void, an empty mask, soft masks."""
-    stored, _ = read_golden(ROOT_GOLDEN / "hdmnet.safetensors")
-    model, episode = reduced_model(), reduced_episode(stored)
-    numbers = reduced_evaluation(model, episode) | reduced_training(model, episode)
-    assert numbers.keys() == stored.keys() - set(REDUCED)
-    off = reduced_excess(numbers, stored)
-    assert max(off.values()) <= 1, {name: value for name, value in off.items() if value > 1}
+    assert_within(excess(found, units), {key for key in names(units) if not key.startswith("w.")} - given)

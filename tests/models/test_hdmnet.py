@@ -7,11 +7,9 @@ import torch
 from core_tools import random_episode
 from hdmnet_tools import LOSSES, everything, tiny
 
-from fsslib.checkpoints import load_model, save_model
 from fsslib.errors import EpisodeError
 from fsslib.losses import segmentation
 from fsslib.models.hdmnet import HDMNet
-from fsslib.nn.backbones.cached import CachedBackbone
 from fsslib.ops import resize
 
 SEED = 4  # both first supports are the farther scenes, so that sorting changes their order
@@ -143,40 +141,6 @@ def test_predicting_needs_no_labels_and_losses_need_the_base_annotation():
     assert model.losses(replace(random_episode(2, 2, 1, extras=True), class_index=None))["total"].isfinite()
 
 
-def test_several_ways_are_several_episodes():
-    model, episode = awake(), random_episode(2, 3, 2, extras=True)
-    whole, parts = everything(model, episode), []
-    for w in range(3):
-        labels = torch.where(episode.query_masks == 255, 255, (episode.query_masks == w + 1).long())
-        images, masks = episode.support_images[:, w : w + 1], episode.support_masks[:, w : w + 1]
-        one = replace(episode, query_masks=labels, support_images=images, support_masks=masks)
-        shown = torch.where((labels == 1) & (episode.base_masks != 255), episode.base_masks, 0).amax((1, 2))
-        assert (shown > 0).all()
-        parts.append(everything(model, replace(one, classes=episode.classes[:, w : w + 1], class_index=shown - 1)))
-    assert not whole["logits"][:, 0].any() and whole["logits"].shape == (2, 4, 33, 33)
-    for name, value in whole.items():
-        if name == "logits":
-            value, expected = value[:, 1:], torch.stack([p["logits"][:, 1] - p["logits"][:, 0] for p in parts], 1)
-        else:
-            expected = torch.stack([p[name] for p in parts], 0 if name.startswith("loss/") else 1)
-            expected = expected.mean(0) if name.startswith("loss/") else expected
-        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_a_batch_is_its_episodes_and_the_order_of_matched_shots_does_not_matter():
-    model, episode = awake(shot_weights="matched"), random_episode(3, 1, 2, extras=True)
-    whole, singles = everything(model, episode), [everything(model, episode.select([i])) for i in range(3)]
-    for name, value in whole.items():
-        if not name.startswith("loss/"):
-            torch.testing.assert_close(value, torch.cat([s[name] for s in singles]), rtol=1e-4, atol=1e-5)
-    distill = torch.stack([s["loss/distill"] for s in singles]).mean()
-    torch.testing.assert_close(whole["loss/distill"], distill, rtol=1e-4, atol=1e-6)
-    images, masks = episode.support_images.flip(2), episode.support_masks.flip(2)
-    turned = everything(model, replace(episode, support_images=images, support_masks=masks))
-    for name in ("logits", "prior", "meta", "loss/total", *(f"correlation/{i}" for i in STAGES)):
-        torch.testing.assert_close(whole[name], turned[name], rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("shots", "given", "warns"), [(1, 1, 0), (5, 5, 0), (5, 1, 0), (5, 2, 1), (1, 7, 1), (5, 7, 1)]
 )
@@ -192,54 +156,11 @@ def test_another_number_of_shots_is_averaged_with_a_warning(shots, given, warns,
         )
 
 
-def test_maps_only_on_request_and_detached():
-    model, episode = tiny(shots=3), random_episode(2, 1, 3, extras=True)
-    assert model(episode).maps == {} and model(random_episode(2, 2, 3)).maps == {}
-    model.explain = True
-    maps = model(episode).maps
-    assert not any(value.requires_grad for value in maps.values())
-    expected = {"query_features": (2, 32, 9, 9), "pooled": (2, 3, 32), "prior": (2, 2, 9, 9), "meta": (2, 2, 9, 9)}
-    expected |= {"base": (2, 16, 9, 9), "base_map": (2, 1, 9, 9), "scene_distance": (2, 3)}
-    expected |= dict.fromkeys(("scene/background", "scene/object", "merged/background"), (2, 1, 9, 9))
-    for i, side in enumerate((9, 5, 3)):
-        expected |= {f"correlation/{i}": (2, side, side), f"support/{i}": (2, 3, 8, side, side)}
-        expected |= {f"{name}/{i}": (2, 8, side, side) for name in ("query", "matched", "decoded")}
-    assert {name: tuple(value.shape) for name, value in maps.items()} == expected
+def test_the_maps_stay_in_their_ranges():
+    maps = everything(tiny(shots=3), random_episode(2, 1, 3, extras=True))
     for name in ("base", "meta"):
         torch.testing.assert_close(maps[name].sum(1), torch.ones(2, 9, 9))
     assert maps["prior"].abs().max() <= 1 and all(maps[f"correlation/{i}"].abs().max() <= 10 for i in STAGES)
-    assert model(random_episode(2, 2, 3)).maps["prior"].shape == (2, 2, 2, 9, 9)
-
-
-def test_channels_last():
-    episode = random_episode(2, 1, 2, extras=True)
-    found = everything(tiny(shots=2).to(memory_format=torch.channels_last), episode)
-    torch.testing.assert_close(found, everything(tiny(shots=2), episode), rtol=1e-4, atol=1e-5)
-
-
-def test_saving_and_loading(tmp_path):
-    model, episode = tiny(stages=2, shots=2, match_softmax="support"), random_episode(2, 1, 2, extras=True)
-    with torch.no_grad():
-        model.base_head.level5[1].running_mean += 1
-    loaded = load_model(save_model(model, tmp_path / "model.safetensors"))
-    assert isinstance(loaded, HDMNet) and loaded.config == model.config
-    found, expected = everything(loaded, episode), everything(model, episode)
-    assert found.keys() == expected.keys() and all(torch.equal(found[n], expected[n]) for n in found)
-
-
-@pytest.mark.parametrize("masked", ["image", "features"])
-@torch.no_grad()
-def test_cached_features_give_the_same_logits(masked):
-    """With the image masked a support is another picture under every mask; in the features it is one."""
-    model, episode = tiny(mask_support=masked), random_episode(2, 1, 1)
-    other = replace(episode, support_masks=1 - episode.support_masks.clamp_max(1))
-    expected = [model(e).logits for e in (episode, other)]
-    model.backbone = CachedBackbone(model.backbone, dtype=torch.float32)
-    for _ in range(2):
-        for e, logits in zip((episode, other), expected):
-            torch.testing.assert_close(model(e).logits, logits, rtol=1e-5, atol=1e-6)
-    assert model.backbone.misses == (6 if masked == "image" else 4)
-    assert model.backbone.hits + model.backbone.misses == 16
 
 
 def test_an_image_too_small_for_the_reduced_keys_is_said():

@@ -1,15 +1,17 @@
-"""SD-AANet on a tiny backbone: what every option changes, and that it changes nothing else."""
+"""SD-AANet on a tiny backbone: what every option changes, and that it changes nothing else; the teacher; sizes."""
 
 from itertools import pairwise
 
 import pytest
 import torch
 from core_tools import random_episode
+from method_tools import of_shots
 from sdaanet_tools import LOSSES, RELATIVE, everything, tiny
 
-from fsslib.errors import ModelError
+from fsslib import build_model
 from fsslib.losses import distillation, log_distribution
 from fsslib.models.sdaanet import SDAANet
+from fsslib.nn.backbones import build_backbone
 
 INNER = {f"inner/{i}" for i in range(4)}
 DECODED = {"logits", "main", "aux", "total"} | INNER
@@ -79,6 +81,7 @@ def test_the_teachers_are_what_the_options_make_of_them():
     gate, student, query = maps["gate"], maps["students"], maps["query_prototype"].unsqueeze(1)
     torch.testing.assert_close(student, maps["pooled"] * (gate + 1) / 2)
     torch.testing.assert_close(maps["prototypes"], student.mean(1))
+    assert maps["prior"].amin() >= 0 and maps["prior"].amax() <= 1
     factor = ((gate + 1) / 2).prod(1) * (gate.mean(1) + 3) / 4
     torch.testing.assert_close(maps["query_factor"], factor)
     torch.testing.assert_close(maps["query_reweighted"], maps["query_features"] * factor[..., None, None])
@@ -159,35 +162,24 @@ def test_width_scales_everything_behind_the_backbone():
     assert tiny(width=1)(random_episode()).logits.shape == (2, 2, 33, 33)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"teacher": "prototype"}, r"teacher=.*Did you mean 'prototypes'"),
-        ({"teacher_query": "none"}, "teacher_query="),
-        ({"teachers": "both"}, "teachers="),
-        ({"alpha": "50"}, "alpha='50': expected a number"),
-        ({"beta": -1}, "beta=-1: expected a number"),
-        ({"aux_weight": float("nan")}, "aux_weight=nan"),
-        ({"kd_factor": None}, "kd_factor=None"),
-        ({"saam": "no"}, "saam='no': expected True or False"),
-        ({"prior": 2}, "prior=2: expected True or False"),
-        ({"freeze": "no"}, "freeze='no'"),
-        ({"scales": 60}, "scales=60: expected a list"),
-        ({"dropout": True}, "dropout=True"),
-        ({"query_factor": "sum"}, "query_factor="),
-        ({"attention": "mean"}, "attention="),
-        ({"prior_masking": "before"}, "prior_masking="),
-        ({"kd_mean": "batch"}, "kd_mean="),
-        ({"width": 0}, "width=0"),
-        ({"width": 8.0}, "width=8.0"),
-        ({"width": True}, "width=True"),
-        ({"scales": (60, 0.5)}, "scales="),
-        ({"temperature": 0}, "temperature=0"),
-        ({"dropout": 1.5}, "dropout=1.5"),
-        ({"last": "layer2"}, "needs layer2 and layer3; tiny ends at layer2"),
-        ({"teachr": "prototypes"}, "no option 'teachr': did you mean 'teacher'"),
-    ],
-)
-def test_options_that_make_no_sense(options, message):
-    with pytest.raises(ModelError, match=message):
-        tiny(**options)
+def test_the_same_support_twice_is_one_support_but_for_the_factor():
+    """One gate twice multiplies twice, which is the published code's choice; with mean or average it does not."""
+    episode = random_episode(2, 1, 1)
+    twice = of_shots(episode, [0, 0])
+    for factor in ("mean", "average"):
+        found, expected = (everything(tiny(query_factor=factor), e) for e in (twice, episode))
+        for name in ("logits", "prior", "attention", *LOSSES):
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5)
+    one, average = (everything(tiny(query_factor=f), episode)["query_factor"] for f in ("product", "average"))
+    torch.testing.assert_close(average, one)
+    found, expected = (everything(tiny(), e)["query_factor"] for e in (twice, episode))
+    assert (found < expected).all()
+
+
+@torch.no_grad()
+def test_the_size_of_published_evaluations():
+    torch.manual_seed(0)
+    backbone = build_backbone("tiny", stride=8, width=4)
+    model = build_model("sdaanet", backbone=backbone, width=8).eval()
+    logits = model(random_episode(1, 1, 1, 473, 473)).logits
+    assert logits.shape == (1, 2, 473, 473) and torch.isfinite(logits).all()

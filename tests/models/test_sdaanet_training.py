@@ -1,87 +1,12 @@
 """SD-AANet learns on a tiny backbone: extreme episodes, every backbone, what moves in a step and what must not."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from core_tools import random_episode
-from sdaanet_tools import LOSSES, RELATIVE, tiny
+from method_tools import spoiled
+from sdaanet_tools import tiny
 
 from fsslib import build_model
-
-
-def spoiled(what: str):
-    """An episode with one thing missing."""
-    episode = random_episode(2, 1, 2)
-    support, query = episode.support_masks.clone(), episode.query_masks.clone()
-    if what == "an empty support mask":
-        support[:, :, 0] = 0
-    elif what == "no support at all":
-        support[:] = 0
-    elif what == "only void supports":
-        support[:] = 255
-    elif what == "full supports":
-        support[:] = 1
-    elif what == "no object in the query":
-        query[query == 1] = 0
-    elif what == "a void query":
-        query[:] = 255
-    return replace(episode, support_masks=support, query_masks=query)
-
-
-SPOILED = ("an empty support mask", "no support at all", "only void supports", "full supports")
-SPOILED += ("no object in the query", "a void query")
-RUNS = {what: ({}, spoiled(what)) for what in SPOILED}
-RUNS |= {f"{shots} shots": ({}, random_episode(2, 1, shots)) for shots in (1, 7)}
-RUNS |= {f"{size} pixels": ({}, random_episode(2, 1, 1, size, size)) for size in (9, 40, 97, 121)}
-RUNS |= {
-    "97 x 129": ({"scales": RELATIVE}, random_episode(2, 1, 1, 97, 129)),
-    "a batch of one": ({}, random_episode(1, 1, 1)),
-    "a batch of one, relative": ({"scales": RELATIVE}, random_episode(1, 1, 2)),
-    "three ways": ({}, random_episode(2, 3, 1)),
-    "no layer4": ({"last": "layer3"}, random_episode()),
-    "no layer4, masked after": ({"last": "layer3", "prior_masking": "after"}, random_episode()),
-    "masked after": ({"prior_masking": "after"}, random_episode()),
-    "stride 8": ({"backbone_options": {"stride": 8}}, random_episode()),
-    "stride 8, no layer4": ({"backbone_options": {"stride": 8}, "last": "layer3"}, random_episode()),
-    "batch statistics": ({"bn": "batch"}, random_episode(2, 1, 2)),
-    "batch statistics, masked after": ({"bn": "batch", "prior_masking": "after"}, random_episode(2, 1, 2)),
-    "batch statistics, no layer4": ({"bn": "batch", "last": "layer3"}, random_episode(2, 2, 1)),
-    "a trained backbone": ({"freeze": False}, random_episode()),
-    "resnet18": ({"backbone": "resnet18", "last": "layer3"}, random_episode()),
-    "vgg16_bn": ({"backbone": "vgg16_bn"}, random_episode()),
-    "vgg16": ({"backbone": "vgg16"}, random_episode()),
-    "dropout": ({"dropout": 0.5}, random_episode()),
-    "paper": (
-        {"teacher": "distributions", "teacher_query": "reweighted", "detach_teacher": True, "query_factor": "mean"}
-        | {"attention": "each_support", "temperature": 1.0, "kd_factor": 1.0, "kd_mean": "prototypes"},
-        random_episode(2, 1, 3),
-    ),
-}
-
-
-@pytest.mark.parametrize("run", RUNS)
-def test_training_stays_finite_and_moves_only_what_it_should(run):
-    options, episode = RUNS[run]
-    model = tiny(**options).train()
-    frozen = {n: p.clone() for n, p in model.backbone.named_parameters() if model.freeze}
-    heads = {n: p.clone() for n, p in model.named_parameters() if p.requires_grad}
-    learner = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-3, momentum=0.9)
-    for _ in range(2):
-        losses = model.losses(episode)
-        assert set(losses) == set(LOSSES) and all(v.ndim == 0 and torch.isfinite(v) for v in losses.values())
-        learner.zero_grad()
-        losses["total"].backward()
-        assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-        learner.step()
-    assert all(p.grad is None for p in model.backbone.parameters() if model.freeze)
-    assert all(torch.equal(p, frozen[n]) for n, p in model.backbone.named_parameters() if model.freeze)
-    own = dict(model.named_parameters())
-    assert any(not torch.equal(own[n], p) for n, p in heads.items())
-    with torch.no_grad():
-        logits = model.eval()(replace(episode, query_masks=None)).logits
-    assert logits.shape == (episode.batch, 1 + episode.way, *episode.query_images.shape[-2:])
-    assert torch.isfinite(logits).all() and logits.dtype == torch.float32
 
 
 def test_every_head_learns_and_a_trained_backbone_up_to_layer3():
@@ -94,9 +19,9 @@ def test_every_head_learns_and_a_trained_backbone_up_to_layer3():
 
 
 def test_a_void_query_teaches_nothing_but_the_support_head():
-    losses = tiny().train().losses(spoiled("a void query"))
+    losses = tiny().train().losses(spoiled("sdaanet", "void query"))
     assert losses["main"] == losses["aux"] == 0 and losses["saam"] > 0
-    assert tiny().train().losses(spoiled("only void supports"))["saam"] == 0
+    assert tiny().train().losses(spoiled("sdaanet", "void supports"))["saam"] == 0
 
 
 def test_a_batch_of_one_leaves_the_statistics_of_single_values_alone():

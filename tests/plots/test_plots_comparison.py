@@ -1,29 +1,13 @@
 """Figures and words about several methods: what they draw and say follows the numbers they are given."""
 
 import numpy as np
-import pytest
 import torch
-
-pytest.importorskip("matplotlib").use("agg")
-
 from matplotlib.collections import PathCollection
 
 from fsslib import Episode
 from fsslib.analysis import intervals
 from fsslib.plots import comparison as pictures
 from fsslib.plots.display import picture
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    pictures.plt.close("all")
-
-
-def test_a_difference_is_clear_only_if_episodes_and_trainings_agree():
-    assert intervals.clear((2, 1, 3), [1, 2, 3]) and intervals.clear((-2, -3, -1), [-1, -2, -3])
-    assert not intervals.clear((2, -1, 5), [1, 2, 3]) and not intervals.clear((2, 1, 3), [-1, 3, 4])
-
 
 PAIRS = {
     ("a", "b"): ((5.0, 4.0, 6.0), [5, 4, 6]),
@@ -35,17 +19,13 @@ PAIRS = {
 }
 
 
-def test_a_ranking_says_which_neighbours_can_be_told_apart():
-    assert intervals.ranking({"c": 49.5, "a": 55.0, "b": 50.0}, PAIRS) == "a 55.0 > b 50.0 ≈ c 49.5"
-
-
 def test_the_matrix_puts_unclear_differences_in_brackets():
     figure, alt, data = pictures.matrix({"K=1": PAIRS, "K=5": PAIRS}, ["a", "b", "c"])
     texts = {(int(t.get_position()[1]), int(t.get_position()[0])): t.get_text() for t in figure.axes[0].texts}
     assert texts[0, 1] == "+5.0" and texts[1, 0] == "-5.0" and texts[1, 2] == "(+0.5)" and len(texts) == 6
     assert "K=5, b - c (+0.5)" in alt and "c - b" not in alt, "every pair is said once"
     assert data.loc[("K=1", "a"), "c"] == 5.5 and np.isnan(data.loc[("K=1", "a"), "a"])
-    low, high = figure.axes[0].images[0].get_clim()
+    low, high = figure.axes[0].collections[0].get_clim()
     assert low == -high == -5.5, "0 is the middle of the colours"
 
 
@@ -66,35 +46,13 @@ ROWS = [
 NAMES = {"panet": "PANet", "own": "Own"}
 
 
-def test_knobs_are_panels_with_a_line_for_each_method():
+def test_knobs_are_panels_with_a_line_for_each_method(drawn):
     figure, alt, data = pictures.knobs(ROWS, NAMES)
     assert [axis.get_xlabel() for axis in figure.axes] == [intervals.KNOBS["gap"], intervals.KNOBS["area"]]
     assert [t.get_text() for t in figure.axes[1].get_xticklabels()] == ["1", "0.5"], "from the standard to the hardest"
-    assert figure.axes[0].containers[1].lines[0].get_ydata().tolist() == [60, 38]
+    assert [60, 38] in [[y for _, y in points] for _, points in drawn(figure.axes[0])]
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["PANet", "Own"]
     assert "gap 0 to 1: Own 60 to 38" in alt and data.loc["area", "Own"] == "60.0 to 63.0"
-
-
-def test_words_about_a_knob_follow_the_intervals():
-    said = intervals.knob_verdicts(ROWS, NAMES)
-    assert said == [
-        "support/query gap, 0 to 1: PANet -10.0, Own -22.0",
-        "  Own - PANet: +10.0 becomes -2.0 (-3.0 to -1.0), turns round",
-        "size of the objects (radius), 1 to 0.5: PANet -1.0 (overlap), Own +3.0 (overlap)",
-        "  Own - PANet: +10.0 becomes +14.0 (13.0 to 15.0), rises",
-    ]
-    changed = [*ROWS[:3], row("gap", 1, "own", (46, 44, 48), (6, 4, 8)), *ROWS[4:7]]
-    changed += [row("area", 0.5, "own", (58, 56, 60), (9, 7, 10))]
-    said = intervals.knob_verdicts(changed, NAMES)
-    assert said[1].endswith("falls") and said[3].endswith("no clear change")
-
-
-def test_contrasts_take_the_largest_lead_and_the_largest_gap():
-    ious = {"a": np.array([0.9, 0.5, 0.1, 0.4, 0.3]), "b": np.array([0.2, 0.6, 0.8, 0.4, 0.2])}
-    picks = intervals.contrasts(ious)
-    assert picks["a"]["wins"] == 0 and picks["b"]["wins"] == 2
-    assert picks["a"]["fails"] == 1, "episode 2 was shown already"
-    assert len({i for kinds in picks.values() for i in kinds.values()}) == 4
 
 
 def episodes():
@@ -122,6 +80,5 @@ def test_trade_puts_cost_against_score():
     points = {"a": (0.2, (50.0, 48.0, 52.0), 1000), "b": (0.4, (60.0, 57.0, 63.0), 4000)}
     figure, alt, data = pictures.trade(points, "GMACs")
     dots = [c for c in figure.axes[0].collections if isinstance(c, PathCollection)]
-    assert [c.get_offsets()[0].tolist() for c in dots] == [[0.2, 50.0], [0.4, 60.0]]
-    assert dots[0].get_sizes()[0] < dots[1].get_sizes()[0]
+    assert dots[0].get_offsets().tolist() == [[0.2, 50.0], [0.4, 60.0]] and np.diff(dots[0].get_sizes()) > 0
     assert "a 0.20 and 50.0, 1,000 learned" in alt and data.loc["b", "learned"] == 4000

@@ -4,17 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("matplotlib").use("agg")
-
 from fsslib.plots import correlation as pictures
 from fsslib.plots.display import picture
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    pictures.plt.close("all")
-
 
 IMAGE = torch.linspace(-1, 1, 3 * 33 * 33).view(3, 33, 33)
 
@@ -63,8 +54,7 @@ def test_attention_axes_show_what_is_given_and_received():
     assert figure.axes[2].get_ylim() == figure.axes[5].get_ylim(), "the two are to be compared"
 
 
-def test_decision_draws_every_threshold_and_the_plain_one():
+def test_decision_draws_every_threshold_and_the_plain_one(drawn):
     figure, alt, data = pictures.decision({"low": [0.6, 0.7], "high": [0.65, 0.75]}, "base", "threshold")
-    axis = figure.axes[0]
-    assert axis.lines[1].get_ydata().tolist() == [0.65, 0.75] and axis.lines[2].get_ydata() == [0.5, 0.5]
+    assert [[y for _, y in points] for _, points in drawn(figure.axes[0])][1:] == [[0.65, 0.75], [0.5, 0.5]]
     assert "low: 0.60 to 0.70; high: 0.65 to 0.75; dotted 0.5" in alt and data.loc["high", "at 1"] == 0.75

@@ -4,42 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("matplotlib").use("agg")
-
-from fsslib.analysis import intervals
 from fsslib.ops import project_mask
 from fsslib.plots import common
 from fsslib.plots import pooling as pictures
 from fsslib.plots.display import picture
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    pictures.plt.close("all")
-
-
-def test_verdict_names_the_side_of_zero():
-    assert intervals.verdict("a - b", (6.24, 3.6, 8.74)) == "a - b: +6.2 (3.6 to 8.7), higher"
-    assert intervals.verdict("a - b", (-2, -3, -0.1)).endswith("lower")
-    assert intervals.verdict("a - b", (-0.01, -0.2, 0.1), 2) == "a - b: -0.01 (-0.20 to 0.10), no clear difference"
-
-
-def test_mean_interval_covers_the_mean_about_as_often_as_it_says():
-    generator = np.random.default_rng(0)
-    hits = 0
-    for _ in range(200):
-        value, low, high = intervals.mean_interval(generator.normal(1.0, 2.0, 80), draws=200)
-        assert low < value < high
-        hits += low <= 1.0 <= high
-    assert 0.89 <= hits / 200 <= 0.99
-
-
-def test_mean_interval_takes_tensors_and_is_repeatable():
-    values = torch.arange(10.0)
-    assert intervals.mean_interval(values) == intervals.mean_interval(values.numpy())
-    assert intervals.mean_interval(torch.full((5,), 3.0)) == (3.0, 3.0, 3.0)
-    assert intervals.percent((0.5, 0.25, 0.75)) == (50, 25, 75)
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (40, 60), (80, 80)])

@@ -1,25 +1,34 @@
 """ASGNet for the tests: models, and every intermediate value under the name that the golden files give it."""
 
-import json
-from collections import defaultdict
-from contextlib import ExitStack
-from functools import lru_cache
 from pathlib import Path
 from unittest import mock
 
 import golden_tools
 import torch
-from golden_tools import read_golden, recipe_weights, without_dropout
+from golden_tools import (
+    Call,
+    buffer_norms,
+    gradient_norms,
+    learned,
+    one_way,
+    read_golden,
+    specified_weights,
+    terms,
+    watching,
+    with_named_weights,
+)
+from golden_tools import everything as everything  # these two for the tests of the method
+from golden_tools import reduced_episode as reduced_episode
 from torch import Tensor
 
 from fsslib import Episode, build_model, load_official
 from fsslib.models import asgnet as module
+from fsslib.models import base
 from fsslib.models.asgnet import ASGNet, Seeds, Superpixels, cluster
 
 LOSSES = ("main", "aux", "total")
-SCALES = [[".bn3.weight", 0.25], ["down_conv.0.weight", 0.6]]
+SCALES = ((".bn3.weight", 0.25), ("down_conv.0.weight", 0.6))
 RELATIVE = (1.0, 0.5, 0.25, 0.125)
-REDUCED = ("query_images", "query_masks", "support_images", "support_masks", "classes")
 # The golden README's tolerances: per tensor, as a share of its largest value.
 SHARE, LOOSE = 2e-5, 2e-4
 EXACT = ("guide_map", "num_sp", "pred", "roi", "seeds")
@@ -37,34 +46,22 @@ def tiny(seed: int = 0, backbone: str = "tiny", **options) -> ASGNet:
     return build_model("asgnet", backbone=backbone, **options).eval()
 
 
-@torch.no_grad()
-def everything(model: ASGNet, episode: Episode) -> dict[str, Tensor]:
-    """Logits, maps and losses by name, in eval mode."""
-    model.explain = True
-    prediction = model.eval()(episode)
-    return {"logits": prediction.logits, **prediction.maps, **model.losses(episode)}
-
-
-@lru_cache(maxsize=2)
 def official_state(shared: Path, pyramid: bool) -> dict[str, Tensor]:
     """The authors' state dict, with the feature enrichment or the ASPP decoder; not to be changed in place."""
-    table = json.loads((shared / "specs/asgnet_state.json").read_text())
-    return recipe_weights(table["resnet50" if pyramid else "resnet50_aspp"], SCALES)
+    key = "resnet50" if pyramid else "resnet50_aspp"
+    return specified_weights(shared / "specs/asgnet_state.json", key, SCALES)
 
 
 def official_model(shared: Path, pyramid: bool) -> ASGNet:
     """The model of the golden files, as the authors' state dict loads it, in eval mode."""
     model = build_model("asgnet", backbone="resnet50", pyramid=pyramid, scales=RELATIVE, bn="batch")
-    return load_official(without_dropout(model).eval(), official_state(shared, pyramid))
+    return load_official(golden_tools.without_dropout(model).eval(), official_state(shared, pyramid))
 
 
 def golden_file(shared: Path, name: str) -> tuple[dict[str, Tensor], dict, Episode]:
     """Tensors, metadata and the episode of one golden file."""
     golden, facts = read_golden(shared / f"golden/asgnet/{name}.safetensors")
-    images = golden["in.x"].float(), golden["in.s_x"].float()[:, None]
-    masks = golden["in.y"].long(), golden["in.s_y"].long()[:, None]
-    episode = Episode(images[0], masks[0], images[1], masks[1], torch.ones(len(masks[0]), 1).long())
-    return golden, facts, episode.validate()
+    return golden, facts, one_way(golden, "in.x", "in.y", "in.s_x", "in.s_y")
 
 
 def excess(found: dict[str, Tensor], golden: dict[str, Tensor]) -> dict[str, float]:
@@ -81,7 +78,6 @@ def excess(found: dict[str, Tensor], golden: dict[str, Tensor]) -> dict[str, flo
 
 def record(model: ASGNet, episode: Episode, run: str) -> tuple[object, dict[str, Tensor]]:
     """Call `model.forward` or `model.losses` (`run`); its result, and the values inside by their golden names."""
-    seen: dict[str, list] = defaultdict(list)
     parts = {f"layer{i}": getattr(model.backbone, f"layer{i}") for i in (1, 2, 3)}
     context, levels = model.context, range(4)
     if model.pyramid:
@@ -95,66 +91,49 @@ def record(model: ASGNet, episode: Episode, run: str) -> tuple[object, dict[str,
         parts |= {"corr_conv": context.merge, "ASPP": context.aspp, "decoder": context.decode}
         parts["cls_aux"] = context.auxiliary
     parts["cls"] = context.classifier
-    with ExitStack() as stack:
-        for name, part in parts.items():
-            hook = part.register_forward_hook(lambda _, __, out, name=name: seen[name].append(out.detach()))
-            stack.callback(hook.remove)
-        for owner, name in ((module, "cluster"), (module, "segmentation"), (model, "superpixels"), (model, "segment")):
-            original = getattr(owner, name)
-
-            def watched(*args, _calls=seen[name], _original=original, **kwargs):
-                _calls.append((args, kwargs, _original(*args, **kwargs)))
-                return _calls[-1][2]
-
-            stack.enter_context(mock.patch.object(owner, name, watched))
+    functions = (module, "cluster"), (base, "segmentation"), (model, "superpixels"), (model, "segment")
+    with watching(parts, functions) as seen:
         result = getattr(model, run)(episode)
     return result, {name: value.detach() for name, value in _by_golden_name(model, episode, seen).items()}
 
 
-def _by_golden_name(model: ASGNet, episode: Episode, seen: dict[str, list]) -> dict[str, Tensor]:
+def _by_golden_name(model: ASGNet, episode: Episode, seen: dict[str, list[Call]]) -> dict[str, Tensor]:
     batch, shot = episode.batch, episode.shot
     found: dict[str, Tensor] = {}
     if seen["layer1"]:  # not where a test hands the features over
         found |= _backbone(model, batch, shot, seen)
-    (flat, small, _), settings, superpixels = seen["cluster"][0]
+    (flat, small, _), superpixels, settings, _ = seen["cluster"][0]
     features, split = flat.unflatten(0, (batch, shot)), small.unflatten(0, (batch, shot))
     found |= {f"supp_feat.{k}": features[:, k] for k in range(shot)}
     found |= {f"mask_ds.{k}": split[:, k, None] for k in range(shot)}
-    seeds: Seeds = seen["superpixels"][0][2][0]
+    seeds: Seeds = seen["superpixels"][0].result[0]
     found["in.s_seed"] = seeds.points.unflatten(0, (batch, shot))
     # The authors' model counts seeds it was given; one that the data loader would have placed it never sees.
     found["num_sp"] = (seeds.counts * seeds.points.flatten(1).any(1)).unflatten(0, (batch, shot))
-    own = clustering(flat, small, seeds, settings, superpixels)
-    found |= {
-        f"sgc.b{i // shot}.s{i % shot}.{key}": value for i, values in own.items() for key, value in values.items()
-    }
-    outcome = seen["segment"][0][2]
-    maps, used = outcome.maps, outcome.maps["prototypes_used"].bool()
+    for i, values in clustering(flat, small, seeds, settings, superpixels).items():
+        found |= {f"sgc.b{i // shot}.s{i % shot}.{key}": value for key, value in values.items()}
+    logits, losses, maps = vars(seen["segment"][0].result).values()
+    used = maps["prototypes_used"].bool()
     for b in range(batch):
         found[f"prototypes.b{b}"] = maps["prototypes"][b][used[b]].T
         found[f"cos_sim.b{b}"] = maps["similarity"][b][used[b]]
     compact = (used.cumsum(1) - 1)[:, :, None].expand(-1, -1, maps["guide"][0].numel())
     found["guide_map"] = compact.gather(1, maps["guide"].flatten(2).long()).view_as(maps["guide"])[:, 0]
-    found |= {
-        "query_feat": maps["query_features"],
-        "prob_map": maps["probability"],
-        "logits": outcome.logits,
-        "pred": outcome.logits.argmax(1),
-        "pred logits": outcome.logits,
-    }
+    found |= {"query_feat": maps["query_features"], "prob_map": maps["probability"]}
+    found |= {"logits": logits, "pred": logits.argmax(1), "pred logits": logits}
     heads = ("corr", "alpha", "beta", "inner", "res", "ASPP", "decoder", "cls")
-    found |= {name: calls[0] for name, calls in seen.items() if name.startswith(heads)}
-    if outcome.losses:
-        found |= {f"loss.{name}": outcome.losses[name][None] for name in LOSSES}
-        *levels, main = [call[2] for call in seen["segmentation"]]
+    found |= {name: calls[0].result for name, calls in seen.items() if name.startswith(heads)}
+    if losses:
+        found |= {f"loss.{name}": losses[name][None] for name in LOSSES}
+        *levels, main = [call.result for call in seen["segmentation"]]
         found["loss.ce_calls"] = torch.stack([main, *levels])
     return found
 
 
-def _backbone(model: ASGNet, batch: int, shot: int, seen: dict[str, list]) -> dict[str, Tensor]:
+def _backbone(model: ASGNet, batch: int, shot: int, seen: dict[str, list[Call]]) -> dict[str, Tensor]:
     found = {}
     for i in (1, 2, 3):
-        every = torch.cat(seen[f"layer{i}"])
+        every = torch.cat([call.result for call in seen[f"layer{i}"]])
         first = every[batch : 2 * batch] if model.batch_statistics else every[batch:].unflatten(0, (batch, shot))[:, 0]
         found |= {f"query_layer{i}": every[:batch], f"supp0_layer{i}": first}
     return found
@@ -193,16 +172,9 @@ def reduced_model(pyramid: bool = True) -> ASGNet:
     """A deep-stem ResNet-50 with 32 channels behind it, weights from the authors' names, superpixels of six cells."""
     options = {"width": 32, "pyramid": pyramid, "superpixel_area": 6.0, "bn": "batch", "last": "layer3"}
     options |= {"scales": (9, 5, 4, 3)} if pyramid else {}
-    model = without_dropout(build_model("asgnet", backbone="resnet50", **options))
-    table = [(model.official_name(n), v.shape, str(v.dtype)) for n, v in model.state_dict().items()]
     # Larger features than in the golden files: with few channels everything would be one cluster.
-    return load_official(model, recipe_weights(table, [SCALES[0], ["down_conv.0.weight", 2.0]])).eval()
-
-
-def reduced_episode(stored: dict[str, Tensor]) -> Episode:
-    """The episode of the reduced file, which keeps images in steps of 1/32 and masks as bytes."""
-    parts = {key: value.float() / 32 if "images" in key else value.long() for key, value in stored.items()}
-    return Episode(**{key: parts[key] for key in REDUCED}).validate()
+    scales = SCALES[0], ("down_conv.0.weight", 2.0)
+    return with_named_weights(build_model("asgnet", backbone="resnet50", **options), scales)
 
 
 def reduced_evaluation(model: ASGNet, episode: Episode) -> dict[str, Tensor]:
@@ -210,7 +182,7 @@ def reduced_evaluation(model: ASGNet, episode: Episode) -> dict[str, Tensor]:
     start, model.explain = "" if model.pyramid else "aspp_", True
     with torch.no_grad():
         prediction = model(episode)
-        numbers = {"logits": prediction.logits[:, 1:, ::4, ::4], "eval_losses": _terms(model.losses(episode))}
+        numbers = {"logits": prediction.logits[:, 1:, ::4, ::4], "eval_losses": terms(model.losses(episode))}
         numbers |= {key: prediction.maps[key] for key in ("seeds", "prototypes", "probability")}
         if model.pyramid:
             absolute, model.context.scales = model.context.scales, RELATIVE
@@ -222,14 +194,10 @@ def reduced_evaluation(model: ASGNet, episode: Episode) -> dict[str, Tensor]:
 
 def reduced_training(model: ASGNet, episode: Episode) -> dict[str, Tensor]:
     """One training step's losses, norms of gradients, and norms of the moved buffers."""
-    start = "" if model.pyramid else "aspp_"
     losses = model.train().losses(episode)
-    learned = [p for p in model.parameters() if p.requires_grad]
-    grads = torch.autograd.grad(losses["total"], learned)
-    norms = [buffer.double().norm() for buffer in model.buffers()]
-    found = {"train_losses": _terms(losses).detach(), "gradnorms": torch.stack([grad.norm() for grad in grads])}
-    found["buffernorms"] = torch.stack(norms).float()
-    return {start + key: value for key, value in found.items()}
+    found = {"train_losses": terms(losses), "gradnorms": gradient_norms(losses["total"], learned(model))}
+    found["buffernorms"] = buffer_norms(model)
+    return {("" if model.pyramid else "aspp_") + key: value for key, value in found.items()}
 
 
 def reduced_excess(numbers: dict[str, Tensor], stored: dict[str, Tensor]) -> dict[str, float]:
@@ -241,7 +209,3 @@ def reduced_excess(numbers: dict[str, Tensor], stored: dict[str, Tensor]) -> dic
         return 0.0 if key in EXACT else share * float(expected.abs().max())
 
     return golden_tools.excess(numbers, stored, tolerance)
-
-
-def _terms(losses: dict[str, Tensor]) -> Tensor:
-    return torch.stack([losses[name] for name in LOSSES])

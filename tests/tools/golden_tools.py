@@ -1,13 +1,26 @@
-"""Golden vectors: regenerating weights from their names, reading files, comparing tensors."""
+"""Golden vectors: weights regenerated from their names, reading files, watching a model, comparing tensors."""
 
 import json
 import zlib
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
 
+import pytest
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
+
+from fsslib import Episode, load_official
+from fsslib.errors import CheckpointError
+
+ROOT_GOLDEN = Path(__file__).parents[1] / "golden"
+FIELDS = ("query_images", "query_masks", "support_images", "support_masks", "classes")
 
 
 def recipe_weights(names_and_shapes, scales=(), salt="") -> dict[str, Tensor]:
@@ -36,6 +49,26 @@ def recipe_weights(names_and_shapes, scales=(), salt="") -> dict[str, Tensor]:
     return state
 
 
+@lru_cache(maxsize=3)
+def specified_weights(table: Path, key: str, scales: tuple = ()) -> dict[str, Tensor]:
+    """`recipe_weights` of the authors' names and shapes under `key` of a table; not to be changed in place."""
+    return recipe_weights(json.loads(table.read_text())[key], scales)
+
+
+def with_named_weights(model: nn.Module, scales=()) -> nn.Module:
+    """The model without dropout, its weights drawn from the authors' names, in eval mode."""
+    table = [(model.official_name(n), v.shape, str(v.dtype)) for n, v in model.state_dict().items()]
+    return load_official(without_dropout(model), recipe_weights(table, scales)).eval()
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    """Set every drop probability to 0, as the golden files had it."""
+    for part in model.modules():
+        if isinstance(part, (nn.Dropout, nn.Dropout2d)):
+            part.p = 0.0
+    return model
+
+
 def read_golden(path: Path) -> tuple[dict[str, Tensor], dict]:
     """Tensors and metadata (JSON strings decoded) of a golden file."""
     with safe_open(str(path), "pt") as file:
@@ -50,38 +83,124 @@ def read_golden(path: Path) -> tuple[dict[str, Tensor], dict]:
     return tensors, decoded
 
 
-def assert_golden(found: Tensor, golden: dict[str, Tensor], key: str, atol: float, rtol: float = 0.0) -> None:
-    """Compare with a stored tensor, whole or as sampled positions (`key.sub` at `key.idx`)."""
-    found = found.detach().float()
+def one_way(golden: dict[str, Tensor], query: str, query_mask: str, support: str, mask: str, **known) -> Episode:
+    """The episode of a golden file, whose tensors have these names."""
+    masks = golden[query_mask].long(), golden[mask].long()[:, None]
+    images = golden[query].float(), golden[support].float()[:, None]
+    classes = torch.ones(len(masks[0]), 1).long()
+    return Episode(images[0], masks[0], images[1], masks[1], classes, **known).validate()
+
+
+def reduced_episode(stored: dict[str, Tensor]) -> Episode:
+    """The episode of a reduced file, which keeps images in steps of 1/32 and masks as bytes."""
+    parts = {key: stored[key].float() / 32 if "images" in key else stored[key].long() for key in FIELDS}
+    return Episode(**parts).validate()
+
+
+@torch.no_grad()
+def everything(model: nn.Module, episode: Episode, prefix: str = "") -> dict[str, Tensor]:
+    """Logits, maps and, behind the prefix, losses by name, in eval mode."""
+    model.explain = True
+    prediction = model.eval()(episode)
+    losses = {prefix + name: value for name, value in model.losses(episode).items()}
+    return {"logits": prediction.logits, **prediction.maps, **losses}
+
+
+class Call(NamedTuple):
+    """One call inside a model: its arguments, its result, and the inputs of the convolutions on the way."""
+
+    args: tuple
+    result: object
+    kwargs: dict
+    convolved: list
+
+
+@contextmanager
+def watching(parts: dict[str, nn.Module], functions: Iterable[tuple[object, str]]) -> Iterator[dict[str, list[Call]]]:
+    """The calls, by name, of modules and of functions (owner, name) inside the block."""
+    calls: dict[str, list[Call]] = defaultdict(list)
+
+    def watched(kept: list, function: Callable, *args, **kwargs):
+        inputs, conv = [], F.conv2d
+        with mock.patch.object(F, "conv2d", lambda x, *rest, **how: (inputs.append(x), conv(x, *rest, **how))[1]):
+            kept.append(Call(args, function(*args, **kwargs), kwargs, inputs))
+        return kept[-1].result
+
+    with ExitStack() as stack:
+        for name, part in parts.items():
+            hook = part.register_forward_hook(lambda _, i, out, name=name: calls[name].append(Call(i, out, {}, [])))
+            stack.callback(hook.remove)
+        for owner, name in functions:
+            watch = partial(watched, calls[name], getattr(owner, name))
+            stack.enter_context(mock.patch.object(owner, name, watch))
+        yield calls
+
+
+def gradient_norms(loss: Tensor, parameters: Iterable[Tensor]) -> Tensor:
+    """Norms of the gradients of `loss`, -1 where none arrives."""
+    grads = torch.autograd.grad(loss, list(parameters), retain_graph=True, allow_unused=True)
+    return torch.tensor([-1.0 if grad is None else float(grad.norm()) for grad in grads])
+
+
+def learned(model: nn.Module) -> list[Tensor]:
+    """The parameters that training changes."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def officially_named(model: nn.Module, order: Iterable[str]) -> list[Tensor]:
+    """The parameters by their official names; training changes these and no others."""
+    named = {model.official_name(n): p for n, p in model.named_parameters()}
+    assert {n for n, p in named.items() if p.requires_grad} == set(order)
+    return [named[name] for name in order]
+
+
+def buffer_norms(model: nn.Module) -> Tensor:
+    return torch.stack([buffer.double().norm() for buffer in model.buffers()]).float()
+
+
+def terms(losses: dict[str, Tensor]) -> Tensor:
+    return torch.stack(list(losses.values())).detach()
+
+
+def _stored(value: Tensor, golden: dict[str, Tensor], key: str) -> tuple[Tensor, Tensor]:
+    """A value and its stored one, whole or as sampled positions (`key.sub` at `key.idx`)."""
+    value = value.detach().double()
     if key in golden:
-        expected = golden[key].float()
-        assert found.shape == expected.shape, (key, found.shape, expected.shape)
-    else:
-        assert list(found.shape) == golden[f"{key}.shape"].tolist(), key
-        expected, found = golden[f"{key}.sub"].float(), found.flatten()[golden[f"{key}.idx"].long()]
-    torch.testing.assert_close(found, expected, atol=atol, rtol=rtol, msg=lambda text: f"{key}: {text}")
+        assert value.shape == golden[key].shape, (key, value.shape, golden[key].shape)
+        return value, golden[key].double()
+    assert list(value.shape) == golden[f"{key}.shape"].tolist(), key
+    return value.flatten()[golden[f"{key}.idx"].long()], golden[f"{key}.sub"].double()
+
+
+def assert_golden(found: Tensor, golden: dict[str, Tensor], key: str, atol: float, rtol: float = 0.0) -> None:
+    """Compare with a stored tensor, whole or sampled."""
+    pair = _stored(found, golden, key)
+    torch.testing.assert_close(*pair, atol=atol, rtol=rtol, msg=lambda text: f"{key}: {text}")
 
 
 def names(golden: dict[str, Tensor]) -> set[str]:
     """The names of the stored tensors, those of sampled ones without their endings."""
-    return {key.removesuffix(end) if (end := _ending(key)) else key for key in golden}
-
-
-def _ending(key: str) -> str:
-    return next((end for end in (".sub", ".idx", ".shape", ".stats") if key.endswith(end)), "")
+    ends = (".sub", ".idx", ".shape", ".stats")
+    return {next((key.removesuffix(end) for end in ends if key.endswith(end)), key) for key in golden}
 
 
 def excess(
-    found: dict[str, Tensor], golden: dict[str, Tensor], tolerance: Callable[[str, Tensor], float]
+    found: dict[str, Tensor], golden: dict[str, Tensor], tolerance: Callable[[str, Tensor], float | Tensor]
 ) -> dict[str, float]:
     """Largest deviation of every value from its golden tensor, in units of the tolerance; above 1 is a failure.
 
-    `tolerance(key, expected)` is the largest allowed absolute deviation; 0 asks for equal values. Values without a
-    golden tensor are left out. A class map `key` may come with its logits as `key logits`: where the two best of them
-    are closer than rounding (1e-4 of the largest), processors differ in which wins, and the stored one counts.
+    `tolerance(key, expected)` is the largest allowed absolute deviation, of the tensor or of every number in it; 0 asks
+    for equal values. Values without a golden tensor are left out. A class map `key` may come with its logits as
+    `key logits`: where the two best of them are closer than rounding (1e-4 of the largest), processors differ in which
+    wins, and the stored one counts.
     """
-    found = {key: _settled(found, golden, key) for key in found if key in names(golden)}
-    return {key: _excess(value, golden, key, tolerance) for key, value in found.items()}
+    off = {}
+    for key in found.keys() & names(golden):
+        value, expected = _stored(_settled(found, golden, key), golden, key)
+        assert torch.isfinite(value).all(), key
+        distance = (value - expected).abs()
+        off[key] = float(torch.where(distance > 0, distance / tolerance(key, expected), 0.0).max())
+    return off
 
 
 def _settled(found: dict[str, Tensor], golden: dict[str, Tensor], key: str) -> Tensor:
@@ -94,26 +213,29 @@ def _settled(found: dict[str, Tensor], golden: dict[str, Tensor], key: str) -> T
     return torch.where(close, golden[key].to(found[key]), found[key])
 
 
-def _excess(value: Tensor, golden: dict[str, Tensor], key: str, tolerance: Callable[[str, Tensor], float]) -> float:
-    if key in golden:
-        expected = golden[key]
-    else:
-        assert list(value.shape) == golden[f"{key}.shape"].tolist(), key
-        expected, value = golden[f"{key}.sub"], value.flatten()[golden[f"{key}.idx"].long()]
-    assert value.shape == expected.shape, (key, value.shape, expected.shape)
-    expected, value = expected.double(), value.detach().double()
-    assert torch.isfinite(value).all(), key
-    allowed = tolerance(key, expected)
-    off = float((value - expected).abs().max())
-    return off / allowed if allowed else (0.0 if off == 0 else float("inf"))
+def assert_within(off: dict[str, float], expected: Iterable[str]) -> None:
+    """All that was expected has been compared, and no value is farther away than its tolerance."""
+    assert off.keys() == set(expected)
+    assert max(off.values()) <= 1, {key: value for key, value in off.items() if value > 1}
 
 
-def without_dropout(model: nn.Module) -> nn.Module:
-    """Set every drop probability to 0, as the golden files had it."""
-    for part in model.modules():
-        if isinstance(part, (nn.Dropout, nn.Dropout2d)):
-            part.p = 0.0
-    return model
+def assert_loads_strictly(
+    model: nn.Module, state: dict[str, Tensor], lost: tuple[str, str], more: tuple, other
+) -> None:
+    """An authors' checkpoint reaches every tensor; one with a name too few or too many, or another shape, is refused.
 
-
-ROOT_GOLDEN = Path(__file__).parents[1] / "golden"
+    Args:
+        lost: a name to leave out, and what the message says of it. more: a name that is no parameter, and its message.
+        other: a name and a tensor of another shape.
+    """
+    wrapped = {"epoch": 3, "state_dict": {f"module.{name}": value + 1 for name, value in state.items()}}
+    load_official(model, wrapped | {"optimizer": {}})
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[model.official_name(name)] + 1), name
+    load_official(model, state)
+    with pytest.raises(CheckpointError, match=f"1 missing: {lost[1]}"):
+        load_official(model, {name: value for name, value in state.items() if name != lost[0]})
+    with pytest.raises(CheckpointError, match=f"1 unexpected: {more[1]}"):
+        load_official(model, state | {more[0]: torch.zeros(2)})
+    with pytest.raises(CheckpointError, match="another shape"):
+        load_official(model, state | {other[0]: other[1]})

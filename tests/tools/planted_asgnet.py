@@ -1,24 +1,22 @@
 """Mistakes that a re-implementation of ASGNet is likely to make, each as a function (monkeypatch, model)."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
-from planted_sdaanet import corners, levels_as_they_are, method, resized, setting, turned
+from planted_tools import CORNERS, Error, levels_as_they_are, method, rolled, setting, turned
+from planted_tools import function as function_of
 
 from fsslib.models import asgnet as module
-from fsslib.models import asgnet as superpixels
 from fsslib.ops import resize
 
 ONE, FIVE, ASPP = "eval_1shot", "eval_5shot", "eval_1shot_aspp"
 # Between the grids of the other files, enlarging and reducing again happens to change nothing.
 BINS = "eval_1shot_pascalbins"
+FILE, KEY = ONE, "logits"
 
 
-def function(name: str, wrap, where=module):
-    """A function that the file `where` uses, replaced by `wrap(original)`."""
-    return lambda patch, model: patch.setattr(where, name, wrap(getattr(where, name)))
+def function(name: str, wrap):
+    return function_of(module, name, wrap)
 
 
 def over_superpixels(patch, model):
@@ -38,18 +36,6 @@ def guided_before_query(patch, model):
     for level in range(4):
         order = torch.cat([torch.arange(width, 2 * width), torch.arange(width), torch.tensor([2 * width])])
         turned(f"context.merge.{level}.0", order)(patch, model)
-
-
-def outline_before_context(patch, model):
-    """The decoder reads the shallow features first."""
-    size = model.context.decode[0].in_channels
-    turned("context.decode.0", torch.arange(size).roll(size - model.down_conv[0].out_channels))(patch, model)
-
-
-def image_mean_last(patch, model):
-    """The ASPP's branches in the order of most libraries."""
-    size = model.context.aspp.fuse[0].in_channels
-    turned("context.aspp.fuse.0", torch.arange(size).roll(model.down_conv[0].out_channels))(patch, model)
 
 
 def dilations_swapped(patch, model):
@@ -92,19 +78,12 @@ def turned_seeds(original):
     return lambda *args: replace(found := original(*args), points=found.points.flip(-1))
 
 
-class Error(NamedTuple):
-    """`plant(monkeypatch, model)` makes the mistake; tensor `key` of `file` tells; `features`: it concerns them too."""
-
-    plant: Callable
-    key: str = "logits"
-    features: bool = False
-    file: str = ONE
-
-
-rectified = method("", "_reduced", lambda f: lambda maps: f(maps).relu())
+image_mean_last = rolled("context.aspp.fuse.0", lambda model: model.down_conv[0].out_channels)
+outline_before_context = rolled("context.decode.0", lambda model: -model.down_conv[0].out_channels)
+rectified = method("down_conv", "forward", lambda f: lambda maps: f(maps).relu())
 early_layer2 = function("joined", lambda f: lambda s: f(s).roll(s["layer2"].shape[1], 1))
-whole_image = function("masked_pool", lambda f: lambda x, m: f(x, torch.ones_like(m)), superpixels)
-scores = function("cosine_maps", lambda f: lambda q, p, scale: torch.einsum("bpc,bchw->bphw", p, q), superpixels)
+whole_image = function("masked_pool", lambda f: lambda x, m: f(x, torch.ones_like(m)))
+scores = function("cosine_maps", lambda f: lambda q, p, scale: torch.einsum("bpc,bchw->bphw", p, q))
 
 
 def floor(patch, model):
@@ -117,7 +96,7 @@ def squared(patch, model):
 
 
 PLANTED = {
-    "align_corners False": Error(resized(corners)),
+    "align_corners False": Error(CORNERS),
     "softmax over the superpixels": Error(over_superpixels, "sgc.b0.s0.assoc_iter1"),
     "prototypes of that softmax": Error(over_superpixels, "sgc.b0.s0.prototypes"),
     "positions divided by r instead of r²": Error(setting("", "reach", 10**0.5), "sgc.b0.s0.centers_iter1"),
@@ -137,9 +116,13 @@ PLANTED = {
     "prototype before query in the merge": Error(guided_before_query),
     "levels not enlarged in between": Error(levels_as_they_are, "alpha_conv.0", file=BINS),
     "identity past the ReLU": Error(identity_not_rectified, "ASPP", file=ASPP),
-    "image mean last": Error(image_mean_last, "ASPP", file=ASPP),
+    "image mean last": Error(
+        rolled("context.aspp.fuse.0", lambda model: model.down_conv[0].out_channels), "ASPP", file=ASPP
+    ),
     "dilations swapped": Error(dilations_swapped, "ASPP", file=ASPP),
-    "outline before context": Error(outline_before_context, "decoder", file=ASPP),
+    "outline before context": Error(
+        rolled("context.decode.0", lambda model: -model.down_conv[0].out_channels), "decoder", file=ASPP
+    ),
 }
 
 # In training: the tensor that tells.
@@ -160,28 +143,23 @@ REDUCED_TOO = {
     "seeds counted as placed": (function("published_seeds", counted_as_placed), "prototypes"),
     "cells that are half object": (soft_cells, "prototypes"),
     "scales only swapped": (setting("context", "scales", (9, 5, 3, 4)), "logits"),
-    **{
-        name: (PLANTED[name].plant, key)
-        for name, key in (
-            ("align_corners False", "logits"),
-            ("softmax over the superpixels", "prototypes"),
-            ("positions divided by r instead of r²", "prototypes"),
-            ("iterations of the training", "prototypes"),
-            ("floor instead of rounding", "seeds"),
-            ("the paper's seeds", "seeds"),
-            ("column before row", "prototypes"),
-            ("masked average of the whole image", "prototypes"),
-            ("mean prototype everywhere", "logits"),
-            ("mean of the cosines", "probability"),
-            ("shots averaged", "logits"),
-            ("ReLU behind the reduction", "prototypes"),
-            ("layer2 before layer3", "prototypes"),
-            ("prototype before query in the merge", "logits"),
-            ("levels not enlarged in between", "logits"),
-            ("identity past the ReLU", "aspp_logits"),
-            ("image mean last", "aspp_logits"),
-            ("dilations swapped", "aspp_logits"),
-            ("outline before context", "aspp_logits"),
-        )
-    },
+    "align_corners False": "logits",
+    "softmax over the superpixels": "prototypes",
+    "positions divided by r instead of r²": "prototypes",
+    "iterations of the training": "prototypes",
+    "floor instead of rounding": "seeds",
+    "the paper's seeds": "seeds",
+    "column before row": "prototypes",
+    "masked average of the whole image": "prototypes",
+    "mean prototype everywhere": "logits",
+    "mean of the cosines": "probability",
+    "shots averaged": "logits",
+    "ReLU behind the reduction": "prototypes",
+    "layer2 before layer3": "prototypes",
+    "prototype before query in the merge": "logits",
+    "levels not enlarged in between": "logits",
+    "identity past the ReLU": "aspp_logits",
+    "image mean last": "aspp_logits",
+    "dilations swapped": "aspp_logits",
+    "outline before context": "aspp_logits",
 }

@@ -36,7 +36,7 @@ FAULTS = {
     "return rows.T @ masks.to(rows.dtype) @ columns": ("return rows.T @ masks.float().sqrt() @ columns", "test_ops"),
     "factor = (gate + 1) / 2": ("factor = gate", "test_sdaanet test_golden_sdaanet"),
     'if merge == "mean":': ('if merge == "sum":', "test_superpixels"),
-    "[order // width, order % width]": ("[order % width, order // width]", "test_superpixels"),
+    "[order // width, order % width]": ("[order // width, order // width]", "test_superpixels"),
     # models
     "torch.stack([masks == 0, masks == 1], 3)": ("torch.stack([masks != 1, masks == 1], 3)", "test_panet"),
     'terms["query"] + self.align_weight * terms["align"]': ('terms["query"] + terms["align"]', "test_panet"),

@@ -1,51 +1,21 @@
 """Mistakes that a re-implementation of HDMNet is likely to make, each as a function (monkeypatch, model)."""
 
-from collections.abc import Callable
-from typing import NamedTuple
 from unittest import mock
 
 import torch
-from planted_sdaanet import setting
+from planted_tools import Error, everywhere, features, method, setting
+from planted_tools import function as function_of
 from torch import nn
 
 from fsslib import ops
-from fsslib.models import hdmnet as matching
 from fsslib.models import hdmnet as module
-from fsslib.models import hdmnet as transformer
 
 ONE, FIVE, TRAIN = "eval_1shot", "eval_5shot", "train_1shot"
+FILE, KEY = ONE, "logits"
 
 
-def function(name: str, wrap, where=module):
-    """A function that the file `where` uses, replaced by `wrap(original)`."""
-    return lambda patch, model: patch.setattr(where, name, wrap(getattr(where, name)))
-
-
-def everywhere(kind: type, name: str, value):
-    """An attribute of all layers of one kind in the transformer."""
-
-    def plant(patch, model):
-        for layer in model.transformer.modules():
-            if isinstance(layer, kind):
-                patch.setattr(layer, name, value)
-
-    return plant
-
-
-def features(change):
-    """The shared features as `change(query, support)` leaves them; for mistakes behind the backbone."""
-
-    def plant(patch, model):
-        original = model.features
-
-        def changed(episode):
-            query, support = (dict(side) for side in original(episode))
-            change(query, support)
-            return query, support
-
-        patch.setattr(model, "features", changed)
-
-    return plant
+def function(name: str, wrap):
+    return function_of(module, name, wrap)
 
 
 def swap_priors(query, support):
@@ -77,24 +47,20 @@ def interleaved(patch, model):
     def join(self, values):
         return self.dropout(self.out(values.movedim(1, -1).flatten(2)))
 
-    patch.setattr(transformer.Attention, "split", split)
-    patch.setattr(transformer.Attention, "join", join)
+    patch.setattr(module.Attention, "split", split)
+    patch.setattr(module.Attention, "join", join)
 
 
 def no_depthwise(patch, model):
     for layer in model.transformer.modules():
-        if isinstance(layer, transformer.MixFFN):
+        if isinstance(layer, module.MixFFN):
             patch.setitem(layer._modules, "1", nn.Identity())
 
 
 def keys_not_normed(patch, model):
     for layer in model.transformer.modules():
-        if isinstance(layer, transformer.Attention) and layer.norm is not None:
+        if isinstance(layer, module.Attention) and layer.norm is not None:
             patch.setitem(layer._modules, "norm", nn.Identity())
-
-
-def no_weights(patch, model):
-    patch.setitem(model.ensemble._modules, "reweight", None)
 
 
 def rectified_between(patch, model):
@@ -111,7 +77,7 @@ def support_not_normed(patch, model):
         found, weight = self.attention(self.norm1(tokens), source, masks)
         return self._mix(tokens + found, size), weight
 
-    patch.setattr(transformer.EncoderLayer, "match", match)
+    patch.setattr(module.EncoderLayer, "match", match)
 
 
 def renormalised(original):
@@ -174,26 +140,15 @@ def raw_scenes(original):
     return lambda features: features.flatten(2) @ features.flatten(2).transpose(1, 2) / features[0, 0].numel()
 
 
-class Error(NamedTuple):
-    """`plant(monkeypatch, model)` makes the mistake, tensor `key` of `file` tells; `backbone`: it begins before it."""
-
-    plant: Callable
-    key: str
-    file: str = ONE
-    backbone: bool = False
-
-
 distil = "correlation_distillation"
 PLANTED = {
-    "temperature 1": Error(everywhere(transformer.Correlation, "temperature", 1.0), "stage2.match_attn"),
-    "softmax over the support": Error(everywhere(transformer.Correlation, "softmax", "support"), "stage2.match_attn"),
+    "temperature 1": Error(everywhere(module.Correlation, "temperature", 1.0), "stage2.match_attn"),
+    "softmax over the support": Error(everywhere(module.Correlation, "softmax", "support"), "stage2.match_attn"),
     "attention also to the background": Error(
-        function("block_mask", lambda f: lambda m, size: torch.ones_like(f(m, size)), matching), "stage2.match_attn"
+        function("block_mask", lambda f: lambda m, size: torch.ones_like(f(m, size))), "stage2.match_attn"
     ),
-    "attention divided by the object's size": Error(
-        function("correlate", renormalised, transformer), "stage2.match_attn"
-    ),
-    "align_corners in the decoder": Error(function("upsample", lambda f: ops.resize, matching), "meta_lowres"),
+    "attention divided by the object's size": Error(function("correlate", renormalised), "stage2.match_attn"),
+    "align_corners in the decoder": Error(function("upsample", lambda f: ops.resize), "meta_lowres"),
     "f4's prior first": Error(features(swap_priors), "query_merge"),
     "prior weight 1": Error(lambda patch, model: patch.setattr(module, "PRIOR_WEIGHT", 1.0), "query_merge"),
     "priors stretched": Error(function("prior_mask", lambda f: lambda *a, **k: f(*a)), "similarity"),
@@ -202,16 +157,18 @@ PLANTED = {
     "MixFFN without depthwise convolution": Error(no_depthwise, "stage0.query"),
     "norm of the reduced keys missing": Error(keys_not_normed, "sa0_first_query"),
     "scores over the root of all channels": Error(
-        function("attend", lambda f: lambda q, k, v, scale: f(q, k, v, 1 / 8), transformer), "sa0_first_query"
+        function("attend", lambda f: lambda q, k, v, scale: f(q, k, v, 1 / 8)), "sa0_first_query"
     ),
     "layer norm of the query alone": Error(support_not_normed, "stage2.match_attn"),
     "ReLU between the decoder's convolutions": Error(rectified_between, "stage2.parse"),
     "Gram matrices of layer4": Error(features(scene_of("deep")), "est_map"),
-    "Gram matrices without norms": Error(function("gram", raw_scenes, ops), "est_map"),
-    "support image not masked": Error(setting("", "mask_support", "features"), "supp_layer2", backbone=True),
-    "one reduction for both sides": Error(shared_reduction, "down_supp", backbone=True),
+    "Gram matrices without norms": Error(function_of(ops, "gram", raw_scenes), "est_map"),
+    "support image not masked": Error(setting("", "mask_support", "features"), "supp_layer2", features=True),
+    "one reduction for both sides": Error(shared_reduction, "down_supp", features=True),
     "weights put back to their shots": Error(setting("ensemble", "matched", True), "est_map", FIVE),
-    "mean of the scene distances": Error(no_weights, "est_map", FIVE),
+    "mean of the scene distances": Error(
+        method("ensemble", "distance", lambda f: lambda scenes: scenes.mean(1)), "est_map", FIVE
+    ),
     "best prior instead of their mean": Error(
         function("prior_mask", lambda f: lambda *a, **k: f(*a, **k).amax(1, keepdim=True).expand(-1, 5, -1, -1)),
         *("similarity", FIVE),

@@ -1,66 +1,23 @@
 """Mistakes that a re-implementation of SD-AANet is likely to make, each as a function (monkeypatch, model)."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import torch
-import torch.nn.functional as F
+from planted_tools import CORNERS, SMOOTH, Error, levels_as_they_are, method, setting, turned
+from planted_tools import function as function_of
 
 from fsslib.models import sdaanet as module
-from fsslib.nn import context as enrichment
 from fsslib.ops import resize
 
 FIVE, EMPTY = "eval_r50_5shot", "eval_r50_2shot_emptymask"
+FILE, KEY = FIVE, "out/logits"
 
 
-def resized(planted):
-    """An error in every resize, planted below all of them: `planted` changes the keywords of `F.interpolate`."""
-
-    def plant(patch, model):
-        original = F.interpolate
-        patch.setattr(F, "interpolate", lambda maps, size, **keywords: original(maps, size, **planted(keywords)))
-
-    return plant
+def function(name: str, wrap):
+    return function_of(module, name, wrap)
 
 
 def on_query(planted):
     """Another factor (B, C) on the query's channels, from the factors g_k (B, K, C)."""
-
-    def plant(patch, model):
-        original = model.sdpm.forward
-        patch.setattr(model.sdpm, "forward", lambda p: (*(own := original(p))[:2], planted((own[0] + 1) / 2)))
-
-    return plant
-
-
-def setting(owner: str, name: str, value):
-    """An option that the authors' code does not have."""
-    return lambda patch, model: patch.setattr(model.get_submodule(owner), name, value)
-
-
-def method(owner: str, name: str, wrap):
-    """Method `name` of a module, replaced by `wrap(original)`."""
-
-    def plant(patch, model):
-        target = model.get_submodule(owner)
-        patch.setattr(target, name, wrap(getattr(target, name)))
-
-    return plant
-
-
-def function(name: str, wrap):
-    """A function that the model's file uses, replaced by `wrap(original)`."""
-    return lambda patch, model: patch.setattr(module, name, wrap(getattr(module, name)))
-
-
-def turned(owner: str, order: torch.Tensor):
-    """The input channels of a convolution read in another order."""
-
-    def plant(patch, model):
-        conv = model.get_submodule(owner)
-        patch.setitem(conv._parameters, "weight", torch.nn.Parameter(conv.weight[:, order]))
-
-    return plant
+    return method("sdpm", "forward", lambda f: lambda p: (*(gates := f(p))[:2], planted((gates[0] + 1) / 2)))
 
 
 def query_first(patch, model):
@@ -70,40 +27,8 @@ def query_first(patch, model):
         turned(f"enrichment.merge.{level}.0", order)(patch, model)
 
 
-def levels_as_they_are(patch, model):
-    """The next scale reads the scale before directly, not its enlarged version."""
-    origins = {}
-
-    def remembering(maps, size):
-        source, _ = origins.get(id(maps), (maps, None))
-        result = resize(source, size)
-        origins[id(result)] = maps, result
-        return result
-
-    patch.setattr(enrichment, "resize", remembering)
-
-
-def corners(keywords):
-    return keywords | ({"align_corners": False} if keywords["mode"] == "bilinear" else {})
-
-
-def smooth(keywords):
-    return {"mode": "bilinear", "align_corners": True}
-
-
-class Error(NamedTuple):
-    """`plant(monkeypatch, model)` makes the mistake; tensor `key` of `file` tells, and moves by `known` of its largest
-    value, where the golden README knows such a number; `features`: the mistake concerns the features too."""
-
-    plant: Callable
-    key: str = "out/logits"
-    known: float | None = None
-    features: bool = False
-    file: str = FIVE
-
-
 PLANTED = {
-    "align_corners False": Error(resized(corners), known=3e-1, features=True),
+    "align_corners False": Error(CORNERS, known=3e-1, features=True),
     "query before prototype in the merge": Error(query_first, known=3e-1),
     "gates averaged instead of multiplied": Error(on_query(lambda g: g.mean(1) * (g.mean(1) + 1) / 2), known=1e-1),
     "missing extra factor": Error(on_query(lambda g: g.prod(1)), known=1e-2),
@@ -122,7 +47,7 @@ PLANTED = {
     "prototype before feature in the attention": Error(
         turned("saam.reduce.0", torch.arange(512).roll(256)), "saam/query_attention"
     ),
-    "teacher mask bilinear": Error(resized(smooth), "sdpm/kd_0", known=3e-3),
+    "teacher mask bilinear": Error(SMOOTH, "sdpm/kd_0", known=3e-3),
     "teacher_query='reweighted'": Error(setting("sdpm", "teacher_query", "reweighted"), "sdpm/kd_0", known=2e-1),
     "teacher='distributions'": Error(setting("sdpm", "teacher", "distributions"), "sdpm/kd_0"),
     "teachers='integral'": Error(setting("sdpm", "teachers", "integral"), "sdpm/kd_0"),
@@ -143,20 +68,15 @@ def hard_masks(patch, model):
 
 REDUCED_TOO = {
     "hard masks": (hard_masks, "logits"),
-    "layer2 before layer3": (function("joined", lambda f: lambda s: f(s).roll(512, 1)), "logits"),
+    "layer2 before layer3": "logits",
     "scales only swapped": (setting("enrichment", "scales", (9, 5, 3, 4)), "logits"),
-    **{
-        name: (PLANTED[name].plant, key)
-        for name, key in (
-            ("align_corners False", "logits"),
-            ("missing extra factor", "logits"),
-            ("sigmoid on the attention", "logits"),
-            ("levels not enlarged in between", "logits"),
-            ("support unmasked before layer4", "prior"),
-            ("attention='each_support'", "attention"),
-            ("teacher mask bilinear", "eval_losses"),
-            ("teacher_query='reweighted'", "eval_losses"),
-            ("second mask of the prior dropped", "prior"),
-        )
-    },
+    "align_corners False": "logits",
+    "missing extra factor": "logits",
+    "sigmoid on the attention": "logits",
+    "levels not enlarged in between": "logits",
+    "support unmasked before layer4": "prior",
+    "attention='each_support'": "attention",
+    "teacher mask bilinear": "eval_losses",
+    "teacher_query='reweighted'": "eval_losses",
+    "second mask of the prior dropped": "prior",
 }

@@ -20,30 +20,21 @@ point = st.tuples(number, number).map(list)
 line = st.lists(point, min_size=1, max_size=6)
 pen = st.floats(1, 20)
 label = st.sampled_from([0, 1])
-stroke = st.one_of(
-    st.fixed_dictionaries(
-        {"tool": st.sampled_from(["brush", "scribble"]), "label": label, "width": pen, "points": line}
-    ),
-    st.fixed_dictionaries({"tool": st.just("eraser"), "width": pen, "points": line}),
-    st.fixed_dictionaries({"tool": st.just("box"), "label": label, "points": st.lists(point, min_size=2, max_size=2)}),
-    st.fixed_dictionaries(
-        {"tool": st.just("polygon"), "label": label, "points": st.lists(point, min_size=3, max_size=7)}
-    ),
-    st.just({"tool": "clear"}),
-)
-documents = st.lists(stroke, max_size=8).flatmap(
-    lambda history: st.integers(0, len(history)).map(
-        lambda cursor: {"version": 1, "size": None, "cursor": cursor, "history": history}
-    )
+kinds = [
+    {"tool": st.sampled_from(["brush", "scribble"]), "label": label, "width": pen, "points": line},
+    {"tool": st.just("eraser"), "width": pen, "points": line},
+    {"tool": st.just("box"), "label": label, "points": st.lists(point, min_size=2, max_size=2)},
+    {"tool": st.just("polygon"), "label": label, "points": st.lists(point, min_size=3, max_size=7)},
+    {"tool": st.just("clear")},
+]
+stroke = st.one_of(*map(st.fixed_dictionaries, kinds))
+documents = st.tuples(st.lists(stroke, max_size=8), st.integers(0, 8)).map(
+    lambda given: {"version": 1, "size": None, "cursor": min(given[1], len(given[0])), "history": given[0]}
 )
 sides = st.integers(1, 40)
 # Coarse, so that centres of pixels often lie on an edge or a corner; or as fine as corners are told apart.
-corner = st.one_of(
-    *(
-        st.tuples(st.integers(-9 * n, 30 * n), st.integers(-9 * n, 30 * n)).map(lambda at, n=n: [at[0] / n, at[1] / n])
-        for n in (2, 1024)
-    )
-)
+halves, parts = (st.integers(-9 * n, 30 * n).map(lambda at, n=n: at / n) for n in (2, 1024))
+corner = st.one_of(st.tuples(halves, halves), st.tuples(parts, parts)).map(list)
 
 
 def brush(*points, width=1.0, label=1, tool="brush"):
@@ -78,7 +69,7 @@ def distances(points, height, width):
 
 
 @given(line, pen, sides, sides)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_a_stroke_is_what_lies_within_half_its_width(points, width, rows, columns):
     mask = drawn(brush(*points, width=width), size=(rows, columns))
     far = distances(points, rows, columns)
@@ -122,7 +113,7 @@ def is_inside(x, y, corners):
 
 
 @given(st.lists(corner, min_size=3, max_size=8), st.integers(1, 24), st.integers(1, 24))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_polygon_is_what_the_even_odd_rule_says(corners, rows, columns):
     """Also of polygons that cross themselves or touch themselves."""
     mask = drawn(polygon(*corners), size=(rows, columns))
@@ -134,7 +125,7 @@ def test_a_polygon_is_what_the_even_odd_rule_says(corners, rows, columns):
 
 
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), min_size=3, max_size=8), sides, sides)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_polygons_of_any_extent_stay_exact(corners, rows, columns):
     """Corners count to the 1024th part of a pixel; nothing overflows up to the largest coordinate."""
     mask = drawn(polygon(*corners), size=(rows, columns))
@@ -145,7 +136,7 @@ def test_polygons_of_any_extent_stay_exact(corners, rows, columns):
 
 
 @given(corner, corner, st.lists(corner, min_size=1, max_size=4), st.lists(corner, min_size=1, max_size=4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_polygons_that_share_an_edge_share_no_pixel_and_miss_none(a, b, one, other):
     """Both sides of the edge a - b together are the polygon around both of them."""
     left, right = drawn(polygon(a, b, *one), size=(30, 30)), drawn(polygon(b, a, *other), size=(30, 30))
@@ -169,25 +160,18 @@ def test_a_polygon_on_the_centres_of_pixels():
     assert mask.sum() == 4 * 3 and (mask[1:4, 1:5] == 1).all()
     bow = drawn(polygon((0, 0), (8, 6), (8, 0), (0, 6)))
     assert bow[3, 1] == bow[2, 6] == 1 and bow[0, 4] == bow[5, 3] == 0, "it may cross itself"
-    for line in (
-        [(1, 1), (5, 5), (3, 3)],
-        [(2, 2)] * 3,
-        [(0, 1.5), (8, 1.5), (4, 1.5)],
-        [(90, 90), (99, 90), (95, 99)],
-    ):
-        assert not drawn(polygon(*line)).any()
+    for thin in ([(1, 1), (5, 5), (3, 3)], [(2, 2)] * 3, [(0, 1.5), (8, 1.5), (4, 1.5)]):
+        assert not drawn(polygon(*thin)).any()
+    assert not drawn(polygon((90, 90), (99, 90), (95, 99))).any(), "outside the picture"
 
 
 def test_meaning_of_untouched_pixels():
     """Background, unless a pixel of a background scribble is to be seen."""
-    area = box((0, 0), (3, 6))
+    area, corners = box((0, 0), (3, 6)), [(5, 0), (8, 6), (5, 6)]
     hint = brush((6.5, 0.5), (6.5, 5.5), label=0, tool="scribble")
-    assert set(np.unique(drawn(area))) == {0, 1}
-    assert set(np.unique(drawn(area, brush((6, 1), width=2, label=0)))) == {0, 1}, "a brush is exact, not a hint"
-    assert set(np.unique(drawn(area, box((5, 0), (8, 6), label=0)))) == {0, 1}
-    assert set(np.unique(drawn(area, polygon((5, 0), (8, 6), (5, 6), label=0)))) == {0, 1}
-    assert set(np.unique(drawn(polygon((5, 0), (8, 6), (5, 6))))) == {0, 1}
-    assert set(np.unique(drawn(brush((1, 1), (4, 4), tool="scribble")))) == {0, 1}
+    exact = [brush((6, 1), width=2, label=0), box((5, 0), (8, 6), label=0), polygon(*corners, label=0)]
+    for history in ([area], *([area, no_hint] for no_hint in exact), [polygon(*corners)], [{**hint, "label": 1}]):
+        assert set(np.unique(drawn(*history))) == {0, 1}
     mask = drawn(area, hint)
     assert (mask[:, :3] == 1).all() and (mask[:, 6] == 0).all() and (mask[:, 3:6] == 255).all()
     for hides in ({"tool": "eraser", "width": 3, "points": hint["points"]}, {**hint, "tool": "brush", "width": 3.0}):
@@ -205,42 +189,28 @@ def test_later_strokes_cover_earlier_ones():
     assert drawn(below, {"tool": "clear"}, box((0, 0), (1, 1))).sum() == 1
 
 
-@given(documents, sides, sides)
-@settings(max_examples=150, deadline=None)
-def test_replayed_strokes_give_the_identical_mask(document, rows, columns):
+@given(documents, sides, sides, st.integers(1, 40), st.integers(1, 40))
+@settings(max_examples=120, deadline=None)
+def test_replayed_strokes_give_the_identical_mask(document, rows, columns, more_rows, more_columns):
     before = copy.deepcopy(document)
     mask = strokes.rasterise(document, rows, columns)
     assert mask.shape == (rows, columns) and mask.dtype == np.uint8 and set(np.unique(mask)) <= {0, 1, 255}
     assert document == before
     again = json.loads(json.dumps(strokes.check(document)))
     assert np.array_equal(strokes.rasterise(again, rows, columns), mask)
-
-
-@given(st.lists(stroke, max_size=8), sides, sides)
-@settings(max_examples=100, deadline=None)
-def test_one_by_one_or_all_at_once(history, rows, columns):
-    canvas, document = np.zeros((rows, columns), np.uint8), strokes.empty(rows, columns)
-    for entry in history:
-        document = strokes.add(document, entry)
-        paint(canvas, document["history"][-1])
-        assert np.array_equal(to_mask(canvas), strokes.rasterise(document, rows, columns))
-    whole = {"version": 1, "size": [rows, columns], "cursor": len(history), "history": history}
-    assert np.array_equal(to_mask(canvas), strokes.rasterise(whole, rows, columns))
-
-
-@given(documents, sides, sides, st.integers(1, 40), st.integers(1, 40))
-@settings(max_examples=100, deadline=None)
-def test_what_lies_outside_is_clipped(document, rows, columns, more_rows, more_columns):
-    """A smaller picture shows the corner of the larger one's strokes: its border bends nothing."""
     small, large = np.zeros((rows, columns), np.uint8), np.zeros((rows + more_rows, columns + more_columns), np.uint8)
-    for entry in document["history"]:
-        paint(small, entry)
+    added = strokes.empty(rows, columns)
+    for entry in document["history"][: document["cursor"]]:
+        added = strokes.add(added, entry)
+        paint(small, added["history"][-1])
         paint(large, entry)
-    assert np.array_equal(small, large[:rows, :columns])
+    assert np.array_equal(to_mask(small), mask), "one by one or all at once"
+    assert np.array_equal(strokes.rasterise(added, rows, columns), mask), "added one by one"
+    assert np.array_equal(small, large[:rows, :columns]), "the border of a smaller picture bends nothing"
 
 
 @given(documents)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_undo_and_redo_are_inverse(document):
     document = strokes.check(document)
     if document["cursor"]:
@@ -253,7 +223,7 @@ def test_undo_and_redo_are_inverse(document):
 
 
 @given(documents, stroke)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_new_stroke_can_be_undone_and_forgets_what_was_undone(document, new):
     before = copy.deepcopy(document)
     after = strokes.add(document, new)
@@ -263,73 +233,57 @@ def test_a_new_stroke_can_be_undone_and_forgets_what_was_undone(document, new):
     assert not strokes.rasterise(strokes.clear(after), 20, 20).any()
 
 
-def test_ten_thousand_strokes():
-    draw = np.random.default_rng(0)
-    history = []
-    for _ in range(10_000):
-        tool = draw.choice(
-            ["brush", "scribble", "eraser", "polygon", "box", "clear"], p=[0.3, 0.2, 0.2, 0.2, 0.09, 0.01]
-        )
-        entry = {"tool": str(tool)}
-        if tool != "clear":
-            wild = 1e6 if draw.random() < 0.05 else 120
-            count = 2 if tool == "box" else draw.integers(3 if tool == "polygon" else 1, 20)
-            entry["points"] = draw.uniform(-wild / 6, wild, (count, 2)).tolist()
-        if tool in ("brush", "scribble", "eraser"):
-            entry["width"] = float(draw.uniform(1, 1e5 if draw.random() < 0.02 else 30))
-        if tool in ("brush", "scribble", "box", "polygon"):
-            entry["label"] = int(draw.integers(2))
-        history.append(entry)
+def test_two_thousand_strokes():
+    """Five milliseconds for each would be slow to look at."""
+    draw, history = np.random.default_rng(0), []
+    tools = draw.choice([*strokes.FIELDS], 2000, p=[0.3, 0.2, 0.2, 0.09, 0.2, 0.01]).tolist()
+    for tool in tools:
+        wild, count = 1e6 if draw.random() < 0.05 else 120, draw.integers(3, 20)
+        values = {"tool": tool, "label": int(draw.integers(2))}
+        values["points"] = draw.uniform(-wild / 6, wild, (2 if tool == "box" else count, 2)).tolist()
+        values["width"] = float(draw.uniform(1, 1e5 if draw.random() < 0.02 else 30))
+        history.append({name: values[name] for name in strokes.FIELDS[tool]})
     document = {"version": 1, "size": [97, 97], "cursor": len(history), "history": history}
     start = time.thread_time()
     mask = strokes.rasterise(document, 97, 97)
-    assert time.thread_time() - start < 10
+    assert time.thread_time() - start < 2
     assert len(np.unique(mask)) > 1, "the drawing is not a trivial one"
 
 
 GOOD = {"version": 1, "size": [6, 8], "cursor": 1, "history": [brush((1, 2))]}
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"version": 2}, "version 2"),
-        ({"size": [6]}, "height, width"),
-        ({"size": [6, 0]}, "height, width"),
-        ({"size": [6.5, 8]}, "height, width"),
-        ({"cursor": 2}, "0 to 1"),
-        ({"cursor": -1}, "0 to 1"),
-        ({"cursor": True}, "0 to 1"),
-        ({"history": "brush"}, "expected a list"),
-        ({"extra": 1}, "extra"),
-        ({"history": [None]}, "stroke 0: tool None"),
-        ({"history": [brush((1, 2)), {"tool": "spray"}]}, "stroke 1: tool 'spray'"),
-        ({"history": [{"tool": ["brush"]}]}, "stroke 0: tool"),
-        ({"history": [{"tool": "brush", "points": [[1, 2]]}]}, "fields"),
-        ({"history": [{"tool": "clear", "label": 1}]}, "fields"),
-        ({"history": [brush((1, 2), label=2)]}, "label 2"),
-        ({"history": [brush((1, 2), label=True)]}, "label True"),
-        ({"history": [brush((1, 2), width=0.5)]}, "width 0.5"),
-        ({"history": [brush((1, 2), width=float("nan"))]}, "width nan"),
-        ({"history": [brush((1, 2), width="3")]}, "width '3'"),
-        ({"history": [brush()]}, "pairs"),
-        ({"history": [brush((1, 2, 3))]}, "pairs"),
-        ({"history": [brush((1, 2), (3,))]}, "pairs"),
-        ({"history": [brush(("a", "b"))]}, "pairs"),
-        ({"history": [brush((1, None))]}, "pairs"),
-        ({"history": [brush((1, float("inf")))]}, "not finite"),
-        ({"history": [brush((1, 2e6))]}, "beyond 1000000"),
-        ({"history": [box((1, 2))]}, "two opposite corners"),
-        ({"history": [polygon((1, 2), (3, 4))]}, "2 points, expected three or more corners"),
-        ({"history": [polygon()]}, "pairs"),
-        ({"history": [polygon((1, 2), (3, 4), (5, float("nan")))]}, "not finite"),
-        ({"history": [{**polygon((1, 2), (3, 4), (5, 6)), "width": 3}]}, "of a polygon"),
-        ({"history": [polygon((1, 2), (3, 4), (5, 6), label=3)]}, "label 3"),
-    ],
-)
-def test_malformed_documents(change, said):
-    with pytest.raises(DatasetError, match=said.replace("(", r"\(")):
-        strokes.rasterise({**GOOD, **change}, 6, 8)
+REFUSED = {
+    "version 2": [{"version": 2}],
+    "height, width": [{"size": [6]}, {"size": [6, 0]}, {"size": [6.5, 8]}],
+    "0 to 1": [{"cursor": 2}, {"cursor": -1}, {"cursor": True}],
+    "expected a list": [{"history": "brush"}],
+    "extra": [{"extra": 1}],
+    "stroke 1: tool 'spray'": [{"history": [brush((1, 2)), {"tool": "spray"}]}],
+}
+WRONG_STROKES = {
+    "stroke 0: tool": [None, {"tool": ["brush"]}],
+    "fields": [{"tool": "brush", "points": [[1, 2]]}, {"tool": "clear", "label": 1}],
+    "of a polygon": [{**polygon((1, 2), (3, 4), (5, 6)), "width": 3}],
+    "label 2": [brush((1, 2), label=2)],
+    "label True": [brush((1, 2), label=True)],
+    "label 3": [polygon((1, 2), (3, 4), (5, 6), label=3)],
+    "width 0.5": [brush((1, 2), width=0.5)],
+    "width nan": [brush((1, 2), width=float("nan"))],
+    "width '3'": [brush((1, 2), width="3")],
+    "pairs": [brush(*p) for p in ([], [(1, 2, 3)], [(1, 2), (3,)], [("a", "b")], [(1, None)])] + [polygon()],
+    "not finite": [brush((1, float("inf"))), polygon((1, 2), (3, 4), (5, float("nan")))],
+    "beyond 1000000": [brush((1, 2e6))],
+    "two opposite corners": [box((1, 2))],
+    "2 points, expected three or more corners": [polygon((1, 2), (3, 4))],
+}
+
+
+@pytest.mark.parametrize("said", [*REFUSED, *WRONG_STROKES])
+def test_malformed_documents(said):
+    for change in [*REFUSED.get(said, []), *({"history": [wrong]} for wrong in WRONG_STROKES.get(said, []))]:
+        with pytest.raises(DatasetError, match=said):
+            strokes.rasterise({**GOOD, **change}, 6, 8)
 
 
 @pytest.mark.parametrize("document", [None, [], {}, "x", {"version": 1}])

@@ -9,8 +9,6 @@ from ...arguments import choose
 from ...errors import ModelError
 
 STAGES = ("layer0", "layer1", "layer2", "layer3", "layer4")
-
-
 BN_MODES = ("frozen", "batch")
 
 
@@ -52,15 +50,15 @@ class Backbone(nn.Module):
             ModelError: a stage that does not exist, or images of another shape or dtype.
         """
         self.check_request(images, stages)
-        found: dict[str, Tensor] = {}
+        features: dict[str, Tensor] = {}
         wanted, feature = set(stages), images
         for name in self.channels:
             feature = getattr(self, name)(feature)
             if name in wanted:
-                found[name] = feature
-            if len(found) == len(wanted):
+                features[name] = feature
+            if len(features) == len(wanted):
                 break
-        return {name: found[name] for name in stages}
+        return {name: features[name] for name in stages}
 
     def deeper(self, features: Tensor, stage: str) -> Tensor:
         """The features of `stage` from those of the stage before it, which a method may have masked."""

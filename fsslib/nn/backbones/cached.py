@@ -1,4 +1,7 @@
-"""Features of a frozen backbone, computed once per image: what makes thousands of evaluation episodes cheap."""
+"""Features of a frozen backbone, computed once per image: what makes thousands of evaluation episodes cheap.
+
+First where they live (in memory or memory-mapped on disk; both forget what was used longest ago), then the backbone.
+"""
 
 import contextlib
 import hashlib
@@ -14,19 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...arguments import check_count
 from ...errors import ModelError
 from ...files import atomic
 from .base import Backbone
 
-# Where cached features live: in memory, or memory-mapped on disk; both forget what was used longest ago.
-
-
 # Keys are 24 bytes (an image and what was asked of it); whatever else lies in the folder is not ours.
-_OWN, _PART = re.compile(r"[0-9a-f]{48}\.npy"), re.compile(r"[0-9a-f]{48}\.npy\.\d+\.part")
-
-
-# Seconds after which a temporary file belongs to a process that was killed.
-ABANDONED = 3600
+_FEATURE, _PART = re.compile(r"[0-9a-f]{48}\.npy"), re.compile(r"[0-9a-f]{48}\.npy\.\d+\.part")
+ABANDONED = 3600  # seconds after which a temporary file belongs to a process that was killed
 
 
 class Store(Protocol):
@@ -52,7 +50,8 @@ class MemoryStore(Store):
     persistent = False
 
     def __init__(self, max_bytes: int = 4 * 2**30):
-        self.max_bytes = _checked(max_bytes)
+        check_count(max_bytes, "max_bytes", 0, unit="bytes")
+        self.max_bytes = max_bytes
         self.clear()
 
     def __len__(self) -> int:
@@ -91,20 +90,21 @@ class DiskStore(Store):
     def __init__(self, folder: str | Path, max_bytes: int = 20 * 2**30):
         if not str(folder):
             raise ModelError("features need a folder of their own: name one, '' is none.")
-        self.folder, self.max_bytes = Path(folder).expanduser(), _checked(max_bytes)
-        found = []
+        check_count(max_bytes, "max_bytes", 0, unit="bytes")
+        self.folder, self.max_bytes = Path(folder).expanduser(), max_bytes
+        features = []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for entry in os.scandir(self.folder):
                 with contextlib.suppress(FileNotFoundError):  # another process makes room
-                    if _OWN.fullmatch(entry.name):
-                        found.append((entry.stat(), entry.name))
+                    if _FEATURE.fullmatch(entry.name):
+                        features.append((entry.stat(), entry.name))
                     elif _PART.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > ABANDONED:
                         os.unlink(entry)
         except OSError as error:
             raise ModelError(f"features cannot be kept in {folder}: {error.strerror}. Name another folder.") from error
-        found.sort(key=lambda item: item[0].st_mtime_ns)
-        self._sizes = OrderedDict((name, stat.st_size) for stat, name in found)
+        features.sort(key=lambda item: item[0].st_mtime_ns)
+        self._sizes = OrderedDict((name, stat.st_size) for stat, name in features)
         self.stored_bytes = sum(self._sizes.values())
         self._make_room()
 
@@ -119,12 +119,8 @@ class DiskStore(Store):
             feature = torch.from_numpy(np.array(np.load(path, mmap_mode="r", allow_pickle=False)))
             os.utime(path)
             size = path.stat().st_size
-        except FileNotFoundError:
-            self._forget(name)
-            return None
-        except (OSError, ValueError, EOFError):
-            path.unlink(missing_ok=True)
-            self._forget(name)
+        except (OSError, ValueError, EOFError):  # unknown, or unreadable
+            self._delete(name)
             return None
         if name not in self._sizes:  # another process wrote it
             self._sizes[name] = size
@@ -142,10 +138,8 @@ class DiskStore(Store):
                 np.save(file, feature.numpy(), allow_pickle=False)
                 size = file.tell()
         except OSError as error:
-            raise ModelError(
-                f"features cannot be kept in {self.folder}: {error.strerror}. Free space, lower max_bytes, or use "
-                "another folder."
-            ) from error
+            cure = "Free space, lower max_bytes, or use another folder."
+            raise ModelError(f"features cannot be kept in {self.folder}: {error.strerror}. {cure}") from error
         self._forget(name)
         self._sizes[name] = size
         self.stored_bytes += size
@@ -154,23 +148,18 @@ class DiskStore(Store):
     def clear(self) -> None:
         """Delete every feature in the folder."""
         for name in list(self._sizes):
-            (self.folder / name).unlink(missing_ok=True)
-            self._forget(name)
+            self._delete(name)
 
     def _make_room(self) -> None:
         while self.stored_bytes > self.max_bytes:
-            oldest = next(iter(self._sizes))
-            (self.folder / oldest).unlink(missing_ok=True)
-            self._forget(oldest)
+            self._delete(next(iter(self._sizes)))
+
+    def _delete(self, name: str) -> None:
+        (self.folder / name).unlink(missing_ok=True)
+        self._forget(name)
 
     def _forget(self, name: str) -> None:
         self.stored_bytes -= self._sizes.pop(name, 0)
-
-
-def _checked(max_bytes: int) -> int:
-    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 0:
-        raise ModelError(f"max_bytes={max_bytes!r}: expected bytes from 0.")
-    return max_bytes
 
 
 class CachedBackbone(Backbone):
@@ -194,7 +183,7 @@ class CachedBackbone(Backbone):
             without gradients nothing changes a backbone.
         max_bytes: limit of the features in memory; the least recently used go first.
         dtype: storage type; float16 halves the memory and keeps 3 decimal digits.
-        store: where features live instead, e.g. a `feature_store.DiskStore`.
+        store: where features live instead, e.g. a `DiskStore`.
     Attributes:
         hits, misses: images (not stages) answered from the cache / computed, since it was last emptied.
         stored_bytes: size of the stored features.
@@ -250,9 +239,11 @@ class CachedBackbone(Backbone):
 
     def deeper(self, features: Tensor, stage: str) -> Tensor:
         """As `Backbone.deeper`, remembered by the content of `features` (masked ones are others for every class)."""
-        return self._remembered(features, [stage], lambda x, _: {stage: self.plain.deeper(x, stage)}, "from features")[
-            stage
-        ]
+
+        def compute(masked: Tensor, _: Sequence[str]) -> dict[str, Tensor]:
+            return {stage: self.plain.deeper(masked, stage)}
+
+        return self._remembered(features, [stage], compute, "from features")[stage]
 
     def _remembered(
         self, images: Tensor, stages: Sequence[str], compute: Callable[..., dict[str, Tensor]], kind: str = ""
@@ -267,9 +258,9 @@ class CachedBackbone(Backbone):
         rows: dict[int, list[Tensor]] = {}
         for i, row in enumerate(keys):
             # Collected before anything is stored: storing may evict what this very batch needs.
-            found = [self.store.get(key) for key in row]
-            if all(feature is not None for feature in found):
-                rows[i] = found
+            stored = [self.store.get(key) for key in row]
+            if all(feature is not None for feature in stored):
+                rows[i] = stored
         first: dict[bytes, int] = {}  # where each unknown image stands; a repeat of it is not computed again
         for i, row in enumerate(keys):
             if i not in rows:
@@ -281,12 +272,10 @@ class CachedBackbone(Backbone):
             rows |= self._compute(images, missing, keys, stages, compute)
             rows |= {i: rows[first[row[0]]] for i, row in enumerate(keys) if i not in rows}
         native = _autocast(images.device.type) or images.dtype
-        found = {}
-        for s, stage in enumerate(stages):
-            # Converted one by one: autocast on a CPU refuses to stack float16.
-            feature = torch.stack([rows[i][s].to(images.device, native) for i in range(len(keys))])
-            found[stage] = feature.contiguous(memory_format=_layout(images))
-        return found
+        # Converted one by one: autocast on a CPU refuses to stack float16.
+        columns = ([rows[i][s].to(images.device, native) for i in range(len(keys))] for s in range(len(stages)))
+        layout = _layout(images)
+        return {s: torch.stack(column).contiguous(memory_format=layout) for s, column in zip(stages, columns)}
 
     def _compute(
         self, images: Tensor, missing: list[int], keys: list, stages: Sequence[str], compute: Callable
@@ -307,16 +296,15 @@ class CachedBackbone(Backbone):
         return rows
 
     def _check_frozen(self) -> None:
-        why = None
-        evaluated = not self.training and not torch.is_grad_enabled()
-        if not evaluated and any(p.requires_grad for p in self.plain.parameters()):
-            why = (
-                "its parameters require gradients, so they will change and the features with them: call freeze() first"
-            )
-        elif not evaluated and (self.plain.bn != "frozen" or self.bn != "frozen"):
+        if not self.training and not torch.is_grad_enabled():
+            return  # it is only evaluated
+        if any(p.requires_grad for p in self.plain.parameters()):
+            why = "its parameters require gradients, so they and the features will change: call freeze() first"
+        elif self.plain.bn != "frozen" or self.bn != "frozen":
             why = "bn='batch' makes an image's features depend on the rest of its batch: call set_bn('frozen') first"
-        if why:
-            raise ModelError(f"features of {self.name} cannot be cached: {why}, or use the plain backbone.")
+        else:
+            return
+        raise ModelError(f"features of {self.name} cannot be cached: {why}, or use the plain backbone.")
 
     def _forget_if_changed(self) -> None:
         tensors = [*self.plain.parameters(), *self.plain.buffers()]
@@ -357,13 +345,9 @@ class CachedBackbone(Backbone):
 def _digests(images: Tensor) -> list[bytes]:
     """One 128-bit hash per image, over its bytes, dtype and shape."""
     rows = images.detach().contiguous().flatten(1).cpu().view(torch.uint8).numpy()
-    found = []
-    for row in rows:
-        # blake2b is the fastest of hashlib's that needs no special processor instructions: under 1 ms a megabyte.
-        digest = hashlib.blake2b(f"{images.dtype} {tuple(images.shape[1:])}".encode(), digest_size=16)
-        digest.update(row.data)
-        found.append(digest.digest())
-    return found
+    kind = f"{images.dtype} {tuple(images.shape[1:])}".encode()
+    # blake2b is the fastest of hashlib's that needs no special processor instructions: under 1 ms a megabyte.
+    return [hashlib.blake2b(kind + row.tobytes(), digest_size=16).digest() for row in rows]
 
 
 def _short(text: str) -> bytes:

@@ -1,1 +1,1 @@
-"""The explorers, one for each idea. `fsslib.widgets` hands them on; `explorer.Explorer` is what they are made of."""
+"""The explorers, one for each idea; a new one is a function here, and a line in `fsslib.widgets`."""

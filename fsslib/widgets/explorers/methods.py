@@ -1,99 +1,48 @@
-"""`compare_methods`: several methods on a support that you draw and a photograph of your own."""
+"""`compare_methods`: several methods on a support that you draw and a photograph that you upload."""
 
 from __future__ import annotations
 
+import hashlib
 import io
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import ipywidgets
-
-from ...errors import DatasetError
-
-if TYPE_CHECKING:
-    from PIL import Image
-import hashlib
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ... import files
-from ...data.base import SegmentationDataset
 from ...data.pictures import image_tensor
 from ...data.transforms import Resize, normalise
+from ...errors import DatasetError
 from ...inference import infer, supports
-from ...models.base import FewShotModel
 from .. import panels, strokes
 from ..board import Panel
-from ..episode_controls import EpisodeControls
-from ..explained_models import Memo, ModelChoice
+from ..episode_controls import Datasets, EpisodeControls
+from ..explained_models import ExplainedModel, Memo, ModelChoice, Models
 from ..explorer import Explorer, Scene, dropdown
 from ..painter import SupportPainter
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ...data.pictures import Picture
 
-
-# A button that takes a picture from the reader's machine.
-
-
-LARGEST = 10 * 2**20  # bytes; a notebook server refuses messages a little beyond this
-
-
-@dataclass(frozen=True)
-class File:
-    """What was uploaded."""
-
-    name: str
-    content: bytes
-
-    def picture(self) -> Image.Image:
-        """The picture, upright. Raises DatasetError naming the file when it cannot be decoded."""
-        from PIL import Image, ImageOps
-
-        if len(self.content) > LARGEST:
-            size = len(self.content) / 2**20
-            raise DatasetError(f"{self.name}: {size:.0f} MB, pictures up to {LARGEST >> 20} MB are taken: shrink it.")
-        try:
-            picture = Image.open(io.BytesIO(self.content))
-            picture.load()
-            return ImageOps.exif_transpose(picture)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DatasetError(f"{self.name}: no picture that can be read ({error}). JPEG and PNG work.") from error
-
-
-class Upload(ipywidgets.FileUpload):
-    """One picture file; `latest` is what was chosen last."""
-
-    def __init__(self, label: str):
-        super().__init__(accept="image/*", multiple=False, description=label, tooltip=f"{label}: a JPEG or PNG file")
-        self.layout.width = "auto"
-
-    @property
-    def latest(self) -> File | None:
-        """The file, None before there is one."""
-        return File(self.value[0]["name"], bytes(self.value[0]["content"])) if self.value else None
-
-
 DRAWING, TRUTH = "your drawing", "true mask"
-
-
 RECORDED = files.data_folder() / "strokes" / "disc-stripes.json"  # on the first support of Shapes-5i, fold 0
-
-
 SLOW = 0.3  # seconds that pictures wait for each other
-
-
 SHOWN = 320  # longest side, in pixels, of the pictures on display
+LARGEST = 10 * 2**20  # bytes of an uploaded file; a notebook server refuses messages a little beyond this
+SIDES = ("support", "query")
 
 
 def compare_methods(
-    models: FewShotModel | Mapping[str, object] | None = None,
-    dataset: SegmentationDataset | Mapping[str, object] | None = None,
+    models: Models = None,
+    dataset: Datasets = None,
     *,
     support: Picture | None = None,
     query: Picture | None = None,
@@ -120,166 +69,173 @@ def compare_methods(
     """
     if document is None and dataset is None and support is None and RECORDED.is_file():
         document = strokes.load(RECORDED)
-    table = _Table(models, dataset, support, query, document, size, height)
-    return table.explorer
+    return _Comparison(ModelChoice(models), dataset, {"support": support, "query": query}, document, size, height)
 
 
 class _Comparison(Explorer):
     """The explorer, with the painter of the moment and a way to hand it pictures."""
 
-    painter: SupportPainter
+    def __init__(self, models, dataset, pictures, document, size, height):
+        self._models, self._memo, self._size, self._height = models, Memo(64), size, height
+        self._picks = EpisodeControls(dataset, show=("data", "fold", "cls", *SIDES))
+        # By side: picture (3, H, W) uint8, its mask (H, W) 0, 1 and 255 where that is known, what it is called.
+        self._laid: dict[str, tuple[Tensor, Tensor | None, str]] = {}
+        self._easel = ipywidgets.Box(layout={"overflow": "visible"})
+        self._marked = dropdown("Support mask", [DRAWING, TRUTH])
+        self._take_examples(SIDES)
+        self._take(pictures, document)
+        controls = {**self._picks.controls, "marked": self._marked}
+        controls |= {f"{side}_file": Upload(f"Own {side} …") for side in SIDES}
+        how = {"label": "Comparison of methods", "prepare": self._settle, "beside": [self._easel]}
+        super().__init__(controls, self._seen, **how)
+
+    @property
+    def painter(self) -> SupportPainter:
+        """On the support of the moment."""
+        return self._easel.children[0]
 
     def use(self, support: Picture | None = None, query: Picture | None = None, document: dict | None = None) -> None:
         """Take pictures of your own, and strokes on the support. Raises DatasetError for one that cannot be read."""
-        self.table.take("support", support, "picture")
-        self.table.take("query", query, "picture")
-        if document is not None:
-            self.table.paint(document)
+        self._take({"support": support, "query": query}, document)
         self.refresh()
 
-
-class _Table:
-    """What lies on the table: the support, the query, and where each came from."""
-
-    def __init__(self, models, dataset, support, query, document, size, height):
-        self.benches, self.memo, self.size, self.height = ModelChoice(models), Memo(64), size, height
-        self.picks = EpisodeControls(dataset, show=("data", "fold", "cls", "support", "query"))
-        self.pictures: dict[str, Tensor] = {}  # (3, H, W) uint8
-        self.truths: dict[str, Tensor | None] = {}  # (H, W) 0 and 1, 255
-        self.names: dict[str, str] = {}
-        self.stale = {"support", "query"}
-        self.holder = ipywidgets.Box(layout={"overflow": "visible"})
-        self.marked = dropdown("Support mask", [DRAWING, TRUTH])
-        self.files = {name: Upload(f"Own {name} …") for name in ("support", "query")}
-        controls = {**self.picks.controls, "marked": self.marked}
-        controls |= {f"{name}_file": upload for name, upload in self.files.items()}
-        self.explorer = None
-        self.examples({"support", "query"})
-        for name, picture in (("support", support), ("query", query)):
-            self.take(name, picture, "picture")
-        self.paint(document)
-        self.explorer = _Comparison(
-            controls, self.draw, label="Comparison of methods", prepare=self.prepare, beside=[self.holder]
-        )
-        self.explorer.table, self.explorer.painter = self, self.holder.children[0]
-        self.explorer.follow(self.explorer.painter, "document")
-
-    def prepare(self, changed: str | None) -> None:
+    def _settle(self, changed: str | None) -> None:
         """An example that is chosen replaces what was there, and so does an upload: the last action counts."""
-        self.picks.prepare(changed)
-        if changed in ("data", "fold", "cls"):
-            self.examples({"support", "query"})
-        elif changed in ("support", "query"):
-            self.examples({changed})
-        elif changed in ("support_file", "query_file"):
-            name = changed.removesuffix("_file")
-            file = self.files[name].latest
-            if file is not None:
-                self.take(name, file.picture(), file.name)
+        self._picks.prepare(changed)
+        if changed in ("data", "fold", "cls", *SIDES):
+            self._take_examples([changed] if changed in SIDES else SIDES)
+        file = getattr(self.controls.get(changed), "latest", None)
+        if file is not None:
+            self._lay(changed.removesuffix("_file"), image_tensor(file.picture()), None, file.name)
 
-    def examples(self, which: set[str]) -> None:
-        """Take support and query from the data set."""
-        supports, query = self.picks.indices()
-        data, cls = self.picks.dataset, self.picks.cls
-        for name, index in (("support", supports[0]), ("query", query)):
-            if name in which:
-                image, mask = data[index]
-                truth = torch.where(mask == 255, 255, (mask == cls).to(torch.uint8)).to(torch.uint8)
-                self.put(name, image, truth, f"{self.picks.name}, {data.name}")
+    def _take_examples(self, sides: Sequence[str]) -> None:
+        """From the data set."""
+        supports, query = self._picks.indices()
+        for side, index in (("support", supports[0]), ("query", query)):
+            if side in sides:
+                image, mask = self._picks.dataset[index]
+                name = f"{self._picks.name}, {self._picks.dataset.name}"
+                self._lay(side, image, self._picks.object_in(mask), name)
 
-    def take(self, name: str, picture: Picture | None, label: str) -> None:
-        """Take a picture of somebody's own; None changes nothing."""
-        if picture is not None:
-            self.put(name, image_tensor(picture, name), None, label)
+    def _take(self, pictures: Mapping[str, Picture | None], document: dict | None) -> None:
+        """Somebody's own; None changes nothing."""
+        for side, picture in pictures.items():
+            if picture is not None:
+                self._lay(side, image_tensor(picture, side), None, "picture")
+        if document is not None:
+            self._paint(document)
 
-    def put(self, name: str, image: Tensor, truth: Tensor | None, label: str) -> None:
-        """Lay a picture on the table; a new support gets an empty drawing."""
-        self.pictures[name], self.truths[name], self.names[name] = image, truth, label
-        if name == "support":
-            self.marked.options = [DRAWING] if truth is None else [DRAWING, TRUTH]
-            if self.explorer is not None:
-                self.paint(None)
+    def _lay(self, side: str, image: Tensor, truth: Tensor | None, name: str) -> None:
+        """Exchange a picture; a new support gets an empty drawing."""
+        self._laid[side] = image, truth, name
+        if side == "support":
+            self._marked.options = [DRAWING] if truth is None else [DRAWING, TRUTH]
+            self._paint(None)
 
-    def paint(self, document: dict | None) -> None:
+    def _paint(self, document: dict | None) -> None:
         """A painter on the support of the moment."""
-        old = self.holder.children
-        painter = SupportPainter(self.pictures["support"], document, self.height)
-        self.holder.children = [painter]
-        if self.explorer is not None:
-            self.explorer.painter = painter
-            self.explorer.follow(painter, "document")
-        for widget in old:
+        before = self._easel.children
+        self._easel.children = [SupportPainter(self._laid["support"][0], document, self._height)]
+        self.follow(self.painter, "document")
+        for widget in before:
             widget.close()
 
-    def support_mask(self) -> Tensor:
-        """(H, W) uint8: 1 object, 0 background, 255 neither."""
-        if self.marked.value == TRUTH:
-            return self.truths["support"]
-        return torch.from_numpy(self.holder.children[0].mask)
-
-    def draw(self, **_) -> Scene:
-        mask, query, truth = self.support_mask(), self.pictures["query"], self.truths["query"]
+    def _seen(self, marked: str, **_) -> Scene:
+        (support, support_truth, support_name), (query, truth, name) = (self._laid[side] for side in SIDES)
+        mask = support_truth if marked == TRUTH else torch.from_numpy(self.painter.mask)
         drawn = bool((mask == 1).any())
-        own = f"Support: {self.names['support']}" + ("" if drawn else ", nothing marked yet")
-        shown = [_photo("support", own, self.pictures["support"], mask if drawn else None)]
-        shown.append(_photo("query", f"Query: {self.names['query']}", query))
+        caption = f"Support: {support_name}" + ", nothing marked yet" * (not drawn)
+        shown = [_photo("support", caption, support, mask if drawn else None)]
+        shown.append(_photo("query", f"Query: {name}", query))
         facts: dict = {"support_mask": mask, "masks": {}, "iou": {}}
         if not drawn:
             words = "Mark the object in the upper picture: every method starts from the same drawing."
             return Scene(shown, words, facts)
-        key = (_digest(query), _digest(self.pictures["support"]), _digest(mask))
-        start = time.monotonic()
-        for number, label in enumerate(self.benches.labels):
+        key, start = tuple(map(_digest, (query, support, mask))), time.monotonic()
+        for number, label in enumerate(self._models.labels):
             if time.monotonic() - start > SLOW:
-                self.show(shown, self.benches.labels[number:])
-            found = self.memo((label, self.picks.fold, key), lambda label=label: self.segmented(label, mask))
-            score = None if truth is None else panels.iou(found, truth)
-            said = f"{float((found > 0).float().mean()):.0%} of the picture" if score is None else f"IoU {score:.0%}"
-            facts["masks"][label] = found
-            if score is not None:
-                facts["iou"][label] = score
-            shown.append(_photo(label, f"{label}, {said}", query, found))
-        return Scene(shown, self.words(facts), facts)
+                self._show_known(shown, self._models.labels[number:])
+            model = self._models(label, self._picks.fold)
+            predicted = self._memo((label, self._picks.fold, key), lambda model=model: self._segmented(model, mask))
+            facts["masks"][label], covered = predicted, float((predicted > 0).float().mean())
+            caption = f"{label}, {covered:.0%} of the picture"
+            if truth is not None:
+                facts["iou"][label] = panels.iou(predicted, truth)
+                caption = f"{label}, IoU {facts['iou'][label]:.0%}"
+            shown.append(_photo(label, caption, query, predicted))
+        return Scene(shown, self._words(facts, marked), facts)
 
-    def show(self, shown: list[Panel], waiting: Sequence[str]) -> None:
+    def _show_known(self, shown: list[Panel], waiting: Sequence[str]) -> None:
         """What is known so far: with slow models nobody should wait for the last to see the first."""
-        if self.explorer is not None:
-            last = {panel.key: panel for panel in self.explorer.scene.panels}
-            rest = [replace(last[label], caption=f"{label}, computing …") for label in waiting if label in last]
-            self.explorer.board.panels = [panel.message() for panel in [*shown, *rest]]
+        last = {panel.key: panel for panel in self.scene.panels}
+        rest = [replace(last[label], caption=f"{label}, computing …") for label in waiting if label in last]
+        self.board.panels = [panel.message() for panel in [*shown, *rest]]
 
-    def segmented(self, label: str, mask: Tensor) -> Tensor:
+    def _segmented(self, explained: ExplainedModel, mask: Tensor) -> Tensor:
         """(H, W) uint8 of one method."""
-        bench = self.benches(label, self.picks.fold)
-        shape = Resize(self.size or bench.size)
-        with bench.ready() as model:
-            return infer(model, self.pictures["query"], [supports(shape, [self.pictures["support"]], [mask])], shape)
+        shape = Resize(self._size or explained.size)
+        with explained.ready() as model:
+            return infer(model, self._laid["query"][0], [supports(shape, [self._laid["support"][0]], [mask])], shape)
 
-    def words(self, facts: dict) -> str:
-        scores = facts["iou"]
-        said = []
-        if self.truths["support"] is not None and self.marked.value == DRAWING:
-            agreed = panels.iou(facts["support_mask"] == 1, self.truths["support"])
-            said.append(f"Your drawing overlaps the object with {agreed:.0%} IoU.")
+    def _words(self, facts: dict, marked: str) -> str:
+        scores, sentences, truths = facts["iou"], [], [self._laid[side][1] for side in SIDES]
+        if truths[0] is not None and marked == DRAWING:
+            agreed = panels.iou(facts["support_mask"] == 1, truths[0])
+            sentences.append(f"Your drawing overlaps the object with {agreed:.0%} IoU.")
         if scores:
             best = max(scores, key=scores.get)
-            said.append(f"Best on this query: {best} with {scores[best]:.0%} IoU.")
-        notes = [self.benches(label, self.picks.fold).note(1) for label in self.benches.labels]
-        said += [note for note in dict.fromkeys(notes) if note]
-        if self.benches.shipped and None in self.truths.values():
-            said.append("The shipped models were trained on drawn shapes: on photographs they show little but texture.")
-        return " ".join(said)
+            sentences.append(f"Best on this query: {best} with {scores[best]:.0%} IoU.")
+        notes = [self._models(label, self._picks.fold).note(1) for label in self._models.labels]
+        sentences += [note for note in dict.fromkeys(notes) if note]
+        if self._models.shipped and any(truth is None for truth in truths):
+            sentences.append(
+                "The shipped models were trained on drawn shapes: on photographs they show little but texture."
+            )
+        return " ".join(sentences)
 
 
-def _photo(key: str, caption: str, image: Tensor, mask: Tensor | None = None):
+@dataclass(frozen=True)
+class File:
+    """What was uploaded."""
+
+    name: str
+    content: bytes
+
+    def picture(self) -> Image.Image:
+        """The picture, upright. Raises DatasetError naming the file when it cannot be decoded."""
+        from PIL import Image, ImageOps
+
+        if len(self.content) > LARGEST:
+            size = len(self.content) / 2**20
+            raise DatasetError(f"{self.name}: {size:.0f} MB, pictures up to {LARGEST >> 20} MB are taken: shrink it.")
+        try:
+            picture = Image.open(io.BytesIO(self.content))
+            picture.load()
+            return ImageOps.exif_transpose(picture)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise DatasetError(f"{self.name}: no picture that can be read ({error}). JPEG and PNG work.") from error
+
+
+class Upload(ipywidgets.FileUpload):
+    """A button that takes one picture file from the reader's machine; `latest` is what was chosen last."""
+
+    def __init__(self, label: str):
+        super().__init__(accept="image/*", multiple=False, description=label, tooltip=f"{label}: a JPEG or PNG file")
+        self.layout.width = "auto"
+
+    @property
+    def latest(self) -> File | None:
+        """The file, None before there is one."""
+        return File(self.value[0]["name"], bytes(self.value[0]["content"])) if self.value else None
+
+
+def _photo(key: str, caption: str, image: Tensor, mask: Tensor | None = None) -> Panel:
     longest = max(image.shape[-2:])
     if longest > SHOWN:
-        rows, columns = (max(1, round(side * SHOWN / longest)) for side in image.shape[-2:])
-        image = torch.nn.functional.interpolate(
-            image[None].float(), (rows, columns), mode="bilinear", antialias=True, align_corners=False
-        )[0].to(torch.uint8)
+        size = [max(1, round(side * SHOWN / longest)) for side in image.shape[-2:]]
+        image = interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0].to(torch.uint8)
         if mask is not None:
-            mask = torch.from_numpy(panels.enlarged(np.asarray(mask), rows, columns))
+            mask = torch.from_numpy(panels.enlarged(np.asarray(mask), *size))
     return panels.photo(key, caption, normalise(image), mask)
 
 

@@ -17,7 +17,7 @@ from ...data.weak_annotations import KINDS, annotate
 from ...models.panet import PANet
 from ...ops import cosine_maps, strongest, upsample
 from .. import panels, strokes
-from ..episode_controls import EpisodeControls
+from ..episode_controls import Datasets, EpisodeControls
 from ..explained_models import Memo, only
 from ..explorer import Explorer, Scene, dropdown, slider
 from ..painter import SupportPainter
@@ -37,7 +37,7 @@ EASEL = 290  # CSS pixels, about: the height of the picture to draw on
 
 
 def explore_prototypes(
-    dataset: SegmentationDataset | Mapping[str, object] | None = None,
+    dataset: Datasets = None,
     model: PANet | str | None = None,
     *,
     size: int | None = None,
@@ -51,17 +51,16 @@ def explore_prototypes(
     A click on a support takes the feature of that one cell for the prototype.
 
     Args:
-        dataset: see `EpisodeControls`: one data set, several by label, or None for Shapes-5i.
+        dataset, size, shots: see `explore_episode`.
         model: a PANet, a file of one, or a function fold -> PANet; None: the shipped weights of the chosen fold.
-        size: pixels a side; None: what suits the model's backbone.
-        shots, fold, source, scale: first values of the controls; scale None: the model's own.
+        fold, source, scale: first values of the controls; scale None: the model's own.
     Returns:
-        an `Explorer` with the controls of `Picks`, and
+        an `Explorer` with the controls of `EpisodeControls`, and
 
-        * `source`: what is pooled. `"mask"`; `"scribble"` and `"box"` as `data.weak.annotate` makes them; `"inside"`,
-          half a cell away from the outline; `"left half"`, `"right half"`, or where Shapes-5i draws parts `"part 1"`…;
-          `"one cell"`, the one that was pointed at; `"drawing"`, strokes of your own on the first support. What a
-          source leaves out of the object is pooled nowhere.
+        * `source`: what is pooled. `"mask"`; `"scribble"` and `"box"` as `annotate` makes them; `"inside"`, half a cell
+          away from the outline; `"left half"`, `"right half"`, or where Shapes-5i draws parts `"part 1"`…; `"one
+          cell"`, the one that was pointed at; `"drawing"`, strokes of your own on the first support. What a source
+          leaves out of the object is pooled nowhere.
         * `drawing`: those strokes, see `fsslib.widgets.strokes`; kept for every picture.
         * `scale`: the temperature α. `stage`: the backbone's stage, where nothing was trained behind it.
 
@@ -71,66 +70,64 @@ def explore_prototypes(
         `episode` (the `Episode`).
     Raises ModelError: a model that is no PANet.
     """
-    bench, memo, pooled = only("panet", PANet, model, "explore_prototypes"), Memo(8), Memo()
-    picks = EpisodeControls(dataset, size=lambda: size or bench(picks.fold).size, shots=shots, fold=fold)
-    first, easel = bench(fold).model, Easel()
+    model_of, memo, pooled = only("panet", PANet, model, "explore_prototypes"), Memo(8), Memo()
+    picks = EpisodeControls(dataset, model_of, size=size, shots=shots, fold=fold)
+    first, easel = model_of(fold).model, Easel()
     alpha = first.scale if scale is None else scale
-    alpha = int(alpha) if float(alpha).is_integer() else alpha
-    own = {
+    alpha, step = (int(alpha), 1) if float(alpha).is_integer() else (alpha, 0.1)
+    controls = {
         "source": dropdown("Prototype from", _sources(picks.dataset), source),
-        "scale": slider("Temperature α", alpha, min(1, alpha), max(40, alpha), None if isinstance(alpha, int) else 0.1),
+        "scale": slider("Temperature α", alpha, min(1, alpha), max(40, alpha), step),
     }
     if isinstance(first.project, nn.Identity):
-        own["stage"] = dropdown("Stage", list(first.backbone.channels), first.stage)
+        controls["stage"] = dropdown("Stage", list(first.backbone.channels), first.stage)
 
     def prepare(changed: str | None) -> None:
         picks.prepare(changed)
-        choice, offered = own["source"], _sources(picks.dataset)
+        choice, offered = controls["source"], _sources(picks.dataset)
         # A hand on a support or on the easel says what is wanted.
         chosen = {"point": "one cell", "drawing": "drawing"}.get(changed, choice.value)
         if list(choice.options) != offered:
             choice.options = offered
         choice.value = chosen if chosen in offered else "mask"
-        (support, *_), _ = picks.indices()
-        image = picks.episode().support_images[0, 0, 0]
-        easel.place((picks.dataset, support, picks.key[-1]), denormalise(image))
+        easel.place(
+            (picks.dataset, picks.indices()[0][0], picks.key[-1]), denormalise(picks.episode().support_images[0, 0, 0])
+        )
         easel.layout.display = None if choice.value == "drawing" else "none"
 
     def draw(source: str, scale: float, point: dict, stage: str | None = None, **_) -> Scene:
-        episode, net = picks.episode(), bench(picks.fold)
-        stage = stage or net.model.stage
-        maps = memo((picks.key, stage), lambda: net(episode, stage=stage).maps)
-        query, supports, given = maps["query_features"], maps["support_features"], episode.support_masks
-        (rows, columns), (height, width), marks = supports.shape[-2:], given.shape[-2:], {}
+        episode, explained = picks.episode(), picks.model
+        net, given = explained.model, episode.support_masks
+        stage = stage or net.stage
+        maps = memo((picks.key, stage), lambda: explained(episode, stage=stage).maps)
+        query, supports = maps["query_features"], maps["support_features"]
+        cells, pixels, marks = tuple(supports.shape[-2:]), tuple(given.shape[-2:]), {}
         if source == "drawing":
             masks = given.clone()
             masks[0, 0, 0] = easel.painter.mask_tensor()
         elif source == "one cell":
-            k, x, y = _cell(point, given[0, 0])
-            row, column, marks[k] = y * rows // height, x * columns // width, [panels.cross(x, y)]
+            k, x, y = _pixel(point, given[0, 0])
+            (row, column), marks[k] = panels.cell_at(x, y, pixels, cells), [panels.cross(x, y)]
             masks = torch.where(given == 1, IGNORE, given)
-            inside = torch.arange(height)[:, None] * rows // height == row
-            masks[0, 0, k][inside & (torch.arange(width) * columns // width == column)] = 1
+            down, right = (torch.arange(side) * count // side for side, count in zip(pixels, cells))
+            masks[0, 0, k][(down == row)[:, None] & (right == column)] = 1
         else:
-            rim = -(-height // rows) // 2  # pixels: half a cell
+            rim = -(-pixels[0] // cells[0]) // 2  # pixels: half a cell
             masks = pooled((picks.key, source, rim), lambda: _marked(picks, given, source, rim))
-        background, prototype = net.model.prototypes(supports, masks)[0]
+        background, prototype = net.prototypes(supports, masks)[0]
         if marks:
             prototype = supports[0, 0, k, :, row, column]  # pooling would mix it with its neighbours
         cosine = cosine_maps(query, torch.stack([background, prototype])[None], 1.0)
-        logits = upsample(scale * cosine, (height, width))
-        moved = F.cosine_similarity(prototype, net.model.prototypes(supports, given)[0, 1], dim=0)
-        probability, found = logits.softmax(1)[0], strongest(logits)[0]
+        logits = upsample(scale * cosine, pixels)
+        moved = F.cosine_similarity(prototype, net.prototypes(supports, given)[0, 1], dim=0)
+        probability, mask = logits.softmax(1)[0], strongest(logits)[0]
         sure = float((probability.amax(0) > SURE).float().mean())
         image, truth = episode.query_images[0], episode.query_masks[0]
         ends = (float(cosine.min()), float(cosine.max()))
         shades = f"{ends[0]:.2f} (dark) to {ends[1]:.2f} (bright)"
+        predicted, score = panels.prediction("prediction", "Prediction", image, mask, truth)
         shown = [
-            panels.photo(f"support {k}", f"Support {k + 1}: what is pooled", *pair, pick=True, marks=marks.get(k, ()))
-            for k, pair in enumerate(zip(episode.support_images[0, 0], masks[0, 0]))
-        ]
-        predicted, score = panels.prediction("prediction", "Prediction", image, found, truth)
-        shown += [
+            *panels.supports(episode, "what is pooled", masks, marks, pick=True),
             panels.photo("query", "Query", image),
             panels.heat("object", f"Cosine, object: {shades}", cosine[0, 1], image, limits=ends),
             panels.heat("background", f"Cosine, background: {shades}", cosine[0, 0], image, limits=ends),
@@ -139,15 +136,15 @@ def explore_prototypes(
             panels.photo("truth", f"True mask: {picks.name}", image, truth),
         ]
         facts = {"iou": score, "prototype": prototype, "background": background, "moved": float(moved), "sure": sure}
-        facts |= {"cosine": cosine[0], "probability": probability[1], "prediction": found, "masks": masks[0, 0]}
-        words = _words(source, facts, upsample(cosine, (height, width))[0, :, truth == 1])
+        facts |= {"cosine": cosine[0], "probability": probability[1], "prediction": mask, "masks": masks[0, 0]}
+        words = _words(source, facts, upsample(cosine, pixels)[0, :, truth == 1])
         words += f" At α = {scale:g} the model is more than {SURE:.0%} sure of {sure:.0%} of the pixels."
-        if stage != net.model.stage:
-            words += f" The model itself matches {net.model.stage}, not {stage}."
-        return Scene(shown, f"{words} {net.note(episode.shot)}".strip(), {**facts, "episode": episode})
+        if stage != net.stage:
+            words += f" The model itself matches {net.stage}, not {stage}."
+        return Scene(shown, f"{words} {explained.note(episode.shot)}".strip(), {**facts, "episode": episode})
 
-    controls = {**picks.controls, **own, "drawing": easel}
-    return Explorer(controls, draw, label="Prototype explorer", prepare=prepare, above=(easel,), hidden=("drawing",))
+    every = {**picks.controls, **controls, "drawing": easel}
+    return Explorer(every, draw, label="Prototype explorer", prepare=prepare, above=(easel,), hidden=("drawing",))
 
 
 class Easel(ipywidgets.VBox):
@@ -172,10 +169,10 @@ class Easel(ipywidgets.VBox):
     def painter(self) -> SupportPainter:
         """The painter of the present picture, made when it is first wanted."""
         if not self.children:
-            side, known = self._image.shape[1], self._drawings.get(self._key)
-            made = SupportPainter(self._image, known or None, height=side * max(1, EASEL // side))
-            made.observe(lambda change: setattr(self, "value", change["new"]), "document")
-            self.children = (made,)
+            side, strokes_kept = self._image.shape[1], self._drawings.get(self._key)
+            painter = SupportPainter(self._image, strokes_kept or None, height=side * max(1, EASEL // side))
+            painter.observe(lambda change: setattr(self, "value", change["new"]), "document")
+            self.children = (painter,)
         return self.children[0]
 
     @traitlets.validate("value")
@@ -203,8 +200,8 @@ def _marked(picks: EpisodeControls, masks: Tensor, source: str, margin: int) -> 
         kept = torch.where(kept.any(-1).any(-1)[..., None, None], kept, objects)  # a thin object keeps its mask
     elif source in SOURCES:
         columns = torch.arange(masks.shape[-1])
-        middles = [columns.expand(one.shape)[one].median() if one.any() else 0 for one in objects[0, 0]]
-        left = torch.stack([(columns <= middle).expand(masks.shape[-2:]) for middle in middles])[None, None]
+        middles = [columns.expand(mask.shape)[mask].median() if mask.any() else 0 for mask in objects[0, 0]]
+        left = (columns <= torch.tensor(middles)[:, None, None])[None, None]
         kept = objects & (left if source == "left half" else ~left)
     else:
         data, shape, (indices, _) = picks.dataset, Resize(picks.key[-1]), picks.indices()
@@ -213,12 +210,12 @@ def _marked(picks: EpisodeControls, masks: Tensor, source: str, margin: int) -> 
     return torch.where(objects & ~kept, IGNORE, masks)
 
 
-def _cell(point: dict, masks: Tensor) -> tuple[int, int, int]:
+def _pixel(point: dict, masks: Tensor) -> tuple[int, int, int]:
     """Support, x and y that were pointed at; else the object's pixel nearest to its middle in the first support."""
-    (shot, height, width), (name, _, number) = masks.shape, point.get("panel", "").partition(" ")
-    k = int(number) if name == "support" and number.isdigit() else shot
-    if k < shot and 0 <= point.get("x", -1) < width and 0 <= point.get("y", -1) < height:
-        return k, int(point["x"]), int(point["y"])
+    shot, height, width = masks.shape
+    spot = panels.pointed(point, [f"support {k}" for k in range(shot)], (height, width))
+    if spot is not None:
+        return int(spot[0].split()[1]), int(spot[1]), int(spot[2])
     inside = (masks[0] == 1).nonzero()
     inside = inside if len(inside) else torch.tensor([[height // 2, width // 2]])
     y, x = inside[(inside - inside.double().mean(0)).square().sum(1).argmin()].tolist()
@@ -234,6 +231,6 @@ def _words(source: str, facts: Mapping, on_object: Tensor) -> str:
     near = "" if source == "mask" else f", cosine {facts['moved']:.2f} to the whole mask's"
     words = f"Prototype from {SOURCES.get(source, source)}, {count} pixels{near}: IoU {facts['iou']:.0%}."
     if on_object.shape[1]:
-        background, own = on_object.mean(1).tolist()
-        words += f" On the true object the mean cosine is {own:.2f} to it, {background:.2f} to the background's."
+        background, prototype = on_object.mean(1).tolist()
+        words += f" On the true object the mean cosine is {prototype:.2f} to it, {background:.2f} to the background's."
     return words

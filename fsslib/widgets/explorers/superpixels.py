@@ -10,13 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...data import load_dataset
-from ...data.base import SegmentationDataset
-from ...episode import Episode, Prediction
+from ...episode import Episode
 from ...models.asgnet import ASGNet
 from ...ops import strongest
 from .. import board, panels
 from ..board import Bars
-from ..episode_controls import EpisodeControls
+from ..episode_controls import Datasets, EpisodeControls
 from ..explained_models import Memo, only
 from ..explorer import Explorer, Scene, dropdown, slider, switch
 
@@ -24,11 +23,7 @@ SHOWN = 8  # prototypes that bars and guide map have room for
 
 
 def explore_superpixels(
-    dataset: SegmentationDataset | Mapping[str, object] | None = None,
-    model: ASGNet | str | Path | None = None,
-    *,
-    size: int | None = None,
-    shots: int = 1,
+    dataset: Datasets = None, model: ASGNet | str | Path | None = None, *, size: int | None = None, shots: int = 1
 ) -> Explorer:
     """ASGNet with its options in your hand: superpixels of the supports, guide map, probability map and prediction.
 
@@ -36,26 +31,22 @@ def explore_superpixels(
     it was trained with. Point at the query to compare one position with every prototype.
 
     Args:
-        dataset: see `EpisodeControls`; None: Shapes-5i, with objects of one part and of three.
+        dataset, size, shots: see `explore_episode`; here Shapes-5i comes with objects of one part and of three.
         model: an ASGNet or a file of `save_model`; None: the shipped weights.
-        size: pixels a side; None: what suits the model's backbone.
-        shots: supports at first.
     Returns:
-        an `Explorer` with the controls of `Picks` and `superpixels` (1..10 of one support), `adaptive`, `iterations`,
-        `reach`, `seeds`, `allocation`, `similarity` and `shot_merge` (see `ASGNet`), which start as the model has them.
-        Prototypes are numbered over all supports, from 1. Facts: `iou` and `single`, the IoU of one prototype per
-        support, else alike; `used`, how many prototypes; `counts`, those of each support; `alike`, the mean cosine
-        between them (1 for a single one); `guide` (h, w) number of each position's prototype; `shares` (P,) of the
-        query that each gets; `cosines` (P,) at the position pointed at; `parts`, how many the true objects have, and
-        `purity` and `largest`: the share of a superpixel's weight that lies on one true part, and the area of the
-        largest part, means over the superpixels (None where the data set knows no parts).
+        an `Explorer` with the controls of `EpisodeControls` and `superpixels` (1..10 of one support), `adaptive`,
+        `iterations`, `reach`, `seeds`, `allocation`, `similarity` and `shot_merge` (see `ASGNet`), which start as the
+        model has them. Prototypes are numbered over all supports, from 1. Facts: `iou` and `single`, the IoU of one
+        prototype per support, else alike; `used`, how many prototypes; `counts`, those of each support; `alike`, the
+        mean cosine between them (1 for a single one); `guide` (h, w) number of each position's prototype; `shares`
+        (P,) of the query that each gets; `position` pointed at and `cosines` (P,) there; `parts`, how many the true
+        objects have, and `purity` and `largest`: the share of a superpixel's weight that lies on one true part, and
+        the area of the largest part, means over the superpixels (None where the data set knows no parts).
     Raises ModelError: a model that is no ASGNet.
     """
-    bench, memo = only("asgnet", ASGNet, model, "explore_superpixels"), Memo()
-    net = bench(0).model
-    data = _shapes() if dataset is None else dataset
-    picks = EpisodeControls(data, size=lambda: size or bench(picks.fold).size, shots=shots)
-    own = {
+    model_of, data = only("asgnet", ASGNet, model, "explore_superpixels"), _shapes() if dataset is None else dataset
+    picks, memo, net = EpisodeControls(data, model_of, size=size, shots=shots), Memo(), model_of(0).model
+    controls = {
         "superpixels": slider("Superpixels at most", net.max_superpixels, 1, max(10, net.max_superpixels)),
         "adaptive": switch("Fewer for small objects", net.adaptive),
         "iterations": slider("Iterations", net.iterations[1], 1, max(15, net.iterations[1])),
@@ -67,29 +58,28 @@ def explore_superpixels(
     }
 
     def draw(superpixels, adaptive, iterations, reach, seeds, allocation, similarity, shot_merge, point, **_) -> Scene:
-        episode, asked = picks.episode(), bench(picks.fold)
-        decoder = {"allocation": allocation, "similarity": similarity, "shot_merge": shot_merge}
-
-        def run(most: int, **clustering: object) -> Prediction:
-            options = {"max_superpixels": most, **clustering, **decoder}
-            return memo((picks.key, *options.values()), lambda: asked(episode, **options))
-
-        steps = (asked.model.iterations[0], iterations)
-        several = run(superpixels, adaptive=adaptive, iterations=steps, reach=reach, seeds=seeds)
-        single = run(1) if superpixels > 1 else several
-        found = _Found(episode, several.maps)
-        facts = found.facts(point) | _parts(found.weights, found.owner, picks)
+        episode, explained = picks.episode(), picks.model
+        one = {"max_superpixels": 1, "allocation": allocation, "similarity": similarity, "shot_merge": shot_merge}
+        steps = (explained.model.iterations[0], iterations)
+        many = one | {"max_superpixels": superpixels, "adaptive": adaptive, "iterations": steps, "reach": reach}
+        many["seeds"] = seeds
+        several, single = (
+            memo((picks.key, *options.values()), lambda options=options: explained(episode, **options))
+            for options in (many, one if superpixels > 1 else many)
+        )
+        clusters = _Clusters(episode, several.maps)
+        facts = clusters.facts(point) | _parts(clusters.weights, clusters.owner, picks)
         query, truth = episode.query_images[0], episode.query_masks[0]
         mask, facts["iou"] = panels.prediction("prediction", "Prediction", query, strongest(several.logits)[0], truth)
         facts["single"] = panels.iou(strongest(single.logits)[0], truth)
-        shown = found.supports(picks.name) + found.query(facts, allocation == "guided")
-        shown += [mask, panels.photo("truth", "True mask", query, truth), found.bars(facts)]
-        return Scene(shown, f"{_words(facts)} {asked.note(episode.shot)}".strip(), facts)
+        shown = clusters.supports(picks.name) + clusters.query(facts, allocation == "guided")
+        shown += [mask, panels.photo("truth", "True mask", query, truth), clusters.bars(facts)]
+        return Scene(shown, f"{_words(facts)} {explained.note(episode.shot)}".strip(), facts)
 
-    return Explorer({**picks.controls, **own}, draw, label="Superpixel explorer", prepare=picks.prepare)
+    return Explorer({**picks.controls, **controls}, draw, label="Superpixel explorer", prepare=picks.prepare)
 
 
-class _Found:
+class _Clusters:
     """The maps of one run, with the prototypes that are used numbered over all supports, from 1."""
 
     def __init__(self, episode: Episode, maps: Mapping[str, Tensor]):
@@ -101,30 +91,26 @@ class _Found:
         self.weights = maps["superpixels"][0].flatten(0, 1)[used]
         self.prototypes, self.similarity = maps["prototypes"][0][used], maps["similarity"][0][used]
         self.guide = self.number[maps["guide"][0, 0].long()]
-        rows, columns = self.guide.shape
-        high, wide = episode.query_images.shape[-2:]
-        self.cell, self.grid = (high / rows, wide / columns), (rows, columns)
+        self.over = tuple(episode.query_images.shape[-2:]), tuple(self.guide.shape)  # pixels, cells
 
     def supports(self, name: str) -> list:
         """Per support the picture, and its object enlarged: regions, seeds as numbers, centres as rings."""
         shown = []
-        for k, (image, mask) in enumerate(zip(self.episode.support_images[0, 0], self.episode.support_masks[0, 0])):
+        for k, photo in enumerate(panels.supports(self.episode, name, width=board.WIDTH // 2)):
             mine = (self.owner == k).nonzero().flatten()
-            weights, first, several = self.weights[mine], int(mine[0]), len(mine) > 1
-            labels = (weights.argmax(0) + first + 1) * (weights.sum(0) > 0)
+            weights, first, several = self.weights[mine], int(mine[0]) + 1, len(mine) > 1
+            labels = (weights.argmax(0) + first) * (weights.sum(0) > 0)
             (top, bottom), (left, right) = spans = [_span(labels > 0, axis) for axis in (1, 0)]
-            high, wide = (slice(round(low * side), round(up * side)) for (low, up), side in zip(spans, self.cell))
-            ends = [self._pixel(row - top, column - left) for row, column in _centres(weights)]
-            # A masked average starts nowhere.
-            starts = [self._pixel(row - top, column - left) for row, column in self.seeds[mine].tolist()]
-            marks = [panels.cross(*at) for at in ends] if several else []
-            marks += [(*at, str(first + n), "badge") for n, at in enumerate(starts if several else ends, 1)]
-            caption = f"Its {len(mine)} superpixels; numbers: seeds, rings: centres" if several else "Its one prototype"
-            labels, near = labels[top:bottom, left:right], image[:, high, wide]
-            shown += [
-                panels.photo(f"support {k}", f"Support {k + 1}: {name}", image, mask, width=board.WIDTH // 2),
-                panels.regions(f"regions {k}", caption, labels, near, marks=marks),
-            ]
+            ends = [panels.middle(row - top, column - left, *self.over) for row, column in _centres(weights)]
+            starts = [panels.middle(row - top, column - left, *self.over) for row, column in self.seeds[mine].tolist()]
+            marks, caption = panels.badges(ends, first), "Its one prototype"  # a masked average starts nowhere
+            if several:
+                marks = [panels.cross(*at) for at in ends] + panels.badges(starts, first)
+                caption = f"Its {len(mine)} superpixels; numbers: seeds, rings: centres"
+            high, wide = (slice(*(round(at * n / m) for at in span)) for span, n, m in zip(spans, *self.over))
+            near = self.episode.support_images[0, 0, k][:, high, wide]
+            regions = panels.regions(f"regions {k}", caption, labels[top:bottom, left:right], near, marks=marks)
+            shown += [photo, regions]
         return shown
 
     def query(self, facts: Mapping, guided: bool) -> list:
@@ -134,22 +120,23 @@ class _Found:
             region = self.guide == i + 1
             if region.any():
                 at = int(self.similarity[i].masked_fill(~region, -torch.inf).argmax())
-                best.append((*self._pixel(*divmod(at, self.grid[1])), str(i + 1), "badge"))
-        x, y = self._pixel(*facts["position"])
-        probability = self.maps["probability"][0, 0]
+                best += panels.badges([panels.middle(*divmod(at, region.shape[1]), *self.over)], i + 1)
+        ring, probability = panels.cross(*panels.middle(*facts["position"], *self.over)), self.maps["probability"][0, 0]
         guide = "the most similar prototype" if guided else "not handed out, all get the mean"
         caption = f"Probability map, {probability.min():.2f} to {probability.max():.2f}"
         return [
-            panels.photo("query", "Query; the ring is compared below", image, marks=[panels.cross(x, y)], pick=True),
+            panels.photo("query", "Query; the ring is compared below", image, marks=[ring], pick=True),
             panels.regions("guide", f"Guide map: {guide}", self.guide, image, marks=best),
             panels.heat("probability", caption, probability, image, mask=self.episode.query_masks[0]),
         ]
 
     def facts(self, point: Mapping) -> dict:
         """What does not depend on the prediction."""
-        count = len(self.prototypes)
-        unit = F.normalize(self.prototypes, dim=-1)
-        row, column = self._position(point)
+        count, unit = len(self.prototypes), F.normalize(self.prototypes, dim=-1)
+        row, column = divmod(int(self.maps["probability"][0, 0].argmax()), self.guide.shape[1])
+        spot = panels.pointed(point, ("query",), self.over[0])
+        if spot is not None:
+            row, column = panels.cell_at(*spot[1:], *self.over)
         return {
             "used": count,
             "counts": torch.bincount(self.owner, minlength=self.episode.shot).tolist(),
@@ -163,25 +150,11 @@ class _Found:
     def bars(self, facts: Mapping) -> Bars:
         """Cosines at the ring, and what each prototype is given of the query."""
         order = sorted(facts["cosines"].argsort(descending=True, stable=True)[:SHOWN].tolist())
-        rows = {
-            f"Prototype {i + 1}": {"cosine": float(facts["cosines"][i]), "share": float(facts["shares"][i])}
-            for i in order
-        }
+        values = {"cosine": facts["cosines"], "share": facts["shares"]}
+        rows = {f"Prototype {i + 1}": {name: float(value[i]) for name, value in values.items()} for i in order}
         left = facts["used"] - len(order)
         caption = "Cosine at the ring; share of the query it is given"
         return Bars("bars", caption + f" (without {left} less similar ones)" * bool(left), rows)
-
-    def _position(self, point: Mapping) -> tuple[int, int]:
-        """Row and column of the cell pointed at, or that of the largest probability."""
-        high, wide = self.episode.query_images.shape[-2:]
-        x, y = point.get("x", -1), point.get("y", -1)
-        if point.get("panel") == "query" and 0 <= x < wide and 0 <= y < high:
-            return int(y / self.cell[0]), int(x / self.cell[1])
-        return divmod(int(self.maps["probability"][0, 0].argmax()), self.grid[1])
-
-    def _pixel(self, row: float, column: float) -> tuple[float, float]:
-        """The middle of a cell as x and y in pixels."""
-        return (column + 0.5) * self.cell[1] - 0.5, (row + 0.5) * self.cell[0] - 0.5
 
 
 def _span(inside: Tensor, axis: int, margin: int = 1) -> tuple[int, int]:
@@ -195,42 +168,42 @@ def _span(inside: Tensor, axis: int, margin: int = 1) -> tuple[int, int]:
 def _centres(weights: Tensor) -> list[tuple[float, float]]:
     """Row and column of (P, h, w) weights' centres of gravity: for superpixels, where their last iteration ended."""
     total = weights.sum((1, 2)).clamp_min(1e-12)
-    rows, columns = (torch.arange(side, dtype=weights.dtype) for side in weights.shape[1:])
-    return list(zip((weights.sum(2) @ rows / total).tolist(), (weights.sum(1) @ columns / total).tolist()))
+    sides = (weights.sum(axis) for axis in (2, 1))
+    return list(zip(*((side @ torch.arange(side.shape[1], dtype=side.dtype) / total).tolist() for side in sides)))
 
 
 def _parts(weights: Tensor, owner: Tensor, picks: EpisodeControls) -> dict:
     """How the superpixels (P, h, w) lie on the true parts of their supports, where the data set knows those."""
-    data, found = picks.dataset, {"parts": None, "purity": None, "largest": None}
+    data, pure, largest, parts = picks.dataset, [], [], []
     if not hasattr(data, "truth"):
-        return found
-    pure, largest, parts = [], [], []
+        return dict.fromkeys(("parts", "purity", "largest"))
     for k, index in enumerate(picks.indices()[0]):
         truth = data.truth(index)
-        own = torch.where(truth.clean_mask == truth.target, truth.parts, 0)
-        rows, columns = (torch.linspace(0, n - 1, m).round().long() for n, m in zip(own.shape, weights.shape[1:]))
-        mine, own = weights[owner == k], F.one_hot(own[rows][:, columns].long())[..., 1:].float()
-        parts.append(int(own.sum((0, 1)).count_nonzero()))
-        on_part = torch.einsum("phw,hwn->pn", mine, own) / mine.sum((1, 2)).clamp_min(1e-12)[:, None]
-        if on_part.shape[1]:
+        number = torch.where(truth.clean_mask == truth.target, truth.parts, 0)
+        rows, columns = (torch.linspace(0, n - 1, m).round().long() for n, m in zip(number.shape, weights.shape[1:]))
+        mine, part = weights[owner == k], F.one_hot(number[rows][:, columns].long())[..., 1:].float()
+        areas = part.sum((0, 1))
+        parts.append(int(areas.count_nonzero()))
+        on_part = torch.einsum("phw,hwn->pn", mine, part) / mine.sum((1, 2)).clamp_min(1e-12)[:, None]
+        if len(areas):
             pure += on_part.amax(1).tolist()
-            largest += [float(own.sum((0, 1)).max() / own.sum().clamp_min(1))] * len(mine)
-    if pure:
-        found = {"purity": sum(pure) / len(pure), "largest": sum(largest) / len(largest)}
-    return {**found, "parts": max(parts)}
+            largest += [float(areas.max() / areas.sum().clamp_min(1))] * len(mine)
+    means = {
+        name: sum(shares) / len(shares) if pure else None for name, shares in (("purity", pure), ("largest", largest))
+    }
+    return {**means, "parts": max(parts)}
 
 
 def _words(facts: Mapping) -> str:
     """The scene in a few sentences."""
     if facts["used"] == 1:
-        said = f"One prototype, the masked average, finds {facts['iou']:.0%} (IoU)."
-    else:
-        said = f"{facts['used']} prototypes, alike by a mean cosine of {facts['alike']:.2f}, find {facts['iou']:.0%} "
-        said += f"(IoU); one per support finds {facts['single']:.0%}."
-    if facts["used"] > 1 and facts["parts"] not in (None, 1):
-        said += f" {facts['purity']:.0%} of a superpixel's weight lies on one true part; the largest part is "
-        said += f"{facts['largest']:.0%} of the object."
-    return said
+        return f"One prototype, the masked average, finds {facts['iou']:.0%} (IoU)."
+    words = f"{facts['used']} prototypes, alike by a mean cosine of {facts['alike']:.2f}, find {facts['iou']:.0%} "
+    words += f"(IoU); one per support finds {facts['single']:.0%}."
+    if facts["parts"] not in (None, 1):
+        words += f" {facts['purity']:.0%} of a superpixel's weight lies on one true part; the largest part is "
+        words += f"{facts['largest']:.0%} of the object."
+    return words
 
 
 def _shapes() -> dict:
