@@ -67,7 +67,7 @@ FAULTS = {
     "first = np.clip(np.ceil(left - 0.5), 0, width)": ("first = np.clip(np.ceil(left), 0, width)", "test_strokes"),
     "if self._still:\n            return": ("if False:\n            return", "test_explorer"),
     # plots
-    "vmin=-top, vmax=top)": ("vmin=0, vmax=top)", "test_plots_comparison"),
+    "vmin=-top, vmax=top, cbar": ("vmin=0, vmax=top, cbar", "test_plots_comparison"),
     "int((weights > 0.05 * top)": ("int((weights > 0.5 * top)", "test_plots_prototypes"),
     # analysis
     "values[picks].mean(1), [0.025, 0.975])": ("values[picks].mean(1), [0.25, 0.75])", "test_plots_prototypes"),
