@@ -29,8 +29,9 @@ def matrix(pairs: Mapping[str, Differences], names: Sequence[str]) -> Drawing:
         texts = {pair: f"{v[0]:+.1f}" if clear(v, seeds) else f"({v[0]:+.1f})" for pair, (v, seeds) in entry.items()}
         words += [f"{title}, {a} - {b} {t}" for (a, b), t in texts.items() if names.index(b) > names.index(a)]
         texts = pd.Series(texts).unstack().reindex(index=names, columns=names)
-        look = {"fmt": "", "cmap": "PuOr_r", "vmin": -top, "vmax": top, "cbar": False, "square": True}
-        sns.heatmap(tables[title], annot=texts, ax=axis, **look)
+        sns.heatmap(
+            tables[title], annot=texts, fmt="", cmap="PuOr_r", vmin=-top, vmax=top, cbar=False, square=True, ax=axis
+        )
         axis.set_title(title)
         axis.tick_params(axis="y", rotation=0)
         axis.grid(False)
