@@ -11,13 +11,10 @@ from fsslib.metrics import FewShotIoU
 from fsslib.ops import masked_pool
 
 EVAL = {
-    "eval_r50_1shot": ("resnet50", ABSOLUTE),
-    "eval_r50_5shot": ("resnet50", ABSOLUTE),
-    "eval_r50_1shot_relbins": ("resnet50", RELATIVE),
-    "eval_r50_2shot_emptymask": ("resnet50", ABSOLUTE),
-    "eval_vgg_1shot": ("vgg16_bn", ABSOLUTE),
-    "eval_r101_1shot_relbins": ("resnet101", RELATIVE),
-}
+    "eval_r50_1shot": ("resnet50", ABSOLUTE), "eval_r50_5shot": ("resnet50", ABSOLUTE),
+    "eval_r50_1shot_relbins": ("resnet50", RELATIVE), "eval_r50_2shot_emptymask": ("resnet50", ABSOLUTE),
+    "eval_vgg_1shot": ("vgg16_bn", ABSOLUTE), "eval_r101_1shot_relbins": ("resnet101", RELATIVE),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
