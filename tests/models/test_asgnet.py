@@ -25,13 +25,10 @@ OPTIONS = {
     "allocation": ({"allocation": "expand"}, {"guide_features"} | DECODED),
     "similarity": ({"similarity": "mean"}, {"probability"} | DECODED),
     "shot_merge": ({"shot_merge": "average"}, {"guide_features", "probability"} | DECODED),
-    "fusion": ({"fusion": "once"}, DECODED),
-    "scales": ({"scales": RELATIVE}, DECODED),
-    "dropout": ({"dropout": 0.9}, set()),
-    "freeze": ({"freeze": False}, set()),
-    "bn": ({"bn": "batch"}, set()),
+    "fusion": ({"fusion": "once"}, DECODED), "scales": ({"scales": RELATIVE}, DECODED),
+    "dropout": ({"dropout": 0.9}, set()), "freeze": ({"freeze": False}, set()), "bn": ({"bn": "batch"}, set()),
     "shots": ({"shots": 5}, set()),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -12,11 +12,10 @@ import sdaanet_tools
 import torch
 from golden_tools import ROOT_GOLDEN, gradient_norms, officially_named, read_golden
 from hdmnet_tools import TYPICAL, typical_error
-from planted_asgnet import BINS, TRAINING, counted_as_placed
+from planted_asgnet import BINS, TRAINING
 from planted_hdmnet import ATTACHED, EPS, ONE, TRAIN
 
 from fsslib import load_official
-from fsslib.models.asgnet import published_seeds
 from fsslib.models.base import FewShotModel
 from fsslib.ops import masked_pool
 
@@ -122,14 +121,6 @@ def test_the_divisor_of_sdaanet_s_pooling(shared):
     for eps, agrees in ((5e-4, True), (1e-5, False), (1e-3, False)):
         off = (masked_pool(features, mask[:, 0], eps)[..., None, None] - expected).abs().max()
         assert bool(off <= 1e-5 * expected.abs().max()) == agrees
-
-
-def test_the_counting_of_asgnet_s_seeds(shared):
-    """The authors' seeds alone do not tell how many the model uses; the specification does."""
-    golden, _ = read_golden(shared / "golden/asgnet/unit_seeds.safetensors")
-    mask = golden["mask.border"][None] == 1
-    places = published_seeds, counted_as_placed(published_seeds)
-    assert [int(place(mask, (60, 60), 5, 100.0).counts) for place in places] == [4, 5]
 
 
 @torch.no_grad()

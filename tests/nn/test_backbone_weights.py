@@ -119,18 +119,14 @@ def _broken(case, state):
     return {"something.else": torch.zeros(3)}
 
 
-@pytest.mark.parametrize(
-    "case, message",
-    [
-        ("half a stage", r"8? ?missing \(layer2\.0\.bn1\.weight, .*…\)"),
-        ("hole", r"missing \(layer2"),
-        ("shape", r"1 of another shape \(layer1\.0\.conv1\.weight \(16, 16, 5, 5\) instead of \(16, 16, 3, 3\)\)"),
-        ("nan", r"1 not finite .*layer3\.0\.bn1\.bias"),
-        ("unknown", r"1 unknown \(decoder\.weight\)"),
-        ("kind", r"1 of another kind \(layer1\.0\.bn1\.bias torch\.int64\)"),
-        ("other network", r"missing \(layer0\.0\.weight.*1 unknown \(something\.else\)"),
-    ],
-)
+@pytest.mark.parametrize("case, message", [
+    ("half a stage", r"8? ?missing \(layer2\.0\.bn1\.weight, .*…\)"),
+    ("hole", r"missing \(layer2"),
+    ("shape", r"1 of another shape \(layer1\.0\.conv1\.weight \(16, 16, 5, 5\) instead of \(16, 16, 3, 3\)\)"),
+    ("nan", r"1 not finite .*layer3\.0\.bn1\.bias"), ("unknown", r"1 unknown \(decoder\.weight\)"),
+    ("kind", r"1 of another kind \(layer1\.0\.bn1\.bias torch\.int64\)"),
+    ("other network", r"missing \(layer0\.0\.weight.*1 unknown \(something\.else\)"),
+])  # fmt: skip
 def test_files_that_do_not_fit(case, message, tiny_file, tmp_path):
     path = tmp_path / "broken.pth"
     torch.save(_broken(case, read_state(tiny_file)), path)
