@@ -34,7 +34,10 @@ def called(method, model, episode, name):
 
 @pytest.fixture(scope="module")
 def scene(shared):
-    """Method and file -> golden tensors, metadata, episode, model, and true features: costly and seldom in question."""
+    """Method and file -> golden tensors, metadata, episode, model, and true features: costly and seldom in question.
+
+    That without a mistake all is well, test_golden_METHOD says.
+    """
     models, scenes = {}, {}
 
     @torch.no_grad()
@@ -48,9 +51,7 @@ def scene(shared):
             if name == BINS:
                 model = copy.deepcopy(model)
                 model.context.scales = tuple(facts["ppm_scales"])
-            clean = called(method, model.train(name == TRAIN), episode, name)[1]
-            assert max(tools.excess(clean, golden).values()) <= 1, "before the mistake everything agrees"
-            assert method != "hdmnet" or typical_error(clean, golden) <= TYPICAL
+            model.train(name == TRAIN)
             scenes[method, name] = golden, facts, episode, model, model.features(episode)
         return scenes[method, name]
 
