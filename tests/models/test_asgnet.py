@@ -31,11 +31,17 @@ OPTIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_changes_what_it_says_and_nothing_else(option):
-    options, changes = OPTIONS[option]
+@pytest.fixture(scope="module")
+def plain():
+    """An episode and what the model without options makes of it."""
     episode = random_episode(2, 1, 2)
-    before, after = (everything(tiny(**own), episode) for own in ({}, options))
+    return episode, everything(tiny(), episode)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_changes_what_it_says_and_nothing_else(option, plain):
+    (options, changes), (episode, before) = OPTIONS[option], plain
+    after = everything(tiny(**options), episode)
     assert before.keys() == after.keys() == {"query_features", "seeds", "aux"} | CLUSTERED
     same = {n for n in before if before[n].shape == after[n].shape and torch.equal(before[n], after[n])}
     # Other prototypes may well be nearest in the same places.

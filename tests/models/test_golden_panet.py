@@ -75,11 +75,13 @@ def test_losses_and_gradients(model, shared, name):
     named = {model.official_name(n): p for n, p in model.named_parameters()}
     order = facts["gradnorm_names"]
     assert len(order) == 26
-    for term in ("query", "align", "total"):
-        grads = torch.autograd.grad(losses[term], [named[n] for n in order], retain_graph=True)
-        norms = torch.stack([g.norm() for g in grads])
+    leaves = [named[n] for n in order]
+    grads = {term: torch.autograd.grad(losses[term], leaves, retain_graph=True) for term in ("query", "align")}
+    grads["total"] = [query + align for query, align in zip(*grads.values())]
+    for term, found in grads.items():
+        norms = torch.stack([g.norm() for g in found])
         torch.testing.assert_close(norms, golden[f"gradnorm/{term}"], rtol=1e-3, atol=0)
-    total = dict(zip(order, grads))
+    total = dict(zip(order, grads["total"]))
     for name_, share in (("features.0.0.weight", 1e-2), ("features.8.4.weight", 1e-3), ("features.8.4.bias", 1e-3)):
         key = f"grad/encoder.backbone.{name_}"
         grad = total[f"encoder.backbone.{name_}"]

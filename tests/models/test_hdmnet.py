@@ -58,20 +58,26 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_changes_what_it_says_and_nothing_else(option):
-    options, changes = OPTIONS[option]
+@pytest.fixture(scope="module")
+def plain():
+    """An episode and what the model without options makes of it."""
     episode = random_episode(2, 1, 2, seed=SEED, extras=True)
-    before, after = everything(awake(), episode), everything(awake(**options), episode)
+    return episode, everything(awake(), episode)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_changes_what_it_says_and_nothing_else(option, plain):
+    (options, changes), (episode, before) = OPTIONS[option], plain
+    after = everything(awake(**options), episode)
     assert before.keys() == after.keys()
     same = {n for n in before if before[n].shape == after[n].shape and torch.equal(before[n], after[n])}
     assert before.keys() - same == changes
 
 
 @pytest.mark.parametrize("stages", [1, 2])
-def test_fewer_stages(stages):
-    episode = random_episode(2, 1, 2, extras=True)
-    full, found = everything(awake(), episode), everything(awake(stages=stages), episode)
+def test_fewer_stages(stages, plain):
+    episode, full = plain
+    found = everything(awake(stages=stages), episode)
     gone = {f"{n}/{i}" for n in ("query", "support", "matched", "decoded", "correlation") for i in range(stages, 3)}
     assert full.keys() - found.keys() == gone
     for name in ("query/0", "support/0", "correlation/0", "matched/0"):
@@ -79,9 +85,9 @@ def test_fewer_stages(stages):
     assert found["logits"].shape == full["logits"].shape and found["loss/distill"] != full["loss/distill"]
 
 
-def test_without_the_ensemble_the_matching_network_answers_alone():
-    episode = random_episode(2, 1, 2, extras=True)
-    full, found = everything(awake(), episode), everything(awake(ensemble=False), episode)
+def test_without_the_ensemble_the_matching_network_answers_alone(plain):
+    episode, full = plain
+    found = everything(awake(ensemble=False), episode)
     assert full.keys() - found.keys() == {"scene_distance", "scene/background", "scene/object", "merged/background"}
     torch.testing.assert_close(found["logits"], resize(found["meta"], (33, 33)))
     assert {n for n in found if not torch.equal(found[n], full[n])} == {"logits", "loss/main", "loss/total"}

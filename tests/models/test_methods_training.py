@@ -11,7 +11,7 @@ PAPER |= {"attention": "each_support", "temperature": 1.0, "kd_factor": 1.0, "kd
 # Options, and an episode: its shape (batch, ways, shots, height, width), or what is wrong with it.
 COMMON = {what: ({}, what) for what in SPOILED}
 COMMON |= {f"{shots} shots": ({}, (2, 1, shots)) for shots in (1, 7)}
-COMMON |= {f"{size} pixels": ({}, (2, 1, 1, size, size)) for size in (40, 97, 121)}
+COMMON |= {f"{size} pixels": ({}, (2, 1, 1, size, size)) for size in (40, 97)}
 COMMON |= {
     "97 x 129": ({}, (2, 1, 1, 97, 129)), "a batch of one": ({}, (1, 1, 1)), "three ways": ({}, (2, 3, 1)),
     "batch statistics": ({"bn": "batch"}, (2, 2, 2)), "a trained backbone": ({"freeze": False}, ()),
@@ -40,7 +40,6 @@ OWN = {
         "vgg16_bn": ({"backbone": "vgg16_bn", "superpixel_area": 1.0}, ()),
         "ASPP": (PLAIN | {"dropout": 0.5}, (2, 2, 2)),
         "ASPP, resnet18": (PLAIN | {"backbone": "resnet18", "last": "layer3"}, (1, 1, 1)),
-        "ASPP, vgg16_bn": (PLAIN | {"backbone": "vgg16_bn"}, ()),
         "ASPP, 97 x 129": (PLAIN | {"fusion": "once"}, (2, 1, 2, 97, 129)),
         "paper": ({"seeds": "clean", "fusion": "once", "similarity": "mean", "dropout": 0.5}, (2, 1, 3)),
         "one average": ({"max_superpixels": 1, "allocation": "expand", "shot_merge": "average"}, (2, 1, 3)),
@@ -63,7 +62,6 @@ OWN = {
         "linear weights": ({"shot_hidden": 0, "shot_weights": "matched"} | SHOTS, (2, 1, 2)),
         "resnet18 with layer4": ({"backbone": "resnet18"}, ()),
         "vgg16_bn": ({"backbone": "vgg16_bn"}, (2, 1, 1, 49, 49)),
-        "vgg16": ({"backbone": "vgg16"}, ()),
         "dropout in the attention, too": ({"dropout": 0.5, "attention_dropout": 0.1}, ()),
     },
 }  # fmt: skip

@@ -21,7 +21,13 @@ from fsslib.ops import masked_pool
 
 TOOLS = {"sdaanet": sdaanet_tools, "asgnet": asgnet_tools, "hdmnet": hdmnet_tools}
 MISTAKES = {"sdaanet": planted_sdaanet, "asgnet": planted_asgnet, "hdmnet": planted_hdmnet}
-PLANTED = [(method, what) for method, planted in MISTAKES.items() for what in planted.PLANTED]
+# Of those that the reduced file notices, too, the authors' numbers are asked where it is known by how much they move.
+PLANTED = [
+    (method, what)
+    for method, planted in MISTAKES.items()
+    for what, error in planted.PLANTED.items()
+    if what not in planted.REDUCED_TOO or error.known
+]
 REDUCED_TOO = [(method, what) for method, planted in MISTAKES.items() for what in planted.REDUCED_TOO]
 # How far a mistake must move the tensor that tells, in units of the tolerance: it shall not only just fail.
 CLEAR, CLEAR_REDUCED = {"sdaanet": 5, "asgnet": 5, "hdmnet": 100}, {"sdaanet": 5, "asgnet": 5, "hdmnet": 15}
