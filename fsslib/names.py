@@ -100,6 +100,7 @@ _RENAMED = {
     "Benches": "ModelChoice",
     "Picks": "EpisodeControls",
     "RECIPES": "IMAGE_LISTS",
+    "KINDS": "AUGMENTATIONS ANNOTATIONS",
     "apart": "curve_panels",
     "shares": "weighted_losses",
     "METHOD_COLOURS": "LINES",
@@ -124,7 +125,7 @@ class _FormerNames(MetaPathFinder, Loader):
 
         def hand_on(name: str) -> Any:
             for home in homes:
-                for known in (name, _RENAMED.get(name, name)):
+                for known in (name, *_RENAMED.get(name, "").split()):
                     if known in vars(found := import_module(home)):
                         return vars(found)[known]
             raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")

@@ -14,11 +14,9 @@ from fsslib.nn.backbones.cached import CachedBackbone, DiskStore, MemoryStore
 
 RULES = Protocol(input_size=SIZE, episodes=10)
 OPTIONS = {
-    "panet": {},
-    "sdaanet": {"width": 8, "scales": (1.0, 0.5)},
-    "asgnet": {"width": 8, "scales": (1.0, 0.5)},
+    "panet": {}, "sdaanet": {"width": 8, "scales": (1.0, 0.5)}, "asgnet": {"width": 8, "scales": (1.0, 0.5)},
     "hdmnet": {"width": 32},
-}
+}  # fmt: skip
 
 
 def table(model, cache=None, batch=4, rules=RULES, shots=(1, 3)):

@@ -149,14 +149,10 @@ def test_no_circles():
     TopologicalSorter({name: neighbours(path) for name, path in MODULES.items()}).prepare()
 
 
-@pytest.mark.parametrize(
-    ("package", "refused"),
-    [
-        ("fsslib.analysis", ("matplotlib", "seaborn", "fsslib.plots")),
-        ("fsslib.plots", ("scipy", "random", "statistics", "fsslib.evaluation")),
-    ],
-    ids=["numbers do not draw", "drawings do not count"],
-)
+@pytest.mark.parametrize(("package", "refused"), [
+    ("fsslib.analysis", ("matplotlib", "seaborn", "fsslib.plots")),
+    ("fsslib.plots", ("scipy", "random", "statistics", "fsslib.evaluation")),
+], ids=["numbers do not draw", "drawings do not count"])  # fmt: skip
 def test_statistics_and_drawing_live_apart(package, refused):
     files = [path for name, path in MODULES.items() if f"{name}.".startswith(f"{package}.")]
     assert len(files) > 3

@@ -32,10 +32,8 @@ def part(parts, shots, gain, seeds):
 
 
 CLEAR = [
-    part(2, 5, (-4, -6, -2), (-3, -5, -4)),
-    part(1, 1, (0.1, -1, 1), (1, -1, 0.3)),
-    part(2, 1, (3, 1, 5), (2, 3, 4)),
-]
+    part(2, 5, (-4, -6, -2), (-3, -5, -4)), part(1, 1, (0.1, -1, 1), (1, -1, 0.3)), part(2, 1, (3, 1, 5), (2, 3, 4)),
+]  # fmt: skip
 
 
 def test_part_verdicts_are_ordered_and_need_interval_and_trainings():

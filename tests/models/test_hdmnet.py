@@ -32,11 +32,9 @@ def awake(**options) -> HDMNet:
 STAGES = range(3)
 MERGED = {"merged/background", "logits", "loss/main", "loss/total"}
 META = MERGED | {
-    "scene/background",
-    "scene/object",
-    "meta",
+    "scene/background", "scene/object", "meta",
     *(f"{n}/{i}" for n in ("matched", "decoded") for i in STAGES),
-}
+}  # fmt: skip
 CORRELATED = META | {"loss/distill", *(f"correlation/{i}" for i in STAGES)}
 REFINED = CORRELATED | {f"{side}/{i}" for side in ("query", "support") for i in STAGES}
 # What may change; everything else must stay to the bit.
@@ -50,12 +48,10 @@ OPTIONS = {
     "self_attention": ({"self_attention": False}, REFINED),
     "shot_weights": ({"shot_weights": "matched"}, MERGED | {"scene/background", "scene/object"}),
     "shot_hidden": ({"shot_hidden": 0}, MERGED | {"scene/background", "scene/object"}),
-    "transformer_lr": ({"transformer_lr": 0.5}, set()),
-    "dropout": ({"dropout": 0.9}, set()),
+    "transformer_lr": ({"transformer_lr": 0.5}, set()), "dropout": ({"dropout": 0.9}, set()),
     "attention_dropout": ({"attention_dropout": 0.9}, set()),
-    "freeze": ({"freeze": False}, set()),
-    "bn": ({"bn": "batch"}, set()),
-}
+    "freeze": ({"freeze": False}, set()), "bn": ({"bn": "batch"}, set()),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -35,13 +35,10 @@ def test_real_resnet18_file(shared):
     assert torch.equal(backbone.layer3[1].bn2.bias, expected["layer3.1.bn2.bias"])
 
 
-@pytest.mark.parametrize(
-    "name, file, options",
-    [
-        ("resnet18", "resnet18-imagenet-to-layer3.pth", {}),
-        ("resnet50", "resnet50-imagenet-to-layer3-stride-in-1x1.pth", {"stride_on": "1x1"}),
-    ],
-)
+@pytest.mark.parametrize("name, file, options", [
+    ("resnet18", "resnet18-imagenet-to-layer3.pth", {}),
+    ("resnet50", "resnet50-imagenet-to-layer3-stride-in-1x1.pth", {"stride_on": "1x1"}),
+])  # fmt: skip
 def test_real_weights_recognise_a_photograph(shared, name, file, options):
     """A dark, grey, mirrored copy is found among 12 photographs by layer3 means; random weights only see the colour."""
     colour, grey = [], []

@@ -33,11 +33,9 @@ def test_grids(name):
 
 def test_papers_grids_at_97_pixels():
     expected = {
-        "resnet18": [25, 25, 13, 13, 13],
-        "vgg16": [49, 25, 13, 13, 13],
-        "vgg16_bn": [49, 25, 13, 7, 7],
+        "resnet18": [25, 25, 13, 13, 13], "vgg16": [49, 25, 13, 13, 13], "vgg16_bn": [49, 25, 13, 7, 7],
         "tiny": [49, 49, 25, 25, 25],
-    }
+    }  # fmt: skip
     for name, sides in expected.items():
         with torch.no_grad():
             found = build_backbone(name)(images(1, 3, 97, 97), STAGES)
