@@ -155,14 +155,6 @@ def test_clustering_survives_where_exponentials_underflow():
     torch.testing.assert_close(found.assignment.sum((-2, -1)), torch.ones(1, 2))
 
 
-def test_clustering_passes_no_gradient_and_leaves_its_inputs_alone():
-    features, mask = torch.randn(1, 4, 5, 5, requires_grad=True), torch.ones(1, 5, 5)
-    kept = features.detach().clone()
-    found = cluster(features, mask, Seeds(torch.tensor([[[1, 1], [3, 3]]]), torch.tensor([2])))
-    assert not found.prototypes.requires_grad and not found.assignment.requires_grad
-    assert torch.equal(features.detach(), kept)
-
-
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**31), batch=st.integers(1, 3), most=st.integers(1, 6), merge=st.sampled_from(["sum", "mean"])
