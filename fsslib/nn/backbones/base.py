@@ -13,7 +13,7 @@ BN_MODES = ("frozen", "batch")
 
 
 class Backbone(nn.Module):
-    """A chain of stages; subclasses add the stage modules named in `channels` and end with `self.set_bn(bn)`.
+    """A chain of stages; subclasses add the stage modules named in `channels` and end with `self._finish(bn)`.
 
     Attributes:
         name: the name `build_backbone` knows it by.
@@ -31,6 +31,13 @@ class Backbone(nn.Module):
         self.channels: dict[str, int] = dict(zip(kept, channels))
         self.strides: dict[str, int] = dict(zip(kept, strides))
         self.bn = "frozen"
+
+    def _finish(self, bn: str, fan: str = "fan_out") -> None:
+        """torchvision's initialisation (Kaiming-normal convolutions), and the batch-norm mode."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode=fan, nonlinearity="relu")
+        self.set_bn(bn)
 
     @property
     def deepest(self) -> str:
