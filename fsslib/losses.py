@@ -33,8 +33,7 @@ def alignment(
     Args:
         query_scores: (B, 1 + N, h, w) float, scores at feature resolution.
         query_features: (B, C, h, w) float. support_features: (B, N, K, C, h, w) float.
-        support_masks: (B, N, K, H, W) long; 255 is not scored.
-        scale: the temperature α of the scores.
+        support_masks: (B, N, K, H, W) long; 255 is not scored. scale: the temperature α of the scores.
     Returns: scalar, mean over the episodes.
     """
     way, shot = support_masks.shape[1:3]

@@ -37,8 +37,7 @@ class Schedule:
     """How long and how fast to train. Budgets are steps, never seconds, so that a run can be repeated.
 
     Attributes:
-        steps, batch: optimiser steps and images (or episodes) per step.
-        lr: peak learning rate.
+        steps, batch: optimiser steps and images (or episodes) per step. lr: peak learning rate.
         optimiser: `"adamw"` or `"sgd"` (with `momentum`). weight_decay: of all parameters alike.
         decay: `"linear"`, from `lr` after `warmup` steps to 0, or `"poly"`: lr · (1 − it/steps)^power with it counted
             from 1 (the PFENet family), where a warm-up replaces the first steps and delays nothing.

@@ -146,8 +146,7 @@ class Superpixels:
     """Prototypes of M support images.
 
     Attributes:
-        prototypes: (M, P, C) float32; unused ones are 0.
-        used: (M, P) bool; at least the first of every image.
+        prototypes: (M, P, C) float32; unused ones are 0. used: (M, P) bool; at least the first of every image.
         assignment: (M, P, h, w) float32, how much each cell weighs in each prototype; sums to 1 over the cells of a
             clustered prototype.
     """

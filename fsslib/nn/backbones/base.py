@@ -48,8 +48,7 @@ class Backbone(nn.Module):
         """Features of the wanted stages from one pass that stops at the deepest of them.
 
         Args:
-            images: (B, 3, H, W) floating point, ImageNet-normalised.
-            stages: names from `channels`.
+            images: (B, 3, H, W) floating point, ImageNet-normalised. stages: names from `channels`.
         Returns:
             Stage name -> (B, channels[name], ceil(H / strides[name]), ceil(W / strides[name])) for an (8k+1)-pixel
             image, in the order of `stages`.

@@ -137,8 +137,7 @@ class TinyResNet(Backbone):
 
     Args:
         stride: output stride, 4 or 8; 8 trains twice as fast, 4 draws finer outlines.
-        width: w, a positive whole number.
-        bn, last: see `build_backbone`.
+        width: w, a positive whole number. bn, last: see `build_backbone`.
     Raises:
         ModelError: another stride, width, stage or mode.
     """

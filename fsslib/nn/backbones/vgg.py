@@ -24,8 +24,7 @@ class PANetVGG16(Backbone):
     Args:
         pool: `"3x3"` as published, or `"2x2"` for the three striding pools as in torchvision, rounded up so that the
             grid stays the same (the fourth pool stays 3x3: a 2x2 pool of stride 1 would shift the grid by half a cell).
-        bn: accepted for uniformity; there is no batch norm.
-        last: see `build_backbone`.
+        bn: accepted for uniformity; there is no batch norm. last: see `build_backbone`.
     Raises:
         ModelError: another pool, stage or mode.
     """
