@@ -131,10 +131,9 @@ def _farthest(distance: Tensor, count: int, forget: Tensor | None = None) -> Ten
         best = distance.flatten(1).argmax(1)
         points.append(torch.stack([best // size[1], best % size[1]], -1))
         to_point = _squared_to(points[-1], size)
-        nearest = torch.minimum(distance, to_point)
         if step == 0 and forget is not None:
-            nearest = torch.where(forget[:, None, None], to_point, nearest)
-        distance = torch.where(allowed, nearest, -1)
+            distance = distance.masked_fill(forget[:, None, None], _FAR)
+        distance = torch.where(allowed, torch.minimum(distance, to_point), -1)
     return torch.stack(points, 1)
 
 
@@ -158,7 +157,7 @@ class Superpixels:
 
 @full_precision
 def cluster(features: Tensor, masks: Tensor, seeds: Seeds, *, iterations: int = 5, reach: float = 10.0) -> Superpixels:
-    """Superpixel-guided clustering (section 3.2) of all images at once; no gradient passes.
+    """Superpixel-guided clustering of all images at once; no gradient passes.
 
     Cells and centres are compared by D = √(‖features‖² + ‖position‖² / r²); a centre becomes the mean of all object
     cells, weighted by exp(−D) (for every centre by itself, so the clusters overlap). Images with fewer than two seeds
@@ -227,7 +226,7 @@ class Allocation:
 
 @full_precision
 def allocate(query: Tensor, prototypes: Tensor, used: Tensor, *, merge: str = "sum") -> Allocation:
-    """Guided prototype allocation (section 3.3). Gradients reach the query only.
+    """Guided prototype allocation. Gradients reach the query only.
 
     Args:
         query: (B, C, h, w) float. prototypes: (B, P, C) float. used: (B, P) bool.
@@ -250,29 +249,15 @@ def allocate(query: Tensor, prototypes: Tensor, used: Tensor, *, merge: str = "s
 # The network. First our names of modules and the authors'; the ASPP variant has other modules behind some of theirs.
 
 _PYRAMID = {
-    "context.merge.": "corr_conv.",
-    "context.alpha.": "alpha_conv.",
-    "context.beta.": "beta_conv.",
-    "context.inner.": "inner_cls.",
-    "context.classifier.": "cls.",
-    "context.": "",
-}
+    "context.merge.": "corr_conv.", "context.alpha.": "alpha_conv.", "context.beta.": "beta_conv.",
+    "context.inner.": "inner_cls.", "context.classifier.": "cls.", "context.": "",
+}  # fmt: skip
 _ASPP = {
-    "context.aspp.branches.": "ASPP.layer6_",
-    "context.aspp.fuse.": "ASPP.layer7.",
-    "context.merge.": "corr_conv.",
-    "context.blocks.0.0.": "skip1.1.",
-    "context.blocks.0.2.": "skip1.3.",
-    "context.blocks.1.0.": "skip2.1.",
-    "context.blocks.1.2.": "skip2.3.",
-    "context.blocks.2.0.": "skip3.1.",
-    "context.blocks.2.2.": "skip3.3.",
-    "context.skip.0.": "decoder.conv1.",
-    "context.skip.1.": "decoder.bn1.",
-    "context.decode.": "decoder.last_conv.",
-    "context.classifier.": "cls.",
-    "context.auxiliary.": "cls_aux.",
-}
+    "context.aspp.branches.": "ASPP.layer6_", "context.aspp.fuse.": "ASPP.layer7.", "context.merge.": "corr_conv.",
+    **{f"context.blocks.{i}.{j}.": f"skip{i + 1}.{j + 1}." for i in range(3) for j in (0, 2)},
+    "context.skip.0.": "decoder.conv1.", "context.skip.1.": "decoder.bn1.", "context.decode.": "decoder.last_conv.",
+    "context.classifier.": "cls.", "context.auxiliary.": "cls_aux.",
+}  # fmt: skip
 
 
 class ASGNet(OneWayModel):
@@ -331,9 +316,8 @@ class ASGNet(OneWayModel):
         if pyramid:
             self.context = FeatureEnrichment(constant=0, pooled=pooled, resized=resized, width=width, scales=scales)
         else:
-            self.context = ASPPContext(
-                inputs=pooled + resized, shallow=backbone.channels["layer1"], width=width, dropout=dropout
-            )
+            shallow = backbone.channels["layer1"]
+            self.context = ASPPContext(inputs=pooled + resized, shallow=shallow, width=width, dropout=dropout)
         self.pyramid, self.aux_weight = pyramid, aux_weight
         self.max_superpixels, self.superpixel_area, self.adaptive = max_superpixels, superpixel_area, adaptive
         self.seeds, self.iterations, self.reach = seeds, tuple(iterations), reach
@@ -367,26 +351,20 @@ class ASGNet(OneWayModel):
         together, probability = torch.cat([features.float(), told.features], 1), told.probability
         if self.fuse or not self.pyramid:
             together, probability = torch.cat([together, probability], 1), None
-        if self.fuse:
-            together = self.fuse(together)
+            together = self.fuse(together) if self.fuse else together
         if self.pyramid:
             small, inner = self.context(None, together, probability)
         else:
             small, inner = self.context(together, query["shallow"])
         logits = resize(small.float(), tuple(masks.shape[-2:]))
         split = masks.shape[:2]
-        maps = {
-            "query_features": features,
-            "seeds": seeds.points.unflatten(0, split),
-            "superpixels": superpixels.assignment.unflatten(0, split),
-            "prototypes": superpixels.prototypes.unflatten(0, split).flatten(1, 2),
-            "prototypes_used": superpixels.used.unflatten(0, split).flatten(1),
-            "similarity": told.similarity,
-            "probability": told.probability,
-            "guide": told.guide[:, None],
-            "guide_features": told.features,
-            **{f"inner/{i}": level for i, level in enumerate(inner)},
-        }
+        maps = {"query_features": features, "seeds": seeds.points.unflatten(0, split)}
+        maps["superpixels"] = superpixels.assignment.unflatten(0, split)
+        maps["prototypes"] = superpixels.prototypes.unflatten(0, split).flatten(1, 2)
+        maps["prototypes_used"] = superpixels.used.unflatten(0, split).flatten(1)
+        maps |= {"similarity": told.similarity, "probability": told.probability}
+        maps |= {"guide": told.guide[:, None], "guide_features": told.features}
+        maps |= {f"inner/{i}": level for i, level in enumerate(inner)}
         losses = enriched_losses(logits, inner, labels) if learn else {}
         if learn:
             losses["total"] = losses["main"] + self.aux_weight * losses["aux"]

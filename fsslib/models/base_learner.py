@@ -28,14 +28,10 @@ class BaseLearner(nn.Module):
 
     # The authors' files hold the backbone twice, under `encoder` once more.
     official_unused = ("encoder.",)
-    official_prefixes = MappingProxyType(
-        {
-            "head.pooling.stages.": "ppm.features.",
-            "head.level5.": "cls.",
-            "head.classifier.2.": "cls.4.",
-            "backbone.": "",
-        }
-    )
+    official_prefixes = MappingProxyType({
+        "head.pooling.stages.": "ppm.features.", "head.level5.": "cls.", "head.classifier.2.": "cls.4.",
+        "backbone.": "",
+    })  # fmt: skip
 
     def __init__(self, backbone: nn.Module, head: PSPHead):
         super().__init__()
