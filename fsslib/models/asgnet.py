@@ -61,7 +61,7 @@ def published_seeds(masks: Tensor, size: tuple[int, int], most: int = 5, area: f
     cells = grid.sum((-2, -1))
     # Halves to even; no more than there are cells.
     counts = torch.minimum(torch.round(precise(cells) / area).clamp_max(most).long(), cells)
-    inside = _bounding_box(grid)
+    inside = _span(grid.any(2))[:, :, None] & _span(grid.any(1))[:, None]  # the bounding box
     distance = _squared_distance(inside & ~grid)
     # scipy's transform of an image without background.
     full = ~(inside & ~grid).flatten(1).any(1)
@@ -92,13 +92,9 @@ def clean_seeds(masks: Tensor, size: tuple[int, int], most: int = 5, area: float
     return Seeds(torch.where(used[..., None], points, 0), counts)
 
 
-def _bounding_box(grid: Tensor) -> Tensor:
-    """(M, h, w) bool: the tight box around the true cells."""
-
-    def span(some: Tensor) -> Tensor:
-        return (some.cumsum(-1) > 0) & (some.flip(-1).cumsum(-1) > 0).flip(-1)
-
-    return span(grid.any(2))[:, :, None] & span(grid.any(1))[:, None]
+def _span(some: Tensor) -> Tensor:
+    """(M, n) bool: from the first true value of each row to the last."""
+    return (some.cumsum(-1) > 0) & (some.flip(-1).cumsum(-1) > 0).flip(-1)
 
 
 def _squared_distance(background: Tensor) -> Tensor:

@@ -216,7 +216,9 @@ class SDAANet(OneWayModel):
             if learn or (self.explain and not self.training):
                 maps["support_attention"] = self.saam.support(support_features, prototypes)
             if learn:
-                losses["saam"] = self._supervised(maps["support_attention"], masks)
+                enlarged = resize(maps["support_attention"].float(), tuple(masks.shape[-2:]))
+                pairs = zip(enlarged.unbind(1), masks.unbind(1))
+                losses["saam"] = torch.stack([segmentation(*pair) for pair in pairs]).mean()
             maps["attention"] = self._attention(query_features, prototypes)
             guides.append(maps["attention"].float())
         students, query_factor = prototypes, None
@@ -260,11 +262,6 @@ class SDAANet(OneWayModel):
             return query[deepest], stage(masked.flatten(0, 2)).unflatten(0, shape)
         both = stage(torch.cat([query[before], masked.flatten(0, 2).to(query[before].dtype)]))
         return both[: shape[0]], both[shape[0] :].unflatten(0, shape)
-
-    def _supervised(self, logits: Tensor, masks: Tensor) -> Tensor:
-        """Cross entropy of (B, K, 2, h, w) with the support masks (B, K, H, W), mean over the shots."""
-        enlarged = resize(logits.float(), tuple(masks.shape[-2:]))
-        return torch.stack([segmentation(*shot) for shot in zip(enlarged.unbind(1), masks.unbind(1))]).mean()
 
     def _attention(self, query: Tensor, prototypes: Tensor) -> Tensor:
         if self.attention == "mean_prototype":

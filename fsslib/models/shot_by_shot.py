@@ -39,7 +39,9 @@ class ShotByShot(FewShotModel):
     def forward(self, episode: Episode) -> Prediction:
         if episode.shot == 1:
             return self.model(episode)
-        answers = [self.model(_only(episode, k)).logits for k in range(episode.shot)]
+        supports = zip(episode.support_images.split(1, 2), episode.support_masks.split(1, 2))
+        single = (replace(episode, support_images=images, support_masks=masks) for images, masks in supports)
+        answers = [self.model(one).logits for one in single]
         if self.rule == VOTE:
             return Prediction(vote(answers))
         # In logarithms, where a probability of 0 is no infinity that resizing would spread.
@@ -47,12 +49,6 @@ class ShotByShot(FewShotModel):
 
     def losses(self, episode: Episode) -> dict[str, Tensor]:
         return self.model.losses(episode)
-
-
-def _only(episode: Episode, shot: int) -> Episode:
-    """The episode with one of its supports."""
-    images, masks = (value[:, :, shot : shot + 1] for value in (episode.support_images, episode.support_masks))
-    return replace(episode, support_images=images, support_masks=masks)
 
 
 def vote(answers: list[Tensor]) -> Tensor:
