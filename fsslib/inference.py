@@ -41,8 +41,7 @@ def segment(
             says so). For photographs: `build_model("panet", backbone="resnet50", weights="imagenet")`.
         size: pixels a side that the network sees; None: 97 for the tiny backbone, else 417.
         resize: `"squash"` or `"pad"`, see `fsslib.data.transforms.Resize`.
-    Returns:
-        (H, W) uint8 at the query's own size: 0 background, 1 object; with a dictionary 1..N in its order.
+    Returns: (H, W) uint8 at the query's own size: 0 background, 1 object; with a dictionary 1..N in its order.
     Raises:
         DatasetError: a picture or mask that cannot be read. EpisodeError: supports and masks that do not belong
         together. ModelError: a model that is none.

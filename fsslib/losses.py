@@ -13,8 +13,7 @@ EPS_LOG = 1e-12  # HDMNet adds it inside the logarithms
 def segmentation(logits: Tensor, target: Tensor) -> Tensor:
     """Cross entropy averaged over the pixels that count; 0 (with gradient 0) when every pixel is ignored.
 
-    Args:
-        logits: (B, C, H, W) float. target: (B, H, W) long, 255 ignored.
+    Args: logits: (B, C, H, W) float. target: (B, H, W) long, 255 ignored.
     """
     total = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="sum")
     return total / (target != IGNORE).sum().clamp_min(1)

@@ -14,8 +14,7 @@ from typing import Any
 def on_demand(package: str, homes: dict[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """`__getattr__`, `__dir__` and `__all__` of a package that imports each name when it is first used (PEP 562).
 
-    Args:
-        package: its `__name__`. homes: module below the package -> the names that it holds, separated by spaces.
+    Args: package: its `__name__`. homes: module below the package -> the names that it holds, separated by spaces.
     """
     home_of = {name: module for module, names in homes.items() for name in names.split()}
 

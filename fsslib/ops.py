@@ -57,8 +57,7 @@ def project_mask(masks: Tensor, size: tuple[int, int]) -> Tensor:
     Upsampling is linear, so sum(upsample(F) * m) equals sum(F * adjoint(m)): instead of enlarging hundreds of feature
     channels to the size of the mask, the one mask is carried down once.
 
-    Args:
-        masks: (..., H, W) float. size: (h, w) of the feature map.
+    Args: masks: (..., H, W) float. size: (h, w) of the feature map.
     Returns: (..., h, w) float; sums to the same total as `masks`.
     """
     rows = _resize_matrix(size[0], masks.shape[-2], masks.device)
@@ -84,8 +83,7 @@ def masked_average(features: Tensor, masks: Tensor, eps: float = EPS_AREA) -> Te
 def cosine_maps(features: Tensor, prototypes: Tensor, scale: float = 20.0) -> Tensor:
     """Scaled cosine similarity of every position with every prototype (PANet, ICCV 2019, eq. 3).
 
-    Args:
-        features: (B, C, h, w) float. prototypes: (B, P, C) float. scale: softmax temperature α; 20 in the paper.
+    Args: features: (B, C, h, w) float. prototypes: (B, P, C) float. scale: softmax temperature α; 20 in the paper.
     Returns: (B, P, h, w) float32 in [-scale, scale]; exactly 0 for a zero prototype.
     """
     features, prototypes = features.float(), prototypes.float()
@@ -162,8 +160,7 @@ def gram_distance(query: Tensor, support: Tensor) -> Tensor:
 
     ψ = ‖G(query) − G(support)‖ / C with G_ab the cosine of channels a and b over the image, and the Frobenius norm.
 
-    Args:
-        query: (B, C, h, w) float. support: (B, K, C, h', w') float.
+    Args: query: (B, C, h, w) float. support: (B, K, C, h', w') float.
     Returns: (B, K) float32, from 0 (same texture).
     """
     difference = gram(query)[:, None] - gram(support.flatten(0, 1)).unflatten(0, support.shape[:2])

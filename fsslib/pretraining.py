@@ -36,8 +36,7 @@ class LabelledImages:
 class BaseSegmenter(nn.Module):
     """A backbone with a linear per-position classifier over background and base classes.
 
-    Args:
-        backbone: a Backbone; trained with batch statistics. classes: number of base classes, background not counted.
+    Args: backbone: a Backbone; trained with batch statistics. classes: number of base classes, background not counted.
     """
 
     def __init__(self, backbone: nn.Module, classes: int):

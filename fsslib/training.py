@@ -118,8 +118,7 @@ class Selection:
     Args:
         score: model -> number, the higher the better; must depend on the model alone (a fixed list of episodes).
         rules: identifies what `score` measures, so that a run is not resumed with another one.
-    Attributes:
-        best: the highest score so far, None before the first. trained: after how many steps it was reached.
+    Attributes: best: the highest score so far, None before the first. trained: after how many steps it was reached.
     Raises TrainingError for an impossible `every`.
     """
 
@@ -230,8 +229,7 @@ def fit(
         callback: called as `callback(step, model)` after every step; a returned dict of numbers joins the step's row.
             One with a state (`state_dict`, `load_state_dict`) has it kept in the resume file, and its text `rules`
             must be the same when the run goes on.
-    Raises:
-        TrainingError: nothing to train, a loss that is not finite, or a resume file of another run.
+    Raises TrainingError: nothing to train, a loss that is not finite, or a resume file of another run.
     """
     check_count(save_every, "save_every", unit="steps", error=TrainingError)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -30,15 +30,10 @@ _FAR = 1 << 30  # a squared distance beyond every grid
 
 @dataclass(frozen=True)
 class Seeds:
-    """Initial superpixel centres of M support images.
+    """Initial superpixel centres of M support images."""
 
-    Attributes:
-        points: (M, P, 2) long, row and column on the feature grid; rows from `counts` on are 0 and unused.
-        counts: (M,) long, number of superpixels; 0 or 1 means masked average pooling instead.
-    """
-
-    points: Tensor
-    counts: Tensor
+    points: Tensor  # (M, P, 2) long, row and column on the feature grid; rows from `counts` on are 0 and unused
+    counts: Tensor  # (M,) long, number of superpixels; 0 or 1 means masked average pooling instead
 
 
 @torch.no_grad()
@@ -138,17 +133,11 @@ def _farthest(distance: Tensor, count: int, forget: Tensor | None = None) -> Ten
 
 @dataclass(frozen=True)
 class Superpixels:
-    """Prototypes of M support images.
+    """Prototypes of M support images."""
 
-    Attributes:
-        prototypes: (M, P, C) float32; unused ones are 0. used: (M, P) bool; at least the first of every image.
-        assignment: (M, P, h, w) float32, how much each cell weighs in each prototype; sums to 1 over the cells of a
-            clustered prototype.
-    """
-
-    prototypes: Tensor
-    used: Tensor
-    assignment: Tensor
+    prototypes: Tensor  # (M, P, C) float32; unused ones are 0
+    used: Tensor  # (M, P) bool; at least the first of every image
+    assignment: Tensor  # (M, P, h, w) float32, weight of each cell in each prototype; of a clustered one the sum is 1
 
 
 @full_precision
@@ -207,17 +196,12 @@ def _cells(features: Tensor, order: Tensor, reach: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Allocation:
-    """What every query position is told about the support.
+    """What every query position is told about the support."""
 
-    Attributes:
-        features: (B, C, h, w) the prototype each position is most similar to. similarity: (B, P, h, w) cosines.
-        probability: (B, 1, h, w) sum (or mean) of the cosines. guide: (B, h, w) long, index of the prototype.
-    """
-
-    features: Tensor
-    similarity: Tensor
-    probability: Tensor
-    guide: Tensor
+    features: Tensor  # (B, C, h, w), the prototype each position is most similar to
+    similarity: Tensor  # (B, P, h, w) cosines
+    probability: Tensor  # (B, 1, h, w), sum (or mean) of the cosines
+    guide: Tensor  # (B, h, w) long, index of the prototype
 
 
 @full_precision
@@ -283,8 +267,7 @@ class ASGNet(OneWayModel):
     (B, K, P, h, w) weights of the cells in each centroid, `similarity` (B, K·P, h, w), `probability` (B, 1, h, w),
     `guide` (B, 1, h, w) index into the prototypes, `guide_features` (B, C, h, w), `inner/0`… (B, 2, rows, columns).
 
-    Raises:
-        ModelError: an unknown choice, an impossible number, or a backbone that ends before layer3.
+    Raises ModelError: an unknown choice, an impossible number, or a backbone that ends before layer3.
     """
 
     stem = "deep"
@@ -369,8 +352,7 @@ class ASGNet(OneWayModel):
     def superpixels(self, features: Tensor, masks: Tensor) -> tuple[Seeds, Superpixels]:
         """Cluster the objects of all supports at once.
 
-        Args:
-            features: (B, K, C, h, w) float. masks: (B, K, H, W) long, 1 object.
+        Args: features: (B, K, C, h, w) float. masks: (B, K, H, W) long, 1 object.
         Returns: seeds and prototypes of the B·K support images.
         """
         flat, objects = features.flatten(0, 1), (masks == 1).flatten(0, 1)

@@ -22,8 +22,7 @@ class BaseLearner(nn.Module):
     `load_official(model.base_learner, path)`, changes the method. Trained by itself the batch norms of its head follow
     `.train()`, those of the backbone its mode.
 
-    Args:
-        backbone: a Backbone. head: the classifier over background and base classes.
+    Args: backbone: a Backbone. head: the classifier over background and base classes.
     """
 
     # The authors' files hold the backbone twice, under `encoder` once more.

@@ -38,9 +38,8 @@ Softmax = Literal["query", "support"]
 class Attention(nn.Module):
     """Multi-head self-attention, optionally with spatially reduced keys and values (PVT, arXiv 2102.12122).
 
-    Args:
-        width: channels, a multiple of `heads`. heads: number of heads; each takes a contiguous block of channels.
-        reduction: side of the squares of cells that are merged into one key. dropout: of the output.
+    Each of the `heads` takes a contiguous block of the `width` channels; squares of `reduction` cells a side are merged
+    into one key. `dropout`: of the output.
     """
 
     def __init__(self, width: int, heads: int, reduction: int = 1, dropout: float = 0.1):
@@ -57,8 +56,7 @@ class Attention(nn.Module):
         """(B, L, C) tokens of a grid `size` to the same shape."""
         source = tokens if self.reduce is None else self.norm(to_tokens(self.reduce(to_map(tokens, size))))
         query, key, value = self.project(tokens, source)
-        scale = 1 / (math.sqrt(query.shape[-1]) + EPS_COUNT)
-        return self.join(attend(query, key, value, scale))
+        return self.join(attend(query, key, value, 1 / (math.sqrt(query.shape[-1]) + EPS_COUNT)))
 
     def project(self, tokens: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values by head: (B, heads, L, C / heads) each."""
@@ -98,8 +96,7 @@ class Correlation(Attention):
     def forward(self, tokens: Tensor, source: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """What the query receives (B, L, C), and the correlation map (B, L), the mean of S over object and heads.
 
-        Args:
-            tokens: (B, L, C) of the query. source: (B, M, C) of the support. masks: (B, M) float 0 or 1.
+        Args: tokens: (B, L, C) of the query. source: (B, M, C) of the support. masks: (B, M) float 0 or 1.
         """
         query, key, value = self.project(tokens, source)
         received, weight = correlate(query, key, value, masks, self.temperature, self.softmax)
@@ -112,8 +109,7 @@ def correlate(
 ) -> tuple[Tensor, Tensor]:
     """`Correlation` by head: attention of the object positions only, and the map without the matrix of all pairs.
 
-    Args:
-        query: (B, heads, L, C) float. key, value: (B, heads, M, C) float. masks: (B, M) float 0 or 1.
+    Args: query: (B, heads, L, C) float. key, value: (B, heads, M, C) float. masks: (B, M) float 0 or 1.
     Returns: (B, heads, L, C) and (B, L), float32; both 0 for an empty mask.
     """
     masks = masks.float()
@@ -144,8 +140,7 @@ class MixFFN(nn.Sequential):
 class EncoderLayer(nn.Module):
     """Attention and MixFFN, each behind a layer norm and beside an identity path.
 
-    Args:
-        attention: an `Attention` (the layer then attends to its own tokens) or a `Correlation` (to a support).
+    Args: attention: an `Attention` (the layer then attends to its own tokens) or a `Correlation` (to a support).
     """
 
     def __init__(self, attention: Attention, width: int, dropout: float = 0.1):
@@ -168,12 +163,8 @@ class EncoderLayer(nn.Module):
 
 
 class Stage(nn.Module):
-    """One stage of the self-attention pyramid: patch embedding, encoder layers, layer norm.
-
-    Args:
-        width: channels. heads, reduction: of the attention. step: cells that the embedding strides over.
-        layers: number of encoder layers; 0 leaves only the embedding (no self-attention).
-    """
+    """One stage of the self-attention pyramid: patch embedding, which strides over `step` cells, encoder layers (with
+    0 of them there is no self-attention), layer norm."""
 
     def __init__(self, width: int, heads: int, reduction: int, step: int, layers: int = 2, dropout: float = 0.1):
         super().__init__()
@@ -407,8 +398,7 @@ class HDMNet(OneWayModel):
     matching network, `base` (B, 1 + base classes, h, w) those of the base learner, `base_map` (B, 1, h, w) what of them
     counts as background; `scene_distance` (B, K), `scene/background`, `scene/object`, `merged/background` (B, 1, h, w).
 
-    Raises:
-        ModelError: an unknown choice, an impossible number, or a backbone that ends before layer3.
+    Raises ModelError: an unknown choice, an impossible number, or a backbone that ends before layer3.
     """
 
     stem = "deep"

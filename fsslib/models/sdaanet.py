@@ -154,8 +154,7 @@ class SDAANet(OneWayModel):
     `support_attention` (B, K, 2, h, w), `inner/0`… (B, 2, rows, columns). `teacher` and `query_prototype` need query
     masks, `support_attention` the eval mode; what is switched off has no maps.
 
-    Raises:
-        ModelError: an unknown choice, an impossible number, or a backbone that ends before layer3.
+    Raises ModelError: an unknown choice, an impossible number, or a backbone that ends before layer3.
     """
 
     official_prefixes = _OFFICIAL

@@ -25,8 +25,7 @@ class ShotByShot(FewShotModel):
     probabilities"`: the K softmaxes averaged. Logits are the merged votes or log-probabilities; losses and maps are the
     method's own.
 
-    Args:
-        model: any method; it is shared, not copied. rule: one of `RULES`. Raises ProtocolError for another rule.
+    Args: model: any method; it is shared, not copied. rule: one of `RULES`. Raises ProtocolError for another rule.
     """
 
     def __init__(self, model: FewShotModel, rule: str = MEAN):
@@ -54,8 +53,7 @@ class ShotByShot(FewShotModel):
 def vote(answers: list[Tensor]) -> Tensor:
     """Shares of the votes (B, 1 + N, H, W), 1 for the most that any pixel got; background stands at one half.
 
-    Args:
-        answers: K logits (B, 1 + N, H, W).
+    Args: answers: K logits (B, 1 + N, H, W).
     """
     votes = torch.zeros_like(answers[0])
     for logits in answers:

@@ -149,8 +149,7 @@ class ASPPContext(nn.Module):
     def forward(self, features: Tensor, shallow: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits (B, 2, h', w') on the shallow grid, and the auxiliary ones (B, 2, h, w) as a list of one.
 
-        Args:
-            features: (B, inputs, h, w) float. shallow: (B, shallow, h', w') float.
+        Args: features: (B, inputs, h, w) float. shallow: (B, shallow, h', w') float.
         """
         context = self.merge(features)
         for block in self.blocks:
@@ -177,8 +176,7 @@ class FeatureEnrichment(nn.Module):
         width: channels inside.
         scales: grid sizes, coarse order as listed: all whole numbers above 1 (cells a side, whatever the image) or all
             fractions up to 1 (of the features' grid).
-    Raises:
-        ModelError: scales that mix both kinds or are none of them.
+    Raises ModelError: scales that mix both kinds or are none of them.
     """
 
     def __init__(self, *, constant: int, pooled: int, resized: int, width: int, scales: Sequence[float] = SCALES):

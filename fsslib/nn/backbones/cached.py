@@ -159,10 +159,9 @@ class CachedBackbone(Backbone):
     Features are addressed by content: a 128-bit hash of the image's bytes, dtype and shape, plus the stage and whether
     autocast was on. So an image that a method masks is another image for every class. An image whose stages are all
     known is a hit; the others of the batch go through the backbone together, once. Features are stored in `dtype` and
-    come back on the images' device in the dtype the backbone computed. A hit and a miss return the same rounded
-    values, so a result never depends on what was cached before, except that a backbone's last bits may depend on the
-    size of the batch an image was first computed in: with `dtype=torch.float32` the values are bitwise those of the
-    plain backbone when the batches are the same.
+    come back on the images' device in the dtype the backbone computed; hits and misses return the same rounded values.
+    Only a backbone's last bits may depend on the batch an image was first computed in: with `dtype=torch.float32` they
+    are those of the plain backbone when the batches are the same.
 
     The wrapper shares the backbone's stages, so the names in `state_dict` and `load_state_dict` are exactly the
     backbone's and no cached tensor is among them; deep copies and pickles start with an empty cache in memory.
@@ -172,12 +171,9 @@ class CachedBackbone(Backbone):
     Args:
         backbone: with `bn="frozen"`, and frozen (`backbone.freeze()`) unless it is only evaluated: in eval mode
             without gradients nothing changes a backbone.
-        max_bytes: limit of the features in memory; the least recently used go first.
+        max_bytes: limit of the features in memory. store: where they live instead, e.g. a `DiskStore`.
         dtype: storage type; float16 halves the memory and keeps 3 decimal digits.
-        store: where features live instead, e.g. a `DiskStore`.
-    Attributes:
-        hits, misses: images (not stages) answered from the cache / computed, since it was last emptied.
-        stored_bytes: size of the stored features.
+    Attributes: hits, misses: images (not stages) answered from the cache / computed, since it was last emptied.
     Raises:
         ModelError: the backbone is no `Backbone`, trainable or in batch-norm mode `"batch"` (also when it becomes so
             later), `max_bytes` or `dtype` make no sense, or features do not fit into float16.
@@ -316,9 +312,9 @@ class CachedBackbone(Backbone):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if "plain" not in self.__dict__:
-                raise
-            return getattr(self.__dict__["plain"], name)
+            if "plain" in self.__dict__:
+                return getattr(self.plain, name)
+            raise
 
     def __getstate__(self) -> dict:
         store = self.store if self.store.persistent else MemoryStore(self.store.max_bytes)
@@ -340,10 +336,9 @@ def _short(text: str) -> bytes:
 def _digest_of(tensors: Sequence[Tensor]) -> str:
     """A hash of weights and buffers, for features that outlive the process."""
     digest = hashlib.blake2b(digest_size=16)
-    for tensor in tensors:
-        value = tensor.detach().cpu().contiguous()
+    for value in tensors:
         digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy().data)
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -87,8 +87,7 @@ class DilatedResNet(Backbone):
             so a weight file cannot tell: if its source says the stride sits in the 1x1, this option must say so too,
             or the features are silently wrong.
         bn, last: see `build_backbone`.
-    Raises:
-        ModelError: unknown stem, stage or mode, or `stride_on="1x1"` for ResNet-18, which has no 1x1 to stride on.
+    Raises ModelError: unknown stem, stage or mode, or `stride_on="1x1"` for ResNet-18, which has no 1x1 to stride on.
     """
 
     def __init__(
@@ -138,8 +137,7 @@ class TinyResNet(Backbone):
     Args:
         stride: output stride, 4 or 8; 8 trains twice as fast, 4 draws finer outlines.
         width: w, a positive whole number. bn, last: see `build_backbone`.
-    Raises:
-        ModelError: another stride, width, stage or mode.
+    Raises ModelError: another stride, width, stage or mode.
     """
 
     def __init__(self, *, stride: int = 4, width: int = 16, bn: str = "frozen", last: str | None = None):

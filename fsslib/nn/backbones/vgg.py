@@ -25,8 +25,7 @@ class PANetVGG16(Backbone):
         pool: `"3x3"` as published, or `"2x2"` for the three striding pools as in torchvision, rounded up so that the
             grid stays the same (the fourth pool stays 3x3: a 2x2 pool of stride 1 would shift the grid by half a cell).
         bn: accepted for uniformity; there is no batch norm. last: see `build_backbone`.
-    Raises:
-        ModelError: another pool, stage or mode.
+    Raises ModelError: another pool, stage or mode.
     """
 
     def __init__(self, *, pool: str = "3x3", bn: str = "frozen", last: str | None = None):
@@ -67,10 +66,8 @@ class VGG16BN(Backbone):
     Pools are 2x2, stride 2, rounded up; layer4 has none. Strides 2, 4, 8, 16, 16 (97 pixels: 49, 25, 13, 7, 7 cells).
     Names restart inside each stage (`layer0.0.weight`, …), as in the published checkpoints.
 
-    Args:
-        bn, last: see `build_backbone`.
-    Raises:
-        ModelError: another stage or mode.
+    Args: bn, last: see `build_backbone`.
+    Raises ModelError: another stage or mode.
     """
 
     def __init__(self, *, bn: str = "frozen", last: str | None = None):

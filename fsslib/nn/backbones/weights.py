@@ -65,12 +65,9 @@ def _imagenet_state(backbone: Backbone) -> dict[str, Tensor]:
 
 
 def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Name -> tensor (CPU) of a `.pth`, `.pt` or `.safetensors` file, without executing any code in it.
+    """`clean_state` of a `.pth`, `.pt` or `.safetensors` file, on the CPU, without executing any code in it.
 
-    Without the wrapper `state_dict` and the prefix `module.`, as `clean_state` has it.
-
-    Raises:
-        CheckpointError: the file is missing, unreadable, truncated, or holds something else than named tensors.
+    Raises CheckpointError: the file is missing, unreadable, truncated, or holds something else than named tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -116,9 +113,8 @@ def apply_state(backbone: Backbone, state: Mapping[str, Tensor], source: str) ->
     absent = _absent_stages(backbone, entries)
     problems = _problems(backbone, entries, absent)
     if problems:
-        raise CheckpointError(
-            f"{source} does not fit {backbone.name}: {'; '.join(problems)}.{_hint(backbone, entries)}"
-        )
+        text = f"{'; '.join(problems)}.{_hint(backbone, entries)}"
+        raise CheckpointError(f"{source} does not fit {backbone.name}: {text}")
     backbone.load_state_dict(entries, strict=False)
     if absent:
         names = " and ".join(absent)
