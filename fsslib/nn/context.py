@@ -136,9 +136,7 @@ class ASPPContext(nn.Module):
         super().__init__()
         self.merge = nn.Sequential(*conv_relu(inputs, width, 3), nn.Dropout2d(dropout))
         # Two convolutions each; a ReLU in front that the identity path passes, too, and none behind.
-        self.blocks = nn.ModuleList(
-            nn.Sequential(*conv_relu(width, width, 3), *conv_relu(width, width, 3)[:1]) for _ in range(3)
-        )
+        self.blocks = nn.ModuleList(_two_convs(width)[:-1] for _ in range(3))
         self.aspp = ASPP(width, dropout)
         skip = max(1, width // 4)
         self.skip = nn.Sequential(*conv_norm(shallow, skip, 1), nn.ReLU())

@@ -36,11 +36,10 @@ class PANetVGG16(Backbone):
         for i, outputs in enumerate(self.channels.values()):
             block = _convs(inputs, outputs, _CONVS[i], reach=2 if i == 4 else 1)
             layers.append(nn.Sequential(*(block[:-1] if i == 4 else block)))
-            if i < 3:
-                small = nn.MaxPool2d(2, stride=2, ceil_mode=True)
-                layers.append(small if pool == "2x2" else nn.MaxPool2d(3, stride=2, padding=1))
-            elif i == 3:
-                layers.append(nn.MaxPool2d(3, stride=1, padding=1))
+            if i < 3 and pool == "2x2":
+                layers.append(nn.MaxPool2d(2, stride=2, ceil_mode=True))
+            elif i < 4:
+                layers.append(nn.MaxPool2d(3, stride=2 if i < 3 else 1, padding=1))
             inputs = outputs
         self.features = nn.Sequential(*layers)
         self._finish(bn, fan="fan_in")
