@@ -18,7 +18,7 @@ from .version import __version__
 
 def finite(state: Mapping[str, Tensor], source: str | Path) -> Mapping[str, Tensor]:
     """The state itself; raises CheckpointError when a tensor holds NaN or infinity."""
-    bad = [name for name, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
         raise CheckpointError(
             f"{source}: {len(bad)} tensors hold NaN or infinity ({', '.join(bad[:3])}): the training that made them "

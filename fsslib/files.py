@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written is ever found under the final name."""
+"""Files written whole or not at all, and the folders of the clone."""
 
 import contextlib
 import os
@@ -21,9 +21,14 @@ def atomic(path: str | Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-# Where the notebooks and the shipped files are: they live beside the package in a clone, not in the wheel.
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text file whole or not at all."""
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8")
+    return Path(path)
 
 
+# The notebooks and the shipped files live beside the package in a clone, not in the wheel.
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -52,7 +57,6 @@ def data_folder() -> Path:
 
 def cache_folder() -> Path:
     """The folder for what can be made again: FSSLIB_CACHE, or `fsslib` in XDG_CACHE_HOME or ~/.cache."""
-    named = os.environ.get("FSSLIB_CACHE")
-    if named:
+    if named := os.environ.get("FSSLIB_CACHE"):
         return Path(named).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fsslib"

@@ -72,6 +72,7 @@ _RENAMED = {
     "data": "data_folder", "notebooks": "notebooks_folder", "repository": "repository_folder", "cache": "cache_folder",
     "Bench": "ExplainedModel", "Benches": "ModelChoice", "Picks": "EpisodeControls", "RECIPES": "IMAGE_LISTS",
     "apart": "curve_panels", "shares": "weighted_losses", "METHOD_COLOURS": "LINES", "FILLS": "HUES",
+    "KINDS": "AUGMENTATIONS ANNOTATIONS",
 }  # fmt: skip
 _HOMES: dict[str, list[str]] = {}
 for _home, _names in _FORMER.items():
@@ -92,7 +93,7 @@ class _FormerNames(MetaPathFinder, Loader):
 
         def hand_on(name: str) -> Any:
             for home in homes:
-                for known in (name, _RENAMED.get(name, name)):
+                for known in (name, *_RENAMED.get(name, "").split()):
                     if known in vars(found := import_module(home)):
                         return vars(found)[known]
             raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """Progress bars that fit where they run: a widget in a notebook, a line in a terminal, nothing where it is unwanted."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -39,3 +39,9 @@ class Silent:
 
     def close(self) -> None:
         """The end: nothing."""
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of equally many texts as lines of columns, each as wide as its widest text."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(text.ljust(w) for text, w in zip(row, widths)).rstrip() for row in rows)

@@ -1,16 +1,30 @@
-"""One table of bad input for the whole library: each gets a typed error that says what was found and what to do."""
+"""One table of bad input for the whole library: each gets a typed error that says what was found and what to do.
+
+What only one data set refuses is tested with it, in tests/data.
+"""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from bad_data import DATA_CASES, EPISODE, RULES
-from core_tools import panet, shapes
+from core_tools import SIZE, panet, random_episode, shapes
 
-from fsslib import EpisodeSampler, FsslibError, Protocol, build_model, evaluate, load_model, save_model
+from fsslib import (
+    EpisodeSampler,
+    FsslibError,
+    Protocol,
+    build_model,
+    evaluate,
+    load_dataset,
+    load_model,
+    save_model,
+    segment,
+)
 from fsslib import load_official as official
+from fsslib.data.download.fetch import fetch
 from fsslib.errors import (
     CheckpointError,
+    DatasetError,
     DownloadError,
     EpisodeError,
     ModelError,
@@ -24,6 +38,9 @@ from fsslib.labs.collect import collect
 from fsslib.labs.submit import SubmissionError, read_notebook, submit
 from fsslib.nn.backbones import build_backbone
 from fsslib.training import Schedule, train_episodes
+
+RULES = Protocol(input_size=SIZE, episodes=2)
+EPISODE = random_episode()
 
 
 def weights(tmp, name="m.safetensors", cut=None, state=None):
@@ -73,7 +90,34 @@ CASES = {
         ["query_masks", "None"],
     ),
     "too many shots of an episode": (lambda t: EPISODE.shots(5), EpisodeError, ["shots(5)", "holds 1"]),
-    **DATA_CASES,
+    # data sets
+    "data set name": (lambda t: load_dataset("shape"), DatasetError, ["'shape'", "did you mean 'shapes'"]),
+    "no root": (lambda t: load_dataset("pascal"), DatasetError, ["folder", "root="]),
+    "root of the embedded set": (lambda t: load_dataset("shapes", root="x"), DatasetError, ["leave root out"]),
+    "data set option": (lambda t: load_dataset("shapes", sise=33), DatasetError, ["'sise'", "help"]),
+    "pictures that are none": (
+        lambda t: segment("no.jpg", "no.jpg", "no.png", model=panet()),
+        DatasetError,
+        ["no.jpg", "no image file"],
+    ),
+    "host that is down": (
+        lambda t: fetch("http://127.0.0.1:1/a.tar", t / "a.tar", attempts=1, progress=False),
+        DownloadError,
+        ["127.0.0.1:1/a.tar", "by hand"],
+    ),
+    # sampling
+    "fewer images than shots": (
+        lambda t: EpisodeSampler(shapes("test", 5), RULES, shot=5),
+        DatasetError,
+        ["5-shot", "at least 6 images", "Use fewer"],
+    ),
+    "more ways than classes": (
+        lambda t: EpisodeSampler(shapes("test"), RULES.replace(way=6)),
+        DatasetError,
+        ["6-way", "5 have them", "Use fewer ways"],
+    ),
+    "no shot": (lambda t: EpisodeSampler(shapes("test"), RULES, shot=0), DatasetError, ["shot=0", "from 1"]),
+    "negative seed": (lambda t: EpisodeSampler(shapes("test"), RULES, seed=-1), DatasetError, ["seed=-1", "from 0"]),
     # submissions
     "no notebook": (
         lambda t: (t / "mine.ipynb").write_text("{") and read_notebook(t / "mine.ipynb"),

@@ -79,8 +79,7 @@ def train(*seeds: str) -> None:
             found["training_seconds"] = round(history.seconds, 1)
             names = history.rows[-1] if history.rows else ()
             found["losses"] = {name: round(history.smooth(name, 100)[-1], 6) for name in names}
-            with atomic(folder / "result.json") as part:
-                Path(part).write_text(json.dumps(found, indent=1))
+            files.write_text(folder / "result.json", json.dumps(found, indent=1))
             scores = {k: round(v["miou"], 1) for k, v in evaluation.summary().items()}
             print(f"{folder.name}: {scores}, {history.seconds:.0f} s of episodic training", flush=True)
 
@@ -113,8 +112,7 @@ def table() -> None:
         **{key: first[key] for key in ("protocol", "list_hash", "versions")},
     }
     target = files.data_folder() / "results" / "sdaanet-ablation.json"
-    with atomic(target) as part:
-        Path(part).write_text(json.dumps(content, indent=1))
+    files.write_text(target, json.dumps(content, indent=1))
     print(target.name)
 
 

@@ -86,7 +86,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path = BOOKS) -> nbformat.N
         client = NotebookClient(
             notebook,
             km=kernel,
-            timeout=900,
+            timeout=6 * 3600,  # seconds by the clock: a slow machine does not fail, a cell without an end does
             record_timing=False,
             coalesce_streams=True,
             store_widget_state=False,

@@ -22,7 +22,6 @@ from fsslib.data.base import SegmentationDataset
 from fsslib.evaluation import Evaluation
 from fsslib.experiments import check_parameters, recipe, run
 from fsslib.experiments.runs import check, run_name
-from fsslib.files import atomic
 from fsslib.metrics import over_trainings
 
 RUNS = files.repository_folder() / "runs" / "comparison"
@@ -109,8 +108,8 @@ def knobs() -> None:
                 rows[-1]["list_hash"] = found[method][0].protocol.list_hash
             print(knob, value, {r["method"]: r["miou"][0] for r in rows[-len(METHODS) :]}, flush=True)
     content = {"command": "python tools/comparison.py knobs", "episodes": KNOB_EPISODES, "shots": 1, "rows": rows}
-    with atomic(files.data_folder() / "results" / "comparison-knobs.json") as part:
-        Path(part).write_text(json.dumps({**content, "versions": recipe.versions()}, indent=1))
+    text = json.dumps({**content, "versions": recipe.versions()}, indent=1)
+    files.write_text(files.data_folder() / "results" / "comparison-knobs.json", text)
 
 
 def _harder(knob: str, value: float, method: str, seed: int) -> Evaluation:

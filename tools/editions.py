@@ -23,7 +23,7 @@ from fsslib.labs.hidden_state import names  # noqa: E402
 from tools import build  # noqa: E402
 
 EDITIONS = ROOT / "editions"
-STAGES = sorted({made.stage for made in exercises().values()})
+STAGES = sorted({task.stage for task in exercises().values()})
 # Besides the notebooks, what a student needs to install and run the course. No tests, no sources of the notebooks.
 HANDED = ("fsslib", "data", "pyproject.toml", "environment.yml", "LICENSE")
 START = """# Few-shot segmentation: the course
@@ -91,8 +91,8 @@ def _mark_cells(book: nbformat.NotebookNode, stage: str) -> None:
     for cell in book.cells:
         if cell.cell_type != "code":
             continue
-        if found := re.fullmatch(r"check\((\w+)\)", cell.source.strip()):
-            cell.metadata["nbgrader"] = _nbgrader("check", found[1])
+        if called := re.fullmatch(r"check\((\w+)\)", cell.source.strip()):
+            cell.metadata["nbgrader"] = _nbgrader("check", called[1])
         elif "solution" in tags(cell) and stage in STAGES:
             cell.metadata["nbgrader"] = _nbgrader("answer", ast.parse(cell.source).body[0].name)
 

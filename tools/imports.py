@@ -58,19 +58,15 @@ class Imports:
         if path is None or (path, name) in self._asked:
             return None
         self._asked.add((path, name))
-        text = path.read_text()
-        for node in _parse(text).body:
+        tree = _parse(path.read_text())
+        for node in tree.body:
             if isinstance(node, ast.ImportFrom):
                 for alias in node.names:
                     if (alias.asname or alias.name) == name:
                         return self._name(self._home(path, node.level, node.module), alias.name)
-        if "import_module" in text:  # names loaded on first use: {"Episode": ".episode"}
-            for table in (n for n in ast.walk(_parse(text)) if isinstance(n, ast.Dict)):
-                for key, value in zip(table.keys, table.values):
-                    if getattr(key, "value", None) == name and isinstance(getattr(value, "value", None), str):
-                        module = value.value
-                        level = len(module) - len(module.lstrip("."))
-                        return self._name(self._home(path, level, module.lstrip(".")), name)
+        for module, names in _on_demand(tree).items():
+            if name in names:
+                return self._name(self._home(path, 1, module), name)
         return self._whole(path)
 
     def _chain(self, parts: tuple[str, ...], attributes: list[str]) -> None:
@@ -83,8 +79,7 @@ class Imports:
             self._whole(path)
 
     def _follow_all(self, path: Path) -> None:
-        text = path.read_text()
-        tree = _parse(text)
+        tree = _parse(path.read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom):
                 home = self._home(path, node.level, node.module)
@@ -96,16 +91,9 @@ class Imports:
             elif isinstance(node, ast.Import):
                 for alias in node.names:
                     self._plain_import(tree, alias)
-        if "import_module" in text:
-            for node in ast.walk(tree):
-                if (
-                    isinstance(node, ast.Constant)
-                    and isinstance(node.value, str)
-                    and node.value.strip(".").isidentifier()
-                ):
-                    sibling = path.parent / f"{node.value.strip('.')}.py"
-                    if sibling.is_file() and path.is_relative_to(self.root / self.package):
-                        self._whole(sibling)
+        for module, names in _on_demand(tree).items():
+            for name in names:
+                self._name(self._home(path, 1, module), name)
 
     def _plain_import(self, tree: ast.Module, alias: ast.alias) -> None:
         parts = tuple(alias.name.split("."))
@@ -117,6 +105,15 @@ class Imports:
             self._chain(prefix, chain)
         if not chains:
             self._chain(parts, [])
+
+
+def _on_demand(tree: ast.Module) -> dict[str, list[str]]:
+    """Module -> names of it, as a package's call of `names.on_demand` hands them out on first use."""
+    for node in tree.body:
+        call = getattr(node, "value", None)
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "on_demand":
+            return {module: names.split() for module, names in ast.literal_eval(call.args[1]).items()}
+    return {}
 
 
 def _dotted(node: ast.AST) -> list[str]:

@@ -15,8 +15,7 @@ import torch
 from comparison import folder_of, parameters
 
 from fsslib import evaluate, files, load_model, save_model
-from fsslib.experiments import check_parameters, recipe
-from fsslib.files import atomic
+from fsslib.experiments import ExperimentParameters, check_parameters, recipe
 from fsslib.metrics import over_trainings
 
 RUNS = files.repository_folder() / "runs" / "parts"
@@ -26,7 +25,7 @@ VARIANTS = {"several": {}, "one": {"max_superpixels": 1}}
 EPISODES = 500
 
 
-def settings(variant: str, seed: int, **more) -> dict:
+def settings(variant: str, seed: int, **more) -> ExperimentParameters:
     """Parameters of a training, or with `more` of an evaluation."""
     given = parameters("asgnet", seed)
     return check_parameters(given | {"options": given["options"] | VARIANTS[variant]} | more)
@@ -74,9 +73,8 @@ def table() -> None:
             print(row, flush=True)
     content = {"command": "python tools/parts.py train; python tools/parts.py table", "training_seeds": SEEDS}
     content |= {"episodes": EPISODES, "trained_on_parts": 1, "rows": rows}
-    content |= {"parameters": {v: settings(v, 0) for v in VARIANTS}, "versions": recipe.versions()}
-    with atomic(files.data_folder() / "results" / "asgnet-parts.json") as part:
-        Path(part).write_text(json.dumps(content, indent=1))
+    content |= {"parameters": {v: settings(v, 0).model_dump() for v in VARIANTS}, "versions": recipe.versions()}
+    files.write_text(files.data_folder() / "results" / "asgnet-parts.json", json.dumps(content, indent=1))
 
 
 def _percent(values) -> list[float]:

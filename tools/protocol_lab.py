@@ -13,7 +13,6 @@ import operator
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,7 +23,6 @@ from fsslib.checkpoints import shipped
 from fsslib.data.shapes.dataset import Shapes5i
 from fsslib.evaluation import Evaluation
 from fsslib.experiments import recipe
-from fsslib.files import atomic
 from fsslib.metrics import Scores
 from fsslib.models.base import FewShotModel
 from fsslib.models.shot_by_shot import MEAN, VOTE
@@ -209,8 +207,7 @@ def table() -> None:
         raise SystemExit(f"not measured yet, run first: {'; '.join(missing)}")
     command = "; ".join(f"python tools/{c}" for c in [*PARTS.values(), "protocol_lab.py table"])
     content = {"command": command} | {name: json.loads((RUNS / f"{name}.json").read_text()) for name in PARTS}
-    with atomic(TARGET) as part:
-        Path(part).write_text(json.dumps({**content, "versions": recipe.versions()}, indent=1))
+    files.write_text(TARGET, json.dumps({**content, "versions": recipe.versions()}, indent=1))
     print(TARGET.name)
 
 
@@ -236,8 +233,7 @@ def main(commands: Mapping[str, tuple[Callable, str]], usage: str) -> None:
     command, part_name = commands[name]
     found = command(*arguments)
     if part_name:
-        with atomic(RUNS / f"{part_name}.json") as part:
-            Path(part).write_text(json.dumps(found))
+        files.write_text(RUNS / f"{part_name}.json", json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from fsslib import EpisodeSampler, Protocol, build_model, evaluate, load_dataset
+from fsslib import EpisodeSampler, Protocol, build_model, evaluate, files, load_dataset
 from fsslib.evaluation import Evaluation
 from fsslib.files import atomic
 from fsslib.metrics import over_trainings
@@ -113,8 +113,7 @@ def episodic(start: FewShotModel, sets: Mapping, seed: int, steps: int, every: i
 
     if not said.is_file():
         run("frozen")
-        with atomic(said) as part:
-            Path(part).write_text(json.dumps(curve))
+        files.write_text(said, json.dumps(curve))
     curve = json.loads(said.read_text())
     steps_of = {"last": steps, **{n: max(curve, key=lambda row: row[s])["step"] for n, s in PICKS.items()}}
     for name, step in steps_of.items():

@@ -3,14 +3,17 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from numbers import Integral
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..arguments import choose
+from ..episode import IGNORE
 from ..errors import DatasetError
 
 SPLITS = ("train", "val", "test")
-IGNORE = 255
 
 
 class SegmentationDataset(ABC):
@@ -74,10 +77,35 @@ class SegmentationDataset(ABC):
 
 def check_split(fold: int, split: str, folds: int = 4) -> None:
     """Raise DatasetError unless `fold` is in 0..folds-1 and `split` is train, val or test."""
-    if split not in SPLITS:
-        raise DatasetError(f"split {split!r} is unknown: use one of {', '.join(SPLITS)}.")
-    if not isinstance(fold, int) or not 0 <= fold < folds:
-        raise DatasetError(f"fold {fold!r} does not exist: folds are numbered 0 to {folds - 1}.")
+    choose(split, SPLITS, "split", DatasetError)
+    check_fold(fold, folds)
+
+
+def check_fold(fold: int, folds: int, whose: str = "folds") -> None:
+    """Raise DatasetError unless `fold` is in 0..folds-1; `whose` is what the message calls the folds."""
+    if type(fold) is not int or not 0 <= fold < folds:
+        raise DatasetError(f"fold {fold!r} does not exist: {whose} are numbered 0 to {folds - 1}.")
+
+
+def check_seed(seed: int) -> None:
+    """Raise DatasetError unless `seed` is a whole number, of Python or NumPy."""
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise DatasetError(f"seed={seed!r}: expected a whole number, the same one gives the same picture.")
+
+
+def few(things: Iterable[object], shown: int = 10) -> str:
+    """The first of many things, and how many more there are: `"a, b and 3 more"`."""
+    texts = list(map(str, things))
+    return ", ".join(texts[:shown]) + (f" and {len(texts) - shown} more" if len(texts) > shown else "")
+
+
+def read_text(file: str | Path, what: str, cure: str) -> str:
+    """What a text file holds. Raises DatasetError: that it cannot be read, why, and the `cure` (a sentence)."""
+    try:
+        return Path(file).expanduser().read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not a text file"
+        raise DatasetError(f"cannot read {what} {file}: {reason}. {cure}") from error
 
 
 def positions(count: int) -> Tensor:

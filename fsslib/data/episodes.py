@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..episode import Episode
+from ..arguments import check_count
+from ..episode import IGNORE, Episode
 from ..errors import DatasetError
 from ..protocol import Protocol
-from .base import IGNORE, SegmentationDataset, base_table
+from .base import SegmentationDataset, base_table
 from .transforms import WHOLE, Resize, augment, augment_whole, normalise
 from .weak_annotations import annotate
 
@@ -66,35 +67,27 @@ class EpisodeSampler:
     """
 
     def __init__(
-        self,
-        dataset: SegmentationDataset,
-        protocol: Protocol | None = None,
-        *,
-        shot: int = 1,
-        seed: int = 0,
-        augment: bool = False,
-        keep: int = 0,
-    ):
+        self, dataset: SegmentationDataset, protocol: Protocol | None = None, *, shot: int = 1, seed: int = 0,
+        augment: bool = False, keep: int = 0,
+    ):  # fmt: skip
         self.dataset, self.protocol = dataset, protocol or Protocol()
         self.shot, self.seed, self.augment = shot, seed, augment
-        if not isinstance(shot, int) or shot < 1:
-            raise DatasetError(f"shot={shot!r}: expected a whole number from 1.")
-        _check_seed(seed)
+        check_count(shot, "shot", error=DatasetError)
+        check_count(seed, "seed", 0, error=DatasetError)
         pools = {c: dataset.supports_of(c) for c in dataset.classes}
         self.supports = {c: pool for c, pool in pools.items() if len(pool) > shot}
         self.pools = {c: dataset.images_of(c) for c in self.supports}
         self._room, self._kept = keep, {}
         self.resize = Resize(self.protocol.input_size, self.protocol.resize)
-        few = {c: len(pool) for c, pool in pools.items() if c not in self.pools}
-        said = ", ".join(f"{dataset.names[c]} ({n})" for c, n in few.items())
+        lacking = ", ".join(f"{dataset.names[c]} ({len(pool)})" for c, pool in pools.items() if c not in self.pools)
         if len(self.pools) < self.protocol.way:
             raise DatasetError(
                 f"{dataset.name} fold {dataset.fold} {dataset.split}: {self.protocol.way}-way {shot}-shot episodes "
                 f"need {self.protocol.way} classes with at least {shot + 1} images; {len(self.pools)} have them"
-                f"{'; too few images: ' + said if said else ''}. Use fewer ways or shots, or add images."
+                f"{'; too few images: ' + lacking if lacking else ''}. Use fewer ways or shots, or add images."
             )
-        if few:
-            warnings.warn(f"{shot}-shot episodes need {shot + 1} images a class; left out: {said}.", stacklevel=2)
+        if lacking:
+            warnings.warn(f"{shot}-shot episodes need {shot + 1} images a class; left out: {lacking}.", stacklevel=2)
         holders = sorted({(image, c) for c, pool in self.pools.items() for image in pool})
         self._classes_in: dict[int, list[int]] = {}
         for image, c in holders:
@@ -138,9 +131,8 @@ class EpisodeSampler:
 
     def fixed(self, episodes: int, seed: int = 0) -> EpisodeList:
         """The first `episodes` draws of `seed`, with a hash over the draws and the data."""
-        _check_seed(seed)
-        if type(episodes) is not int or episodes < 1:
-            raise DatasetError(f"fixed({episodes!r}): expected a whole number of episodes from 1.")
+        check_count(seed, "seed", 0, error=DatasetError)
+        check_count(episodes, "fixed: episodes", unit="episodes", error=DatasetError)
         specs = tuple(self.draw(seed, index) for index in range(episodes))
         text = json.dumps([self.dataset.hash(), [[s.classes, s.supports, s.query] for s in specs]])
         return EpisodeList(specs, hashlib.sha256(text.encode()).hexdigest()[:12])
@@ -204,7 +196,7 @@ class EpisodeSampler:
         images, masks = [], []
         for way, (c, pool) in enumerate(zip(spec.classes, spec.supports)):
             seeds = [None if seed is None else seed + 7919 * (way * len(pool) + k + 1) for k in range(len(pool))]
-            loaded = [self._load(i, own, (c,)) for i, own in zip(pool, seeds)]
+            loaded = [self._load(i, image_seed, (c,)) for i, image_seed in zip(pool, seeds)]
             images.append(torch.stack([item for item, _ in loaded]))
             masks.append(torch.stack([self._support_mask(m, c, spec, i) for (_, m), i in zip(loaded, pool)]))
         return image, mask, torch.stack(images), torch.stack(masks)
@@ -235,8 +227,3 @@ class EpisodeSampler:
         for other in spec.classes:
             out[mask == other] = 1 if other == cls else IGNORE
         return annotate(out, self.protocol.annotation, seed=index).long() if self.protocol.annotation != "mask" else out
-
-
-def _check_seed(seed: int) -> None:
-    if type(seed) is not int or seed < 0:
-        raise DatasetError(f"seed={seed!r}: expected a whole number from 0.")

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
+from ..arguments import choose
 from ..errors import DatasetError
+from .base import check_fold, few
 
-SCHEMES = {
-    "contiguous": "blocks in class order",
-    "interleaved": "every n-th class",
-}
+SCHEMES = {"contiguous": "blocks in class order", "interleaved": "every n-th class"}
 
 
 def fold_classes(classes: Sequence[int], fold: int, folds: int = 4, scheme: str = "contiguous") -> tuple[int, ...]:
@@ -20,12 +19,10 @@ def fold_classes(classes: Sequence[int], fold: int, folds: int = 4, scheme: str 
             must not be compared.
     Raises DatasetError for an unknown scheme or fold, and for fewer classes than folds.
     """
-    if scheme not in SCHEMES:
-        raise DatasetError(f"fold_scheme={scheme!r} is unknown: use one of {', '.join(SCHEMES)}.")
-    if isinstance(folds, bool) or not isinstance(folds, int) or not 1 <= folds <= len(classes):
+    choose(scheme, tuple(SCHEMES), "fold_scheme=", DatasetError)
+    if type(folds) is not int or not 1 <= folds <= len(classes):
         raise DatasetError(f"folds={folds!r}: expected a whole number from 1 to {len(classes)}, the number of classes.")
-    if isinstance(fold, bool) or not isinstance(fold, int) or not 0 <= fold < folds:
-        raise DatasetError(f"fold {fold!r} does not exist: folds are numbered 0 to {folds - 1}.")
+    check_fold(fold, folds)
     if scheme == "interleaved":
         return tuple(classes[fold::folds])
     at = [round(len(classes) * part / folds) for part in (fold, fold + 1)]
@@ -37,12 +34,11 @@ def held_back(wanted: int | Sequence[int], base: Sequence[int]) -> tuple[int, ..
 
     Raises DatasetError for anything else.
     """
-    if isinstance(wanted, int) and not isinstance(wanted, bool) and 0 <= wanted < max(len(base), 1):
+    if type(wanted) is int and 0 <= wanted < max(len(base), 1):
         return tuple(base[len(base) - wanted :])
     if isinstance(wanted, (tuple, list)) and set(wanted) < set(base):
         return tuple(sorted(set(wanted)))
-    shown = ", ".join(map(str, base[:20])) + (", …" if len(base) > 20 else "")
     raise DatasetError(
         f"val_classes={wanted!r}: expected a number from 0 to {max(len(base) - 1, 0)}, or ids of some base classes of "
-        f"this fold ({shown})."
+        f"this fold ({few(base, 20)})."
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,32 +11,46 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..episode import IGNORE
 from ..errors import DatasetError
-from .base import IGNORE
 
 if TYPE_CHECKING:
     from PIL import Image
 
     Picture = str | Path | Image.Image | np.ndarray | Tensor
-if TYPE_CHECKING:
+
+ORIENTATION, TURNING = 0x0112, (5, 6, 7, 8)  # EXIF: the note, and its values that swap the sides
+LOSSY = (".jpg", ".jpeg", ".jfif", ".webp", ".heic", ".heif", ".avif")
+_ENOUGH = 2**19  # pixels of a mask that show whether it is soft
+_STEP = 24  # grey values that lie closer than this were not chosen to be told apart by eye: they are class ids
+_DOUBTS = {
+    "transparent": "its transparency differs from place to place, and colours or alpha channel may hold the shape. "
+    "Pass the one that does, e.g. numpy.array(picture.convert('RGBA'))[..., 3] > 127.",
+    "renumbered": "index 0 of its palette is coloured and another one is black, as programs save few colours. Compare "
+    "colours instead: numpy.array(picture.convert('RGB')).any(-1) is what is not black.",
+}
+
+
+@contextlib.contextmanager
+def _decoding(file: Path, what: str) -> Iterator[None]:
+    """A DatasetError that names the file in place of what Pillow raises."""
     from PIL import Image
 
-
-ORIENTATION = 0x0112  # EXIF
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DatasetError(f"there is no {what} file {file}: check the path.") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DatasetError(f"cannot decode {what} {file}: {error}. Copy the file from the archive again.") from error
 
 
 def open_picture(file: Path, what: str = "image") -> Image.Image:
     """A decoded PIL image, turned upright as its EXIF note says. Raises DatasetError naming the file."""
     from PIL import Image, ImageOps
 
-    try:
-        with Image.open(file) as picture:
-            picture.load()
-            return ImageOps.exif_transpose(picture)
-    except FileNotFoundError as error:
-        raise DatasetError(f"there is no {what} file {file}: check the path.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"cannot decode {what} {file}: {error}. Copy the file from the archive again.") from error
+    with _decoding(file, what), Image.open(file) as picture:
+        picture.load()
+        return ImageOps.exif_transpose(picture)
 
 
 def read_image(file: Path) -> np.ndarray:
@@ -64,14 +80,16 @@ def _colours(picture: Image.Image, name: str, opened: str = "picture", saved: st
 
 def picture_size(file: Path) -> tuple[int, int]:
     """Width and height of an upright photograph, without decoding it. Raises DatasetError naming the file."""
+    return picture_sizes(file)[0]
+
+
+def picture_sizes(file: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(width, height) of a photograph upright and as stored, see `picture_size`."""
     from PIL import Image
 
-    try:
-        with Image.open(file) as picture:
-            turned = picture.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
-            return picture.size[::-1] if turned else picture.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"cannot decode image {file}: {error}. Copy the file from the archive again.") from error
+    with _decoding(file, "image"), Image.open(file) as picture:
+        turned = picture.getexif().get(ORIENTATION) in TURNING
+        return picture.size[::-1] if turned else picture.size, picture.size
 
 
 def image_tensor(picture: Picture, name: str = "image") -> Tensor:
@@ -90,17 +108,16 @@ def image_tensor(picture: Picture, name: str = "image") -> Tensor:
 
         return torch.from_numpy(_colours(ImageOps.exif_transpose(picture), name)).permute(2, 0, 1).contiguous()
     if isinstance(picture, Tensor):
-        array = picture.detach().cpu()
-        array = array.float() if array.is_floating_point() else array  # NumPy has no bfloat16
-        array = array.permute(1, 2, 0).numpy() if array.ndim == 3 else array.numpy()
+        array = _array(picture)
+        array = array.transpose(1, 2, 0) if array.ndim == 3 else array
     elif isinstance(picture, np.ndarray):
         array = picture
     else:
         raise DatasetError(f"{name}: found {type(picture).__name__}, expected a path, PIL image, array or tensor.")
     array = array[..., None].repeat(3, -1) if array.ndim == 2 else array
     if array.ndim != 3 or array.shape[-1] not in (3, 4) or not array.size:
-        found = tuple(picture.shape)
-        raise DatasetError(f"{name}: found shape {found}, expected (H, W, 3) in arrays, (3, H, W) in tensors.")
+        shape = tuple(picture.shape)
+        raise DatasetError(f"{name}: found shape {shape}, expected (H, W, 3) in arrays, (3, H, W) in tensors.")
     if np.issubdtype(array.dtype, np.floating):
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
             raise DatasetError(f"{name}: floating point pictures hold values from 0 to 1; this one does not.")
@@ -108,6 +125,11 @@ def image_tensor(picture: Picture, name: str = "image") -> Tensor:
     if array.dtype != np.uint8:
         raise DatasetError(f"{name}: found {array.dtype}, expected uint8, or floating point from 0 to 1.")
     return torch.from_numpy(np.ascontiguousarray(array[..., :3])).permute(2, 0, 1).contiguous()
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # NumPy has no bfloat16
 
 
 def mask_tensor(mask: Picture, name: str = "mask") -> Tensor:
@@ -131,8 +153,7 @@ def mask_tensor(mask: Picture, name: str = "mask") -> Tensor:
         if doubt in _DOUBTS:
             raise DatasetError(f"{name}: {_DOUBTS[doubt]}")
     elif isinstance(mask, Tensor):
-        array = mask.detach().cpu()
-        array = (array.float() if array.is_floating_point() else array).numpy()
+        array = _array(mask)
     else:
         array = np.asarray(mask)
     if array.ndim == 3 and array.shape[-1] == 3 and (array == array[..., :1]).all():
@@ -166,24 +187,7 @@ def mask_tensor(mask: Picture, name: str = "mask") -> Tensor:
     return torch.from_numpy(out)
 
 
-_DOUBTS = {
-    "transparent": "its transparency differs from place to place, and colours or alpha channel may hold the shape. "
-    "Pass the one that does, e.g. numpy.array(picture.convert('RGBA'))[..., 3] > 127.",
-    "renumbered": "index 0 of its palette is coloured and another one is black, as programs save few colours. Compare "
-    "colours instead: numpy.array(picture.convert('RGB')).any(-1) is what is not black.",
-}
-
-
 # What the pixels of a mask mean: palette indices or grey values, smoothed edges, and 255.
-
-
-LOSSY = (".jpg", ".jpeg", ".jfif", ".webp", ".heic", ".heif", ".avif")
-
-
-_ENOUGH = 2**19  # pixels of a mask that show whether it is soft
-
-
-_STEP = 24  # grey values that lie closer than this were not chosen to be told apart by eye: they are class ids
 
 
 def mask_values(picture: Image.Image, kind: str) -> tuple[np.ndarray, str]:

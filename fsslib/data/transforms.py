@@ -2,6 +2,8 @@
 
 Every transform takes and returns an image (3, H, W) uint8 RGB and a mask (H, W) uint8 or int16. Masks are resampled by
 nearest neighbour; what a transform invents is mean colour (zero once normalised), and 255 (ignored) in the mask.
+First comes what all need, then augmentation of what has the network's size already (`augment`), then augmentation that
+needs the whole picture (`augment_whole`).
 """
 
 import numbers
@@ -13,19 +15,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..arguments import check_number, choose
+from ..episode import IGNORE
 from ..errors import DatasetError
-from .base import IGNORE
+from .base import check_seed
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet, as every pre-trained backbone of torchvision expects
-
-
 STD = (0.229, 0.224, 0.225)
-
-
 MEAN_COLOUR = [round(255 * m) for m in MEAN]
-
-
-MODES = ("squash", "pad")
+MODES = ("squash", "pad")  # to a square, or keep the aspect ratio
+# What leaves a class what it is depends on the data: a mirrored dog is a dog, a mirrored letter may be another letter.
+AUGMENTATIONS = {
+    "photo": {},
+    "flip": {"scale": (1.0, 1.0), "rotate": 0},
+    "sdaanet": {"scale": (1.0, 1.0), "rotate": 10, "rotated": 0.5, "blurred": 0.5},
+    "none": {"scale": (1.0, 1.0), "rotate": 0, "flip": False},
+}
+# Of whole pictures. Scales are those on PASCAL; the same authors take 0.8 to 1.25 on COCO.
+WHOLE = ("pfenet", "hdmnet")
+SCALE, DEGREES, BLUR = (0.9, 1.1), 10, 5  # BLUR: pixels a side
+KEPT = 0.85  # of the object's pixels a crop should hold
+TRIES = 32  # crops that are drawn at most; the last one stays, whatever it holds
 
 
 def _check_pair(image: Tensor, mask: Tensor) -> None:
@@ -44,8 +54,14 @@ def _check_pair(image: Tensor, mask: Tensor) -> None:
 def _check_options(size: int, mode: str) -> None:
     if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 8:
         raise DatasetError(f"size={size!r}: expected whole pixels, 8 or more (8k+1 suits stride 8: 97, 417).")
-    if mode not in MODES:
-        raise DatasetError(f"mode={mode!r} is unknown: use 'squash' (to a square) or 'pad' (keep the aspect ratio).")
+    choose(mode, MODES, "mode=", DatasetError)
+
+
+def _draws(seed: int, count: int) -> list[float]:
+    """All there is to draw at once, always in the same order, so that what one step does moves no other."""
+    check_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed) % 2**63)
+    return torch.rand(count, generator=generator, dtype=torch.float64).tolist()
 
 
 def _resize(image: Tensor, mask: Tensor, size: list[int]) -> tuple[Tensor, Tensor]:
@@ -75,6 +91,30 @@ def _pad(pair: tuple, left: int, top: int, right: int, bottom: int) -> tuple:
     grown = image.new_tensor(MEAN_COLOUR)[:, None, None].repeat(1, *mask.shape)
     grown[:, top : top + image.shape[1], left : left + image.shape[2]] = image
     return grown, mask
+
+
+def _stats(like: Tensor) -> tuple[Tensor, Tensor]:
+    return tuple(like.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+
+
+def _check_channels(image: Tensor, wanted: Callable[[torch.dtype], bool], kind: str) -> None:
+    if image.ndim < 3 or image.shape[-3] != 3 or not wanted(image.dtype):
+        raise DatasetError(f"image: found {image.dtype} {tuple(image.shape)}, expected {kind} (..., 3, H, W).")
+
+
+def normalise(image: Tensor) -> Tensor:
+    """(..., 3, H, W) uint8 RGB to float32: scaled to [0, 1], minus ImageNet mean, divided by ImageNet std."""
+    _check_channels(image, lambda dtype: dtype == torch.uint8, "uint8")
+    image = image.float() / 255
+    mean, std = _stats(image)
+    return (image - mean) / std
+
+
+def denormalise(image: Tensor) -> Tensor:
+    """The inverse of `normalise` for figures: (..., 3, H, W) float to uint8 RGB, clipped and rounded."""
+    _check_channels(image, lambda dtype: dtype.is_floating_point, "floating point")
+    mean, std = _stats(image.float())
+    return ((image.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 class Resize:
@@ -127,37 +167,25 @@ class train_augment:
     """
 
     def __init__(
-        self,
-        size: int,
-        flip: bool = True,
-        scale: tuple[float, float] = (0.9, 1.1),
-        rotate: float = 10,
-        colour: float = 0.0,
-        mode: str = "squash",
-        rotated: float = 1.0,
-        blurred: float = 0.0,
-    ):
+        self, size: int, flip: bool = True, scale: tuple[float, float] = (0.9, 1.1), rotate: float = 10,
+        colour: float = 0.0, mode: str = "squash", rotated: float = 1.0, blurred: float = 0.0,
+    ):  # fmt: skip
         _check_options(size, mode)
         if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 10:
             raise DatasetError(f"scale={scale!r}: expected (smallest, largest) with 0 < smallest <= largest <= 10.")
-        if not 0 <= rotate <= 180:
-            raise DatasetError(f"rotate={rotate!r}: expected degrees from 0 to 180.")
+        check_number(rotate, "degrees to rotate", 180, error=DatasetError)
         if not 0 <= colour < 1:
             raise DatasetError(f"colour={colour!r}: expected a strength from 0 to below 1.")
         self.size, self.flip, self.scale, self.rotate = int(size), flip, tuple(scale), rotate
-        for name, share in {"rotated": rotated, "blurred": blurred}.items():
-            if not 0 <= share <= 1:
-                raise DatasetError(f"{name}={share!r}: expected a share from 0 to 1.")
+        check_number(rotated, "rotated", 1, error=DatasetError)
+        check_number(blurred, "blurred", 1, error=DatasetError)
         self.colour, self.mode, self.rotated, self.blurred = colour, mode, rotated, blurred
 
     def __call__(self, image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         from torchvision.transforms.v2 import functional as pixels  # here, because it takes seconds to import
 
         _check_pair(image, mask)
-        if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
-            raise DatasetError(f"seed={seed!r}: expected a whole number, the same one gives the same picture.")
-        generator = torch.Generator().manual_seed(int(seed) % 2**63)
-        draw = torch.rand(10, generator=generator, dtype=torch.float64).tolist()
+        draw = _draws(seed, 10)
         low, high = self.scale
         longest = max(1, round(self.size * (low + (high - low) * draw[0])))
         pair = _resize(image, mask, _target(*mask.shape, longest, self.mode))
@@ -186,15 +214,6 @@ class train_augment:
         return tuple(part[..., top : top + self.size, left : left + self.size] for part in pair)
 
 
-# What leaves a class what it is depends on the data: a mirrored dog is a dog, a mirrored letter may be another letter.
-KINDS = {
-    "photo": {},
-    "flip": {"scale": (1.0, 1.0), "rotate": 0},
-    "sdaanet": {"scale": (1.0, 1.0), "rotate": 10, "rotated": 0.5, "blurred": 0.5},
-    "none": {"scale": (1.0, 1.0), "rotate": 0, "flip": False},
-}
-
-
 def augment(image: Tensor, mask: Tensor, seed: int, kind: str = "photo") -> tuple[Tensor, Tensor]:
     """`train_augment` at the size that a square image already has, with the settings of `kind`.
 
@@ -206,14 +225,13 @@ def augment(image: Tensor, mask: Tensor, seed: int, kind: str = "photo") -> tupl
             flipped, as SD-AANet's code does (PFENet's own besides scales and crops).
     Raises DatasetError for an unknown kind or an image that is not square.
     """
-    if kind not in (*KINDS, "symmetry"):
-        raise DatasetError(f"augmentation {kind!r} is unknown: use one of {', '.join(KINDS)}, symmetry.")
+    choose(kind, (*AUGMENTATIONS, "symmetry"), "augmentation", DatasetError)
     _check_pair(image, mask)
     if mask.shape[0] != mask.shape[1]:
         raise DatasetError(f"augment needs a square image, found {tuple(mask.shape)}: apply Resize(size) first.")
     if kind == "symmetry":
         return symmetry(image, mask, seed)
-    return train_augment(mask.shape[0], **KINDS[kind])(image, mask, seed)
+    return train_augment(mask.shape[0], **AUGMENTATIONS[kind])(image, mask, seed)
 
 
 def symmetry(image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -230,51 +248,6 @@ def symmetry(image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     light = float(generator.uniform(0.8, 1.2))
     image = image[torch.from_numpy(generator.permutation(3))].float().mul(light).clamp(0, 255)
     return image.to(torch.uint8), mask.contiguous()
-
-
-def _stats(like: Tensor) -> tuple[Tensor, Tensor]:
-    return tuple(like.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-
-
-def _check_channels(image: Tensor, wanted: Callable[[torch.dtype], bool], kind: str) -> None:
-    if image.ndim < 3 or image.shape[-3] != 3 or not wanted(image.dtype):
-        raise DatasetError(f"image: found {image.dtype} {tuple(image.shape)}, expected {kind} (..., 3, H, W).")
-
-
-def normalise(image: Tensor) -> Tensor:
-    """(..., 3, H, W) uint8 RGB to float32: scaled to [0, 1], minus ImageNet mean, divided by ImageNet std."""
-    _check_channels(image, lambda dtype: dtype == torch.uint8, "uint8")
-    image = image.float() / 255
-    mean, std = _stats(image)
-    return (image - mean) / std
-
-
-def denormalise(image: Tensor) -> Tensor:
-    """The inverse of `normalise` for figures: (..., 3, H, W) float to uint8 RGB, clipped and rounded."""
-    _check_channels(image, lambda dtype: dtype.is_floating_point, "floating point")
-    mean, std = _stats(image.float())
-    return ((image.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-# Augmentation that needs the whole picture: it comes before the picture gets the size of the network's input.
-
-
-SCALE = (0.9, 1.1)  # on PASCAL; the same authors take 0.8 to 1.25 on COCO
-
-
-DEGREES = 10
-
-
-BLUR = 5  # pixels a side
-
-
-KEPT = 0.85  # of the object's pixels a crop should hold
-
-
-TRIES = 32  # crops that are drawn at most; the last one stays, whatever it holds
-
-
-WHOLE = ("pfenet", "hdmnet")
 
 
 def augment_whole(
@@ -299,17 +272,10 @@ def augment_whole(
     """
     from torchvision.transforms.v2 import functional as pixels  # here, because it takes seconds to import
 
-    if kind not in WHOLE:
-        raise DatasetError(f"augmentation {kind!r} of whole pictures is unknown: use one of {', '.join(WHOLE)}.")
+    choose(kind, WHOLE, "augmentation of whole pictures", DatasetError)
     _check_options(size, "squash")
     _check_pair(image, mask)
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
-        raise DatasetError(f"seed={seed!r}: expected a whole number, the same one gives the same picture.")
-    generator = torch.Generator().manual_seed(int(seed) % 2**63)
-    # All there is to draw at once, always in the same order: what one step does moves no other.
-    scale, turned, angle, blurred, flipped, *places = torch.rand(
-        5 + 2 * TRIES, generator=generator, dtype=torch.float64
-    ).tolist()
+    scale, turned, angle, blurred, flipped, *places = _draws(seed, 5 + 2 * TRIES)
     factor = SCALE[0] + (SCALE[1] - SCALE[0]) * scale
     # In floating point up to the end: rounded once, the border is mean colour wherever it blends with the picture.
     pair = _resize(image.float(), mask, [max(1, round(side * factor)) for side in mask.shape])

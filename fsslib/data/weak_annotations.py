@@ -3,7 +3,6 @@
 Everything here is a pure function of its arguments and an integer seed; no argument is ever changed.
 """
 
-import numbers
 import random
 from collections.abc import Callable, Sequence
 
@@ -11,13 +10,45 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..arguments import choose
+from ..episode import IGNORE
 from ..errors import DatasetError
-from .base import IGNORE
+from .base import check_seed
 
-KINDS = ("mask", "box", "scribble")
-
-
+ANNOTATIONS = ("mask", "box", "scribble")
 EIGHT = np.ones((3, 3), bool)  # pixels that touch at a corner belong together
+# Of a stroke: how deep its ends lie, as a share of the greatest depth (keeps it out of legs, horns and the margins of
+# the picture), and the cells along the region's longer side that it is planned on, before it is drawn finely.
+CORE, GRID = 0.25, 48
+
+
+def annotate(mask: Tensor, kind: str = "mask", seed: int = 0) -> Tensor:
+    """A support mask as a weaker annotation would give it.
+
+    Args:
+        mask: (H, W) integer, 1 object, 0 background, 255 in neither.
+        kind: `"mask"` returns a copy. `"box"`: object = filled box of the largest connected part, background = outside
+            the boxes of all parts. `"scribble"`: one stroke on the object, one on the background.
+        seed: draws the strokes; boxes do not depend on it.
+    Returns:
+        A new mask of the same shape, dtype and encoding: 255 where neither was annotated. Pixels that were 255 never
+        become background, but a box may cover them. Raises DatasetError for an unknown kind or other values.
+    """
+    choose(kind, ANNOTATIONS, "annotation", DatasetError)
+    label = _flat(mask, "mask")
+    wrong = np.setdiff1d(label, (0, 1, IGNORE)).tolist()
+    if wrong:
+        raise DatasetError(f"mask: found the values {wrong[:5]}, expected 1 object, 0 background and 255 ignored.")
+    if kind == "mask":
+        return mask.clone()
+    if kind == "box":
+        fg, bg = box_support(label == 1)
+    else:
+        fg, bg = scribble(label == 1, seed), background_scribble(label == 1, seed, ignore=label == IGNORE)
+    out = torch.full_like(mask, IGNORE)
+    out[bg.to(mask.device) & (mask == 0)] = 0
+    out[fg.to(mask.device)] = 1
+    return out
 
 
 def _flat(value: Tensor | np.ndarray, name: str) -> np.ndarray:
@@ -30,9 +61,7 @@ def _flat(value: Tensor | np.ndarray, name: str) -> np.ndarray:
 
 def _same(name: str, array: np.ndarray, like: np.ndarray) -> None:
     if array.shape != like.shape:
-        raise DatasetError(
-            f"{name}: found shape {array.shape}, expected {like.shape} like the mask: resize both alike."
-        )
+        raise DatasetError(f"{name}: found shape {array.shape}, expected {like.shape} like the mask: resize both.")
 
 
 def _boolean(*maps: np.ndarray) -> tuple[Tensor, ...]:
@@ -61,15 +90,15 @@ def box_support(fg: Tensor | np.ndarray, instances: Tensor | np.ndarray | None =
     ids = _components(fg) if instances is None else _flat(instances, "instances").astype(np.int64)
     _same("instances", ids, fg)
     ids = np.where(fg, ids, 0)
-    numbers_, sizes = np.unique(ids[ids != 0], return_counts=True)
-    if fg.any() and not len(numbers_):
+    numbers, sizes = np.unique(ids[ids != 0], return_counts=True)
+    if fg.any() and not len(numbers):
         raise DatasetError("instances: no id other than 0 on the object. Pass its instance map, or instances=None.")
     largest, union = np.zeros_like(fg), np.zeros_like(fg)
-    for number in numbers_:
+    for number in numbers:
         rows, columns = np.nonzero(ids == number)
         box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
         union[box] = True
-        if number == numbers_[sizes.argmax()]:
+        if number == numbers[sizes.argmax()]:
             largest[box] = True
     return _boolean(largest, ~union)
 
@@ -94,15 +123,15 @@ def scribble_masks(
     """
     strokes, fg = _flat(scribble_map, "scribble_map"), _flat(fg, "fg") != 0
     _same("scribble_map", strokes, fg)
-    if not isinstance(dilation, numbers.Integral) or dilation < 0:
+    if not isinstance(dilation, (int, np.integer)) or dilation < 0:
         raise DatasetError(f"dilation={dilation!r}: expected a window of 0 (off) or more pixels.")
     if dilation:
         from scipy import ndimage
 
         strokes = ndimage.minimum_filter(strokes, size=int(dilation))
-    found = [int(v) for v in np.unique(strokes[fg]) if v not in (0, IGNORE)]
+    instances = [int(v) for v in np.unique(strokes[fg]) if v not in (0, IGNORE)]
     pick = choose if callable(choose) else random.Random(choose).choice
-    chosen = (strokes == pick(found)) & fg if found else np.zeros_like(fg)
+    chosen = (strokes == pick(instances)) & fg if instances else np.zeros_like(fg)
     return _boolean(chosen, strokes == 0)
 
 
@@ -133,10 +162,9 @@ def background_scribble(
 
 
 def _draw(region: np.ndarray, seed: int, width: int | None) -> np.ndarray:
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
-        raise DatasetError(f"seed={seed!r}: expected a whole number.")
+    check_seed(seed)
     width = max(1, round(max(region.shape) / 100)) if width is None else width
-    if not isinstance(width, numbers.Integral) or width < 1:
+    if not isinstance(width, (int, np.integer)) or width < 1:
         raise DatasetError(f"width={width!r}: expected a pen of 1 or more pixels.")
     if not region.any():
         return region
@@ -145,43 +173,7 @@ def _draw(region: np.ndarray, seed: int, width: int | None) -> np.ndarray:
     return longest_stroke(largest, np.random.default_rng(int(seed) % 2**63), int(width))
 
 
-def annotate(mask: Tensor, kind: str = "mask", seed: int = 0) -> Tensor:
-    """A support mask as a weaker annotation would give it.
-
-    Args:
-        mask: (H, W) integer, 1 object, 0 background, 255 in neither.
-        kind: `"mask"` returns a copy. `"box"`: object = filled box of the largest connected part, background = outside
-            the boxes of all parts. `"scribble"`: one stroke on the object, one on the background.
-        seed: draws the strokes; boxes do not depend on it.
-    Returns:
-        A new mask of the same shape, dtype and encoding: 255 where neither was annotated. Pixels that were 255 never
-        become background, but a box may cover them. Raises DatasetError for an unknown kind or other values.
-    """
-    if kind not in KINDS:
-        raise DatasetError(f"annotation {kind!r} is unknown: use one of {', '.join(KINDS)}.")
-    label = _flat(mask, "mask")
-    wrong = np.setdiff1d(label, (0, 1, IGNORE)).tolist()
-    if wrong:
-        raise DatasetError(f"mask: found the values {wrong[:5]}, expected 1 object, 0 background and 255 ignored.")
-    if kind == "mask":
-        return mask.clone()
-    if kind == "box":
-        fg, bg = box_support(label == 1)
-    else:
-        fg, bg = scribble(label == 1, seed), background_scribble(label == 1, seed, ignore=label == IGNORE)
-    out = torch.full_like(mask, IGNORE)
-    out[bg.to(mask.device) & (mask == 0)] = 0
-    out[fg.to(mask.device)] = 1
-    return out
-
-
 # A pen stroke through a region: the longest comfortable path of its deep inside, smoothed like a hand-drawn curve.
-
-
-CORE = 0.25  # of the greatest depth: keeps strokes out of legs, horns and the margins of the picture
-
-
-GRID = 48  # cells along the longer side of the region: the path is planned coarsely and drawn finely
 
 
 def longest_stroke(region: np.ndarray, generator: np.random.Generator, width: int) -> np.ndarray:

@@ -1,19 +1,17 @@
-"""The command line: `python -m fsslib.experiments help`."""
+"""The command line: `python -m fsslib.experiments help`. Every command imports what it runs: most need no torch."""
 
 import argparse
 import json
 import os
 import sys
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import FsslibError, ParameterError
 from ..files import atomic
-from .parameters import ExperimentParameters, aligned, parameters_help, read_parameters
-
-# The command line of `python -m fsslib.experiments`. Every command imports what it runs: most need no torch.
-
+from ..progress import aligned
 
 # What `make reports` runs from scratch, beside the stage notebooks; short enough for a coffee break on two cores.
 # Stride 8 and 32 bits: half the time of the shipped recipe on any processor, some ten points below it.
@@ -32,6 +30,8 @@ def parse_value(text: str, name: str = "") -> Any:
 
     A parameter whose default is a text takes the text in any case: `precision=32` means "32".
     """
+    from .parameters import ExperimentParameters
+
     try:
         value = json.loads(text)
     except ValueError:
@@ -42,17 +42,17 @@ def parse_value(text: str, name: str = "") -> Any:
 
 
 def _given(pairs: list[str], file: str | None = None) -> dict[str, Any]:
-    given = read_parameters(file) if file else {}
-    seen = set()
+    from .parameters import read_parameters
+
+    values = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise ParameterError(f"-p {pair}: expected NAME=VALUE.")
-        if name in seen:
+        if name in values:
             raise ParameterError(f"-p {pair}: {name} is given twice.")
-        seen.add(name)
-        given[name] = parse_value(value, name)
-    return given
+        values[name] = parse_value(value, name)
+    return (read_parameters(file) if file else {}) | values
 
 
 def _cores() -> int:
@@ -95,38 +95,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _help(given: argparse.Namespace) -> int:
+def _help(given: argparse.Namespace) -> None:
+    from .parameters import parameters_help
+
     print(parameters_help())
-    return 0
 
 
-def _run(given: argparse.Namespace) -> int:
+def _run(given: argparse.Namespace) -> None:
     from .runs import run
 
     parameters = _given(given.pairs, given.file)
     print(run(parameters, runs=given.runs, notebook=given.notebook, name=given.name, force=given.force))
-    return 0
 
 
-def _sweep(given: argparse.Namespace) -> int:
+def _sweep(given: argparse.Namespace) -> Iterable[str]:
+    from .parameters import read_parameters
     from .sweeps import sweep
 
-    where = {"runs": given.runs, "notebook": given.notebook}
     grid, base = read_parameters(given.file), _given(given.pairs)
-    table = sweep(grid, base=base, jobs=given.jobs, dry_run=given.dry_run, **where)
+    how = {"jobs": given.jobs, "runs": given.runs, "dry_run": given.dry_run, "notebook": given.notebook}
+    table = sweep(grid, base=base, **how)
     print(table.drop(columns="problem").to_string(index=False))
-    return _failed(table.problem)
+    return list(table.problem)
 
 
-def _failed(problems: Any) -> int:
-    """Print what went wrong; returns the exit status."""
-    problems = [problem for problem in problems if problem]
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    return int(bool(problems))
-
-
-def _collect(given: argparse.Namespace) -> int:
+def _collect(given: argparse.Namespace) -> None:
     from .results import rows
 
     scores = rows(given.runs)
@@ -146,33 +139,27 @@ def _collect(given: argparse.Namespace) -> int:
             table.writerows(scores)
         print(given.csv)
     elif scores:
-        print(aligned([names, *([_cell(row.get(name)) for name in names] for row in scores)]))
+        cells = [[row.get(name) for name in names] for row in scores]
+        print(aligned([names, *([f"{v:.6g}" if isinstance(v, float) else str(v) for v in row] for row in cells)]))
     else:
         print("no finished run with scores")
-    return 0
 
 
-def _cell(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _compare(given: argparse.Namespace) -> int:
+def _compare(given: argparse.Namespace) -> None:
     from .results import compare
 
     print(compare(given.run, given.reference).round(2).to_string(index=False))
-    return 0
 
 
-def _status(given: argparse.Namespace) -> int:
+def _status(given: argparse.Namespace) -> None:
     from .runs import status
 
     print(aligned([(name, state.ljust(11), remark) for name, state, remark in status(given.runs)]) or "no runs yet")
-    return 0
 
 
-def _reports(given: argparse.Namespace) -> int:
+def _reports(given: argparse.Namespace) -> Iterable[str]:
     problems = reports(given.runs, given.force, given.jobs)
-    return _failed(f"{name}: {text.removeprefix(f'{name}: ')}" if text else "" for name, text in problems.items())
+    return [f"{name}: {text.removeprefix(f'{name}: ')}" for name, text in problems.items() if text]
 
 
 def reports(runs: str | Path = "runs", force: bool = False, jobs: int | None = None) -> dict[str, str]:
@@ -181,26 +168,18 @@ def reports(runs: str | Path = "runs", force: bool = False, jobs: int | None = N
     What is done with the present notebooks is not run again. The experiment starts first, then the longest notebooks,
     `jobs` at a time (by default one for each core). Returns name -> what went wrong, empty where nothing did.
     """
-    from . import notebook as books
+    from .notebook import find, load, names
     from .pages import write_index
     from .results import finished
     from .runs import EXPERIMENT, run_notebook
     from .sweeps import side_by_side
 
     jobs = _cores() if jobs is None else jobs
-    minutes = {name: books.load(books.find(name)).metadata.get("minutes", 0) for name in books.names()}
-    stages = sorted((name for name in minutes if name[:1].isdigit()), key=minutes.get, reverse=True)
-    calls = {
-        name: partial(
-            run_notebook,
-            name,
-            Path(runs) / name,
-            REPORT_PARAMETERS if name == EXPERIMENT else {},
-            force=force,
-            progress=jobs == 1,
-        )
-        for name in [EXPERIMENT, *stages]
-    }
+    minutes = {name: load(find(name)).metadata.get("minutes", 0) for name in names() if name[:1].isdigit()}
+    calls = {}
+    for name in [EXPERIMENT, *sorted(minutes, key=minutes.get, reverse=True)]:
+        parameters = REPORT_PARAMETERS if name == EXPERIMENT else {}
+        calls[name] = partial(run_notebook, name, Path(runs, name), parameters, force=force, progress=jobs == 1)
     print(f"{len(calls)} notebooks, {jobs} at a time …", flush=True)
     problems = side_by_side(calls, jobs, partial(print, flush=True))
     if finished(runs):
@@ -212,13 +191,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, 1 if some of several runs failed, 2 for anything refused or failed."""
     given = _parser().parse_args(arguments)
     try:
-        return given.does(given)
+        failures = [text for text in given.does(given) or () if text]
+        status = int(bool(failures))
     except FsslibError as error:
-        print(error, file=sys.stderr)
-        return 2
+        failures, status = [error], 2
     except KeyboardInterrupt:
-        print("interrupted; run it again to go on", file=sys.stderr)
-        return 130
+        failures, status = ["interrupted; run it again to go on"], 130
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

@@ -1,132 +1,33 @@
 """Checks the parameters of an experiment; every problem is a sentence that says what to do.
 
-What follows is about combinations of valid values. Each finds problems as pairs: the names involved beside the one that
-the sentence begins with, and the sentence.
+Combinations of valid values that cannot work are found as pairs: the names involved beside the one that the sentence
+begins with, and the sentence. Checks import torch, so that `help` and `status` need not.
 """
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
-
-from ..errors import FsslibError
-
-if TYPE_CHECKING:
-    from .parameters import ExperimentParameters
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from ..arguments import near
-from ..errors import ModelError, ParameterError
+from ..errors import FsslibError, ModelError, ParameterError
 from .parameters import ExperimentParameters
 
-# What is wrong with the model that parameters ask for; see `conflicts`.
-
-
+Problem = tuple[str, str]
 # Base and novel classes of a fold, where the data set alone says it.
 CLASSES = {"shapes": (15, 5), "pascal": (15, 5), "coco": (60, 20), "fss1000": (760, 240)}
-
-
-# What has a parameter of its own: arguments of `build_model`.
-_OWN_OPTION = {"name": "method", "backbone": "backbone", "weights": "weights", "width": "width"} | {
-    "freeze": "freeze_backbone",
-    "shots": "train_shot",
-}
-
-
-Problem = tuple[str, str]  # see `conflicts`
-
-
-def model_conflicts(p: "ExperimentParameters") -> Iterator[Problem]:
-    """Method and options by themselves, then what only the built model can tell."""
-    from ..models import available, options_of  # imports torch, which only a check needs
-
-    if p.method not in available():
-        yield "", f"method: {p.method!r} is unknown{near(p.method, available())}"
-        return
-    known = options_of(p.method)
-    for name in sorted(p.options):
-        if name in _OWN_OPTION:
-            yield "", f"options: {name!r} is not an option, use the parameter {_OWN_OPTION[name]}"
-        elif name not in known:
-            yield "", f"options: {p.method} has no option {name!r}{near(name, known)}"
-    if problem := _not_json(p.options):
-        yield "", f"options: {problem}"
-    elif p.options.keys() <= set(known) - set(_OWN_OPTION) and not (p.checkpoint and p.options):
-        yield from _build(p)
-
-
-def _build(p: "ExperimentParameters") -> Iterator[Problem]:
-    """What only the model itself can tell; built without memory behind it."""
-    import torch
-
-    from ..models import build_model
-
-    names = "method backbone options width checkpoint"
-    try:
-        arguments = p.built_with | {"weights": None}
-    except FsslibError:
-        return  # said above, or by `load_model`
-    try:
-        with torch.device("meta"):
-            net = build_model(**arguments)
-    except Exception as error:  # options are free-form: whatever a constructor makes of them
-        text = str(error).removeprefix(f"{p.method}: ")
-        yield names, f"options: {p.method} cannot be built like this: {text}"
-        return
-    taught = p.checkpoint or p.weights or p.pretrain_steps
-    if p.freeze_backbone is None and net.freeze and p.episodic_steps and not taught:
-        wrong = f"{p.method} keeps its backbone as it is, and this one would be random"
-        yield (
-            f"{names} weights episodic_steps",
-            f"pretrain_steps: {wrong}; set pretrain_steps, weights or checkpoint",
-        )
-    learner = getattr(net, "base_learner", None)
-    if learner is not None and not (p.checkpoint or p.pretrain_steps):
-        wrong = f"the base learner of {p.method} would stay random"
-        yield names, f"pretrain_steps: {wrong}; set pretrain_steps or checkpoint"
-    base = CLASSES.get(p.dataset, (None,))[0]
-    if learner is not None and p.pretrain_steps and base and learner.classes != base:
-        wrong = f"the base learner has {learner.classes} classes, a fold of {p.dataset} has {base} base classes"
-        yield f"{names} dataset pretrain_steps", f"options: {wrong}; set base_classes to {base}"
-    if p.freeze_backbone and p.pretrain_steps and learner is None:
-        wrong = f"pre-training trains the backbone, and {p.method} has no base learner beside it"
-        way_out = f"set pretrain_steps to 0 (it is {p.pretrain_steps}), or leave freeze_backbone out"
-        yield f"{names} pretrain_steps", f"freeze_backbone: {wrong}; {way_out}"
-    net.backbone.freeze()
-    if p.freeze_backbone and p.episodic_steps and not any(x.requires_grad for x in net.parameters()):
-        wrong = f"nothing would train, {p.method} is its backbone"
-        yield f"{names} episodic_steps", f"freeze_backbone: {wrong}; set width, or episodic_steps to 0"
-
-
-def _not_json(value: Any) -> str:
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        return f"only numbers, texts, lists and dictionaries can be passed on ({error})"
-    return ""
-
-
-# What has a parameter of its own: options of load_dataset, and fields of a Schedule.
-OWN_DATA_OPTION = {name: name for name in ("root", "fold", "size", "knobs")}
-
-
+# What has a parameter of its own: arguments of `build_model`, options of `load_dataset`, and fields of a Schedule.
+_OWN_OPTION = {"name": "method", "backbone": "backbone", "weights": "weights", "width": "width"}
+_OWN_OPTION |= {"freeze": "freeze_backbone", "shots": "train_shot"}
+OWN_DATA_OPTION = {"root": "root", "fold": "fold", "size": "size", "knobs": "knobs"}
 OWN_DATA_OPTION |= {"novel": "novel_pixels", "min_area": "protocol"}
-
-
 _OWN_DETAIL = {name: name for name in ("batch", "lr", "precision", "accelerator", "seed")} | {"steps": "episodic_steps"}
-
-
-_EXPECTED = {
-    "string_type": "a text",
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "bool_type": "true or false",
-    "list_type": "a list",
-    "dict_type": "a dictionary",
-}
+# What pydantic calls a wrong type, in plain words.
+_EXPECTED = {"string_type": "a text", "int_type": "a whole number", "float_type": "a number", "list_type": "a list"}
+_EXPECTED |= {"finite_number": "a finite number", "bool_type": "true or false", "dict_type": "a dictionary"}
 
 
 def check_parameters(given: dict[str, Any]) -> ExperimentParameters:
@@ -147,15 +48,14 @@ def check_parameters(given: dict[str, Any]) -> ExperimentParameters:
         valid = {name: value for name, value in given.items() if name in known and name not in bad}
         checked = ExperimentParameters.model_construct(**valid)
     if "plugin" not in bad and checked.plugin:
-        from ..models import use  # imports torch, which only a check needs
+        from ..models import use
 
         try:
             use(checked.plugin)
         except ModelError as error:
             problems, bad = [*problems, f"plugin: {error}"], bad | {"method", "options"}
-    for others, sentence in conflicts(checked):
-        if not bad & {sentence.partition(":")[0], *others.split()}:
-            problems.append(sentence)
+    combined = conflicts(checked)
+    problems += [text for others, text in combined if not bad & {text.partition(":")[0], *others.split()}]
     if problems:
         raise ParameterError("\n".join(problems))
     return checked
@@ -170,21 +70,20 @@ def plain(error: Any, known: Any) -> str:
     if error["type"] == "too_short":
         return f"{place}: the list is empty"
     value = repr(error["input"])
-    found = f"found {value[:60]}{'…' if len(value) > 60 else ''}"
+    message = error["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
     if error["type"] in _EXPECTED:
-        return f"{place}: expected {_EXPECTED[error['type']]}, {found}"
-    message = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{place}: must be {message}, {found}" if "should be" in error["msg"] else f"{place}: {message}, {found}"
+        message = f"expected {_EXPECTED[error['type']]}"
+    return f"{place}: {message}, found {value[:60]}{'…' if len(value) > 60 else ''}"
 
 
 def conflicts(p: ExperimentParameters) -> Iterator[Problem]:
     """Every combination of valid values that cannot work."""
-    for part in (_data, _data_options, _protocol, _weights, model_conflicts, _training, _selection):
+    for part in (_data, _data_options, _protocol, _weights, _model, _training, _selection):
         yield from part(p)
 
 
 def _data(p: ExperimentParameters) -> Iterator[Problem]:
-    from ..data.shapes.knobs import ShapesKnobs  # imports torch, which only a check needs
+    from ..data.shapes.knobs import ShapesKnobs
 
     for name, least in (("shots", 1), ("seeds", 0)):
         values = getattr(p, name)
@@ -192,14 +91,13 @@ def _data(p: ExperimentParameters) -> Iterator[Problem]:
             yield "", f"{name}: {min(values)} is too small, each must be at least {least}"
         if len(set(values)) < len(values):
             yield "", f"{name}: {values} names a value twice"
-    if p.dataset != "shapes" and p.root is None:
+    if p.dataset == "shapes":
+        if p.root is not None:
+            yield "dataset", "root: the data set shapes is generated and has no folder; leave root out"
+    elif p.root is None:
         yield "dataset", f"root: the data set {p.dataset} needs the folder that holds its files"
-    if p.dataset == "shapes" and p.root is not None:
-        yield "dataset", "root: the data set shapes is generated and has no folder; leave root out"
-    elif p.root is not None:
-        annotations = p.dataset == "folder" and Path(p.root).suffix == ".json"
-        if not annotations and not Path(p.root).expanduser().is_dir():
-            yield "", f"root: there is no folder {p.root!r}"
+    elif not (p.dataset == "folder" and p.root.endswith(".json")) and not Path(p.root).expanduser().is_dir():
+        yield "", f"root: there is no folder {p.root!r}"
     if p.novel_pixels and p.dataset == "shapes":
         yield "dataset", "novel_pixels: training images of shapes show no novel class; leave novel_pixels out"
     for name in ("knobs", "train_knobs"):
@@ -273,7 +171,82 @@ def _weights(p: ExperimentParameters) -> Iterator[Problem]:
                 yield "checkpoint", f"{name}: a checkpoint says how its model is built; leave {name} out"
 
 
+def _model(p: ExperimentParameters) -> Iterator[Problem]:
+    """Method and options by themselves, then what only the built model can tell."""
+    from ..models import available, options_of
+
+    if p.method not in available():
+        yield "", f"method: {p.method!r} is unknown{near(p.method, available())}"
+        return
+    known = options_of(p.method)
+    for name in sorted(p.options):
+        if name in _OWN_OPTION:
+            yield "", f"options: {name!r} is not an option, use the parameter {_OWN_OPTION[name]}"
+        elif name not in known:
+            yield "", f"options: {p.method} has no option {name!r}{near(name, known)}"
+    try:
+        json.dumps(p.options, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        yield "", f"options: only numbers, texts, lists and dictionaries can be passed on ({error})"
+        return
+    if p.options.keys() <= set(known) - set(_OWN_OPTION) and not (p.checkpoint and p.options):
+        yield from _build(p)
+
+
+def without_memory(arguments: dict[str, Any]) -> Any:
+    """The model that `build_model` makes of these arguments, on the device "meta": sizes without numbers."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    from ..models import build_model
+
+    class Undrawn(TorchFunctionMode):
+        """Draws no normal numbers: on "meta" the first ones cost seconds of imports."""
+
+        def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+            return args[0] if function is torch.Tensor.normal_ else function(*args, **(kwargs or {}))
+
+    with torch.device("meta"), Undrawn():
+        return build_model(**arguments | {"weights": None})
+
+
+def _build(p: ExperimentParameters) -> Iterator[Problem]:
+    """What only the model itself can tell."""
+    names = "method backbone options width checkpoint"
+    try:
+        arguments = p.built_with
+    except FsslibError:
+        return  # said above, or by `load_model`
+    try:
+        net = without_memory(arguments)
+    except Exception as error:  # options are free-form: whatever a constructor makes of them
+        text = str(error).removeprefix(f"{p.method}: ")
+        yield names, f"options: {p.method} cannot be built like this: {text}"
+        return
+    taught = p.checkpoint or p.weights or p.pretrain_steps
+    if p.freeze_backbone is None and net.freeze and p.episodic_steps and not taught:
+        wrong = f"pretrain_steps: {p.method} keeps its backbone as it is, and this one would be random"
+        yield f"{names} weights episodic_steps", f"{wrong}; set pretrain_steps, weights or checkpoint"
+    learner = getattr(net, "base_learner", None)
+    if learner is not None and not (p.checkpoint or p.pretrain_steps):
+        wrong = f"the base learner of {p.method} would stay random"
+        yield names, f"pretrain_steps: {wrong}; set pretrain_steps or checkpoint"
+    base = CLASSES.get(p.dataset, (None,))[0]
+    if learner is not None and p.pretrain_steps and base and learner.classes != base:
+        wrong = f"the base learner has {learner.classes} classes, a fold of {p.dataset} has {base} base classes"
+        yield f"{names} dataset pretrain_steps", f"options: {wrong}; set base_classes to {base}"
+    if p.freeze_backbone and p.pretrain_steps and learner is None:
+        wrong = f"pre-training trains the backbone, and {p.method} has no base learner beside it"
+        way_out = f"set pretrain_steps to 0 (it is {p.pretrain_steps}), or leave freeze_backbone out"
+        yield f"{names} pretrain_steps", f"freeze_backbone: {wrong}; {way_out}"
+    net.backbone.freeze()
+    if p.freeze_backbone and p.episodic_steps and not any(x.requires_grad for x in net.parameters()):
+        wrong = f"nothing would train, {p.method} is its backbone"
+        yield f"{names} episodic_steps", f"freeze_backbone: {wrong}; set width, or episodic_steps to 0"
+
+
 def _training(p: ExperimentParameters) -> Iterator[Problem]:
+    from ..protocol import Protocol
     from ..training import Schedule
     from .recipe import TRAINING
 
@@ -288,27 +261,19 @@ def _training(p: ExperimentParameters) -> Iterator[Problem]:
             yield "", f"training: {name!r} has a parameter of its own, {_OWN_DETAIL[name]}"
         elif name not in known:
             yield "", f"training: {name!r} is unknown{near(name, known)}"
-        elif wrong := _wrong_detail(name, value):
-            yield "", f"training: {wrong}"
+        elif name in ("validation_episodes", "epochs"):
+            if type(value) is not int or value < 1:
+                yield "", f"training: {name}={value!r}: expected a whole number from 1"
+        else:
+            try:
+                Protocol(augmentation=value) if name == "augmentation" else Schedule(1, **{name: value})
+            except FsslibError as error:
+                yield "", f"training: {str(error).removeprefix('Protocol.').rstrip('.')}"
     if p.episodic_steps and "epochs" in p.training:
         yield "episodic_steps", "training: epochs say how long; set episodic_steps to 0, or leave epochs out"
     for name, needs, value in (("momentum", "optimiser", "sgd"), ("power", "decay", "poly")):
         if name in p.training and p.training.get(needs) != value:
             yield "", f"training: {name} does nothing without {needs}={value}; set it, or leave {name} out"
-
-
-def _wrong_detail(name: str, value: Any) -> str:
-    """What is wrong with one known detail of the training; empty if nothing is."""
-    from ..protocol import Protocol
-    from ..training import Schedule
-
-    if name in ("validation_episodes", "epochs"):
-        return "" if type(value) is int and value > 0 else f"{name}={value!r}: expected a whole number from 1"
-    try:
-        Protocol(augmentation=value) if name == "augmentation" else Schedule(1, **{name: value})
-    except FsslibError as error:
-        return str(error).removeprefix("Protocol.").rstrip(".")
-    return ""
 
 
 def _selection(p: ExperimentParameters) -> Iterator[Problem]:

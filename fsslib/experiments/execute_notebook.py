@@ -22,36 +22,25 @@ def _leave_with_parent() -> None:
     os._exit(1)
 
 
-def _attempt(order: dict[str, Any]) -> None:
-    import nbformat
-    import papermill
-
-    papermill.execute_notebook(
-        nbformat.from_dict(order["notebook"]),
-        REPORT,
-        parameters=order["parameters"],
-        kernel_name="python3",
-        progress_bar={"desc": order["title"]} if order["progress"] else False,
-        log_output=False,
-        start_timeout=900,
-        store_widget_state=False,
-        extra_arguments=["--IPKernelApp.log_level=40"],  # one warning about TCP for every kernel otherwise
-    )
-
-
 def attempt(order: dict[str, Any]) -> dict[str, Any] | None:
     """Execute into `report.ipynb` of the working folder; returns None, or what went wrong: cell, name, message."""
+    import nbformat
+    import papermill
     from papermill.exceptions import PapermillExecutionError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
+    bar = {"desc": order["title"]} if order["progress"] else False
+    how = {"kernel_name": "python3", "progress_bar": bar, "log_output": False, "start_timeout": 900}
+    how |= {"parameters": order["parameters"], "store_widget_state": False}
+    how["extra_arguments"] = ["--IPKernelApp.log_level=40"]  # one warning about TCP for every kernel otherwise
     try:
         try:
-            _attempt(order)
+            papermill.execute_notebook(nbformat.from_dict(order["notebook"]), REPORT, **how)
         except RuntimeError as error:
             # On a busy machine a kernel may miss its start; nothing has run yet, so once more is safe.
             if not re.search("before replying|didn't respond", str(error)):
                 raise
-            _attempt(order)
+            papermill.execute_notebook(nbformat.from_dict(order["notebook"]), REPORT, **how)
     except PapermillExecutionError as error:
         cell = f"cell {error.exec_count or error.cell_index}"
         return {"cell": cell, "name": error.ename, "message": error.evalue, "source": error.source}

@@ -5,11 +5,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, ValidationError, create_model
-
 from .. import files
 from ..errors import FsslibError, ParameterError
-from .conflicts import plain
 
 # Set by the runner: the folder where the notebook leaves its result.
 OUT = "out"
@@ -63,15 +60,9 @@ def defaults(notebook: Any) -> dict[str, Any]:
 
     Raises FsslibError unless every default is a plain value (a number, text, list, ...).
     """
-    for cell in notebook.cells:
-        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
-            return _assignments(cell.source)
-    return {}
-
-
-def _assignments(source: str) -> dict[str, Any]:
+    cells = [c for c in notebook.cells if c.cell_type == "code" and "parameters" in c.metadata.get("tags", [])]
     values = {}
-    for node in ast.parse(source).body:
+    for node in ast.parse(cells[0].source if cells else "").body:
         if not isinstance(node, ast.Assign | ast.AnnAssign):
             continue
         for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
@@ -89,8 +80,12 @@ def check_against(notebook: Any, given: dict[str, Any]) -> dict[str, Any]:
     A value must have the type of its default; a default of None accepts anything.
     Raises ParameterError listing unknown names, with the nearest valid one, and wrong types.
     """
+    from pydantic import ConfigDict, ValidationError, create_model
+
+    from .conflicts import plain
+
     known = {name: value for name, value in defaults(notebook).items() if name != OUT}
-    fields = {n: (Any if v is None else type(v), v) for n, v in known.items()}
+    fields = {name: (Any if value is None else type(value), value) for name, value in known.items()}
     model = create_model("Parameters", __config__=ConfigDict(extra="forbid", strict=True), **fields)
     try:
         return model.model_validate(given).model_dump()

@@ -1,24 +1,22 @@
-"""Notebooks as single HTML files that load nothing: no script, no font, no picture from another address."""
+"""Notebooks as single HTML files that load nothing: no script, no font, no picture from another address.
 
-import html
+`page` shows one notebook; `write_index` all finished runs: a picture of each, and the table of their scores.
+"""
+
 import re
 from pathlib import Path
 from typing import Any
 
 from ..errors import FsslibError
-from ..files import atomic
+from ..files import write_text
 from .results import RESULT, collect, finished, read_result
 
-TEMPLATES = Path(__file__).resolve().parent
-
-
-TEMPLATE = "page_template"
-
-
+TEMPLATE = Path(__file__).resolve().parent / "page_template"
 # A widget's or a figure's picture is preferred to its other forms; nothing else is shown.
 KINDS = ["image/png", "image/jpeg", "text/html", "text/markdown", "text/plain"]
-
-
+# Columns of the index that say little beside the others, or are the same for most runs.
+LEFT_OUT = {"options", "training", "validate_every", "root", "batch", "lr", "pretrain_lr", "seeds", "list_hash"}
+LEFT_OUT |= {"precision", "accelerator"}
 # What latex2mathml turns into something else without a word (measured), and the spelling that works.
 _SILENT = {
     r"\\boldsymbol": r"is not made bold: write \mathbf",
@@ -54,13 +52,12 @@ def css() -> str:
     """The style sheet of all pages: light and dark, with colours for code."""
     from pygments.formatters import HtmlFormatter
 
-    def colours(style: str) -> str:
-        rules = HtmlFormatter(style=style, nobackground=True).get_style_defs(".highlight")
-        return "\n".join(line for line in rules.splitlines() if line.startswith(".highlight ."))
-
-    sheet = (TEMPLATES / TEMPLATE / "page.css").read_text()
-    dark = f"@media (prefers-color-scheme: dark) {{\n{colours('github-dark')}\n}}"
-    return f"{sheet}\n@media not all and (prefers-color-scheme: dark) {{\n{colours('friendly')}\n}}\n{dark}"
+    sheet = (TEMPLATE / "page.css").read_text()
+    for which, style in (("not all and ", "friendly"), ("", "github-dark")):
+        rules = HtmlFormatter(style=style, nobackground=True).get_style_defs(".highlight").splitlines()
+        colours = "\n".join(rule for rule in rules if rule.startswith(".highlight ."))
+        sheet += f"\n@media {which}(prefers-color-scheme: dark) {{\n{colours}\n}}"
+    return sheet
 
 
 def _exporter(folder: Path) -> Any:
@@ -97,7 +94,7 @@ def _exporter(folder: Path) -> Any:
 
     no_styles, order = {"enabled": False}, {"display_data_priority": KINDS}
     config = Config({"CSSHTMLHeaderPreprocessor": no_styles, "NbConvertBase": order})
-    return PageExporter(config=config, template_name=TEMPLATE, extra_template_basedirs=[str(TEMPLATES)])
+    return PageExporter(config=config, template_name=TEMPLATE.name, extra_template_basedirs=[str(TEMPLATE.parent)])
 
 
 def title_of(notebook: Any, fallback: str) -> str:
@@ -132,8 +129,7 @@ def external(html: str) -> list[str]:
     from bs4 import BeautifulSoup
 
     soup = BeautifulSoup(html, "html.parser")
-    tags = soup.find_all(["script", "iframe", "frame", "link", "object", "embed", "base", "form"])
-    tags += soup.find_all("meta", attrs={"http-equiv": re.compile("refresh", re.I)})
+    tags = soup.select("script, iframe, frame, link, object, embed, base, form, meta[http-equiv*=refresh i]")
     for name in ("src", "srcset", "poster", "background", "data", "xlink:href"):
         tags += [t for t in soup.find_all(attrs={name: True}) if not t[name].startswith("data:")]
     tags += [t for t in soup.find_all(["image", "use"]) if not str(t.get("href", "#")).startswith(("#", "data:"))]
@@ -149,13 +145,6 @@ def refuse_external(html: str, name: str, advice: str = "") -> None:
         raise FsslibError(f"{name} would load from outside: {'; '.join(loads)}.{advice}")
 
 
-def write_text(path: str | Path, text: str) -> Path:
-    """Write a text file whole or not at all."""
-    with atomic(path) as part:
-        part.write_text(text, encoding="utf-8")
-    return Path(path)
-
-
 def write_page(ipynb_path: str | Path, html_path: str | Path, hide_code: bool = True, title: str | None = None) -> Path:
     """Convert a notebook file to an HTML file; raises FsslibError if the page would load anything."""
     import nbformat
@@ -166,25 +155,6 @@ def write_page(ipynb_path: str | Path, html_path: str | Path, hide_code: bool = 
     made = page(nbformat.read(ipynb_path, 4), title, hide_code, ipynb_path.parent)
     refuse_external(made, ipynb_path.name, " Embed it instead.")
     return write_text(html_path, made)
-
-
-# One page about all finished runs: a picture of each, and the table of their scores.
-
-
-# Columns that say little beside the others, or are the same for most runs.
-_LEFT_OUT = [
-    "options",
-    "training",
-    "validate_every",
-    "root",
-    "batch",
-    "lr",
-    "pretrain_lr",
-    "seeds",
-    "list_hash",
-    "precision",
-    "accelerator",
-]
 
 
 def first_picture(notebook: Any) -> tuple[str, str, str] | None:
@@ -198,34 +168,13 @@ def first_picture(notebook: Any) -> tuple[str, str, str] | None:
     return None
 
 
-def _card(folder: Path) -> str:
+def _card(folder: Path) -> dict[str, Any]:
     import nbformat
 
     notebook = nbformat.read(folder / "report.ipynb", 4)
-    lines = [f'<h3><a href="{folder.name}/report.html">{html.escape(title_of(notebook, folder.name))}</a></h3>']
-    if picture := first_picture(notebook):
-        mime, content, alt = picture
-        lines.append(f'<img class="figure" src="data:{mime};base64,{content}" alt="{html.escape(alt)}">')
-    about = folder.name
-    if (folder / RESULT).is_file():
-        about += f", {read_result(folder)['duration_s']:.0f} s"
-    lines.append(f"<p>{html.escape(about)}</p>")
-    return f'<article class="run">{"".join(lines)}</article>'
-
-
-def _scores(runs: Path) -> str:
-    table = collect(runs)
-    if table.empty:
-        return "<p>No run with scores yet.</p>"
-    table = table[[c for c in table.columns if c not in _LEFT_OUT]]
-    # What all rows share is said once, above the table.
-    constant = [c for c in table.columns if len(table) > 1 and table[c].astype(str).nunique() == 1]
-    first = {c: table[c].iloc[0] for c in constant if c not in ("run", "shot")}
-    shared = ", ".join(f"{c} {html.escape(str(value))}" for c, value in first.items() if value is not None)
-    note = f"<p>All rows: {shared}.</p>" if shared else ""
-    table, digits = table.drop(columns=list(first)), lambda v: f"{v:.1f}" if abs(v) >= 1 else f"{v:.3f}"
-    body = table.to_html(index=False, border=0, float_format=digits, na_rep="")
-    return f'{note}<div class="rich" tabindex="0">{body}</div>'
+    seconds = read_result(folder)["duration_s"] if (folder / RESULT).is_file() else None
+    title, picture = title_of(notebook, folder.name), first_picture(notebook)
+    return {"name": folder.name, "title": title, "picture": picture, "seconds": seconds}
 
 
 def write_index(runs: str | Path = "runs", title: str = "Few-shot segmentation: runs") -> Path:
@@ -233,30 +182,25 @@ def write_index(runs: str | Path = "runs", title: str = "Few-shot segmentation: 
 
     Raises FsslibError if there is no finished run, or if the page would load anything.
     """
+    from jinja2 import Environment, FileSystemLoader
+
     runs = Path(runs)
     folders = finished(runs)
     if not folders:
         raise FsslibError(f"no finished run in {runs}: start one with `python -m fsslib.experiments run`.")
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    text = f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{html.escape(title)}</title>
-<style>{css()}</style>
-</head>
-<body>
-<main class="wide">
-<h1>{html.escape(title)}</h1>
-<div class="runs">{"".join(map(_card, folders))}</div>
-<h2>Scores</h2>
-{_scores(runs)}
-</main>
-</body>
-</html>
-"""
-    refuse_external(text, f"the index of {runs}")
-    return write_text(runs / "index.html", text)
+    scores = collect(runs)
+    scores = scores.drop(columns=LEFT_OUT & {*scores.columns})
+    # What all rows share is said once, above the table.
+    same = [name for name in scores.columns if len(scores) > 1 and scores[name].map(str).nunique() == 1]
+    shared = {name: scores[name].iloc[0] for name in same if name not in ("run", "shot", "duration_s")}
+    table = scores.drop(columns=[*shared]).to_html(
+        index=False, border=0, float_format=lambda v: f"{v:.1f}" if abs(v) >= 1 else f"{v:.3f}", na_rep=""
+    )
+    shown = {"page_title": title, "page_css": css(), "cards": [_card(folder) for folder in folders]}
+    shown |= {
+        "shared": {k: v for k, v in shared.items() if v not in (None, {})},
+        "scores": "" if scores.empty else table,
+    }
+    made = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True).get_template("runs.html.j2").render(shown)
+    refuse_external(made, f"the index of {runs}")
+    return write_text(runs / "index.html", made)

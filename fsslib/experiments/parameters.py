@@ -1,10 +1,9 @@
-"""The parameters of the notebook `experiment`: names, types, defaults. What excludes what stands in `conflicts`.
+"""The parameters of the notebook `experiment` and files that give them. What excludes what stands in `conflicts`.
 
 papermill itself runs on after a misspelt name or a wrong type, with the default: a wrong result that looks right.
 """
 
 import json
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import ParameterError
+from ..progress import aligned
 
 BACKBONES = ("tiny", "resnet18", "resnet50", "resnet101", "vgg16", "vgg16_bn")
 
@@ -106,27 +106,10 @@ class ExperimentParameters(BaseModel):
         return named | {key: value for key, value in optional.items() if value is not None} | self.options
 
 
-# Parameters that came later: at their defaults they leave a run the name it had before.
-LATER = {"data_options": {}}
-
-
-def identity(checked: dict[str, Any]) -> dict[str, Any]:
-    """What tells runs apart: all parameters but those that came later and stand at their defaults."""
-    return {name: value for name, value in checked.items() if name not in LATER or value != LATER[name]}
-
-
 def parameters_help() -> str:
     """A table of all parameters: name, type, default, description."""
-    rows = []
-    for name, field in ExperimentParameters.model_fields.items():
-        rows.append((name, _type_name(field.annotation), json.dumps(field.default), field.description or ""))
-    return aligned(rows)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of equally many texts as lines of columns, each as wide as its widest text."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("  ".join(text.ljust(w) for text, w in zip(row, widths)).rstrip() for row in rows)
+    fields = ExperimentParameters.model_fields.items()
+    return aligned([(n, _type_name(f.annotation), json.dumps(f.default), f.description) for n, f in fields])
 
 
 def _type_name(annotation: Any) -> str:
@@ -134,47 +117,39 @@ def _type_name(annotation: Any) -> str:
     values = getattr(annotation, "__args__", ())
     if values and all(isinstance(v, str) for v in values):
         return "|".join(values)
-    return (
-        annotation.__name__ if isinstance(annotation, type) and not values else str(annotation).replace("typing.", "")
-    )
-
-
-# Parameter files: names and values in YAML or JSON, as `papermill -f` takes them.
+    plain_type = isinstance(annotation, type) and not values
+    return annotation.__name__ if plain_type else str(annotation).replace("typing.", "")
 
 
 def read_parameters(path: str | Path) -> dict[str, Any]:
-    """Names and values of a parameter file; YAML, of which JSON is a part, unless the name ends in `.json`.
+    """Names and values of a parameter file as `papermill -f` takes it: JSON if its name ends in `.json`, else YAML.
 
     Raises ParameterError for a file that cannot be read, holds something else, or gives a name twice (of which YAML and
     JSON silently keep the last).
     """
     import yaml  # comes with papermill
 
+    def once(pairs: list[tuple[Any, Any]]) -> dict:
+        names = [name for name, _ in pairs]
+        if twice := sorted({str(name) for name in names if names.count(name) > 1}):
+            raise ParameterError(f"{path}: {', '.join(twice)} is given twice.")
+        return dict(pairs)
+
     class Loader(yaml.SafeLoader):
         """Plain values only, each name once."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict:
-            _once([self.construct_object(key) for key, _ in node.value], path)
+            once([(self.construct_object(key), None) for key, _ in node.value])
             return super().construct_mapping(node, deep)
-
-    def pairs(found: list[tuple[str, Any]]) -> dict:
-        _once([name for name, _ in found], path)
-        return dict(found)
 
     kind = "JSON" if Path(path).suffix == ".json" else "YAML"
     try:
         text = Path(path).read_text(encoding="utf-8")
-        content = json.loads(text, object_pairs_hook=pairs) if kind == "JSON" else yaml.load(text, Loader)
+        content = json.loads(text, object_pairs_hook=once) if kind == "JSON" else yaml.load(text, Loader)
+    except ParameterError:
+        raise
     except (OSError, ValueError, yaml.YAMLError) as error:
-        if isinstance(error, ParameterError):
-            raise
         raise ParameterError(f"{path} cannot be read as {kind}: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ParameterError(f"{path}: expected names with values, found {type(content).__name__}.")
     return content
-
-
-def _once(names: list, path: str | Path) -> None:
-    twice = sorted({str(name) for name in names if names.count(name) > 1})
-    if twice:
-        raise ParameterError(f"{path}: {', '.join(twice)} is given twice.")

@@ -45,7 +45,7 @@ def datasets(p: ExperimentParameters) -> tuple[SegmentationDataset, Segmentation
 
     All base classes train, unless the checkpoint is selected on some that are held back for it.
     """
-    return _split(p, "train", _train_size(p)), _split(p, "test", p.size)
+    return _split(p, "train", p.train_size or p.size), _split(p, "test", p.size)
 
 
 def _split(p: ExperimentParameters, split: str, size: int) -> SegmentationDataset:
@@ -58,10 +58,6 @@ def _split(p: ExperimentParameters, split: str, size: int) -> SegmentationDatase
     elif p.dataset == "fss1000":  # every image shows one class, and the validation classes are fixed
         options = {"min_area": rules.area_filter}
     return load_dataset(p.dataset, split=split, root=p.root, fold=p.fold, **options | p.data_options)
-
-
-def _train_size(p: ExperimentParameters) -> int:
-    return p.train_size or p.size
 
 
 def protocol(p: ExperimentParameters) -> Protocol:
@@ -126,9 +122,9 @@ def train(
     done = {}
     if stage != "episodic" and p.pretrain_steps:
         schedule = Schedule(p.pretrain_steps, **{**common, "batch": 2 * p.batch}, lr=p.pretrain_lr)
-        done["base pre-training"] = _pretrain(net, data, schedule, size=_train_size(p), folder=folder)
+        done["base pre-training"] = _pretrain(net, data, schedule, size=p.train_size or p.size, folder=folder)
     if stage != "pretrain" and (p.episodic_steps or p.training.get("epochs")):
-        rules = protocol(p).replace(annotation="mask", input_size=_train_size(p))
+        rules = protocol(p).replace(annotation="mask", input_size=p.train_size or p.size)
         sampler = EpisodeSampler(data, rules, shot=p.train_shot, seed=p.seed, augment=not p.freeze_backbone)
         details = {name: value for name, value in p.training.items() if name not in TRAINING}
         epoch = len(sampler.images) // p.batch
@@ -216,8 +212,8 @@ def result(
             # A class without a single counted pixel has no IoU.
             ious = last.scores[row["shots"]].per_class.items()
             per_class = {names[c]: None if np.isnan(v) else round(100 * v, 2) for c, v in ious}
-            numbers = {key: round(v, 4) for key, v in row.items() if key not in ("shots", "model")}
-            scores[str(row["shots"])] = numbers | {"per_class": per_class}
+            scores[str(row["shots"])] = {k: round(v, 4) for k, v in row.items() if k not in ("shots", "model")}
+            scores[str(row["shots"])]["per_class"] = per_class
     selected = [history.selected for history in (histories or {}).values() if history.selected]
     return {
         "scores": scores,

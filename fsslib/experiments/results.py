@@ -1,4 +1,4 @@
-"""The small file `result.json` an experiment leaves behind: what it must hold, writing it, and collecting many."""
+"""The file `result.json` an experiment leaves behind: checking, writing, collecting and comparing."""
 
 import json
 import math
@@ -7,28 +7,25 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ParameterError
-from ..files import atomic
-from .parameters import ExperimentParameters
+from ..errors import ParameterError, ProtocolError
+from ..files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
-from typing import TYPE_CHECKING
-
-from ..errors import ProtocolError
 
 RESULT = "result.json"
-
-
 REQUIRED = {
     "scores": dict,  # shot -> {measure: number}; lists and dictionaries beside the numbers are allowed
     "protocol": dict,  # every choice that moves a score
     "versions": dict,  # package -> version
     "seed": int,  # of initialisation and training
-    "list_hash": (str, dict),  # of the evaluation episodes; one text, or one for each shot
-    "duration_s": (int, float),
+    "list_hash": str | dict,  # of the evaluation episodes; one text, or one for each shot
+    "duration_s": int | float,
     "parameters": dict,
 }
+COUNTS = "trained.npz"  # the counts of every episode, as the notebook `experiment` leaves them
+_NOT_A_SETTING = {"run", "seed", "duration_s", "miou", "low", "high", "fb_iou", "seconds"}
+_NOT_A_SETTING |= {"gain", "gain_low", "gain_high"}
 
 
 def _not_finite(value: Any, place: str) -> list[str]:
@@ -48,17 +45,16 @@ def check_result(result: dict[str, Any], where: str = "the result") -> None:
     for name, kind in REQUIRED.items():
         value = result.get(name)
         if name in result and (not isinstance(value, kind) or isinstance(value, bool)):
-            names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+            names = getattr(kind, "__name__", str(kind).replace("|", "or"))
             problems.append(f"{name!r} must be {names}, found {type(value).__name__}")
     scores = result.get("scores")
-    if isinstance(scores, dict):
-        if not scores:
-            problems.append("'scores' is empty")
-        for shot, measures in scores.items():
-            if not str(shot).isdigit() or int(shot) < 1:
-                problems.append(f"'scores' has the key {shot!r}, expected a number of shots")
-            if not isinstance(measures, dict) or not any(_is_number(v) for v in measures.values()):
-                problems.append(f"'scores' for {shot} shots must be a dictionary with at least one number")
+    if scores == {}:
+        problems.append("'scores' is empty")
+    for shot, measures in scores.items() if isinstance(scores, dict) else ():
+        if not str(shot).isdigit() or int(shot) < 1:
+            problems.append(f"'scores' has the key {shot!r}, expected a number of shots")
+        if not isinstance(measures, dict) or not any(map(_is_number, measures.values())):
+            problems.append(f"'scores' for {shot} shots must be a dictionary with at least one number")
     problems += _not_finite(result, "result")
     if problems:
         raise ParameterError(f"{where}: {'; '.join(problems)}.")
@@ -78,35 +74,35 @@ def write_result(path: str | Path | None, result: dict[str, Any]) -> Path | None
     check_result(result)
     if path is None:
         return None
-    path = Path(path)
-    path = path / RESULT if path.is_dir() else path
-    parameters = {k: _shortened(v) for k, v in result["parameters"].items()}
-    result = {"command": command(parameters), **result}
+    parameters = {
+        name: Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
+        for name, value in result["parameters"].items()
+    }
+    result = {"command": command(parameters), **result, "parameters": parameters}
     try:
-        text = json.dumps({**result, "parameters": parameters}, indent=1, allow_nan=False, ensure_ascii=False)
+        text = json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False)
     except TypeError as error:
         raise ParameterError(f"the result cannot be written as JSON: {error}; convert tensors and arrays.") from error
-    with atomic(path) as part:
-        part.write_text(text + "\n", encoding="utf-8")
-    return path
+    return write_text(_file(path), text + "\n")
 
 
 def command(parameters: dict[str, Any]) -> str:
     """The command line that runs an experiment with these parameters; what has its default is left out."""
+    from .parameters import ExperimentParameters  # imports pydantic
+
     known = ExperimentParameters.model_fields
     given = {k: v for k, v in parameters.items() if k in known and v != known[k].default}
     pairs = [f"-p {shlex.quote(f'{k}={v if isinstance(v, str) else json.dumps(v)}')}" for k, v in given.items()]
     return " ".join(["python -m fsslib.experiments run", *pairs])
 
 
-def _shortened(value: Any) -> Any:
-    return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
+def _file(path: str | Path) -> Path:
+    return Path(path, RESULT) if Path(path).is_dir() else Path(path)
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
     """A checked result from its file (or from the folder of its run). Raises ParameterError if it is not one."""
-    path = Path(path)
-    path = path / RESULT if path.is_dir() else path
+    path = _file(path)
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -138,10 +134,10 @@ def rows(runs: str | Path = "runs") -> list[dict[str, Any]]:
         given = {k: v for k, v in result["parameters"].items() if k not in ("shots", "out")}
         digest = result["list_hash"]
         for shot, measures in sorted(result["scores"].items(), key=lambda item: int(item[0])):
-            row = {"run": folder.name, **given, "shot": int(shot)}
-            row |= {k: v for k, v in measures.items() if _is_number(v)}
-            row["list_hash"] = digest.get(shot) if isinstance(digest, dict) else digest
-            collected.append({**row, "duration_s": result["duration_s"]})
+            about = {"list_hash": digest.get(shot) if isinstance(digest, dict) else digest}
+            about["duration_s"] = result["duration_s"]
+            numbers = {k: v for k, v in measures.items() if _is_number(v)}
+            collected.append({"run": folder.name, **given, "shot": int(shot), **numbers, **about})
     return collected
 
 
@@ -149,17 +145,6 @@ def finished(runs: str | Path) -> list[Path]:
     """Folders of finished runs, by name."""
     folders = Path(runs).glob("*/report.ipynb")
     return sorted(f.parent for f in folders if not f.parent.name.endswith(".part"))
-
-
-# Runs beside each other: paired on the same episodes, and averaged over training seeds.
-
-
-COUNTS = "trained.npz"  # the counts of every episode, as the notebook `experiment` leaves them
-
-
-_NOT_A_SETTING = {
-    *["run", "seed", "duration_s", "miou", "low", "high", "fb_iou", "seconds", "gain", "gain_low", "gain_high"]
-}
 
 
 def compare(run: str | Path, reference: str | Path) -> "pd.DataFrame":
@@ -172,12 +157,10 @@ def compare(run: str | Path, reference: str | Path) -> "pd.DataFrame":
 
     from ..evaluation import Evaluation  # imports torch
 
-    both = []
-    for folder in (Path(run), Path(reference)):
-        if not (folder / COUNTS).is_file():
+    for folder in (run, reference):
+        if not Path(folder, COUNTS).is_file():
             raise ParameterError(f"{folder} holds no {COUNTS}: give the folder of a finished experiment.")
-        both.append(Evaluation.load(folder / COUNTS))
-    one, two = both
+    one, two = (Evaluation.load(Path(folder, COUNTS)) for folder in (run, reference))
     if one.protocol.list_hash != two.protocol.list_hash:
         lists = f"{one.protocol.list_hash} and {two.protocol.list_hash}"
         raise ParameterError(f"the runs were scored on different episodes ({lists}): use equal folds, shots and seeds.")
@@ -187,8 +170,7 @@ def compare(run: str | Path, reference: str | Path) -> "pd.DataFrame":
             difference = [100 * value for value in one.scores[shot].difference(two.scores[shot])]
         except ProtocolError as error:
             raise ParameterError(str(error)) from error
-        mious = (100 * one.scores[shot].miou, 100 * two.scores[shot].miou)
-        rows.append((shot, *mious, *difference))
+        rows.append((shot, 100 * one.scores[shot].miou, 100 * two.scores[shot].miou, *difference))
     return pd.DataFrame(rows, columns=["shots", "run", "reference", "difference", "low", "high"])
 
 

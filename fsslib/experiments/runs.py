@@ -1,7 +1,7 @@
 """A run of a notebook: parameters checked first, a process of its own, a folder that appears when it is done.
 
-A run works in `<runs>/<name>.part/`, renamed to `<runs>/<name>/` at the very end: a folder without `.part` is complete
-(`report.ipynb`, `report.html`, `run.json` and, for an experiment, `result.json`).
+A run works in `<runs>/<name>.part/`, held by one process at a time and renamed to `<runs>/<name>/` at the very end: a
+folder without `.part` is complete (`report.ipynb`, `report.html`, `run.json` and, for an experiment, `result.json`).
 """
 
 import contextlib
@@ -19,22 +19,18 @@ from typing import Any
 
 from .. import files
 from ..errors import FsslibError, ParameterError, TrainingError
-from ..files import atomic
-from . import execute_notebook as runner
-from . import notebook as books
-from .conflicts import check_parameters
-from .execute_notebook import ERROR
+from . import execute_notebook
+from .execute_notebook import ERROR, REPORT
+from .notebook import OUT, check_against, defaults, digest, find, load
 from .pages import write_page
-from .parameters import identity
 from .results import RESULT, read_result
 
-EXPERIMENT = "experiment"
-
-
-RECORD = "run.json"
-
-
+EXPERIMENT, RECORD = "experiment", "run.json"
 TRAINING = "*.ckpt"  # resume files of fsslib.training: of use to an unfinished run only
+# Parameters that came later: at their defaults they leave a run the name it had before.
+LATER = {"data_options": {}}
+# Parameters that are paths, and the words they may hold instead.
+PATHS = {"root": (), "plugin": (), "plugin_checkpoint": (), "weights": ("imagenet",), "checkpoint": ("shipped",)}
 
 
 def check(parameters: dict[str, Any], notebook: str | Path = EXPERIMENT) -> dict[str, Any]:
@@ -42,25 +38,31 @@ def check(parameters: dict[str, Any], notebook: str | Path = EXPERIMENT) -> dict
 
     The notebook `experiment` is held to `ExperimentParameters`, any other to its own parameters cell.
     """
-    source = books.find(notebook)
+    source = find(notebook)
     if source.stem != EXPERIMENT:
-        return books.check_against(books.load(source), parameters)
-    checked, known = check_parameters(parameters).model_dump(), books.defaults(books.load(source))
-    if missing := sorted(checked.keys() - known.keys()):
-        raise ParameterError(
-            f"{source.name} has no parameter {', '.join(missing)}: its parameters cell is out of date."
-        )
+        return check_against(load(source), parameters)
+    from .conflicts import check_parameters  # imports pydantic
+
+    checked = check_parameters(parameters).model_dump()
+    if missing := sorted(checked.keys() - defaults(load(source)).keys()):
+        names = ", ".join(missing)
+        raise ParameterError(f"{source.name} has no parameter {names}: its parameters cell is out of date.")
     return checked
 
 
 def run_name(checked: dict[str, Any], notebook: str | Path = EXPERIMENT) -> str:
     """A readable name that ends in eight digits of all parameters, e.g. `panet-tiny-shapes-f0-s0-1a2b3c4d`."""
-    text = json.dumps([Path(notebook).stem, identity(checked), *_plugin(checked)], sort_keys=True)
-    parts = [str(checked.get(name)) for name in ("method", "backbone", "dataset") if checked.get(name)]
+    text = json.dumps([Path(notebook).stem, _identity(checked), *_plugin(checked)], sort_keys=True)
+    parts = [str(checked[name]) for name in ("method", "backbone", "dataset") if checked.get(name)]
     parts = parts or [Path(notebook).stem]
-    parts += [f"{letter}{checked[n]}" for letter, n in (("f", "fold"), ("s", "seed")) if n in checked]
+    parts += [f"{name[0]}{checked[name]}" for name in ("fold", "seed") if name in checked]
     slug = re.sub(r"[^a-z0-9_-]+", "-", "-".join(parts).lower()).strip("-")
     return f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _identity(checked: dict[str, Any]) -> dict[str, Any]:
+    """What tells runs apart: all parameters but those that came later and stand at their defaults."""
+    return {name: value for name, value in checked.items() if name not in LATER or value != LATER[name]}
 
 
 def run(
@@ -87,8 +89,7 @@ def run(
         FsslibError: another process is at this run.
     """
     checked = check(parameters, notebook)
-    folder = Path(runs) / _valid_name(name or run_name(checked, notebook))
-    return _run(books.find(notebook), folder, checked, force, progress)
+    return _run(find(notebook), Path(runs) / _valid_name(name or run_name(checked, notebook)), checked, force, progress)
 
 
 def run_notebook(
@@ -103,24 +104,21 @@ def run_notebook(
 
     A run with another version of the notebook, or with other parameters, is replaced.
     """
-    source, out = books.find(path), Path(out)
-    checked = check(parameters or {}, source)
-    record = _record(out)
+    source, out = find(path), Path(out)
+    checked, record = check(parameters or {}, source), _record(out)
     changed = record is not None and record != {**record, **_stamp(source, checked)}
     return _run(source, out.with_name(_valid_name(out.name)), checked, force or changed, progress)
 
 
 def _valid_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name.endswith((".part", ".old")):
-        raise ParameterError(
-            f"name: {name!r} cannot name a run; use letters, digits, '-', '_' and '.', and no '.part' or '.old' at the "
-            "end."
-        )
+        rule = "use letters, digits, '-', '_' and '.', and no '.part' or '.old' at the end"
+        raise ParameterError(f"name: {name!r} cannot name a run; {rule}.")
     return name
 
 
 def _stamp(source: Path, checked: dict[str, Any]) -> dict[str, Any]:
-    stamp = {"notebook": source.stem, "notebook_hash": books.digest(books.load(source)), "parameters": checked}
+    stamp = {"notebook": source.stem, "notebook_hash": digest(load(source)), "parameters": checked}
     return stamp | dict(zip(["plugin_hash"], _plugin(checked)))
 
 
@@ -130,31 +128,29 @@ def _plugin(checked: dict[str, Any]) -> list[str]:
     return [hashlib.sha256(path.read_bytes()).hexdigest()[:12]] if path.is_file() else []
 
 
-def _record(folder: Path) -> dict[str, Any] | None:
-    """What a run was started with, or None if there is no (readable) record."""
+def _record(folder: Path, name: str = RECORD) -> dict[str, Any] | None:
+    """What a run was started with (or another of its JSON files); None if that is missing or cannot be read."""
     try:
-        return json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
 
 def _run(source: Path, folder: Path, checked: dict[str, Any], force: bool, progress: bool) -> Path:
     part, old = (folder.with_name(folder.name + end) for end in (".part", ".old.part"))
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with claimed(part) as lock:
         if old.exists() and not folder.exists():
             os.rename(old, folder)  # a forced run was killed between its two renames
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists() and not force:
             record = _record(folder) or {}
-            if identity(record.get("parameters", {})) != identity(checked) or record.get("notebook") != source.stem:
-                raise ParameterError(
-                    f"{folder} exists and is not a run of {source.stem} with these parameters: choose another name, or "
-                    "force it."
-                )
+            if _identity(record.get("parameters", {})) != _identity(checked) or record.get("notebook") != source.stem:
+                wrong = f"{folder} exists and is not a run of {source.stem} with these parameters"
+                raise ParameterError(f"{wrong}: choose another name, or force it.")
             return folder
-        _clear(part, keep_training=_record(part) == _stamp(source, checked) and not force)
-        (part / RECORD).write_text(json.dumps(_stamp(source, checked), indent=1) + "\n", encoding="utf-8")
+        stamp = _stamp(source, checked)
+        _clear(part, keep_training=_record(part) == stamp and not force)
+        (part / RECORD).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
         execute(source, part, checked, folder.name, progress, lock)
         for state in part.glob(TRAINING):
             state.unlink()
@@ -178,20 +174,17 @@ def status(runs: str | Path = "runs") -> list[tuple[str, str, str]]:
     """Name, state (done, running, failed, interrupted) and a remark for every run, by name."""
     rows = []
     for folder in sorted(p for p in Path(runs).glob("*") if p.is_dir() and not p.name.endswith(".old.part")):
-        if not folder.name.endswith(".part"):
-            if (folder / "report.ipynb").is_file():
-                rows.append((folder.name, "done", ""))
-            continue
         state, remark = "interrupted", "run it again to start over"
-        if busy(folder):
+        if not folder.name.endswith(".part"):
+            if not (folder / REPORT).is_file():
+                continue
+            state, remark = "done", ""
+        elif busy(folder):
             state, remark = "running", ""
         elif (folder / ERROR).is_file():
             state, remark = "failed", reason(folder)
         rows.append((folder.name.removesuffix(".part"), state, remark))
     return rows
-
-
-# The working folder of one run: held by one process at a time, and where a fresh process runs the notebook.
 
 
 @contextlib.contextmanager
@@ -238,11 +231,11 @@ def execute(source: Path, part: Path, checked: dict[str, Any], title: str, progr
     Raises TrainingError if a cell fails, the process dies, or no valid result is left although the notebook takes a
     folder for it.
     """
-    loaded = books.load(source)
+    loaded = load(source)
     passed = {name: _absolute(name, value) for name, value in checked.items()}
-    returns = books.OUT in books.defaults(loaded)
+    returns = OUT in defaults(loaded)
     if returns:
-        passed[books.OUT] = "."
+        passed[OUT] = "."
     if not _ended_well({"notebook": loaded, "parameters": passed, "title": title, "progress": progress}, part, lock):
         raise TrainingError(f"{title}: {reason(part)} The partial notebook is in {part}.")
     if returns:
@@ -251,6 +244,13 @@ def execute(source: Path, part: Path, checked: dict[str, Any], title: str, progr
         except ParameterError as error:
             raise TrainingError(f"{title}: the notebook left no valid {RESULT}: {error}") from error
     _tidy(part, title)
+
+
+def _absolute(name: str, value: Any) -> Any:
+    """A path stays valid in the run's folder, which is another working folder."""
+    if not isinstance(value, str) or value in PATHS.get(name, (value,)):
+        return value
+    return str(Path(value).expanduser().resolve())
 
 
 # Standard inputs of the processes at work: a process whose input is closed leaves.
@@ -266,7 +266,7 @@ def stop_all() -> None:
 
 def _ended_well(order: dict[str, Any], part: Path, lock: int) -> bool:
     child = subprocess.Popen(
-        [sys.executable, "-P", runner.__file__],  # -P: this package's folder must not shadow other modules
+        [sys.executable, "-P", execute_notebook.__file__],  # -P: this package's folder must not shadow other modules
         cwd=part,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -293,7 +293,7 @@ def _tidy(part: Path, title: str) -> None:
     """Remove paths and widget state from the executed notebook, then write its page."""
     import nbformat
 
-    path = part / runner.REPORT
+    path = part / REPORT
     notebook = nbformat.read(path, 4)
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:  # a bar or slider without its state is only a line of noise
@@ -303,8 +303,8 @@ def _tidy(part: Path, title: str) -> None:
         notebook.metadata.get("papermill", {}).pop(name, None)
     text = nbformat.writes(notebook).replace(str(part.resolve()), ".")
     text = text.replace(str(files.repository_folder()) + os.sep, "").replace(str(Path.home()) + os.sep, "~/")
-    with atomic(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    text = re.sub(r"[^\s\"']*/ipykernel_\d+/\d+\.py", "cell", text)  # where a warning comes from
+    files.write_text(path, text + "\n")
     write_page(path, path.with_suffix(".html"), title=title)
 
 
@@ -312,20 +312,10 @@ def _only_widget(data: dict[str, Any]) -> bool:
     return "application/vnd.jupyter.widget-view+json" in data and not any(k.startswith("image/") for k in data)
 
 
-def _absolute(name: str, value: Any) -> Any:
-    """A path stays valid in the run's folder, which is another working folder."""
-    own = {"root": (), "plugin": (), "plugin_checkpoint": ()}
-    keyword = {"weights": ("imagenet",), "checkpoint": ("shipped",), **own}.get(name)
-    if not isinstance(value, str) or keyword is None or value in keyword:
-        return value
-    return str(Path(value).expanduser().resolve())
-
-
 def reason(part: Path) -> str:
     """Why the run in this folder failed, in a sentence."""
-    try:
-        failure = json.loads((part / runner.ERROR).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    failure = _record(part, ERROR)
+    if failure is None:
         return "its process ended without a word (killed, or out of memory)."
     where = f"{failure['cell']} stopped with " if failure["cell"] else ""
     return f"{where}{failure['name']}: {failure['message']}".rstrip(". ") + "."

@@ -18,35 +18,34 @@ if TYPE_CHECKING:
 SHOWN = 5  # combinations whose problems are listed in full
 
 
-def combinations(grid: dict[str, list], base: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """Every combination of the grid's values, on top of `base`. Raises ParameterError for a grid that is not one."""
-    if not isinstance(grid, dict):
-        raise ParameterError(f"grid: expected names with lists of values, found {type(grid).__name__}.")
-    problems = [f"{n}: expected a list of values, found {v!r}" for n, v in grid.items() if not isinstance(v, list)]
-    problems += [f"{n}: the list of values is empty" for n, v in grid.items() if v == []]
-    problems += [f"{n}: stands in the grid and beside it" for n in grid if n in (base or {})]
-    if problems:
-        raise ParameterError("\n".join(problems))
-    return [{**(base or {}), **dict(zip(grid, values))} for values in itertools.product(*grid.values())]
-
-
 def plan(
     grid: dict[str, list], base: dict[str, Any] | None = None, notebook: str | Path = EXPERIMENT
 ) -> dict[str, dict[str, Any]]:
-    """Run name -> all its parameters. Raises ParameterError listing what is wrong with which combination."""
+    """Run name -> all its parameters, for every combination of the grid's values on top of `base`.
+
+    Raises ParameterError for a grid that is not one, or listing what is wrong with which combination.
+    """
+    base = base or {}
+    if not isinstance(grid, dict):
+        raise ParameterError(f"grid: expected names with lists of values, found {type(grid).__name__}.")
+    wrong = [f"{n}: expected a list of values, found {v!r}" for n, v in grid.items() if not isinstance(v, list)]
+    wrong += [f"{n}: the list of values is empty" for n, v in grid.items() if v == []]
+    wrong += [f"{n}: stands in the grid and beside it" for n in grid if n in base]
+    if wrong:
+        raise ParameterError("\n".join(wrong))
     planned, problems = {}, {}
-    for given in combinations(grid, base):
+    for values in itertools.product(*grid.values()):
+        combination = dict(zip(grid, values))
         try:
-            checked = check(given, notebook)
+            checked = check(base | combination, notebook)
             planned[run_name(checked, notebook)] = checked
         except ParameterError as error:
-            problems.setdefault(str(error), []).append(", ".join(f"{n}={given[n]!r}" for n in grid))
-    if problems:
-        lines = []
-        for text, where in problems.items():
-            more = f" and {len(where) - SHOWN} more" if len(where) > SHOWN else ""
-            lines += [*text.splitlines(), *(f"    in {w}" for w in where[:SHOWN])] + ([f"   {more}"] if more else [])
-        raise ParameterError("\n".join(lines))
+            problems.setdefault(str(error), []).append(", ".join(f"{n}={v!r}" for n, v in combination.items()))
+    for text, where in problems.items():
+        more = [f"    and {len(where) - SHOWN} more"] if len(where) > SHOWN else []
+        wrong += [text, *(f"    in {combination}" for combination in where[:SHOWN]), *more]
+    if wrong:
+        raise ParameterError("\n".join(wrong))
     return planned
 
 

@@ -16,10 +16,32 @@ from typing import Any
 
 from .exercise import Exercise, Wrong, exercises
 
-# Stopping an answer that does not end.
-
-
+LIMIT = 5.0  # seconds of processor time; a right answer needs less than one
 WAIT = 60.0  # seconds by the clock in which an answer may do next to nothing
+TURN = "your turn"  # the stubs raise NotImplementedError("name: your turn")
+# status -> (mark, words, colour of the bar beside it); the words say it without the colour.
+_LOOKS = {
+    "right": ("✓", "right", "#009e73"),
+    "wrong": ("✗", "not yet", "#d55e00"),
+    "stopped": ("✗", "stopped with an error", "#d55e00"),
+    "slow": ("✗", "took too long", "#d55e00"),
+    "unknown": ("?", "not an exercise", "#d55e00"),
+    "missing": ("?", "not found", "#d55e00"),
+    "unsolved": ("…", "not solved yet", "#0072b2"),
+}
+# What an exception usually means here: pattern of its text -> (slip, message).
+_CAUSES = {
+    r"must match the size|shape mismatch|shapes? .* not (aligned|match)|size mismatch|could not be broadcast|cannot be "
+    r"multiplied": (
+        "sizes do not fit",
+        "Tensors of different sizes meet. Masks have the size of the image, features that of the grid: was one of them "
+        "resized to the other? Print both shapes.",
+    ),
+    r"requires grad.*numpy|call \.?detach": (
+        "left the graph",
+        "The answer leaves PyTorch on its way: stay with tensors.",
+    ),
+}
 
 
 class TooLong(BaseException):
@@ -64,21 +86,6 @@ def time_limit(seconds: float, wait: float = WAIT) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-# What a student reads after a check, on the page and in a terminal.
-
-
-# status -> (mark, words, colour of the bar beside it); the words say it without the colour.
-_LOOKS = {
-    "right": ("✓", "right", "#009e73"),
-    "wrong": ("✗", "not yet", "#d55e00"),
-    "stopped": ("✗", "stopped with an error", "#d55e00"),
-    "slow": ("✗", "took too long", "#d55e00"),
-    "unknown": ("?", "not an exercise", "#d55e00"),
-    "missing": ("?", "not found", "#d55e00"),
-    "unsolved": ("…", "not solved yet", "#0072b2"),
-}
-
-
 @dataclass(frozen=True)
 class Result:
     """The outcome of one check; true if the answer is right, so that `assert check(answer)` grades in pytest.
@@ -107,10 +114,10 @@ class Result:
         if self and not self.message:  # a short line needs no box, and stored notebooks stay small
             return None
         mark, words, colour = _LOOKS[self.status]
-        said = "".join(f"<br>{_marked(line)}" for line in self.message.splitlines())
+        lines = "".join(f"<br>{_marked(line)}" for line in self.message.splitlines())
         return (
             f'<div role="status" style="border-left:4px solid {colour};padding:2px 10px">'
-            f"<b>{mark} <code>{html.escape(self.name)}</code>: {words}.</b>{said}</div>"
+            f"<b>{mark} <code>{html.escape(self.name)}</code>: {words}.</b>{lines}</div>"
         )
 
 
@@ -118,24 +125,6 @@ def _marked(text: str) -> str:
     """`code` and *emphasis* as HTML; everything else as it is."""
     safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
     return re.sub(r"(?<![\w*])\*(\w[^*]*?)\*(?![\w*])", r"<em>\1</em>", safe)
-
-
-LIMIT = 5.0  # seconds of processor time; a right answer needs less than one
-
-
-# What an exception usually means here: pattern of its text -> (slip, message).
-_CAUSES = {
-    r"must match the size|shape mismatch|shapes? .* not (aligned|match)|size mismatch|could not be broadcast|cannot be "
-    r"multiplied": (
-        "sizes do not fit",
-        "Tensors of different sizes meet. Masks have the size of the image, features that of the grid: was one of them "
-        "resized to the other? Print both shapes.",
-    ),
-    r"requires grad.*numpy|call \.?detach": (
-        "left the graph",
-        "The answer leaves PyTorch on its way: stay with tensors.",
-    ),
-}
 
 
 class _Stopped(Exception):
@@ -169,39 +158,39 @@ def _check(function: Callable, limit: float) -> Result:
     known = exercises()
     if function.__name__ not in known:
         return Result(function.__name__, "unknown", _no_exercise(function.__name__, list(known)))
-    made = known[function.__name__]
+    task = known[function.__name__]
     import torch  # here: the command line needs the name of an exercise at most
 
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         try:
             with time_limit(limit):
-                _try(made, function)
+                _try(task, function)
         except TooLong as end:
-            return Result(made.name, "slow", str(end), "slow")
-        except Wrong as found:
-            return Result(made.name, "wrong", found.message, found.slip)
-        except _Stopped as found:
-            return _stopped(made, function, found)
+            return Result(task.name, "slow", str(end), "slow")
+        except Wrong as mistake:
+            return Result(task.name, "wrong", mistake.message, mistake.slip)
+        except _Stopped as stop:
+            return _stopped(task, function, stop)
         except Exception as error:  # an answer that is unlike anything: not even its comparison works
-            said = f"The result cannot be compared with what is expected ({type(error).__name__}): look at its type."
-            return Result(made.name, "wrong", said, "")
-    return Result(made.name, "right", "" if not made.written else "Your words are kept for your instructor.")
+            words = f"The result cannot be compared with what is expected ({type(error).__name__}): look at its type."
+            return Result(task.name, "wrong", words)
+    return Result(task.name, "right", "" if not task.written else "Your words are kept for your instructor.")
 
 
-def _try(made: Exercise, function: Callable) -> None:
+def _try(task: Exercise, function: Callable) -> None:
     from .answers import difference
 
-    _parameters(made, function)
-    found = {label: _run(function, label, arguments) for label, arguments in made.cases().items()}
-    for slip in made.slips:
-        if _is_slip(slip.answer, made, found):
+    _parameters(task, function)
+    results = {label: _run(function, label, arguments) for label, arguments in task.cases().items()}
+    for slip in task.slips:
+        if _is_slip(slip.answer, task, results):
             raise Wrong(slip.name, slip.message)
-    for label, arguments in made.cases().items():
-        if isinstance(found[label], _Stopped):
-            raise found[label]
-        if (said := difference(found[label], made.reference(*arguments), made.atol)) is not None:
-            raise Wrong("", f"On {label}: {said}")
-    for test in made.tests:
+    for label, arguments in task.cases().items():
+        if isinstance(results[label], _Stopped):
+            raise results[label]
+        if problem := difference(results[label], task.reference(*arguments), task.atol):
+            raise Wrong("", f"On {label}: {problem}")
+    for test in task.tests:
         test(_guarded(function))
 
 
@@ -229,23 +218,23 @@ def _run(function: Callable, label: str, arguments: tuple) -> Any:
     return result
 
 
-def _is_slip(answer: Callable, made: Exercise, found: dict[str, Any]) -> bool:
+def _is_slip(answer: Callable, task: Exercise, results: dict[str, Any]) -> bool:
     """True if the slip explains every case on which it can be computed, and is wrong on one of them."""
     import torch
 
     from .answers import agree
 
-    seen = False
-    for label, arguments in made.cases().items():
+    wrong = False
+    for label, arguments in task.cases().items():
         torch.manual_seed(0)
         try:
             slipped = answer(*arguments)
         except Exception:  # no result of this slip on this case: an empty mask, one shot, ...
             continue
-        if isinstance(found[label], _Stopped) or not agree(found[label], slipped, made.atol):
+        if isinstance(results[label], _Stopped) or not agree(results[label], slipped, task.atol):
             return False
-        seen = seen or not agree(slipped, made.reference(*made.cases()[label]), made.atol)
-    return seen
+        wrong = wrong or not agree(slipped, task.reference(*task.cases()[label]), task.atol)
+    return wrong
 
 
 def _guarded(function: Callable) -> Callable:
@@ -260,29 +249,29 @@ def _guarded(function: Callable) -> Callable:
     return call
 
 
-def _parameters(made: Exercise, function: Callable) -> None:
+def _parameters(task: Exercise, function: Callable) -> None:
     try:
-        inspect.signature(function).bind(*made.parameters)
+        inspect.signature(function).bind(*task.parameters)
     except TypeError:
-        wanted, given = ", ".join(made.parameters), ", ".join(inspect.signature(function).parameters)
+        wanted, given = ", ".join(task.parameters), ", ".join(inspect.signature(function).parameters)
         raise Wrong(
             "other arguments", f"The function takes ({given}), but it is called with ({wanted}): keep the first line."
         ) from None
 
 
-def _stopped(made: Exercise, function: Callable, found: _Stopped) -> Result:
-    error = found.error
+def _stopped(task: Exercise, function: Callable, stop: _Stopped) -> Result:
+    error = stop.error
     if isinstance(error, NotImplementedError):
-        return Result(made.name, "unsolved", "Replace the line with `raise NotImplementedError` by your own answer.")
+        return Result(task.name, "unsolved", "Replace the line with `raise NotImplementedError` by your own answer.")
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == function.__code__.co_filename]
     where = f" in line {lines[-1]} of its cell" if lines else ""
-    said = str(error).strip().splitlines()
-    words = f"{type(error).__name__}{': ' + said[0][:200] if said else ''}"
+    text = str(error).strip().splitlines()
+    words = f"{type(error).__name__}{': ' + text[0][:200] if text else ''}"
     slip, cause = type(error).__name__, ""
     for pattern, named in _CAUSES.items():
         if re.search(pattern, str(error)):
             slip, cause = named
-    return Result(made.name, "stopped", f"On {found.label} it stopped{where} with {words}\n{cause}".strip(), slip)
+    return Result(task.name, "stopped", f"On {stop.label} it stopped{where} with {words}\n{cause}".strip(), slip)
 
 
 def _name_of(value: Any) -> str:
@@ -303,15 +292,9 @@ def _no_exercise(name: str, known: list[str]) -> str:
     return f"There is no exercise of this name; exercises are found by the name of their function.{hint}"
 
 
-# A stub that is called in a later cell says kindly whose turn it is, instead of showing a traceback.
-
-
-TURN = "your turn"  # the stubs raise NotImplementedError("name: your turn")
-
-
 def soften_stubs() -> None:
-    """In a notebook: show NotImplementedError of a stub as one sentence. The cell still counts as failed, so that
-    "run all" stops there. Does nothing outside IPython, or where somebody handles exceptions already."""
+    """In a notebook: a stub that is called says kindly whose turn it is, without a traceback. The cell still counts as
+    failed, so that "run all" stops there. Nothing outside IPython, or where somebody handles exceptions already."""
     try:
         from IPython import get_ipython
     except ImportError:
@@ -322,10 +305,10 @@ def soften_stubs() -> None:
 
 
 def _say(shell: Any, kind: type, error: BaseException, trace: Any, tb_offset: int | None = None) -> list[str] | None:
-    found = re.fullmatch(rf"(\w+): {TURN}", str(error))
-    if not found:
+    stub = re.fullmatch(rf"(\w+): {TURN}", str(error))
+    if not stub:
         shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
         return None
-    said = [f"{found[1]} is not solved yet.", "The notebook stops here until it is; its question stands above."]
-    shell._showtraceback(kind, error, said)
-    return said
+    lines = [f"{stub[1]} is not solved yet.", "The notebook stops here until it is; its question stands above."]
+    shell._showtraceback(kind, error, lines)
+    return lines

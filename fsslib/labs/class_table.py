@@ -61,30 +61,27 @@ def solved(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, in
 
 def common_slips(rows: Sequence[dict[str, Any]]) -> list[tuple[tuple[str, str], int]]:
     """((exercise, slip), how often), the most frequent first."""
-    found = Counter(
+    counts = Counter(
         (x["name"], x["slip"] or "another value")
         for row in rows
         for x in row["result"]["exercises"]
         if x["status"] not in ("right", "unsolved", "unchecked") and x["slip"] != "missing"
     )
-    return sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def write_table(rows: Sequence[dict[str, Any]], out: str | Path) -> list[Path]:
     """Write `class.csv` (one line per student and exercise) and `class.html` into the folder `out`; returns both."""
-    made = []
-    for name, text in (("class.csv", _csv(rows)), ("class.html", _page(rows))):
-        with atomic(Path(out) / name) as part:
+    texts = {Path(out) / "class.csv": _csv(rows), Path(out) / "class.html": _page(rows)}
+    for file, text in texts.items():
+        with atomic(file) as part:
             part.write_text(text, encoding="utf-8")
-        made.append(Path(out) / name)
-    return made
+    return list(texts)
 
 
 def _by_stage(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    found = [row for row in rows if row["result"]]
-    return {
-        s: [row for row in found if row["result"]["stage"] == s] for s in sorted({r["result"]["stage"] for r in found})
-    }
+    stages = sorted({row["result"]["stage"] for row in rows if row["result"]})
+    return {stage: [row for row in rows if row["result"] and row["result"]["stage"] == stage] for stage in stages}
 
 
 def _mark(status: str) -> str:
@@ -93,9 +90,8 @@ def _mark(status: str) -> str:
 
 def _notes(row: dict[str, Any]) -> list[str]:
     cells = (row["result"] or {}).get("cells", [])
-    return [row["note"]] * bool(row["note"]) + [
-        (f"cell {c['cell']}: " if c["cell"] else "") + c["message"] for c in cells
-    ]
+    messages = [(f"cell {c['cell']}: " if c["cell"] else "") + c["message"] for c in cells]
+    return [row["note"]] * bool(row["note"]) + messages
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -123,7 +119,7 @@ _WORDS = {"right": "right", "unsolved": "not solved yet"}
 
 
 def _page(rows: Sequence[dict[str, Any]]) -> str:
-    said = html.escape
+    safe = html.escape
     parts = [
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Class table</title>'
         f"<style>{_STYLE}</style></head><body><h1>Class table</h1>"
@@ -136,26 +132,26 @@ def _page(rows: Sequence[dict[str, Any]]) -> str:
         )
         for row in members:
             status = {x["name"]: x for x in row["result"]["exercises"]}
-            parts.append(f'<tr><th scope="row">{said(row["who"])}</th>')
+            parts.append(f'<tr><th scope="row">{safe(row["who"])}</th>')
             for name in names:
                 x = status.get(name, {"status": "missing", "message": "", "slip": ""})
                 words = _WORDS.get(x["status"]) or x["slip"] or x["status"]
                 kind = "right" if x["status"] == "right" else "" if x["status"] == "unsolved" else "other"
-                parts.append(f'<td class="{kind}" title="{said(x["message"])}">{_mark(x["status"])} {said(words)}</td>')
+                parts.append(f'<td class="{kind}" title="{safe(x["message"])}">{_mark(x["status"])} {safe(words)}</td>')
             parts.append("</tr>")
         totals = "".join(f"<td>{n} of {len(members)}</td>" for n in solved(members, names).values())
         parts.append(f'<tr><th scope="row">right</th>{totals}</tr></table>')
         if common := common_slips(members):
             parts.append("<h3>Common wrong answers</h3><ul>")
-            parts += [f"<li>{n} × <code>{said(e)}</code>: {said(slip)}</li>" for (e, slip), n in common]
+            parts += [f"<li>{n} × <code>{safe(e)}</code>: {safe(slip)}</li>" for (e, slip), n in common]
             parts.append("</ul>")
         written = [(x, row) for row in members for x in row["result"]["exercises"] if x.get("answer")]
         parts += ["<h3>Written answers</h3>"] * bool(written)
         parts += [
-            f"<p><b>{said(r['who'])}</b>, <code>{x['name']}</code></p><blockquote>{said(x['answer'])}</blockquote>"
+            f"<p><b>{safe(r['who'])}</b>, <code>{x['name']}</code></p><blockquote>{safe(x['answer'])}</blockquote>"
             for x, r in written
         ]
     notes = [(row["file"], text) for row in rows for text in _notes(row)]
     parts += ["<h2>To look at</h2><ul>"] * bool(notes)
-    parts += [f"<li><code>{said(file)}</code>: {said(text)}</li>" for file, text in notes] + ["</ul>"] * bool(notes)
+    parts += [f"<li><code>{safe(file)}</code>: {safe(text)}</li>" for file, text in notes] + ["</ul>"] * bool(notes)
     return "\n".join([*parts, "</body></html>\n"])

@@ -33,7 +33,7 @@ def collect(
     Returns: rows with the keys who, file, note and (unless the file was no notebook of the course) result.
     Raises SubmissionError if there is no folder, or nothing in it.
     """
-    folder, own = Path(folder), Path(out) / OWN
+    folder, results = Path(folder), Path(out) / OWN
     if not folder.is_dir():
         raise SubmissionError(f"{folder} is not a folder: name the one that holds the notebooks of the class.")
     books = list(_files(folder, ".ipynb"))
@@ -41,8 +41,8 @@ def collect(
     if not books and not lone:
         raise SubmissionError(f"{folder} holds neither notebooks (*.ipynb) nor results (*{SUFFIX}).")
     with ThreadPoolExecutor(max(1, jobs)) as pool:
-        made = pool.map(lambda f: _row(folder, f, own, limits or Limits(), rerun), books)
-        rows = list(bar(made, desc="notebooks", total=len(books), show=sys.stderr.isatty()))
+        done = pool.map(lambda f: _row(folder, f, results, limits or Limits(), rerun), books)
+        rows = list(bar(done, desc="notebooks", total=len(books), show=sys.stderr.isatty()))
     rows += [_lone(folder, f) for f in lone]
     return sorted(rows, key=lambda row: (row["who"].lower(), row["file"]))
 
@@ -71,8 +71,8 @@ def _book_of(result: Path) -> Path:
     return result.with_name(result.name.removesuffix(SUFFIX) + ".ipynb")
 
 
-def _row(folder: Path, book: Path, own: Path, limits: Limits, rerun: bool) -> dict[str, Any]:
-    kept = own / book.relative_to(folder).with_name(book.stem + SUFFIX)
+def _row(folder: Path, book: Path, results: Path, limits: Limits, rerun: bool) -> dict[str, Any]:
+    kept = results / book.relative_to(folder).with_name(book.stem + SUFFIX)
     note = ""
     try:
         content, digest = read_notebook(book)
@@ -86,16 +86,16 @@ def _row(folder: Path, book: Path, own: Path, limits: Limits, rerun: bool) -> di
                 note = f"{error} Run again."
                 continue
             if result["notebook_sha256"] == digest:
-                return _told(folder, book, result, note)
+                return _table_row(folder, book, result, note)
             note = "The notebook was changed after its result was written: run again." if source != kept else note
         result = _run(book, limits)
         if name := _name(book):  # of the student, which a run here cannot know
             result["name"] = name
             result["sha256"] = sign(result)
         write_result(result, kept)
-        return _told(folder, book, result, note)
+        return _table_row(folder, book, result, note)
     except FsslibError as error:
-        return _told(folder, book, None, str(error).replace(str(book), book.name))
+        return _table_row(folder, book, None, str(error).replace(str(book), book.name))
 
 
 def _name(book: Path) -> str:
@@ -115,7 +115,7 @@ def _run(book: Path, limits: Limits) -> dict[str, Any]:
         raise SubmissionError(f"{book.name} could not be run: {type(error).__name__}: {error}") from error
 
 
-def _told(folder: Path, path: Path, result: dict[str, Any] | None, note: str) -> dict[str, Any]:
+def _table_row(folder: Path, path: Path, result: dict[str, Any] | None, note: str) -> dict[str, Any]:
     inner = path.relative_to(folder).parts
     who = (result or {}).get("name") or (inner[0] if len(inner) > 1 else path.name.split(".")[0])
     return {"who": str(who), "file": "/".join(inner), "note": note, "result": result}
@@ -123,6 +123,6 @@ def _told(folder: Path, path: Path, result: dict[str, Any] | None, note: str) ->
 
 def _lone(folder: Path, path: Path) -> dict[str, Any]:
     try:
-        return _told(folder, path, read_result(path), "A result without its notebook: nothing was run here.")
+        return _table_row(folder, path, read_result(path), "A result without its notebook: nothing was run here.")
     except SubmissionError as error:
-        return _told(folder, path, None, str(error))
+        return _table_row(folder, path, None, str(error))

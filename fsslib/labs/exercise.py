@@ -68,11 +68,11 @@ class Exercise:
 _ALL: dict[str, Exercise] = {}
 
 
-def add(made: Exercise) -> Exercise:
+def add(task: Exercise) -> Exercise:
     """Register an exercise; ValueError if another one has its name."""
-    if _ALL.setdefault(made.name, made).stage != made.stage:
-        raise ValueError(f"two exercises are called {made.name!r}: in {_ALL[made.name].stage} and in {made.stage}")
-    return made
+    if _ALL.setdefault(task.name, task).stage != task.stage:
+        raise ValueError(f"two exercises are called {task.name!r}: in {_ALL[task.name].stage} and in {task.stage}")
+    return task
 
 
 def exercise(
@@ -101,14 +101,12 @@ def _load() -> None:
 def exercises(stage: str | None = None) -> dict[str, Exercise]:
     """All exercises by name, or those of one notebook, in the order of their files."""
     _load()
-    return {name: made for name, made in _ALL.items() if stage in (None, made.stage)}
-
-
-# Open questions: the answer is a text. Its form is checked, its content is for the instructor.
+    return {name: task for name, task in _ALL.items() if stage in (None, task.stage)}
 
 
 def essay(stage: str, name: str, terms: Sequence[str], words: int = 25, figure: bool = True) -> Exercise:
-    """An exercise whose function takes nothing and returns the answer as a text.
+    """An open question: the function takes nothing and returns a text. Its form is checked, its content is for the
+    instructor.
 
     Args:
         stage: the notebook's name.
@@ -125,10 +123,10 @@ def essay(stage: str, name: str, terms: Sequence[str], words: int = 25, figure: 
         given = answer()
         if not isinstance(given, str):
             raise Wrong("no text", 'Return your answer as a text: return "...". A printed text is lost.')
-        found = re.findall(r"[^\W\d_]+", given.lower())
-        if len(found) < words:
-            raise Wrong("too short", f"{len(found)} words: say in at least {words} words what happens, and why.")
-        if len(set(found)) < words // 2:
+        written = re.findall(r"[^\W\d_]+", given.lower())
+        if len(written) < words:
+            raise Wrong("too short", f"{len(written)} words: say in at least {words} words what happens, and why.")
+        if len(set(written)) < words // 2:
             raise Wrong("repeats itself", "Most words are the same: say what happens, and why, in sentences.")
         if not any(term.lower() in given.lower() for term in terms):
             raise Wrong("beside the point", f"Use the idea of this notebook that explains it: {' or '.join(terms)}.")

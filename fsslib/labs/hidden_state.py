@@ -3,7 +3,7 @@
 import ast
 import builtins
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 _GIVEN = {*dir(builtins), "display", "get_ipython", "In", "Out", "_", "__", "__name__", "__doc__", "exit", "quit"}
@@ -53,9 +53,12 @@ class _Reader(ast.NodeVisitor):
         else:
             self.bound.add(node.id)
 
-    def visit_Assign(self, node: ast.Assign) -> None:
-        for part in (node.value, *node.targets):
+    def _visit_all(self, *parts: ast.AST) -> None:
+        for part in parts:
             self.visit(part)
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        self._visit_all(node.value, *node.targets)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         if isinstance(node.target, ast.Name) and node.target.id not in self.bound:
@@ -63,51 +66,47 @@ class _Reader(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_For(self, node: ast.For) -> None:
-        for part in (node.iter, node.target, *node.body, *node.orelse):
-            self.visit(part)
+        self._visit_all(node.iter, node.target, *node.body, *node.orelse)
 
     def visit_Import(self, node: ast.Import | ast.ImportFrom) -> None:
         self.bound |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
 
     visit_ImportFrom = visit_Import  # type: ignore[assignment]
 
-    def _scope(self, node: ast.AST, own: set[str], parts: Iterator[ast.AST], called: bool = False) -> None:
-        """What an inner scope reads of the outer one (when it is `called`, if it is a function); what it sets is its
-        own."""
+    def _scope(self, node: ast.AST, *parts: ast.AST, arguments: ast.arguments | None = None) -> None:
+        """What an inner scope reads of the outer one (a function with `arguments`: when it is called); what it sets
+        stays inside."""
         inner = _Reader()
-        for part in parts:
-            inner.visit(part)
-        local = inner.bound | own
+        inner._visit_all(*parts)
+        local = inner.bound | (_arguments(arguments) if arguments else set())
         for nested in ast.walk(node):
             if isinstance(nested, ast.Global):
                 self.bound |= set(nested.names)
         self.later |= inner.later - local
-        if called:
+        if arguments:
             self.later |= inner.used - local
         else:
             self.used |= inner.used - local - self.bound
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        for part in (*node.decorator_list, *node.args.defaults, *filter(None, node.args.kw_defaults)):
-            self.visit(part)
+        self._visit_all(*node.decorator_list, *node.args.defaults, *filter(None, node.args.kw_defaults))
         self.bound.add(node.name)
-        self._scope(node, _arguments(node.args), iter(node.body), called=True)
+        self._scope(node, *node.body, arguments=node.args)
 
     visit_AsyncFunctionDef = visit_FunctionDef  # type: ignore[assignment]
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
-        self._scope(node, _arguments(node.args), iter([node.body]), called=True)
+        self._scope(node, node.body, arguments=node.args)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        for part in (*node.decorator_list, *node.bases, *(k.value for k in node.keywords)):
-            self.visit(part)
+        self._visit_all(*node.decorator_list, *node.bases, *(k.value for k in node.keywords))
         self.bound.add(node.name)
-        self._scope(node, set(), iter(node.body))
+        self._scope(node, *node.body)
 
     def _comprehension(self, node: ast.AST) -> None:
         parts = [p for g in node.generators for p in (g.iter, g.target, *g.ifs)]  # type: ignore[attr-defined]
         values = [getattr(node, field) for field in ("elt", "key", "value") if hasattr(node, field)]
-        self._scope(node, set(), iter(parts + values))
+        self._scope(node, *parts, *values)
 
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension  # type: ignore[assignment]
 
@@ -132,29 +131,23 @@ def hidden_state(
         counts: their execution counts as saved; None where a cell was not run.
         given: names that the notebook's cells defined when it was handed out, with the first line of the cell.
     """
-    cells, found = [names(text) for text in sources], []
+    cells, findings = [names(text) for text in sources], []
     every = set().union(*(cell.bound for cell in cells))
     for i, cell in enumerate(cells):
-        for name in sorted(cell.later - every - cell.used):
-            found.append(Finding(i, name, _no_definition(name, i, cells, given or {})))
-        for name in sorted(cell.used):
+        for name in sorted(cell.later - every - cell.used) + sorted(cell.used):
             above = [k for k in range(i) if name in cells[k].bound]
             if not above:
-                found.append(Finding(i, name, _no_definition(name, i, cells, given or {})))
+                findings.append(Finding(i, name, _no_definition(name, i, cells, given or {})))
                 continue
             ran = [k for k, c in enumerate(cells) if name in c.bound and _before(counts[k], counts[i]) and k != i]
             last = max(ran, key=lambda k: counts[k] or 0, default=above[-1])
             if last > i:
-                found.append(
-                    Finding(
-                        i,
-                        name,
-                        f"`{name}` came from cell {last + 1} further down when this cell was run last; from top to "
-                        f"bottom it comes from cell {above[-1] + 1}. Run all cells in order and see whether the result "
-                        "stays.",
-                    )
+                message = (
+                    f"`{name}` came from cell {last + 1} further down when this cell was run last; from top to bottom "
+                    f"it comes from cell {above[-1] + 1}. Run all cells in order and see whether the result stays."
                 )
-    return found
+                findings.append(Finding(i, name, message))
+    return findings
 
 
 def _before(first: int | None, second: int | None) -> bool:

@@ -1,4 +1,4 @@
-"""All checks of a notebook at once, in the kernel that ran it."""
+"""In the kernel that runs a submission: the limits it sets itself, and all checks of the notebook at once."""
 
 import contextlib
 import difflib
@@ -24,35 +24,32 @@ def verdicts(space: dict[str, Any], stage: str) -> str:
     """
     unguard()
     rows = []
-    for name, made in exercises(stage).items():
+    for name, task in exercises(stage).items():
         function = space.get(name)
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            result = check(function) if inspect.isfunction(function) else _missing(made, space)
+            result = check(function) if inspect.isfunction(function) else _missing(task, space)
             # A function that was bound to the name of another exercise would be checked as that one.
             if result.name != name:
                 result = Result(name, "missing", f"`{name}` is now another function, {result.name}: keep its name.")
-            text = _text(function) if made.written and result else ""
+            text = _text(function) if task.written and result else ""
         rows.append({"name": name, "status": result.status, "slip": result.slip, "message": result.message})
         rows[-1] |= {"answer": text} if text else {}
     return json.dumps(rows)
 
 
-def _missing(made: Exercise, space: dict[str, Any]) -> Result:
+def _missing(task: Exercise, space: dict[str, Any]) -> Result:
     known = exercises()
-    own = {
-        name: value
-        for name, value in space.items()
-        if inspect.isfunction(value) and value.__module__ == "__main__" and name not in known
-    }
-    near = difflib.get_close_matches(made.name, own, n=1, cutoff=0.6)
-    alike = [n for n, f in own.items() if list(inspect.signature(f).parameters) == made.parameters and made.parameters]
+    functions = {n: f for n, f in space.items() if inspect.isfunction(f) and f.__module__ == "__main__"}
+    others = {n: list(inspect.signature(f).parameters) for n, f in functions.items() if n not in known}
+    near = difflib.get_close_matches(task.name, others, n=1, cutoff=0.6)
+    alike = [n for n, parameters in others.items() if parameters == task.parameters and parameters]
     renamed = (near or alike or [None])[0]
     if renamed:
-        hint = f"Was it renamed to `{renamed}`? Give it the name `{made.name}` again."
+        hint = f"Was it renamed to `{renamed}`? Give it the name `{task.name}` again."
     else:
-        hint = f"Bring the cell with its first line back: `def {made.name}({', '.join(made.parameters)}):`."
-    said = f"No function `{made.name}` in this notebook; exercises are found by their function's name. {hint}"
-    return Result(made.name, "missing", said, "renamed" if renamed else "missing")
+        hint = f"Bring the cell with its first line back: `def {task.name}({', '.join(task.parameters)}):`."
+    message = f"No function `{task.name}` in this notebook; exercises are found by their function's name. {hint}"
+    return Result(task.name, "missing", message, "renamed" if renamed else "missing")
 
 
 def _text(function: Any) -> str:
@@ -61,9 +58,6 @@ def _text(function: Any) -> str:
             return str(function())[:LONGEST]
     except (Exception, TooLong):
         return ""
-
-
-# Limits that a kernel sets itself before a submission's first cell: memory, and what a cell prints.
 
 
 class TooMuchOutput(BaseException):

@@ -11,12 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # Evaluated before the first cell; binds no name that a cell could come to rely on, and loads what the checks need.
-SETUP = """(
-    __import__("fsslib.labs.in_kernel"),
-    __import__("fsslib.labs.in_kernel", fromlist=["guard"]).guard(get_ipython(), {memory}, {output}),
-)"""
-
-
+SETUP = '__import__("fsslib.labs.in_kernel", fromlist=["guard"]).guard(get_ipython(), {memory}, {output})'
 IDLE = 0.02  # share of the time below which a kernel waits; one of fifty busy programs on a core still gets more
 OBEY = 5.0  # seconds of processor time that an interrupted cell may go on for; it has IMPATIENT by the clock
 IMPATIENT = 300.0
@@ -49,6 +44,11 @@ class Outcome:
     error: str = ""
     message: str = ""
     texts: list[str] = field(default_factory=list)
+
+    def fail(self, content: dict[str, Any]) -> None:
+        """Take over the error of a message's content."""
+        self.status = "loud" if content.get("ename") == "TooMuchOutput" else "error"
+        self.error, self.message = content.get("ename", ""), content.get("evalue", "")[:500]
 
 
 class _Meter:
@@ -139,8 +139,7 @@ class Kernel:
             if kind == "status" and content["execution_state"] == "idle":
                 return self._with_reply(outcome, request)
             if kind == "error" and outcome.status == "ok":
-                outcome.status = "loud" if content["ename"] == "TooMuchOutput" else "error"
-                outcome.error, outcome.message = content["ename"], content["evalue"][:500]
+                outcome.fail(content)
             elif kind == "execute_result" and size <= self.limits.output:
                 outcome.texts.append(content["data"].get("text/plain", "")[:2000])
 
@@ -148,8 +147,7 @@ class Kernel:
         """The reply knows of an error whose message was lost, as when there was no memory left to send it."""
         reply = self._reply(request, 60.0)
         if outcome.status == "ok" and reply.get("status") == "error":
-            outcome.status = "loud" if reply.get("ename") == "TooMuchOutput" else "error"
-            outcome.error, outcome.message = reply.get("ename", ""), reply.get("evalue", "")[:500]
+            outcome.fail(reply)
         return outcome
 
     def _reply(self, request: str, seconds: float) -> dict[str, Any]:
@@ -185,14 +183,14 @@ def fresh_kernel(limits: Limits, setup: str = SETUP) -> Iterator[Kernel]:
         manager = KernelManager(kernel_name="python3", **kinds)
         work = os.path.join(folder, "work")
         os.mkdir(work)
-        own = {"IPYTHONDIR": folder, "TQDM_DISABLE": "1", "FSSLIB_FIGURES": folder, "PYTHONHASHSEED": "0"}
+        settings = {"IPYTHONDIR": folder, "TQDM_DISABLE": "1", "FSSLIB_FIGURES": folder, "PYTHONHASHSEED": "0"}
         # Under that variable ipykernel does not pass on what other programs print.
         inherited = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
         manager.start_kernel(
             stdout=subprocess.DEVNULL,  # ipykernel repeats there what it sends
             stderr=subprocess.DEVNULL,
             cwd=work,
-            env={"OMP_NUM_THREADS": "1", **inherited, **own},
+            env={"OMP_NUM_THREADS": "1", **inherited, **settings},
             extra_arguments=["--IPKernelApp.log_level=50"],
         )
         client = manager.client()

@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def submit(path: str | Path, name: str = "", limits: Limits | None = None, progr
     stage = stage_of(book, Path(path))
     cells = [c for c in book["cells"] if c["cell_type"] == "code"]
     sources = [c["source"] for c in cells]
-    start, outcomes, rows = time.monotonic(), [], None
+    start, outcomes = time.monotonic(), []
     with fresh_kernel(limits or Limits()) as kernel:
         for source in bar(sources, desc=Path(path).stem, show=progress, unit="cell"):
             outcomes.append(kernel.run(source) if source.strip() else Outcome("ok"))
@@ -51,7 +50,8 @@ def submit(path: str | Path, name: str = "", limits: Limits | None = None, progr
     # What the checks had said when the notebook was saved.
     claims = [[mark for text in c["said"] for mark in _marks(text)] for c in cells]
     reports = _reports(sources, outcomes, hidden, claims)
-    if any(a > b for a, b in _pairs(counts)):
+    numbers = [count for count in counts if count is not None]
+    if numbers != sorted(numbers):
         reports.insert(0, {"cell": 0, "problem": "order", "message": "The cells were not run from top to bottom."})
     result = {
         "format": FORMAT,
@@ -81,8 +81,8 @@ def read_notebook(path: str | Path) -> tuple[dict[str, Any], str]:
     try:
         book = json.loads(raw)
         meta = book.setdefault("metadata", {})
-        meta["fsslib"] = own = dict(meta.get("fsslib") or {})
-        own["names"] = {str(k): str(v) for k, v in dict(own.get("names") or {}).items()}
+        meta["fsslib"] = ours = dict(meta.get("fsslib") or {})
+        ours["names"] = {str(k): str(v) for k, v in dict(ours.get("names") or {}).items()}
         for cell in book["cells"]:
             cell["source"] = "".join(cell["source"])
             count = cell.get("execution_count")
@@ -100,15 +100,14 @@ def read_notebook(path: str | Path) -> tuple[dict[str, Any], str]:
 
 def stage_of(book: dict[str, Any], path: Path) -> str:
     """Which notebook of the course this is: its metadata, else its exercises' names. Raises SubmissionError."""
-    known = {made.stage for made in exercises().values()}
     named = book["metadata"]["fsslib"].get("stage")
-    if isinstance(named, str) and named in known:
+    if isinstance(named, str) and exercises(named):
         return named
     text = "\n".join(c["source"] for c in book["cells"])
-    found = [m.stage for m in exercises().values() if re.search(rf"^(def |### \d · `){m.name}\b", text, re.M)]
-    if not found:
+    stages = [m.stage for m in exercises().values() if re.search(rf"^(def |### \d · `){m.name}\b", text, re.M)]
+    if not stages:
         raise SubmissionError(f"{path} contains no exercise of this course: is it the right file?")
-    return max(set(found), key=found.count)
+    return max(set(stages), key=stages.count)
 
 
 def sign(result: dict[str, Any]) -> str:
@@ -128,9 +127,9 @@ def write_result(result: dict[str, Any], path: str | Path) -> Path:
 
 def _verdicts(kernel: Kernel, stage: str) -> list[dict[str, Any]] | None:
     call = f"__import__('fsslib.labs.in_kernel', fromlist=['x']).verdicts(globals(), {stage!r})"
-    said = kernel.ask(call, 10.0 + 8.0 * len(exercises(stage)))
+    answer = kernel.ask(call, 10.0 + 8.0 * len(exercises(stage)))
     try:
-        return json.loads(ast.literal_eval(said)) if said else None
+        return json.loads(ast.literal_eval(answer)) if answer else None
     except (ValueError, SyntaxError):
         return None
 
@@ -145,14 +144,6 @@ def _marks(text: str) -> list[str]:
     return re.findall(r"^[✓✗…?] \w+: [a-z ]+", text)
 
 
-def _pairs(counts: list[int | None]) -> list[tuple[int, int]]:
-    return list(pairwise(c for c in counts if isinstance(c, int)))
-
-
-def _is_stub(outcome: Outcome) -> bool:
-    return outcome.error == "NotImplementedError" and outcome.message.endswith(TURN)
-
-
 def _reports(
     sources: list[str], outcomes: list[Outcome], hidden: list[Finding], claims: list[list[str]]
 ) -> list[dict[str, Any]]:
@@ -165,12 +156,13 @@ def _reports(
 
     waiting: set[str] = set()
     for i, outcome in enumerate(outcomes):
-        own = [f for f in hidden if f.cell == i]
+        findings = [f for f in hidden if f.cell == i]
         lost = re.fullmatch(r"name '(\w+)' is not defined", outcome.message)
-        if _is_stub(outcome) or (lost and lost[1] in waiting):
+        stub = outcome.error == "NotImplementedError" and outcome.message.endswith(TURN)
+        if stub or (lost and lost[1] in waiting):
             waiting |= names(sources[i]).bound  # what follows from an unsolved exercise is no mistake
         elif outcome.error == "NameError" and lost:
-            reason = [f.message for f in own if f.name == lost[1]]
+            reason = [f.message for f in findings if f.name == lost[1]]
             failed = [k + 1 for k in range(i) if outcomes[k].status != "ok" and lost[1] in names(sources[k]).bound]
             reason += [f"Cell {failed[-1]} would have defined it, but it stopped."] if failed else []
             tell(i, "hidden state" if reason and not failed else "error", " ".join([f"{outcome.message}.", *reason]))
@@ -180,21 +172,15 @@ def _reports(
             tell(i, "error", f"{outcome.error}: {outcome.message}")
         elif outcome.status == "slow":
             tell(i, "slow", outcome.message)
-        elif outcome.status in _ENDS and not (
-            outcome.status == "skipped" and i and outcomes[i - 1].status == "skipped"
-        ):
+        elif outcome.status in _ENDS and not (i and outcomes[i - 1].status == outcome.status == "skipped"):
             tell(i, outcome.status, _ENDS[outcome.status])
         elif outcome.status == "ok":
-            for finding in own:
+            for finding in findings:
                 tell(i, "hidden state", finding.message)
             now = [m for text in outcome.texts for m in _marks(text)]
             if claims[i] and now and claims[i] != now:
-                tell(
-                    i,
-                    "hidden state",
-                    f'The saved notebook says "{claims[i][0]}", the fresh run "{now[0]}": the '
-                    "definitions it was run with are not those that are in the notebook now.",
-                )
+                message = f'The saved notebook says "{claims[i][0]}", the fresh run "{now[0]}": the definitions it was '
+                tell(i, "hidden state", message + "run with are not those that are in the notebook now.")
     return rows
 
 

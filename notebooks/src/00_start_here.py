@@ -191,7 +191,7 @@ for name, (value, _, _) in rows.items():
 # %%
 import json
 
-stored = json.loads((fsslib.paths.data() / "results" / f"panet-shapes-fold{fold}.json").read_text())
+stored = json.loads((fsslib.files.data_folder() / "results" / f"panet-shapes-fold{fold}.json").read_text())
 for k in ("1", "5"):
     s = stored["scores"][k]
     low, high = (100 * v for v in result.scores[int(k)].interval())

@@ -304,7 +304,7 @@ show(*tables.weighted_losses(history, net.weights))
 # %%
 result = evaluate(net, test_set, protocol, shots=(1, 5))
 young = evaluate(fresh, test_set, protocol).scores[1]
-stored = json.loads((fsslib.paths.data() / "results" / "sdaanet-ablation.json").read_text())
+stored = json.loads((fsslib.files.data_folder() / "results" / "sdaanet-ablation.json").read_text())
 table = {(row["model"], row["shots"]): row for row in stored["rows"]}
 full = EpisodeSampler(test_set, protocol, shot=5).fixed(1000, 0)
 print(
@@ -479,7 +479,7 @@ print("50 x kd at the end of each training:", ", ".join(f"{50 * value:.4f}" for 
 # ## What the paper reports
 
 # %%
-published = json.loads((fsslib.paths.data() / "published.json").read_text())
+published = json.loads((fsslib.files.data_folder() / "published.json").read_text())
 report = pd.DataFrame(published["sdaanet"]).astype(object).fillna("")
 print("source:", "; ".join(published["sources"].values()))
 report[["dataset", "backbone", "shots", "model", "miou", "gain", "tag"]]

@@ -527,7 +527,7 @@ for k in (1, 5):
 # The stored scores: three trainings with 1,000 episodes each. Ours are the first of the same list.
 
 # %%
-folder = fsslib.paths.data() / "results" / "comparison"
+folder = fsslib.files.data_folder() / "results" / "comparison"
 stored = json.loads((folder / "asgnet-0.json").read_text())
 full = EpisodeSampler(sets[1], protocol, shot=5).fixed(1000, 0)
 first_ones = full.hash == stored["list_hash"] and result.lists[0].specs == full.specs[:episodes]
@@ -555,7 +555,7 @@ print("the trainings fall differently deep, by more than 10 points:", max(falls)
 # one to four, where a single average has to describe bands of different textures.
 
 # %%
-study = json.loads((fsslib.paths.data() / "results" / "asgnet-parts.json").read_text())
+study = json.loads((fsslib.files.data_folder() / "results" / "asgnet-parts.json").read_text())
 print(
     f"{len(study['training_seeds'])} trainings, {study['episodes']} episodes; trained on {study['trained_on_parts']} parts"
 )

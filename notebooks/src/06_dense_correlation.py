@@ -64,7 +64,7 @@ print(f"fsslib {fsslib.__version__}, torch {torch.__version__.split('+')[0]}, {t
 print(f"{path.name}: made with: {read_note(path).get('command', 'not recorded')}")
 
 # %%
-stored = json.loads((fsslib.paths.data() / "results" / "comparison" / "hdmnet-0.json").read_text())
+stored = json.loads((fsslib.files.data_folder() / "results" / "comparison" / "hdmnet-0.json").read_text())
 if retrain:
     budget = check_parameters(stored["parameters"] | {"fold": fold, "seed": seed})
     net = recipe.model(budget)

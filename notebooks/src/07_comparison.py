@@ -57,7 +57,7 @@ from fsslib.plots import comparison as pictures
 from fsslib.plots.display import show
 
 torch.set_grad_enabled(False)
-data = fsslib.paths.data()
+data = fsslib.files.data_folder()
 
 
 # %% tags=["nbval-ignore-output"]

@@ -51,7 +51,7 @@ from fsslib.plots import protocol as pictures
 from fsslib.plots.display import show
 
 torch.set_grad_enabled(False)
-results = fsslib.paths.data() / "results"
+results = fsslib.files.data_folder() / "results"
 
 
 def table(frame, index=True):

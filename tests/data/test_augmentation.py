@@ -1,4 +1,5 @@
-"""The training transforms of PFENet's family: what is drawn how often, what is kept, and that a seed decides it all."""
+"""The training transforms of PFENet's family: what is drawn how often, what is kept, and that a seed decides it all;
+its crop, a piece of the picture at any place, is drawn again until it holds most of the object."""
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from fsslib.data.transforms import MEAN_COLOUR, WHOLE, Resize, augment_whole, no
 from fsslib.errors import DatasetError
 
 kinds = pytest.mark.parametrize("kind", WHOLE)
-DRAWS = 300
+DRAWS = 200
 
 
 def picture(height=80, width=110):
@@ -69,7 +70,7 @@ def test_label_and_picture_go_the_same_way(kind):
     image, mask = picture()
     mask[15:55] = mask[40]
     image[:, 15:55] = image[:, 40:41]
-    for seed in range(60):
+    for seed in range(25):
         out, label = augment_whole(image, mask, seed, kind, 120, (7,))
         red = out[0].int() > out[2].int()
         assert red[label == 7].float().mean() > 0.95 and (~red)[label == 0].float().mean() > 0.95
@@ -77,7 +78,7 @@ def test_label_and_picture_go_the_same_way(kind):
 
 def test_the_border_is_mean_colour_and_ignored(made):
     """Nothing of the border is a class, and none of it lies inside the picture."""
-    for image, mask in made[:80]:
+    for image, mask in made[:30]:
         void = mask == 255
         deep = -torch.nn.functional.max_pool2d(-void.float()[None], 9, 1, 4)[0] == 1
         assert deep.any() and (image[:, deep] == torch.tensor(MEAN_COLOUR)[:, None]).all()
@@ -106,7 +107,7 @@ def test_a_seed_decides_everything(kind):
 
 
 @kinds
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_any_picture_becomes_a_square_of_its_own_classes(kind, data):
     height, width, size = (data.draw(st.integers(least, 90)) for least in (1, 1, 8))
@@ -189,7 +190,10 @@ def test_all_labels_of_a_query_move_together(photographs, kind):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda i, m: augment_whole(i, m, 0, "photo", 33), "'photo' of whole pictures is unknown: use one of pfenet"),
+        (
+            lambda i, m: augment_whole(i, m, 0, "photo", 33),
+            "'photo' is unknown.*Valid: 'pfenet'",
+        ),
         (lambda i, m: augment_whole(i, m, 0, "pfenet", 4), "size=4"),
         (lambda i, m: augment_whole(i, m, 0.5, "pfenet", 33), "seed=0.5"),
         (lambda i, m: augment_whole(i, m, True, "pfenet", 33), "seed=True"),
@@ -200,3 +204,91 @@ def test_all_labels_of_a_query_move_together(photographs, kind):
 def test_bad_input(call, message):
     with pytest.raises(DatasetError, match=message):
         call(*picture())
+
+
+@pytest.fixture
+def only_crops(monkeypatch):
+    """Neither scaled, turned, blurred nor flipped: what remains is the place of the crop."""
+    real = torch.rand
+
+    def rand(*shape, **how):
+        numbers = real(*shape, **how)
+        numbers[[0, 1, 3, 4]] = torch.tensor([0.5, 0.9, 0.9, 0.9], dtype=numbers.dtype)
+        return numbers
+
+    monkeypatch.setattr(torch, "rand", rand)
+
+
+def corner_object():
+    """Red shows the row, green the column, so that a crop can be told; class 9 fills 20 x 20 pixels of a corner."""
+    rows, columns = torch.meshgrid(torch.arange(90), torch.arange(120), indexing="ij")
+    mask = torch.zeros(90, 120, dtype=torch.uint8)
+    mask[:20, :20] = 9
+    mask[60:, 30:90] = 4
+    return torch.stack([rows, columns, rows * 0]).to(torch.uint8), mask
+
+
+def test_a_crop_is_a_piece_of_the_picture_at_any_place(only_crops):
+    image, mask = corner_object()
+    tops, lefts, kept = [], [], []
+    for seed in range(400):
+        out, label = augment_whole(image, mask, seed, "pfenet", 73)
+        top, left = out[0, 0, 0].item(), out[1, 0, 0].item()
+        assert torch.equal(out, image[:, top : top + 73, left : left + 73])
+        assert torch.equal(label, mask[top : top + 73, left : left + 73])
+        tops.append(top), lefts.append(left), kept.append(int((label == 9).sum()))
+    assert set(tops) == set(range(18)) and set(lefts) == set(range(48))
+    assert np.mean(tops) == pytest.approx(8.5, abs=0.8) and np.mean(lefts) == pytest.approx(23.5, abs=2)
+    share = sum((20 - t) * (20 - f) >= 0.85 * 400 for t in range(18) for f in range(20)) / (18 * 48)
+    assert np.mean(np.array(kept) >= 0.85 * 400) == pytest.approx(share, abs=0.015), "without an object, the first"
+
+
+def test_a_crop_is_drawn_again_until_it_holds_the_object(only_crops):
+    image, mask = corner_object()
+    good = sum((20 - t) * (20 - f) >= 0.85 * 400 for t in range(18) for f in range(20)) / (18 * 48)
+    held, first, draws = [], [], 400
+    for seed in range(draws):
+        label = augment_whole(image, mask, seed, "pfenet", 73, (9,))[1]
+        held.append(bool((label == 9).sum() >= 0.85 * 400))
+        alone = augment_whole(image, mask, seed, "pfenet", 73)[1]
+        if (alone == 9).sum() >= 0.85 * 400:
+            assert torch.equal(label, alone), "a first crop that is good enough stays"
+        first.append(torch.equal(label, alone))
+    assert 0.005 < good < 0.02, "so small a chance shows whether there are 32 draws"
+    expected = 1 - (1 - good) ** 32
+    assert np.mean(held) == pytest.approx(expected, abs=3 * (expected * (1 - expected) / draws) ** 0.5)
+    assert np.mean(first) < 0.05
+    # Class 4 is easier to keep: a crop in three does, so that 32 of them never miss it.
+    easy = [augment_whole(image, mask, seed, "pfenet", 73, (4,))[1] for seed in range(100)]
+    assert all((label == 4).sum() >= 0.85 * 30 * 60 for label in easy)
+    assert len({label.numpy().tobytes() for label in easy}) > 50
+
+
+@pytest.mark.parametrize("good", [0, 1, 31, None])
+def test_there_are_32_crops_and_the_last_one_stays(monkeypatch, good):
+    image, mask = corner_object()
+    drawn = torch.full((5 + 2 * 32,), 0.9, dtype=torch.float64)
+    drawn[0] = 0.5
+    drawn[-2:] = torch.tensor([0.5, 0.25])  # where the last crop is, if none is good
+    if good is not None:
+        drawn[5 + 2 * good : 7 + 2 * good] = 0.0
+
+    def rand(count, **how):
+        assert count == len(drawn)
+        return drawn
+
+    monkeypatch.setattr(torch, "rand", rand)
+    out = augment_whole(image, mask, 0, "pfenet", 73, (9,))[0]
+    assert out[:2, 0, 0].tolist() == ([9, 12] if good is None else [0, 0])
+
+
+def test_the_object_may_be_several_classes_or_larger_than_the_crop(only_crops):
+    image, mask = corner_object()
+    mask[40:60, 100:] = 5
+    both = [augment_whole(image, mask, s, "pfenet", 89, (9, 5))[1] for s in range(60)]
+    alone = [augment_whole(image, mask, s, "pfenet", 89, (5,))[1] for s in range(60)]
+    assert all((m == 5).sum() >= 0.85 * 400 for m in alone)
+    # No crop of 89 columns holds columns 0 to 119: at the most one and a bit of the two.
+    assert all(((m == 9) | (m == 5)).sum() < 0.85 * 800 for m in both)
+    everywhere = augment_whole(image, torch.full_like(mask, 3), 0, "pfenet", 40, (3,))[1]
+    assert everywhere.shape == (40, 40) and (everywhere == 3).all()

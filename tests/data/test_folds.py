@@ -35,7 +35,7 @@ def test_every_class_is_novel_once(count, folds, scheme):
         ((VOC, 4), "fold 4 does not exist: folds are numbered 0 to 3"),
         ((VOC, True), "fold True"),
         ((VOC, 0, 21), "folds=21: expected a whole number from 1 to 20"),
-        ((VOC, 0, 4, "random"), "'random' is unknown: use one of contiguous, interleaved"),
+        ((VOC, 0, 4, "random"), "'random' is unknown. Valid: 'contiguous', 'interleaved'"),
     ],
 )
 def test_bad_folds(how, said):

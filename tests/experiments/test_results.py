@@ -1,18 +1,18 @@
-"""What an experiment leaves behind is checked, and written whole or not at all."""
+"""What an experiment leaves behind: checked, written whole or not at all, compared on equal episodes, averaged."""
 
 import shlex
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from fsslib import Protocol
 from fsslib.errors import ParameterError
+from fsslib.evaluation import Evaluation
 from fsslib.experiments.__main__ import parse_value
-from fsslib.experiments.results import command, read_result, write_result
+from fsslib.experiments.results import command, compare, over_seeds, read_result, write_result
 from fsslib.experiments.runs import check
-
-
-def names(folder):
-    return sorted(p.name for p in folder.iterdir())
-
+from fsslib.metrics import Scores
 
 RESULT = {
     "scores": {"1": {"miou": 0.5}},
@@ -27,7 +27,7 @@ RESULT = {
 
 def test_results_are_checked_and_written_whole(tmp_path):
     path = write_result(tmp_path, RESULT)
-    assert path == tmp_path / "result.json" and names(tmp_path) == ["result.json"]
+    assert path == tmp_path / "result.json" and [p.name for p in tmp_path.iterdir()] == ["result.json"]
     assert read_result(tmp_path)["parameters"]["root"] == "voc", "a result names no place on this machine"
     assert write_result(None, RESULT) is None
     for change, words in (
@@ -41,7 +41,7 @@ def test_results_are_checked_and_written_whole(tmp_path):
             write_result(tmp_path / "b.json", {**RESULT, **change})
     with pytest.raises(ParameterError, match="convert tensors"):
         write_result(tmp_path / "b.json", {**RESULT, "extra": object()})
-    assert names(tmp_path) == ["result.json"]
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
     path.write_text("{")
     with pytest.raises(ParameterError, match="not a JSON file"):
         read_result(tmp_path)
@@ -53,3 +53,42 @@ def test_the_command_of_a_result_gives_its_parameters_back():
     assert words[:4] == ["python", "-m", "fsslib.experiments", "run"]
     pairs = dict(word.split("=", 1) for word in words[5::2])
     assert {name: parse_value(text, name) for name, text in pairs.items()} == given
+
+
+def run_with(folder, shift, digest="abc"):
+    rng = np.random.default_rng(0)
+    hits = rng.integers(100, 200, 40) + shift
+    table = np.zeros((40, 2, 3), int)
+    table[:, 1] = np.stack([hits, 300 - hits, np.full(40, 50)], -1)
+    classes = rng.integers(1, 6, (40, 1))
+    scores = {1: Scores(table, classes, np.zeros(40, int))}
+    folder.mkdir()
+    Evaluation(scores, Protocol(list_hash=digest), {1: 0.1}, ()).save(folder / "trained.npz")
+    return folder
+
+
+def test_compare_is_paired_and_refuses_other_episodes_and_missing_counts(tmp_path):
+    better, worse, other = run_with(tmp_path / "a", 10), run_with(tmp_path / "b", 0), run_with(tmp_path / "c", 0, "xyz")
+    row = compare(better, worse).iloc[0]
+    assert row.difference == pytest.approx(row.run - row.reference)
+    assert 0 < row.low < row.difference < row.high
+    assert row.high - row.low < 1, "every episode is better by the same pixels: a paired interval must be narrow"
+    same = compare(better, better).iloc[0]
+    assert (same.difference, same.low, same.high) == (0, 0, 0)
+    with pytest.raises(ParameterError, match="different episodes"):
+        compare(better, other)
+    with pytest.raises(ParameterError, match="finished experiment"):
+        compare(better, tmp_path)
+
+
+def test_over_seeds_groups_what_differs_in_the_seed_alone():
+    rows = [
+        {"run": f"r{s}{f}", "fold": f, "seed": s, "shot": 1, "miou": 50.0 + s + f} for s in range(3) for f in (0, 1)
+    ]
+    table = over_seeds(pd.DataFrame(rows))
+    assert list(table.training_seeds) == [3, 3]
+    assert list(table.miou) == [51.0, 52.0]
+    # t(0.975, 2 degrees of freedom) = 4.3027 times 1 / sqrt(3)
+    assert table.high[0] - table.miou[0] == pytest.approx(4.3027 / 3**0.5, abs=1e-3)
+    single = over_seeds(pd.DataFrame(rows[:1]))
+    assert np.isnan(single.low[0])

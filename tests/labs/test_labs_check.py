@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import time
 
 import pytest
@@ -10,8 +11,7 @@ from lab_tools import answer
 from torch.nn import functional as F
 
 from fsslib.labs import Result, check
-from fsslib.labs import answers as compare
-from fsslib.labs import check as limits
+from fsslib.labs.answers import difference
 from fsslib.labs.check import TooLong, time_limit
 from fsslib.labs.exercise import Exercise, Slip, add, exercise, exercises
 
@@ -61,8 +61,6 @@ def test_a_stub_is_not_an_error():
     ],
 )
 def test_generic_messages(body, status, words):
-    import sys
-
     limit = sys.getrecursionlimit()
     try:
         result = check(answer("temperature", body))
@@ -101,8 +99,8 @@ def test_an_answer_cannot_swallow_the_end():
 def test_a_slow_machine_makes_no_loop(monkeypatch):
     """An answer that gets a twentieth of a processor neither loops nor waits, until it has had its seconds."""
     seconds = iter(range(1000))
-    monkeypatch.setattr(limits.time, "monotonic", lambda: next(seconds))
-    monkeypatch.setattr(limits.time, "thread_time", lambda: next(seconds) / 20)
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(time, "thread_time", lambda: next(seconds) / 20)
     with time_limit(5.0):
         look = signal.getsignal(signal.SIGALRM)
         for _ in range(45):  # one second goes by for each clock that is read
@@ -147,20 +145,8 @@ class Hostile:
     __hash__ = None
 
 
-STRANGE = [
-    None,
-    0,
-    True,
-    "",
-    float("nan"),
-    [],
-    {},
-    (1, 2),
-    Hostile(),
-    torch.zeros(0),
-    torch.zeros(2, 2, dtype=torch.cfloat),
-]
-STRANGE += [torch.zeros(1, requires_grad=True), torch.nn.Identity(), {1}, torch.zeros(2).to_sparse()]
+STRANGE = [None, 0, True, "", float("nan"), [], {}, (1, 2), {1}, Hostile(), torch.nn.Identity(), torch.zeros(0)]
+STRANGE += [torch.zeros(1, requires_grad=True), torch.zeros(2, 2, dtype=torch.cfloat), torch.zeros(2).to_sparse()]
 
 
 @pytest.mark.parametrize("name", exercises())
@@ -184,13 +170,13 @@ def test_two_exercises_of_one_name_are_refused():
 
 
 def test_a_slip_has_to_explain_every_case():
-    made = Exercise(
+    task = Exercise(
         "99_trial",
         named("trial_of_slips", lambda x: x.sum()),
         lambda: {"two": (torch.tensor([1.0, 3.0]),), "one": (torch.tensor([5.0]),)},
         slips=[Slip("a mean", "This is the mean, a sum is asked for, as the text says.", lambda x: x.mean())],
     )
-    add(made)
+    add(task)
     try:
         assert check(named("trial_of_slips", lambda x: x.sum()))
         assert check(named("trial_of_slips", lambda x: x.mean())).slip == "a mean"
@@ -229,5 +215,5 @@ def test_a_slip_has_to_explain_every_case():
     ],
 )
 def test_differences(found, expected, words):
-    said = compare.difference(found, expected)
-    assert (said is None) == (words is None) and (words or "") in (said or ""), said
+    sentence = difference(found, expected)
+    assert (sentence is None) == (words is None) and (words or "") in (sentence or ""), sentence

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import textwrap
 
 import nbformat
@@ -115,17 +116,20 @@ def test_paths_and_widgets_are_cleaned():
 
 @pytest.fixture
 def library(tmp_path):
-    """A small package with re-exports, relative imports, imports on first use and a module nobody asks for."""
+    """A small package with re-exports, names and imports on first use, and modules nobody asks for."""
     files = {
-        "__init__.py": "from .shapes import Shape\nfrom .models import build\nfrom .other import unused\n",
-        "shapes.py": "from .deep.core import base\nclass Shape: ...\n",
+        "__init__.py": "from .names import on_demand\nhand_out = on_demand(__name__, {'shapes': 'Round Shape',\n"
+        "    'models': 'build', 'other': 'unused'})\n",
+        "names.py": "def on_demand(package, homes): ...\n",
+        "shapes.py": "from .deep import base\nclass Shape: ...\n",
         "other.py": "unused = 1\n",
         "errors.py": "class E(Exception): ...\n",
-        "deep/__init__.py": "",
+        "deep/__init__.py": "from .core import base\nfrom .unused import nothing\n",
         "deep/core.py": "def base():\n    from ..errors import E\n    return E\n",
-        "models/__init__.py": "from importlib import import_module\nNAMES = ['one']\n"
-        "def build(name): return import_module('.' + name, __name__)\n",
-        "models/one.py": "from .. import other as o\n",
+        "deep/unused.py": "nothing = 0\n",
+        "models/__init__.py": "from ..names import on_demand\n__getattr__, _ = on_demand(__name__, {'one': 'One'})\n"
+        "def build(): ...\n",
+        "models/one.py": "from .. import other as o\nclass One: ...\n",
     }
     for name, text in files.items():
         path = tmp_path / "lib" / name
@@ -141,7 +145,8 @@ def library(tmp_path):
         ("import lib\nlib.Shape()", {"shapes.py", "deep/core.py", "errors.py"}),
         ("import lib.shapes as s\ns.Shape", {"shapes.py", "deep/core.py", "errors.py"}),
         ("from lib.other import *", {"other.py"}),
-        ("from lib import build", {"models/__init__.py", "models/one.py", "other.py"}),
+        ("from lib import build", {"models/__init__.py", "models/one.py", "other.py", "names.py"}),
+        ("from lib.models import One", {"models/one.py", "other.py"}),
         ("import numpy\nfrom os import path", set()),
     ],
 )
@@ -149,6 +154,25 @@ def test_imports_are_followed_by_name(library, text, expected):
     source = source_in(library, text, "book.py")
     found = Imports(library, "lib").of(source)
     assert {f.relative_to(library / "lib").as_posix() for f in found} == expected
+
+
+def test_a_notebook_is_out_of_date_when_what_it_uses_has_changed(tmp_path):
+    """Also through names that `fsslib` hands out on first use; modules of another purpose do not count."""
+    source = build.SOURCES / "00_start_here.py"
+    shutil.copytree(build.ROOT / "fsslib", tmp_path / "fsslib", ignore=lambda folder, names: {"__pycache__"} & {*names})
+    before = build.fingerprint(source, tmp_path)
+    for name, matters in (("evaluation", True), ("metrics", True), ("labs/collect", False), ("models/panet", True)):
+        file = tmp_path / "fsslib" / f"{name}.py"
+        whole = file.read_text()
+        file.write_text(f"{whole}# changed\n")
+        assert (build.fingerprint(source, tmp_path) != before) == matters, name
+        file.write_text(whole)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
+def test_every_name_of_a_notebook_leads_somewhere(source):
+    """A name that `fsslib` does not know would lead to all of it."""
+    assert build.ROOT / "fsslib" / "__init__.py" not in Imports(build.ROOT).of(source)
 
 
 def test_the_library_itself_can_be_followed():

@@ -86,19 +86,22 @@ def test_the_stored_table_agrees_with_itself(stored):
         assert len(row["per_seed"]) > 1 and np.isclose(np.mean(row["per_seed"]), row["miou"][0], atol=0.02)
 
 
-def test_a_list_of_the_stored_table_is_drawn_again(stored):
+@pytest.fixture(scope="module")
+def test_set():
+    return lab.LargeShapes(0, "test", val_classes=0)
+
+
+def test_a_list_of_the_stored_table_is_drawn_again(stored, test_set):
     row = next(row for row in stored["shapes"] if row["switch"] == "another list")
     rules = lab.protocol_of("shapes", row["changes"])
-    sampler = EpisodeSampler(lab.LargeShapes(0, "test", val_classes=0), rules, shot=row["shots"])
-    assert sampler.fixed(1000, rules.seeds[0]).hash == row["lists"][0]
+    assert EpisodeSampler(test_set, rules, shot=row["shots"]).fixed(1000, rules.seeds[0]).hash == row["lists"][0]
 
 
-def test_a_row_of_the_stored_table_is_scored_again(stored):
+def test_a_row_of_the_stored_table_is_scored_again(stored, test_set):
     """Its first 200 episodes, on the shipped weights; another processor may round a pixel to the other side."""
     row = next(row for row in stored["shapes"] if row["switch"] == "two ways, present only")
-    rules = lab.protocol_of("shapes", row["changes"], episodes=200)
-    test = lab.LargeShapes(0, "test", val_classes=0)
-    scores = evaluate(load_model(shipped("panet", "shapes", 0)), test, rules, shots=(row["shots"],)).scores
+    rules, net = lab.protocol_of("shapes", row["changes"], episodes=200), load_model(shipped("panet", "shapes", 0))
+    scores = evaluate(net, test_set, rules, shots=(row["shots"],), progress=False).scores
     assert abs(100 * scores[row["shots"]].miou - row["first_200"]) < 0.5
 
 

@@ -2,11 +2,12 @@
 
 import json
 import os
-import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from voc_tree import quietly
 
 from fsslib.data.photographs import coco_label_maps as coco_masks
 from fsslib.data.photographs.coco import Coco20i
@@ -37,11 +38,11 @@ def label(classes: dict[int, int]) -> np.ndarray:
 
 
 def columns(image: int, classes: dict[int, int]) -> list[dict]:
-    found, at = [], 0
+    things, at = [], 0
     for cls, count in classes.items():
-        found.append(thing(image, cls, box(at, 2, at + count, H)))
+        things.append(thing(image, cls, box(at, 2, at + count, H)))
         at += count
-    return found
+    return things
 
 
 def document(images, annotations, size=(H, W), names=CATEGORY, stem="{:012d}") -> dict:
@@ -85,11 +86,7 @@ def masks_of(folder: Path, annotations, size=(H, W), **options) -> coco_masks.Co
     return coco_masks.open_masks(file)
 
 
-def quiet(*args, **options) -> Coco20i:
-    options.setdefault("val_classes", 0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return Coco20i(*args, **options)
+quiet = partial(quietly, Coco20i, val_classes=0)
 
 
 def many(file: Path, count: int) -> dict[int, dict[int, int]]:

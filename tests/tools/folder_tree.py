@@ -1,12 +1,14 @@
 """Made-up folders of somebody's own pictures, clean and with planted faults, in the three layouts."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 W, H = 48, 32
+COLOURS = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 NAMES = {1: "cat", 2: "dog", 3: "owl"}
 
 
@@ -106,107 +108,101 @@ def turned_photograph(seed: int, file: Path) -> None:
     photograph(seed).save(file, exif=note)
 
 
+def _bytes(data: bytes) -> Callable[[Path], object]:
+    return lambda file: file.write_bytes(data)
+
+
+def _saved(array: np.ndarray, mode: str | None = None) -> Callable[[Path], object]:
+    return lambda file: Image.fromarray(array).convert(mode or Image.fromarray(array).mode).save(file)
+
+
+def _instead(array: np.ndarray, **options) -> Callable[[Path], object]:
+    """The mask under its name with another ending."""
+    return lambda file: (file.with_suffix(".png").unlink(), Image.fromarray(array).save(file, **options))
+
+
+def _spoil(root: Path, faults: dict[str, dict[str, Callable[[Path], object]]]) -> list[tuple[str, str]]:
+    """Plant the faults, kind -> file -> what is done to it; returns (file, kind) of each."""
+    for files in faults.values():
+        for name, spoil in files.items():
+            spoil(root / name)
+    return [(name, kind) for kind, files in faults.items() for name in files]
+
+
 def spoil_images_masks(root: Path) -> list[tuple[str, str]]:
     """Plant three faults of ten kinds among 40 pairs; returns (file, kind) of each."""
     images_masks(root, 40)
     image, mask = root / "images", root / "masks"
-    planted = []
-
-    def plant(kind: str, *files: str) -> None:
-        planted.extend((file, kind) for file in files)
-
-    whole = (image / "n00.jpg").read_bytes()
-    (image / "n00.jpg").write_bytes(whole[: len(whole) // 2])
-    (image / "n01.jpg").write_bytes(b"GIF8 this is none")
-    (image / "n02.jpg").write_bytes(whole[:100])
-    plant("unreadable image", "images/n00.jpg", "images/n01.jpg", "images/n02.jpg")
-
-    whole = (mask / "n03.png").read_bytes()
-    (mask / "n03.png").write_bytes(whole[:60])
-    (mask / "n04.png").write_bytes(b"<html>404</html>")
-    (mask / "n05.png").write_bytes(whole[:30] + b"\0" * 40)
-    plant("unreadable mask", "masks/n03.png", "masks/n04.png", "masks/n05.png")
-
-    for name in ("n06", "n07"):
-        (mask / f"{name}.png").unlink()
-    (mask / "n08.png").rename(mask / "N08.png")
-    plant("image without mask", "images/n06.jpg", "images/n07.jpg", "images/n08.jpg")
-    # The renamed mask is left over too: the ninth pair of its kind is planted with it.
-    for name in ("n09", "n10"):
-        (image / f"{name}.jpg").unlink()
-    plant("mask without image", "masks/N08.png", "masks/n09.png", "masks/n10.png")
-
-    Image.fromarray(label_map(11)).resize((W // 2, H // 2), 0).save(mask / "n11.png")
-    Image.fromarray(label_map(12).T.copy()).save(mask / "n12.png")
-    turned_photograph(13, image / "n13.jpg")
-    plant("size mismatch", "masks/n11.png", "masks/n12.png", "masks/n13.png")
-
-    palette = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
-    for seed, mode in ((14, "RGB"), (15, "RGBA"), (16, "RGB")):
-        colours = palette[disc(seed, 1 + seed % 3)]
-        Image.fromarray(colours).convert(mode).save(mask / f"n{seed}.png")
-    plant("colour mask", "masks/n14.png", "masks/n15.png", "masks/n16.png")
-
-    Image.fromarray(np.zeros((H, W), np.uint8)).save(mask / "n17.png")
-    Image.fromarray(disc(18, 255)).save(mask / "n18.png")
-    Image.fromarray(np.zeros((H, W), bool)).save(mask / "n19.png")
-    plant("empty mask", "masks/n17.png", "masks/n18.png", "masks/n19.png")
-
-    Image.fromarray(disc(20, 37)).save(mask / "n20.png")
-    Image.fromarray(disc(21, 4)).save(mask / "n21.png")
-    Image.fromarray(np.maximum(label_map(22) % 255, disc(22, 200)[::-1])).save(mask / "n22.png")
-    plant("unknown class id", "masks/n20.png", "masks/n21.png", "masks/n22.png")
-
-    blurred(disc(23, 1, 3 * W, 3 * H)).save(mask / "n23.png")
-    (mask / "n24.png").unlink()
-    Image.fromarray(disc(24, 255)).save(mask / "n24.jpg", quality=60)
-    blurred(disc(25, 1, 2 * W, 2 * H)).point(lambda v: round(v / 255 * 9)).save(mask / "n25.png")
-    plant("soft mask", "masks/n23.png", "masks/n24.jpg", "masks/n25.png")
-
-    Image.fromarray(disc(26).astype(np.uint16) * 65535).save(mask / "n26.png")
-    Image.fromarray(disc(27, 2).astype(np.uint16)).save(mask / "n27.png")
-    (mask / "n28.png").unlink()
-    Image.fromarray(disc(28).astype(np.float32)).save(mask / "n28.tif")
-    plant("16-bit or floating-point mask", "masks/n26.png", "masks/n27.png", "masks/n28.tif")
-    return planted
+    photo, png = (image / "n00.jpg").read_bytes(), (mask / "n03.png").read_bytes()
+    (mask / "n08.png").rename(mask / "N08.png")  # left over as well as its image
+    small = np.array(Image.fromarray(label_map(11)).resize((W // 2, H // 2), 0))
+    smooth = np.array(blurred(disc(25, 1, 2 * W, 2 * H)).point(lambda v: round(v / 255 * 9)))
+    return _spoil(root, {
+        "unreadable image": {
+            "images/n00.jpg": _bytes(photo[: len(photo) // 2]), "images/n01.jpg": _bytes(b"GIF8 this is none"),
+            "images/n02.jpg": _bytes(photo[:100]),
+        },
+        "unreadable mask": {
+            "masks/n03.png": _bytes(png[:60]), "masks/n04.png": _bytes(b"<html>404</html>"),
+            "masks/n05.png": _bytes(png[:30] + b"\0" * 40),
+        },
+        "image without mask": {
+            "images/n06.jpg": lambda file: (mask / "n06.png").unlink(),
+            "images/n07.jpg": lambda file: (mask / "n07.png").unlink(), "images/n08.jpg": lambda file: None,
+        },
+        "mask without image": {
+            "masks/N08.png": lambda file: None, "masks/n09.png": lambda file: (image / "n09.jpg").unlink(),
+            "masks/n10.png": lambda file: (image / "n10.jpg").unlink(),
+        },
+        "size mismatch": {
+            "masks/n11.png": _saved(small), "masks/n12.png": _saved(label_map(12).T.copy()),
+            "masks/n13.png": lambda file: turned_photograph(13, image / "n13.jpg"),
+        },
+        "colour mask": {
+            f"masks/n{seed}.png": _saved(COLOURS[disc(seed, 1 + seed % 3)], mode)
+            for seed, mode in ((14, "RGB"), (15, "RGBA"), (16, "RGB"))
+        },
+        "empty mask": {
+            "masks/n17.png": _saved(np.zeros((H, W), np.uint8)), "masks/n18.png": _saved(disc(18, 255)),
+            "masks/n19.png": _saved(np.zeros((H, W), bool)),
+        },
+        "unknown class id": {
+            "masks/n20.png": _saved(disc(20, 37)), "masks/n21.png": _saved(disc(21, 4)),
+            "masks/n22.png": _saved(np.maximum(label_map(22) % 255, disc(22, 200)[::-1])),
+        },
+        "soft mask": {
+            "masks/n23.png": _saved(np.array(blurred(disc(23, 1, 3 * W, 3 * H)))),
+            "masks/n24.jpg": _instead(disc(24, 255), quality=60), "masks/n25.png": _saved(smooth),
+        },
+        "16-bit or floating-point mask": {
+            "masks/n26.png": _saved(disc(26).astype(np.uint16) * 65535),
+            "masks/n27.png": _saved(disc(27, 2).astype(np.uint16)),
+            "masks/n28.tif": _instead(disc(28).astype(np.float32)),
+        },
+    })  # fmt: skip
 
 
 def spoil_class_folders(root: Path) -> list[tuple[str, str]]:
     """Plant a fault of nearly every kind; returns (file, kind) of each, sorted."""
     class_folders(root, count=8)
-    cat = root / "cat"
-    (cat / "p0.JPG").write_bytes(b"")
-    (cat / "p1.png").write_bytes(b"")
-    (cat / "p1.JPG").write_bytes(b"no")
-    Image.fromarray(disc(3, 255)).save(cat / "p2.png")
-    blurred(disc(3, 1, 3 * W, 3 * H)).save(cat / "p2.png")
-    Image.fromarray(np.stack([disc(4, 200), disc(4, 9), disc(4, 0)], -1)).save(cat / "p3.png")
-    photograph(5).save(cat / "p4.jpeg")
-    Image.fromarray(disc(6).astype(np.uint16) * 1000).save(cat / "p5.png")
-    Image.fromarray(np.zeros((H, W), np.uint8)).save(root / "dog" / "p0.png")
-    (root / "dog" / "p1.png").unlink()
-    (root / "dog" / "p2.JPG").unlink()
-    Image.fromarray(disc(7, 255)).resize((30, 40), 0).save(root / "dog" / "p3.png")
-    turned_photograph(24, root / "dog" / "p4.JPG")
-    Image.fromarray(np.arange(H * W, dtype=np.uint16).reshape(H, W) * 40).save(root / "owl" / "p0.tif")
-    (root / "owl" / "p0.JPG").unlink()
-    (root / "one").mkdir()
-    photograph(8).save(root / "one" / "a.jpg")
-    Image.fromarray(disc(8, 255)).save(root / "one" / "a.png")
-    (root / "none").mkdir()  # no class
-    return [
-        ("cat/p0.JPG", "empty file"),
-        ("cat/p1.JPG", "unreadable image"),
-        ("cat/p1.png", "empty file"),
-        ("cat/p2.png", "soft mask"),
-        ("cat/p3.png", "colour mask"),
-        ("cat/p4.jpeg", "duplicate name"),
-        ("cat/p5.png", "16-bit or floating-point mask"),
-        ("dog/p0.png", "empty mask"),
-        ("dog/p1.JPG", "image without mask"),
-        ("dog/p2.png", "mask without image"),
-        ("dog/p3.png", "size mismatch"),
-        ("dog/p4.png", "size mismatch"),
-        ("one", "class with too few images"),
-        ("owl/p0.tif", "16-bit image"),
-    ]
+    for name in ("one", "none"):  # the latter is no class
+        (root / name).mkdir()
+    _saved(disc(8, 255))(root / "one" / "a.png")
+    deep = np.arange(H * W, dtype=np.uint16).reshape(H, W) * 40
+    return sorted(_spoil(root, {
+        "empty file": {"cat/p0.JPG": _bytes(b""), "cat/p1.png": _bytes(b"")},
+        "unreadable image": {"cat/p1.JPG": _bytes(b"no")},
+        "soft mask": {"cat/p2.png": _saved(np.array(blurred(disc(3, 1, 3 * W, 3 * H))))},
+        "colour mask": {"cat/p3.png": _saved(np.stack([disc(4, 200), disc(4, 9), disc(4, 0)], -1))},
+        "duplicate name": {"cat/p4.jpeg": lambda file: photograph(5).save(file)},
+        "16-bit or floating-point mask": {"cat/p5.png": _saved(disc(6).astype(np.uint16) * 1000)},
+        "empty mask": {"dog/p0.png": _saved(np.zeros((H, W), np.uint8))},
+        "image without mask": {"dog/p1.JPG": lambda file: file.with_suffix(".png").unlink()},
+        "mask without image": {"dog/p2.png": lambda file: file.with_suffix(".JPG").unlink()},
+        "size mismatch": {
+            "dog/p3.png": _saved(np.array(Image.fromarray(disc(7, 255)).resize((30, 40), 0))),
+            "dog/p4.png": lambda file: turned_photograph(24, file.with_suffix(".JPG")),
+        },
+        "class with too few images": {"one": lambda file: photograph(8).save(file / "a.jpg")},
+        "16-bit image": {"owl/p0.tif": lambda f: (Image.fromarray(deep).save(f), f.with_suffix(".JPG").unlink())},
+    }))  # fmt: skip

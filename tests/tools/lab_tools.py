@@ -5,8 +5,10 @@ import importlib
 import re
 import textwrap
 from functools import cache
+from types import CodeType
 
 from fsslib.labs.exercise import exercises
+from fsslib.labs.hidden_state import names
 from tools import build
 
 STAGES = {p.stem: p for p in sorted(build.SOURCES.glob("0[0-7]_*.py"))}
@@ -19,18 +21,17 @@ def tagged(stage: str, tag: str) -> list[str]:
 
 
 @cache
-def _imports(stage: str) -> dict:
-    """The names that a notebook's import statements bind: all that an answer may use."""
-    space: dict = {}
-    for node in ast.parse(STAGES[stage].read_text()).body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            exec(compile(ast.Module([node], []), stage, "exec"), space)
-    return space
+def _imports(stage: str) -> dict[str, CodeType]:
+    """name -> import statement that binds it, in a notebook: all that an answer may use."""
+    statements = [n for n in ast.parse(STAGES[stage].read_text()).body if isinstance(n, ast.Import | ast.ImportFrom)]
+    return {name: compile(ast.unparse(n), stage, "exec") for n in statements for name in names(ast.unparse(n)).bound}
 
 
 def run(stage: str, text: str) -> dict:
-    """Execute a cell with the notebook's imports alone; returns its names."""
-    space = dict(_imports(stage))
+    """Execute a cell with those of the notebook's imports that it names; returns its names."""
+    space: dict = {}
+    for name in (names(text).used | names(text).later) & _imports(stage).keys():
+        exec(_imports(stage)[name], space)
     exec(compile(text, f"<{stage}>", "exec"), space)
     return space
 
@@ -38,19 +39,14 @@ def run(stage: str, text: str) -> dict:
 @cache
 def solutions(stage: str) -> dict:
     """name -> function, of all cells tagged `solution`."""
-    found: dict = {}
-    for text in tagged(stage, "solution"):
-        names = [node.name for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
-        space = run(stage, text)
-        found |= {name: space[name] for name in names}
-    return found
+    return {name: run(stage, text)[name] for text in tagged(stage, "solution") for name in names(text).bound}
 
 
 def answer(name: str, body: str):
     """A student's function with the right first line and the given body."""
-    made = exercises()[name]
+    task = exercises()[name]
     lines = textwrap.indent(textwrap.dedent(body).strip(), "    ")
-    return run(made.stage, f"def {name}({', '.join(made.parameters)}):\n{lines}\n")[name]
+    return run(task.stage, f"def {name}({', '.join(task.parameters)}):\n{lines}\n")[name]
 
 
 # Answers to any open question: slip -> body.

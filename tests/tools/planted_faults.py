@@ -1,30 +1,38 @@
 """Plants one small fault after another in a copy of the library and runs the tests that have to notice it.
 
-python tests/tools/planted_faults.py                       every fault, about half a minute each
-python tests/tools/planted_faults.py test_folds test_ops   those of these tests, or whose line holds such a word
+python tests/tools/planted_faults.py --jobs 2                       every fault, about half a minute each
+python tests/tools/planted_faults.py --only test_folds fsslib/nn    those of these tests, files or words of the line
+python tests/tools/planted_faults.py --check                        run nothing: is every line there, and every test?
 
 Lines are found by their text and tests by their file's name, wherever in the tree they stand. Exit status 1 if a fault
 was missed, or if a line is not there exactly once.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 # Lines as they are, with the fault, and what notices.
 # fmt: off
 FAULTS = {
-    # top-level modules
+    # top-level modules, start-up and training
+    "from .names import install_former_names, on_demand": ("import torch; from .names import *", "test_startup"),
+    "return sorted({*space, *home_of, *": ("return sorted({*space, *", "test_startup"),
+    "return self.lr * (1 - (step + 1) / self.steps)": ("return self.lr * (1 - step / self.steps)", "test_training"),
     "wrong = int(torch.stack(self._outside).sum())": ("wrong = 0", "test_metrics"),
     "confusion.sum(1) - diagonal": ("confusion.sum(1)", "test_metrics"),
     "_HALF = 0.5 - 1e-6": ("_HALF = 0.5 + 1e-6", "test_merging"),
     "return total / (target != IGNORE).sum().clamp_min(1)": ("return total / target.numel()", "test_ops test_panet"),
     "if self.best is None or score > self.best:": ("if self.best is None or score >= self.best:", "test_selection"),
     # nn
+    "if self.training and features.numel() == features.shape[1]:": ("if self.training:", "test_enrichment"),
+    # what the networks compute with
     "return rows.T @ masks.to(rows.dtype) @ columns": ("return rows.T @ masks.float().sqrt() @ columns", "test_ops"),
     "factor = (gate + 1) / 2": ("factor = gate", "test_sdaanet test_golden_sdaanet"),
     'if merge == "mean":': ('if merge == "sum":', "test_superpixels"),
@@ -46,21 +54,24 @@ FAULTS = {
     "broken[at] = bool(faults)": ("broken[at] = False", "test_folder_checks"),
     "if label.shape[::-1] != upright:": ("if False:", "test_folder_checks"),
     # downloads
-    "if not inherited:\n                raise GiveUp": ("if False:\n                raise GiveUp", "test_download"),
-    'sorted(urls, key=lambda url: url != source)': ("urls", "test_download"),
+    "have = have if answer.status == 206 else 0": ("have = have if answer.status == 206 else have", "test_download"),
+    "failed = failed + 1 if _length(part) <= farthest else 1": ("failed = failed + 1", "test_download"),
     # experiments
-    "keep_training=_record(part) == _stamp(source, checked) and": ("keep_training=", "test_experiments"),
+    "keep_training=_record(part) == stamp and": ("keep_training=", "test_experiments"),
     'or name.endswith((".part", ".old"))': ("", "test_experiments"),
     # labs
-    "or not agree(found[label], slipped, made.atol)": ("", "test_labs_exercises"),
+    "or not agree(results[label], slipped, task.atol)": ("", "test_labs_exercises"),
     "waiting |= names(sources[i]).bound": ("waiting |= set()", "test_labs_editions"),
     "f\"    {turn}\"])": ('"    return 0"])', "test_labs_editions"),
     # widgets
     "first = np.clip(np.ceil(left - 0.5), 0, width)": ("first = np.clip(np.ceil(left), 0, width)", "test_strokes"),
     "if self._still:\n            return": ("if False:\n            return", "test_explorer"),
     # plots
+    "vmin=-top, vmax=top, cbar": ("vmin=0, vmax=top, cbar", "test_plots_comparison"),
+    "int((weights > 0.05 * top)": ("int((weights > 0.5 * top)", "test_plots_prototypes"),
+    # analysis
+    "values[picks].mean(1), [0.025, 0.975])": ("values[picks].mean(1), [0.25, 0.75])", "test_plots_prototypes"),
     "and (min(seeds) > 0 or max(seeds) < 0)": ("", "test_plots_comparison"),
-    # baselines and costs
     "n // 2 for kind, n in found.items()": ("n for kind, n in found.items()", "test_costs"),
     "marked = ((mask > 0) & (mask != IGNORE), torch.isin": ("marked = (mask > 99, torch.isin", "test_stored"),
     # notebooks
@@ -69,26 +80,30 @@ FAULTS = {
 # fmt: on
 
 
-def sources(root: Path) -> list[Path]:
-    return [path for folder in ("fsslib", "tools") for path in sorted((root / folder).rglob("*.py"))]
-
-
 def place_of(root: Path, line: str) -> Path:
-    """The one file that holds `line`, once."""
-    places = [path for path in sources(root) for _ in range(path.read_text().count(line))]
+    """The one file of the library or its tools that holds `line`, once. LookupError if there is not one."""
+    files = [path for folder in ("fsslib", "tools") for path in sorted((root / folder).rglob("*.py"))]
+    places = [path for path in files for _ in range(path.read_text().count(line))]
     if len(places) != 1:
         raise LookupError(f"{line!r} is there {len(places)} times: {', '.join(map(str, places))}")
     return places[0]
 
 
+def tests_of(root: Path, names: str) -> list[Path]:
+    """The test files of these names. LookupError if there is not one of each."""
+    files = [list((root / "tests").rglob(f"{name}.py")) for name in names.split()]
+    if any(len(found) != 1 for found in files):
+        raise LookupError(f"not one test file each: {names}")
+    return [found[0] for found in files]
+
+
 def noticed(root: Path, line: str, fault: str, tests: str) -> bool:
     """Whether one of the tests fails with the fault; the file is as before afterwards."""
-    place = place_of(root, line)
+    place, files = place_of(root, line), tests_of(root, tests)
     whole = place.read_text()
-    files = [str(next((root / "tests").rglob(f"{stem}.py"))) for stem in tests.split()]
     place.write_text(whole.replace(line, fault))
     try:
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *map(str, files)]
         environment = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
         environment.setdefault("FSSLIB_SHARED", str(ROOT.parent / "shared"))
         ran = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
@@ -97,23 +112,50 @@ def noticed(root: Path, line: str, fault: str, tests: str) -> bool:
         place.write_text(whole)
 
 
-def main(*words: str) -> int:
-    rows = [(line, fault, tests) for line, (fault, tests) in FAULTS.items()]
-    chosen = [row for row in rows if not words or any(word in " ".join(row) for word in words)]
-    bad = 0
-    with tempfile.TemporaryDirectory(prefix="planted-") as folder:
-        root = Path(folder) / "copy"
+def in_a_copy(folder: str, line: str, fault: str, tests: str) -> str:
+    """The verdict on one fault, planted in a copy below `folder`."""
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        root = Path(scratch) / "copy"
         shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".*", "__pycache__", "runs", "editions"))
-        for line, fault, tests in chosen:
-            try:
-                verdict = "caught" if noticed(root, line, fault, tests) else "MISSED"
-            except (LookupError, StopIteration) as error:
-                verdict = f"ERROR {error}"
-            bad += verdict != "caught"
-            print(f"{verdict}  {fault[:60]!r} in {tests}", flush=True)
-    print(f"{len(chosen) - bad} of {len(chosen)} caught")
-    return int(bad > 0)
+        try:
+            return "caught" if noticed(root, line, fault, tests) else "MISSED"
+        except LookupError as error:
+            return f"ERROR {error}"
+
+
+def misplaced(rows: list[tuple[str, str, str]]) -> list[str]:
+    """What is wrong with rows of the table: lines that are not there once, tests that do not exist."""
+    wrong = []
+    for line, _, tests in rows:
+        try:
+            place_of(ROOT, line), tests_of(ROOT, tests)
+        except LookupError as error:
+            wrong.append(str(error))
+    return wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", default=[""], help="tests, files or words of the line")
+    parser.add_argument("--jobs", type=int, default=1, help="faults at the same time")
+    parser.add_argument("--check", action="store_true", help="run nothing, look for the lines and the tests")
+    given = parser.parse_args()
+    rows = [(line, fault, tests) for line, (fault, tests) in FAULTS.items()]
+    if wrong := misplaced(rows):
+        print("\n".join(wrong))
+        return 1
+    if given.check:
+        return 0
+    texts = {row: f"{place_of(ROOT, row[0]).relative_to(ROOT)} {' '.join(row)}" for row in rows}
+    chosen = [row for row in rows if any(word in texts[row] for word in given.only)]
+    caught = 0
+    with tempfile.TemporaryDirectory(prefix="planted-") as folder, ThreadPoolExecutor(given.jobs) as pool:
+        for row, verdict in zip(chosen, pool.map(lambda row: in_a_copy(folder, *row), chosen)):
+            caught += verdict == "caught"
+            print(f"{verdict}  {row[1][:60]!r} in {row[2]}", flush=True)
+    print(f"{caught} of {len(chosen)} caught")
+    return int(caught < len(chosen))
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main())

@@ -1,10 +1,12 @@
 """A made-up VOC folder of twelve pictures for the tests."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
+from fsslib.data.photographs.base import Photographs
 from fsslib.data.photographs.pascal import Pascal5i, voc_palette
 
 W, H = 40, 32
@@ -45,12 +47,15 @@ def make_voc(tmp_path, scale: int = 1):
     return root
 
 
-def quiet(*args, **options) -> Pascal5i:
-    """Without warnings, and with all base classes in training unless a test says otherwise."""
-    options.setdefault("val_classes", 0)
+def quietly(load: type, *args, **options) -> Photographs:
+    """A data set loaded without warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Pascal5i(*args, **options)
+        return load(*args, **options)
+
+
+# With all base classes in training unless a test says otherwise.
+quiet = partial(quietly, Pascal5i, val_classes=0)
 
 
 def list_of(voc, ids, name="list.txt"):

@@ -44,9 +44,8 @@ def writing(path: Path, needed: int | None = None) -> Iterator[None]:
         elif error.errno == errno.EFBIG:
             text = f"the file system does not allow a file as large as {path}: choose a folder on another disk."
         else:
-            text = (
-                f"cannot write {error.filename or path}: {error.strerror or error}. Choose a folder you can write to."
-            )
+            reason = error.strerror or error
+            text = f"cannot write {error.filename or path}: {reason}. Choose a folder you can write to."
         raise DownloadError(text) from error
 
 

@@ -1,12 +1,12 @@
 """Where the data sets on disk come from, and getting them: fetched, unpacked, counted, nothing twice."""
 
-import difflib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...arguments import meant
 from ...errors import DatasetError, DownloadError
 from .fetch import fetch
 from .locks import alone, check_room, lock_of, writing
@@ -62,12 +62,8 @@ _VOC = Source(
     (f"https://thor.{_VOC_PATH}/{_VOC_FILE}", f"http://host.{_VOC_PATH}/{_VOC_FILE}"),
     _VOC_FILE,
     "VOCdevkit",
-    {
-        "JPEGImages/*.jpg": 17_125,
-        "SegmentationClass/*.png": 2_913,
-        "ImageSets/Segmentation/*.txt": 3,
-        "ImageSets/Main/train.txt": 1,
-    },
+    {"JPEGImages/*.jpg": 17_125, "SegmentationClass/*.png": 2_913}
+    | {"ImageSets/Segmentation/*.txt": 3, "ImageSets/Main/train.txt": 1},
     ("VOCdevkit/VOC2012", "VOC2012", ""),
     2_000_000_000,
     2_050_000_000,
@@ -113,9 +109,7 @@ def known_sources(name: str) -> dict[str, Source]:
     """Part -> archive, for `"pascal"` (voc, sbd), `"coco"` (train2017, val2017, annotations2017, and 2014's) or
     `"fss1000"`. Raises DatasetError for another name."""
     if name not in _TABLES:
-        near = difflib.get_close_matches(str(name), _TABLES, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"these can be: {', '.join(_TABLES)}."
-        raise DatasetError(f"data set {name!r} cannot be downloaded: {hint}")
+        raise DatasetError(f"data set {name!r} cannot be downloaded: {meant(name, _TABLES, 'these can be')}")
     return dict(_TABLES[name])
 
 
@@ -142,9 +136,7 @@ def download(
     parts = (parts,) if isinstance(parts, str) else tuple(parts)
     for part in parts:
         if not any(part in (key, key[-4:]) for key in known):
-            raise DatasetError(
-                f"{name} has no part {part!r}: use some of {', '.join(known)}, or a year in their names."
-            )
+            raise DatasetError(f"{name} has no part {part!r}: use some of {', '.join(known)}, or a year in them.")
     chosen = {key: source for key, source in known.items() if key in parts or key[-4:] in parts}
     _check_space(name, root, {key: part for key, part in chosen.items() if not _complete(part, root)}, keep_archives)
     for source in chosen.values():

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from ...episode import IGNORE
 from ...errors import DatasetError
-from ..base import IGNORE
+from ..base import few
 from ..photographs.label_index import LabelIndex
 from .coco import coco_json
-from .layouts import Entry, Found, class_masks, find_layout, images_masks
-from .names_and_lists import class_names, listed, read_list
+from .layouts import Entry, Pairing, class_masks, find_layout, images_masks
+from .names_and_lists import class_names, listed, split_list
 from .pairs import AGAIN, counted, examined
-from .problems import KINDS, FolderReport, Problem
+from .problems import PROBLEM_KINDS, FolderReport
 
 LEAST = 2
 # Options of Folder that say nothing about the files.
@@ -67,50 +68,48 @@ def survey(
         raise DatasetError(f"names= is for images_masks; in {layout} the classes have names already.")
     single = None
     if layout == "coco_json":
-        found, areas = coco_json(base)
-        entries = found.entries
+        pairing, areas = coco_json(base)
+        entries = pairing.entries
     elif layout == "images_masks":
-        found = images_masks(base)
+        pairing = images_masks(base)
         known = class_names(names, base)
-        entries, counts = _sound(found, "ids")
-        found.names, areas, single = _name(counts, known)
-        entries, areas = _known(found, entries, areas)
+        entries, counts = _sound(pairing, "ids")
+        pairing.names, areas, single = _name(counts, known)
+        entries, areas = _known(pairing, entries, areas)
     else:
-        found = class_masks(base)
-        entries, counts = _sound(found, "binary")
-        areas = np.zeros((len(entries), max(found.names, default=0) + 1), np.int64)
+        pairing = class_masks(base)
+        entries, counts = _sound(pairing, "binary")
+        areas = np.zeros((len(entries), max(pairing.names, default=0) + 1), np.int64)
         areas[np.arange(len(entries)), [entry.cls for entry in entries]] = counts[:, 1]
-    entries, areas = _filled(found, entries, areas)
-    _few(found, entries, areas, min_area, base)
+    entries, areas = _filled(pairing, entries, areas)
+    _scarce(pairing, entries, areas, min_area, base)
     for split in lists or {}:
-        file, wanted = read_list(lists, split, found.base)
-        for name in listed(wanted, entries, found.base)[1]:
+        file, wanted = split_list(lists, split, pairing.base)
+        for name in listed(wanted, entries, pairing.base)[1]:
             message = f"{split}: {name} is not there, or cannot be used for another reason given here"
-            cure = "Take it off the list, or add it."
-            found.problems.append(Problem(file, "listed but absent", message, cure))
+            pairing.blame(file, "listed but absent", message, "Take it off the list, or add it.")
     order = sorted(range(len(entries)), key=lambda at: entries[at].id)
     entries, areas = [entries[at] for at in order], areas[order]
-    shown = {
-        name: int((areas[:, cls] >= max(1, min_area)).sum()) if entries else 0 for cls, name in found.names.items()
-    }
-    problems = sorted(found.problems, key=lambda problem: (KINDS.index(problem.kind), problem.file))
-    report = FolderReport(Path(root).expanduser(), layout, found.total, len(entries), shown, tuple(problems))
-    return Survey(found.base, found.names, entries, areas, single, report)
+    usable = areas >= max(1, min_area)
+    shown = {name: int(usable[:, cls].sum()) if entries else 0 for cls, name in pairing.names.items()}
+    problems = sorted(pairing.problems, key=lambda problem: (PROBLEM_KINDS.index(problem.kind), problem.file))
+    report = FolderReport(Path(root).expanduser(), layout, pairing.total, len(entries), shown, tuple(problems))
+    return Survey(pairing.base, pairing.names, entries, areas, single, report)
 
 
-def _sound(found: Found, kind: str) -> tuple[list[Entry], np.ndarray]:
+def _sound(pairing: Pairing, kind: str) -> tuple[list[Entry], np.ndarray]:
     """The pairs that can be read, and (pairs, 256) how often each value occurs; the others become problems."""
-    pairs = [(entry.image, entry.mask) for entry in found.entries]
+    pairs = [(entry.image, entry.mask) for entry in pairing.entries]
     # A sound pair is read again only when time or size of its files change; any other one is looked at every time.
-    index = LabelIndex(f"folder-{kind}-values", found.base, partial(counted, kind=kind))
+    index = LabelIndex(f"folder-{kind}-values", pairing.base, partial(counted, kind=kind))
     counts = index.counts(pairs, 1 + AGAIN)
     broken = counts[:, AGAIN] > 0
     for at in np.flatnonzero(broken):
         pixels, faults = examined(*pairs[at], kind)
-        found.problems += [fault.problem for fault in faults]
+        pairing.problems += [fault.problem for fault in faults]
         counts[at, list(pixels)] = list(pixels.values())
         broken[at] = bool(faults)
-    return [entry for entry, lost in zip(found.entries, broken) if not lost], counts[~broken, :256]
+    return [entry for entry, lost in zip(pairing.entries, broken) if not lost], counts[~broken, :256]
 
 
 def _name(counts: np.ndarray, names: dict[int, str] | None) -> tuple[dict[int, str], np.ndarray, int | None]:
@@ -124,47 +123,47 @@ def _name(counts: np.ndarray, names: dict[int, str] | None) -> tuple[dict[int, s
     return {c: f"class {c}" for c in drawn} if names is None else names, counts, None
 
 
-def _known(found: Found, entries: list[Entry], areas: np.ndarray) -> tuple[list[Entry], np.ndarray]:
+def _known(pairing: Pairing, entries: list[Entry], areas: np.ndarray) -> tuple[list[Entry], np.ndarray]:
     """What is left without masks that hold ids without a name."""
-    names, strange = found.names, areas > 0
+    names, strange = pairing.names, areas > 0
     strange[:, [0, IGNORE, *names]] = False
-    said = ", ".join(f"{c} {name}" for c, name in list(names.items())[:8]) + (" …" if len(names) > 8 else "")
+    classes = few((f"{c} {name}" for c, name in names.items()), 8)
     for at in np.flatnonzero(strange.any(1)):
         file, ids = entries[at].mask, np.flatnonzero(strange[at]).tolist()
-        message = f"holds the ids {', '.join(map(str, ids[:6]))}; the classes are {said}"
+        message = f"holds the ids {few(ids, 6)}; the classes are {classes}"
         cure = f"Name them in names=, or renumber: `from PIL import Image; Image.open({str(file)!r})"
         cure += f".point(lambda v: {dict.fromkeys(ids[:6], min(names))}.get(v, v)).save({str(file)!r})`"
-        found.problems.append(Problem(file, "unknown class id", message, cure))
+        pairing.blame(file, "unknown class id", message, cure)
     sound = ~strange.any(1)
     return [entries[at] for at in np.flatnonzero(sound)], areas[sound]
 
 
-def _filled(found: Found, entries: list[Entry], areas: np.ndarray) -> tuple[list[Entry], np.ndarray]:
+def _filled(pairing: Pairing, entries: list[Entry], areas: np.ndarray) -> tuple[list[Entry], np.ndarray]:
     """What is left without masks that show no class."""
-    shown = areas[:, [*found.names]].any(1) if len(entries) and found.names else np.zeros(len(entries), bool)
+    shown = areas[:, [*pairing.names]].any(1) if len(entries) and pairing.names else np.zeros(len(entries), bool)
     for at in np.flatnonzero(~shown):
         # The label maps of a COCO file lie in the cache: nobody can mend them there.
-        file = entries[at].image if found.layout == "coco_json" else entries[at].mask
+        file = entries[at].image if pairing.layout == "coco_json" else entries[at].mask
         message, cure = "no pixel belongs to a class", "Draw the object, or remove image and mask."
-        if found.layout == "images_masks" and areas[at, IGNORE]:
+        if pairing.layout == "images_masks" and areas[at, IGNORE]:
             message = "holds 255 only, which means ignored pixels in label maps"
             cure = f"Save the object as its class id, e.g. 1: `from PIL import Image; Image.open({str(file)!r})"
             cure += f".point(lambda v: v and 1).save({str(file)!r})`"
-        found.problems.append(Problem(file, "empty mask", message, cure))
+        pairing.blame(file, "empty mask", message, cure)
     return [entries[at] for at in np.flatnonzero(shown)], areas[shown]
 
 
-def _few(found: Found, entries: list[Entry], areas: np.ndarray, min_area: int, source: Path) -> None:
+def _scarce(pairing: Pairing, entries: list[Entry], areas: np.ndarray, min_area: int, source: Path) -> None:
     """A problem for every class that cannot make an episode: one support and one query are the least."""
-    for cls, name in found.names.items():
+    for cls, name in pairing.names.items():
         hits = np.flatnonzero(areas[:, cls] >= max(1, min_area)) if len(entries) else ()
         if len(hits) >= LEAST:
             continue
-        file = found.base / name if found.layout == "class_folders" else source
-        if len(hits) and found.layout != "class_folders":
-            file = entries[hits[0]].image if found.layout == "coco_json" else entries[hits[0]].mask
+        file = pairing.base / name if pairing.layout == "class_folders" else source
+        if len(hits) and pairing.layout != "class_folders":
+            file = entries[hits[0]].image if pairing.layout == "coco_json" else entries[hits[0]].mask
         large = f" with {min_area} of its pixels or more" if min_area > 1 else ""
         number = "" if name == f"class {cls}" else f"class {cls} "
         message = f"{number}{name}: {len(hits)} usable image{'' if len(hits) == 1 else 's'}{large}"
         cure = f"Add images until there are {LEAST} (more for several shots), or drop the class."
-        found.problems.append(Problem(file, "class with too few images", message, cure))
+        pairing.blame(file, "class with too few images", message, cure)

@@ -9,12 +9,12 @@ import numpy as np
 from ...errors import DatasetError
 from ..photographs.coco_label_maps import CocoMasks, fault, open_masks
 from ..photographs.label_index import LabelIndex
-from .layouts import Entry, Found, pictures
+from .layouts import Entry, Pairing, pictures
 from .pairs import AGAIN, image_size
-from .problems import Fault, Problem
+from .problems import Fault
 
 
-def coco_json(file: Path) -> tuple[Found, np.ndarray]:
+def coco_json(file: Path) -> tuple[Pairing, np.ndarray]:
     """The pairs of an annotation file, and (pairs, classes) pixels of every class id in them.
 
     Pairs are the images with at least one object. They are looked for by their `file_name` anywhere below the folder of
@@ -22,36 +22,33 @@ def coco_json(file: Path) -> tuple[Found, np.ndarray]:
     one with an image leaves out the image.
     """
     base = file.parent.parent if file.parent.name.lower() == "annotations" else file.parent
-    found = Found("coco_json", base, names={})
+    pairing = Pairing("coco_json", base, names={})
     try:
         masks = open_masks(file)
     except DatasetError as error:
         message = str(error).split(f"{file.name}: ", 1)[-1].split(". Expected")[0]
         cure = "Export it again as COCO instances: one object with 'images', 'categories' and 'annotations'."
-        found.problems.append(Problem(file, "broken JSON", f"cannot be read: {message}", cure))
-        return found, np.zeros((0, 1), np.int32)
+        pairing.blame(file, "broken JSON", f"cannot be read: {message}", cure)
+        return pairing, np.zeros((0, 1), np.int32)
     document = json.loads(file.read_bytes())
-    found.names = _used_names(document, masks)
+    pairing.names = _used_names(document, masks)
     photographs = pictures(base)
-    pairs = []
-    for number in sorted(_shown(file, document, masks, found), key=lambda number: (masks.images[number].file, number)):
+    pairs, shown = [], _shown(file, document, masks, pairing)
+    for number in sorted(shown, key=lambda number: (masks.images[number].file, number)):
         name = masks.images[number].file.replace("\\", "/")  # as exporters on Windows write it
         image = _best(photographs.get(Path(name).name, []), base, name)
         if image:
             pairs.append((number, image))
         else:
-            found.total += 1
-            message, cure = (
-                f"is listed in {file.name}, but there is no such file",
-                "Copy it there, or remove its entry.",
-            )
-            found.problems.append(Problem(base / name, "image file missing", message, cure))
-    pairs = _fitting(file, pairs, masks, found)
-    found.entries = [Entry(masks.images[number].file, image, masks.file_of(number)) for number, image in pairs]
-    return found, masks.areas(pairs) if pairs else np.zeros((0, 1), np.int32)
+            pairing.total += 1
+            message, cure = f"is listed in {file.name}, but is not there", "Copy it there, or remove its entry."
+            pairing.blame(base / name, "image file missing", message, cure)
+    pairs = _fitting(file, pairs, masks, pairing)
+    pairing.entries = [Entry(masks.images[number].file, image, masks.file_of(number)) for number, image in pairs]
+    return pairing, masks.areas(pairs) if pairs else np.zeros((0, 1), np.int32)
 
 
-def _shown(file: Path, document: dict, masks: CocoMasks, found: Found) -> set[int]:
+def _shown(file: Path, document: dict, masks: CocoMasks, pairing: Pairing) -> set[int]:
     """The ids of the images with an object to draw; a problem for every annotation that cannot be drawn."""
     shown, categories = set(), {entry["id"] for entry in document["categories"]}
     for at, annotation in enumerate(document["annotations"]):
@@ -71,37 +68,37 @@ def _shown(file: Path, document: dict, masks: CocoMasks, found: Found) -> set[in
         else:
             kind, message = "no polygon", f"{label} on {masks.images[image].file}: one {reason}"
             cure = "Draw its outline as a polygon; boxes and points are no masks."
-        found.problems.append(Problem(file, kind, message, cure))
+        pairing.blame(file, kind, message, cure)
     return shown
 
 
-def _fitting(file: Path, pairs: list[tuple[int, Path]], masks: CocoMasks, found: Found) -> list[tuple[int, Path]]:
+def _fitting(file: Path, pairs: list[tuple[int, Path]], masks: CocoMasks, pairing: Pairing) -> list[tuple[int, Path]]:
     """The images that can be decoded and have the size that the annotations were drawn at."""
-    found.total += len(pairs)
+    pairing.total += len(pairs)
     files = [(image, image) for _, image in pairs]
-    table = LabelIndex("folder-sides", found.base, _sides).counts(files, 1 + AGAIN)
+    table = LabelIndex("folder-sides", pairing.base, _sides).counts(files, 1 + AGAIN)
     good = []
     for (number, image), row in zip(pairs, table.tolist()):
-        said = masks.images[number]
+        listed = masks.images[number]
         if row[AGAIN]:
             try:
                 row = sum(image_size(image), ())
             except Fault as error:
-                found.problems.append(error.problem)
+                pairing.problems.append(error.problem)
                 continue
         sizes = {tuple(row[0:2]), tuple(row[2:4])}
-        if (said.width, said.height) in sizes:
+        if (listed.width, listed.height) in sizes:
             good.append((number, image))
         else:
-            message = f"is {row[0]}x{row[1]} pixels, but {file.name} says {said.width}x{said.height}"
+            message = f"is {row[0]}x{row[1]} pixels, but {file.name} says {listed.width}x{listed.height}"
             cure = "Use the picture that was annotated; a resized one needs its annotations exported again."
-            found.problems.append(Problem(image, "size mismatch", message, cure))
+            pairing.blame(image, "size mismatch", message, cure)
     return good
 
 
 def _sides(image: Path, _: Path) -> dict[int, int]:
     """What the index keeps of an image: width and height upright (0, 1) and as stored (2, 3), or that there is a fault,
-    see `folder_pairs.counted`."""
+    see `pairs.counted`."""
     try:
         return dict(enumerate(sum(image_size(image), ())))
     except Fault:

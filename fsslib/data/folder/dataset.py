@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
+from ...arguments import check_count, choose
+from ...episode import IGNORE
 from ...errors import DatasetError
-from ..base import IGNORE, SPLITS, check_split
+from ..base import SPLITS, check_split
 from ..folds import SCHEMES, fold_classes
-from ..photographs.base import Photographs, same_size
+from ..photographs.base import Photographs, check_min_area, same_size
 from ..photographs.coco_label_maps import open_masks
 from ..pictures import read_image
 from .check import survey
 from .layouts import find_layout
-from .names_and_lists import class_ids, listed, read_list
+from .names_and_lists import class_ids, listed, split_list
 from .pairs import read_binary, read_ids
 
 
@@ -41,13 +43,11 @@ class Folder(Photographs):
             anything about classes that training has not seen, and the protocol's card says so.
         val_classes: how many of the other classes are held back for "val" (the last ones), or their names or ids;
             with `novel_classes` or `folds` only.
-        novel: what novel and validation classes become in "train": `"background"`, `"ignore"` or `"drop"`.
+        novel, min_area, cache: see `Photographs`.
         lists: `{"train": PATH, "test": PATH}`, text files with one image name a line (or the names themselves), which
             keep the images of training and test apart. Without it every split has all images: a photograph that "test"
             asks about may have been seen in training, its novel classes hidden as `novel` says.
-        min_area: images count for a class from this many of its pixels on.
         strict: raise DatasetError for the first problem instead of going on without the file.
-        cache: keep up to 512 MiB of decoded images and masks in memory.
 
     Attributes besides those of Photographs: `report` (a FolderReport).
     Raises DatasetError when nothing usable is left, and for options that contradict each other or the folder.
@@ -63,17 +63,14 @@ class Folder(Photographs):
         novel: str = "background", lists: Mapping[str, str | Path | Sequence[str]] | None = None, min_area: int = 0,
         strict: bool = False, cache: bool = True,
     ) -> None:  # fmt: skip
-        if isinstance(folds, bool) or not isinstance(folds, int) or folds < 1:
-            raise DatasetError(f"folds={folds!r}: expected a whole number from 1.")
+        check_count(folds, "folds", error=DatasetError)
         check_split(fold, split, folds)
         if root is None:
             raise DatasetError('your own pictures need a folder: load_dataset("folder", root=PATH).')
-        if fold_scheme not in SCHEMES:
-            raise DatasetError(f"fold_scheme={fold_scheme!r} is unknown: use one of {', '.join(SCHEMES)}.")
+        choose(fold_scheme, tuple(SCHEMES), "fold_scheme=", DatasetError)
         if novel_classes is not None and folds > 1:
             raise DatasetError("novel_classes and folds exclude each other: name the novel classes, or rotate them.")
-        if isinstance(min_area, bool) or not isinstance(min_area, int) or min_area < 0:
-            raise DatasetError(f"min_area={min_area!r}: expected a number of pixels, 0 or more.")
+        check_min_area(min_area)
         self.fold, self.split = fold, split
         known = survey(root, layout, names, lists, min_area)
         self.names, self.report = known.names, known.report
@@ -94,9 +91,9 @@ class Folder(Photographs):
         spoilt = [problem for problem in report.problems if problem.kind != "class with too few images"]
         if not report.sound or (strict and report.problems):
             first = report.problems[0] if report.problems else None
-            said = f" The first: {first.file}: {first.message}. {first.cure}" if first else ""
+            first = f" The first: {first.file}: {first.message}. {first.cure}" if first else ""
             raise DatasetError(
-                f"{report.root} ({report.layout}): {report.summary()}.{said} All of them: print(check_folder(root))."
+                f"{report.root} ({report.layout}): {report.summary()}.{first} All of them: print(check_folder(root))."
             )
         if spoilt:
             warnings.warn(f"{report.root}: {report.summary()}; see check_folder(root).", stacklevel=3)
@@ -129,8 +126,8 @@ class Folder(Photographs):
     def _listed(self, lists: Mapping, known) -> tuple[list[int], str]:
         """Positions of this split's images, and how messages call the list."""
         split = "train" if self.split == "val" and "val" not in lists else self.split
-        chosen = {name: listed(read_list(lists, name, known.base)[1], known.entries, known.base)[0] for name in lists}
-        file, _ = read_list(lists, split, known.base)
+        chosen = {name: listed(split_list(lists, name, known.base)[1], known.entries, known.base)[0] for name in lists}
+        file, _ = split_list(lists, split, known.base)
         for one, other in combinations([name for name in SPLITS if name in chosen], 2):
             both = sorted(set(chosen[one]) & set(chosen[other]))
             # Validation on all the training images is what happens without a list of its own.

@@ -1,4 +1,7 @@
-"""Which files of somebody's own folder belong together: class folders, images beside masks, or a COCO file."""
+"""Which files of somebody's own folder belong together: class folders, images beside masks, or a COCO file.
+
+`find_layout` comes first, then the pairs of either kind of folder, then looking through folders and at JSON files.
+"""
 
 import json
 import os
@@ -7,33 +10,23 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from ...arguments import choose
 from ...errors import DatasetError
+from ..base import few
+from ..pictures import LOSSY
 from . import LAYOUTS
 from .problems import Problem
 
 # .heic cannot be decoded by Pillow alone: listed, so that the checker names those files.
-PICTURES = {
-    ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".heic", ".heif", ".avif",
-    ".ppm", ".pgm",
-}  # fmt: skip
-
-
-_PHOTOGRAPHS = {".jpg", ".jpeg", ".jfif", ".webp", ".heic", ".heif", ".avif"}
-
-
+PICTURES = {*LOSSY, ".png", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 _IMAGES = ("images", "jpegimages", "imgs", "img", "image", "photos", "pictures")
-
-
 _MASKS = (
     "masks", "mask", "segmentationclass", "labels", "label", "annotations", "annotation", "segmentations",
     "segmentation", "labelmaps", "gt", "groundtruth", "ground_truth", "seg",
 )  # fmt: skip
-
-
 _ENDINGS = tuple(sign + word for word in ("mask", "label", "labels", "seg", "gt") for sign in "_-.")
-
-
 _IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}
+KEYS = ("images", "annotations", "categories")  # the lists of a COCO file
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,7 @@ class Entry:
 
 
 @dataclass
-class Found:
+class Pairing:
     """The files of one layout: pairs by id, class names where the layout knows them, what does not fit, and how many
     images there are with or without what they need (`total`)."""
 
@@ -58,6 +51,10 @@ class Found:
     names: dict[int, str] | None = None
     total: int = 0
 
+    def blame(self, file: Path, kind: str, message: str, cure: str) -> None:
+        """One more problem."""
+        self.problems.append(Problem(file, kind, message, cure))
+
 
 def find_layout(root: str | Path, layout: str = "auto") -> tuple[str, Path]:
     """The layout of `root` and the folder that has it: `root` itself, or its one subfolder that does.
@@ -66,34 +63,31 @@ def find_layout(root: str | Path, layout: str = "auto") -> tuple[str, Path]:
     nothing, or more than one thing, is recognised.
     """
     root = Path(root).expanduser()
-    if layout != "auto" and layout not in LAYOUTS:
-        raise DatasetError(f"layout={layout!r} is unknown: use 'auto' or one of {', '.join(LAYOUTS)}.")
+    choose(layout, ("auto", *LAYOUTS), "layout=", DatasetError)
     if not root.exists():
         raise DatasetError(f"there is no folder {root}: pass root=PATH of the folder with your pictures.")
     if root.is_file():
         if layout not in ("auto", "coco_json") or root.suffix.lower() != ".json":
-            raise DatasetError(
-                f"{root} is a file: pass the folder with your pictures, or a COCO annotation file (.json)."
-            )
+            raise DatasetError(f"{root} is a file: pass the folder with your pictures, or a COCO file (.json).")
         return "coco_json", root
     wanted = LAYOUTS if layout == "auto" else (layout,)
     inside = [folder for folder in _folders(root) if _by_stem(folder)]
     places = [root, *inside] if len(inside) == 1 else [root]
     # A single subfolder with images/ and masks/ is an unpacked archive rather than the only class.
     order = [(place, name) for name in ("images_masks", "coco_json", "class_folders") for place in places]
-    found = next((hit for place, name in order if name in wanted and (hit := _match_layout(place, name))), None)
-    if not found:
+    chosen = next((hit for place, name in order if name in wanted and (hit := _match_layout(place, name))), None)
+    if not chosen:
         hits = [hit for place in inside for name in wanted if (hit := _match_layout(place, name))]
         if len(hits) > 1:
             several = ", ".join(sorted({os.path.relpath(place, root) for _, place in hits}))
             raise DatasetError(f"{root} holds several data sets ({several}): pass one of them as root.")
-        found = hits[0] if hits else None
-    if not found and "coco_json" in wanted:  # then a broken one is more than nothing: the report says what is wrong
+        chosen = hits[0] if hits else None
+    if not chosen and "coco_json" in wanted:  # then a broken one is more than nothing: the report says what is wrong
         broken = [file for place in places for file in _documents(place) if mentions(file)]
-        found = ("coco_json", broken[0]) if len(broken) == 1 else None
-    if found:
-        return found
-    here = ", ".join(sorted(path.name + "/" * path.is_dir() for path in _visible(root))[:8]) or "nothing"
+        chosen = ("coco_json", broken[0]) if len(broken) == 1 else None
+    if chosen:
+        return chosen
+    here = few(sorted(path.name + "/" * path.is_dir() for path in _visible(root)), 8) or "nothing"
     looked = {
         "images_masks": "images_masks (images/NAME.jpg with masks/NAME.png; or JPEGImages, imgs, SegmentationClass, …)",
         "coco_json": "coco_json (a COCO instances file *.json here or in annotations/, with the images)",
@@ -113,36 +107,39 @@ def _match_layout(place: Path, layout: str) -> tuple[str, Path] | None:
     return (layout, place) if hit else None
 
 
-def images_masks(base: Path) -> Found:
+def images_masks(base: Path) -> Pairing:
     """Label maps in a folder beside the images, any depth: `images/a/1.jpg` belongs to `masks/a/1.png`."""
-    found = Found("images_masks", base)
+    pairing = Pairing("images_masks", base)
     images, masks = _image_folders(base)
-    _pair(found, _by_stem(images), _by_stem(masks), "", None, masks)
-    return found
+    _pair(pairing, _by_stem(images), _by_stem(masks), masks, "", None)
+    return pairing
 
 
-def class_masks(base: Path) -> Found:
+def class_masks(base: Path) -> Pairing:
     """One folder a class, with masks of one object. Class ids count from 1 in alphabetical order and skip 255."""
-    found = Found("class_folders", base, names={})
+    pairing = Pairing("class_folders", base, names={})
     for at, folder in enumerate(class_folders(base), 1):
         cls = at + (at >= 255)
-        found.names[cls] = folder.name
-        parts = _image_folders(folder)
-        images, masks = map(_by_stem, parts) if parts else _split(folder)
-        _pair(found, images, masks, f"{folder.name}/", cls, parts[1] if parts else folder)
-    return found
+        pairing.names[cls] = folder.name
+        _pair(pairing, *_pictures_of(folder), f"{folder.name}/", cls)
+    return pairing
 
 
 def class_folders(base: Path) -> list[Path]:
     """The class folders in alphabetical order; none unless one holds a pair. Folders of other things are left out."""
     folders, sound = [], False
     for folder in _folders(base):
-        parts = _image_folders(folder)
-        images, masks = map(_by_stem, parts) if parts else _split(folder)
+        images, masks, _ = _pictures_of(folder)
         if images or masks:
             folders.append(folder)
         sound = sound or any(_key(stem, images) in images for stem in masks)
     return folders if sound else []
+
+
+def _pictures_of(folder: Path) -> tuple[Mapping, Mapping, Path]:
+    """Images and masks of a class by stem, and the folder of the masks."""
+    parts = _image_folders(folder)
+    return (*map(_by_stem, parts), parts[1]) if parts else (*_split(folder), folder)
 
 
 def _split(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
@@ -154,7 +151,7 @@ def _split(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
     for stem, files in stems.items():
         if stem not in images or stem in named or (suffixed and len(files) == 1):
             continue
-        drawn = [file for file in files if file.suffix.lower() not in _PHOTOGRAPHS]
+        drawn = [file for file in files if file.suffix.lower() not in LOSSY]
         png = [file for file in drawn if file.suffix.lower() == ".png"]
         chosen = drawn if len(drawn) == 1 else png if len(png) == 1 and len(files) == 2 else []
         if chosen:
@@ -163,34 +160,33 @@ def _split(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
     return {stem: files for stem, files in images.items() if files}, masks
 
 
-def _pair(found: Found, images: Mapping, masks: Mapping, prefix: str, cls: int | None, place: Path) -> None:
-    """Add the pairs of equal stems to `found`, and a problem for every file left over."""
+def _pair(pairing: Pairing, images: Mapping, masks: Mapping, place: Path, prefix: str, cls: int | None) -> None:
+    """Add the pairs of equal stems to `pairing`, and a problem for every file left over; `place` is where masks are."""
     matched: dict[str, list[Path]] = {}
     for stem, files in masks.items():
         matched.setdefault(_key(stem, images), []).extend(files)
     small = {stem.casefold(): files[0].name for stem, files in matched.items()}
-    found.total += len({*images, *matched})
+    pairing.total += len({*images, *matched})
     for stem in sorted({*images, *matched}):
         mine, theirs = images.get(stem, []), matched.get(stem, [])
         if not theirs:
-            hint = small.get(stem.casefold())
-            hint = (
-                f"{hint} differs in capital letters only: rename it." if hint else "Draw the mask, or remove the image."
-            )
+            alike = small.get(stem.casefold())
+            cure = "Draw the mask, or remove the image."
+            cure = f"{alike} differs in capital letters only: rename it." if alike else cure
             for file in mine:
                 message = f"there is no mask {stem}.png (nor {Path(stem).name}_mask.png) in {place.name}/"
-                found.problems.append(Problem(file, "image without mask", message, hint))
+                pairing.blame(file, "image without mask", message, cure)
         elif not mine:
             for file in theirs:
-                message, cure = f"there is no image named {stem}", "Add the image, or remove the mask."
-                found.problems.append(Problem(file, "mask without image", message, cure))
+                cure = "Add the image, or remove the mask."
+                pairing.blame(file, "mask without image", f"there is no image named {stem}", cure)
         elif len(mine) > 1 or len(theirs) > 1:
             several = sorted(mine if len(mine) > 1 else theirs)
             message = f"shares its name with {', '.join(file.name for file in several[:-1])}, and only one can be meant"
             cure = f"Remove one of {' and '.join(file.name for file in several)}, or give it another name."
-            found.problems.append(Problem(several[-1], "duplicate name", message, cure))
+            pairing.blame(several[-1], "duplicate name", message, cure)
         else:
-            found.entries.append(Entry(prefix + stem, mine[0], theirs[0], cls))
+            pairing.entries.append(Entry(prefix + stem, mine[0], theirs[0], cls))
 
 
 def _key(stem: str, images: Mapping) -> str:
@@ -246,17 +242,11 @@ def _documents(base: Path) -> list[Path]:
     return [file for place in places for file in sorted(_visible(place)) if file.suffix.lower() == ".json"]
 
 
-# Which JSON file of somebody's own folder is a COCO annotation file.
-
-
-KEYS = ("images", "annotations", "categories")
-
-
 def annotation_file(base: Path, files: Sequence[Path]) -> Path | None:
     """The one COCO file among `files`, known by its lists. Raises DatasetError for several."""
     files = [file for file in files if _is_coco(file)]
     if len(files) > 1:
-        several = ", ".join(os.path.relpath(file, base) for file in files[:6])
+        several = few((os.path.relpath(file, base) for file in files), 6)
         raise DatasetError(f"{base} holds {len(files)} annotation files ({several}): pass the one you mean as root.")
     return files[0] if files else None
 
@@ -264,12 +254,12 @@ def annotation_file(base: Path, files: Sequence[Path]) -> Path | None:
 def mentions(file: Path) -> bool:
     """Whether a file has the words of a COCO file, however broken it is."""
     try:
-        return _said(file.read_bytes(), KEYS[:2])
+        return _has_words(file.read_bytes(), KEYS[:2])
     except OSError:
         return False
 
 
-def _said(text: bytes, keys: Sequence[str]) -> bool:
+def _has_words(text: bytes, keys: Sequence[str]) -> bool:
     return all(f'"{key}"'.encode() in text for key in keys)
 
 
@@ -286,7 +276,7 @@ def _parses(file: Path, time: int, size: int) -> bool:
     """Whether a file is JSON with COCO's lists; read once for its `time` and `size`, as it may hold half a gigabyte."""
     text = file.read_bytes()
     try:
-        document = json.loads(text) if _said(text, KEYS) else None
+        document = json.loads(text) if _has_words(text, KEYS) else None
     except (ValueError, RecursionError):
         return False
     return isinstance(document, dict) and all(isinstance(document.get(key), list) for key in KEYS)

@@ -1,11 +1,12 @@
-"""Class names for label maps: from the caller, or from a small file in the folder."""
+"""Class names for label maps, and lists of image names that keep training and test apart: given, or in small files."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ...episode import IGNORE
 from ...errors import DatasetError
-from ..base import IGNORE, SPLITS
+from ..base import SPLITS, few, read_text
 from .layouts import Entry
 
 FILES = ("classes.txt", "names.txt", "labels.txt", "classes.json", "names.json")
@@ -61,11 +62,8 @@ def class_ids(wanted: Sequence[int | str], names: Mapping[int, str], option: str
     ids = [number if number in names else by_name.get(number) for number in wanted]
     lost = [item for item, number in zip(wanted, ids) if number is None]
     if lost:
-        known = ", ".join(f"{number} {name}" for number, name in list(names.items())[:20])
-        more = ", …" if len(names) > 20 else ""
-        raise DatasetError(
-            f"{option}: {', '.join(map(repr, lost))} is no class of this folder. Its classes: {known}{more}."
-        )
+        known = few((f"{number} {name}" for number, name in names.items()), 20)
+        raise DatasetError(f"{option}: {', '.join(map(repr, lost))} is no class of this folder. Its classes: {known}.")
     return tuple(sorted(set(ids)))
 
 
@@ -74,21 +72,17 @@ def _plain(name: str) -> str:
 
 
 def _read(file: Path) -> Mapping | list[str]:
+    expected = 'Expected one name a line, or JSON such as {"1": "cat"}.'
+    text = read_text(file, "class names from", expected)
+    if file.suffix.lower() != ".json":
+        return [line.strip() for line in text.splitlines() if line.strip()]
     try:
-        text = file.read_text(encoding="utf-8-sig")
-        if file.suffix.lower() != ".json":
-            return [line.strip() for line in text.splitlines() if line.strip()]
         return json.loads(text)
-    except (OSError, ValueError) as error:
-        raise DatasetError(
-            f'cannot read class names from {file}: {error}. Expected one name a line, or JSON such as {{"1": "cat"}}.'
-        ) from error
+    except ValueError as error:
+        raise DatasetError(f"cannot read class names from {file}: {error}. {expected}") from error
 
 
-# Lists of image names that keep the images of training and test apart.
-
-
-def read_list(lists: Mapping, split: str, base: Path) -> tuple[Path, list[str]]:
+def split_list(lists: Mapping, split: str, base: Path) -> tuple[Path, list[str]]:
     """The list file of a split (or `base`, if the names were given themselves) and the image names in it.
 
     A line may go on after the name, as in VOC's lists of image and mask. Raises DatasetError for an unknown split and
@@ -103,12 +97,8 @@ def read_list(lists: Mapping, split: str, base: Path) -> tuple[Path, list[str]]:
         return base, [str(name) for name in lists[split]]
     file = Path(lists[split]).expanduser()
     file = file if file.is_file() else base / file
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise DatasetError(
-            f"cannot read the list {file} of split {split!r}: {error}. Pass the path of a text file, one name a line."
-        ) from error
+    cure = f"It is the list of split {split!r}: pass the path of a text file, one name a line."
+    lines = read_text(file, "the list", cure).splitlines()
     return file, [line.strip() for line in lines if line.strip()]
 
 

@@ -1,20 +1,21 @@
 """One image and its mask from somebody's own folder: read them, or say what is wrong and how to mend it."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..base import IGNORE
+from ...episode import IGNORE
 from ..photographs.base import pixel_counts
-from ..pictures import LOSSY, ORIENTATION, deep_words, mask_values, soft, void_outweighs
+from ..pictures import LOSSY, ORIENTATION, TURNING, deep_words, mask_values, soft, void_outweighs
 from .problems import Fault, colour_fault, deep_fault, size_fault, soft_fault, transparent_fault, void_fault
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 AGAIN = 256  # stands in an index for a pair that was not sound when it was read
-_TURNING = (5, 6, 7, 8)  # EXIF orientations that swap the sides
 
 
 def read_ids(file: Path) -> np.ndarray:
@@ -59,14 +60,14 @@ def counted(image: Path, mask: Path, kind: str) -> dict[int, int]:
 
 def examined(image: Path, mask: Path, kind: str) -> tuple[dict[int, int], list[Fault]]:
     """`examine` now, and everything that is wrong with a pair: image and mask may both be broken."""
-    found = []
+    faults = []
     for check in (lambda: image_size(image), lambda: _grey(mask, _open_mask(mask), kind)):
         try:
             check()
         except Fault as fault:
-            found.append(fault)
+            faults.append(fault)
     try:
-        return ({}, found) if found else (examine(image, mask, kind), [])
+        return ({}, faults) if faults else (examine(image, mask, kind), [])
     except Fault as fault:
         return {}, [fault]
 
@@ -75,16 +76,12 @@ def image_size(file: Path) -> tuple[tuple[int, int], tuple[int, int]]:
     """(width, height) upright and as stored, after the whole file was decoded (JPEG at an eighth of its size)."""
     from PIL import Image
 
-    _check_bytes(file, "image")
-    try:
-        with Image.open(file) as picture:
-            stored, mode = picture.size, picture.mode
-            turned = picture.getexif().get(ORIENTATION) in _TURNING
-            picture.draft(None, (max(1, stored[0] // 8), max(1, stored[1] // 8)))
-            picture.load()
-    except Exception as error:  # damaged files make Pillow raise a dozen types
-        cure = "Copy it again, or open it in a picture program and save it as JPEG or PNG."
-        raise _unreadable(file, "image", error, cure) from error
+    cure = "Copy it again, or open it in a picture program and save it as JPEG or PNG."
+    with _decoding(file, "image", cure), Image.open(file) as picture:
+        stored, mode = picture.size, picture.mode
+        turned = picture.getexif().get(ORIENTATION) in TURNING
+        picture.draft(None, (max(1, stored[0] // 8), max(1, stored[1] // 8)))
+        picture.load()
     words = deep_words(mode, f"Image.open({str(file)!r})", repr(str(file)))
     if words:
         raise Fault(file, "16-bit image", *words)
@@ -94,13 +91,9 @@ def image_size(file: Path) -> tuple[tuple[int, int], tuple[int, int]]:
 def _open_mask(file: Path) -> "Image":
     from PIL import Image, ImageOps
 
-    _check_bytes(file, "mask")
-    try:
-        with Image.open(file) as picture:
-            picture.load()
-            return ImageOps.exif_transpose(picture)
-    except Exception as error:
-        raise _unreadable(file, "mask", error, "Export the mask again as PNG.") from error
+    with _decoding(file, "mask", "Export the mask again as PNG."), Image.open(file) as picture:
+        picture.load()
+        return ImageOps.exif_transpose(picture)
 
 
 def _grey(file: Path, picture: "Image", kind: str) -> np.ndarray:
@@ -122,21 +115,21 @@ def _binary(label: np.ndarray) -> np.ndarray:
     return out
 
 
-def _check_bytes(file: Path, what: str) -> None:
+@contextlib.contextmanager
+def _decoding(file: Path, what: str, cure: str) -> Iterator[None]:
+    """A Fault with Pillow's message, but without the path, which the report says already."""
     try:
-        size = file.stat().st_size
-    except OSError as error:
-        raise _unreadable(file, what, error, "") from error
-    if not size:
-        raise Fault(file, "empty file", "the file has no bytes", f"Copy the {what} again.")
-
-
-def _unreadable(file: Path, what: str, error: Exception, cure: str) -> Fault:
-    """A fault with Pillow's message, but without the path, which the report says already."""
-    if isinstance(error, FileNotFoundError):
-        return Fault(file, f"unreadable {what}", "is not there any more", f"Put the {what} back, or look again.")
-    text = str(error).replace(repr(str(file)), "").replace(str(file), "").strip(". :")
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
-        cure = "The file itself may be sound: mend what keeps it from being read, and look again."
-        return Fault(file, f"unreadable {what}", f"cannot be read ({text or type(error).__name__})", cure)
-    return Fault(file, f"unreadable {what}", f"cannot be decoded ({text or type(error).__name__})", cure)
+        if not file.stat().st_size:
+            raise Fault(file, "empty file", "the file has no bytes", f"Copy the {what} again.")
+        yield
+    except Fault:
+        raise
+    except Exception as error:  # damaged files make Pillow raise a dozen types
+        text = str(error).replace(repr(str(file)), "").replace(str(file), "").strip(". :") or type(error).__name__
+        message = f"cannot be decoded ({text})"
+        if isinstance(error, FileNotFoundError):
+            message, cure = "is not there any more", f"Put the {what} back, or look again."
+        elif isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
+            message = f"cannot be read ({text})"
+            cure = "The file itself may be sound: mend what keeps it from being read, and look again."
+        raise Fault(file, f"unreadable {what}", message, cure) from error

@@ -1,4 +1,7 @@
-"""What is wrong with a folder of somebody's own pictures: one problem at a time, and all of them as a table."""
+"""What is wrong with a folder of somebody's own pictures: one problem at a time, and all of them as a table.
+
+At the end, what is said of masks that cannot be used as they are, and code that mends them.
+"""
 
 import html
 import os
@@ -8,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ...episode import IGNORE
 from ...errors import DatasetError
-from ..base import IGNORE
+from ..base import few
 
-# Problems with one pair of files.
-PAIR_KINDS = (
+PROBLEM_KINDS = (
+    # Problems with one pair of files.
     "empty file",
     "unreadable image",
     "unreadable mask",
@@ -24,11 +28,7 @@ PAIR_KINDS = (
     "transparent mask",
     "renumbered palette",
     "unclear 255",
-)
-
-
-# Problems that only the whole folder shows.
-FOLDER_KINDS = (
+    # Problems that only the whole folder shows.
     "image without mask",
     "mask without image",
     "duplicate name",
@@ -42,14 +42,12 @@ FOLDER_KINDS = (
     "unknown category",
     "no polygon",
 )
-
-
-KINDS = PAIR_KINDS + FOLDER_KINDS
+_NUMPY = "from PIL import Image; import numpy as np; "
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to mend: the file (or folder), one of `KINDS`, what was found, and what to do about it.
+    """One thing to mend: the file (or folder), one of `PROBLEM_KINDS`, what was found, and what to do about it.
 
     Code in `cure` stands between backquotes and runs as it is, where Pillow and numpy are installed.
     """
@@ -89,9 +87,9 @@ class FolderReport:
 
     @property
     def kinds(self) -> dict[str, int]:
-        """Kind -> how many problems, in the order of `KINDS`."""
+        """Kind -> how many problems, in the order of `PROBLEM_KINDS`."""
         counts = Counter(problem.kind for problem in self.problems)
-        return {kind: counts[kind] for kind in KINDS if counts[kind]}
+        return {kind: counts[kind] for kind in PROBLEM_KINDS if counts[kind]}
 
     def of(self, kind: str) -> list[Problem]:
         """The problems of one kind."""
@@ -99,26 +97,24 @@ class FolderReport:
 
     def summary(self) -> str:
         """One line: `27 of 30 pairs are usable; 3 problems: 2 size mismatch, 1 colour mask`."""
-        found = ", ".join(f"{count} {kind}" for kind, count in self.kinds.items())
-        number = f"{len(self.problems)} problem{'s' if len(self.problems) > 1 else ''}" if found else "no problems"
-        return f"{self.sound} of {self.pairs} pairs are usable; {number}{': ' + found if found else ''}"
+        listed = "".join(f", {count} {kind}" for kind, count in self.kinds.items())
+        number = f"{len(self.problems)} problem{'s' if len(self.problems) > 1 else ''}: " if listed else "no problems"
+        return f"{self.sound} of {self.pairs} pairs are usable; {number}{listed[2:]}"
 
     def table(self, first: int | None = 3) -> str:
         """The report as text, with the `first` problems of each kind (None: all)."""
         lines = [f"{self.root} ({self.layout}): {self.summary()}."]
-        shown = [f"{name} {count}" for name, count in list(self.classes.items())[:12]]
-        more = len(self.classes) - len(shown)
-        if shown:
-            tail = f" and {more} more" if more else ""
-            lines.append(f"{len(self.classes)} classes (usable images): {', '.join(shown)}{tail}.")
+        if self.classes:
+            shown = few((f"{name} {count}" for name, count in self.classes.items()), 12)
+            lines.append(f"{len(self.classes)} classes (usable images): {shown}.")
         for kind, count in self.kinds.items():
             lines += ["", f"{kind} ({count})"]
-            said = ""
+            last = ""
             for problem in self.of(kind)[:first]:
                 lines.append(f"  {self._short(problem.file)}: {problem.message}.")
                 # The same advice once is enough.
-                lines += [f"    {problem.cure}"] if problem.cure != said else []
-                said = problem.cure
+                lines += [f"    {problem.cure}"] if problem.cure != last else []
+                last = problem.cure
             if first is not None and count > first:
                 lines.append(f"  … and {count - first} more")
         return "\n".join(lines)
@@ -147,39 +143,37 @@ class FolderReport:
 # What is said of masks that cannot be used as they are, and code that mends them.
 
 
-_CODE = "from PIL import Image; import numpy as np; "
+def _opened(file: Path) -> str:
+    return f"from PIL import Image; Image.open({str(file)!r})"
 
 
 def soft_fault(file: Path, values: list[int], kind: str) -> Fault:
     """A mask with soft edges: between background and object it leaves everything open."""
-    found = f"{len(values)} grey values ({', '.join(map(str, values[:6]))}{' …' if len(values) > 6 else ''})"
     new = str(file.with_suffix(".png"))
     old = f" Then remove {file.name}." if new != str(file) else ""
     if kind == "binary":
-        cure = f"`from PIL import Image; Image.open({str(file)!r}).convert('L')"
-        cure += f".point(lambda v: 255 * (v > {max(values) // 2})).save({new!r})` makes its edges hard.{old}"
+        cure = f"`{_opened(file)}.convert('L').point(lambda v: 255 * (v > {max(values) // 2})).save({new!r})` "
+        cure += f"makes its edges hard.{old}"
     else:
         cure = "Export the label map again as PNG, without smoothing; resize label maps with nearest-neighbour only."
-    return Fault(file, "soft mask", f"holds {found}, as smoothed edges or JPEG compression leave them", cure)
+    message = f"holds {len(values)} grey values ({few(values, 6)}), as smoothed edges or JPEG compression leave them"
+    return Fault(file, "soft mask", message, cure)
 
 
 def void_fault(file: Path, counts: dict[int, int]) -> Fault:
     """255 is most of what is drawn; `counts` are the pixels of every value."""
     others = sum(pixels for value, pixels in counts.items() if value not in (0, IGNORE))
-    found = f"holds {counts[IGNORE]} pixels of 255 and {others} of other values, so 255 may be the object or ignored"
-    cure = f"If 255 is the object: `from PIL import Image; Image.open({str(file)!r}).convert('L')"
-    cure += (
-        f".point(lambda v: 255 * (v > 127)).save({str(file)!r})`. If it marks ignored pixels, save them as 0, or as "
-    )
-    return Fault(file, "unclear 255", found, cure + "a border thinner than the object.")
+    message = f"holds {counts[IGNORE]} pixels of 255 and {others} of other values, so 255 may be the object or ignored"
+    cure = f"If 255 is the object: `{_opened(file)}.convert('L').point(lambda v: 255 * (v > 127)).save({str(file)!r})`."
+    cure += " If it marks ignored pixels, save them as 0, or as a border thinner than the object."
+    return Fault(file, "unclear 255", message, cure)
 
 
 def transparent_fault(file: Path) -> Fault:
     """A mask whose shape may lie in its transparency."""
-    cure = f"If the object is what can be seen: `{_CODE}Image.fromarray(np.array(Image.open({str(file)!r})"
-    cure += (
-        f".convert('RGBA'))[..., 3] > 127).save({str(file)!r})`. If colours tell it apart, save without transparency."
-    )
+    cure = f"If the object is what can be seen: `{_NUMPY}Image.fromarray(np.array(Image.open({str(file)!r})"
+    cure += f".convert('RGBA'))[..., 3] > 127).save({str(file)!r})`. "
+    cure += "If colours tell it apart, save without transparency."
     return Fault(file, "transparent mask", "is transparent in places, so colours or alpha may hold the shape", cure)
 
 
@@ -189,22 +183,21 @@ def colour_fault(file: Path, picture: np.ndarray, kind: str, renumbered: bool = 
     colours, counts = np.unique(packed, return_counts=True)
     ranked = [int(colours[i]) for i in np.argsort(-counts, kind="stable") if colours[i]]
     ranked = [(colour >> 16, colour >> 8 & 255, colour & 255) for colour in ranked]
-    said = ", ".join(map(str, ranked[:4])) + (f" and {len(ranked) - 4} more" if len(ranked) > 4 else "")
     load = f"a = np.array(Image.open({str(file)!r}).convert('RGB'))"
     new = str(file.with_suffix(".png"))
     if kind == "ids" and renumbered and all(r == g == b for r, g, b in ranked):
-        cure = f"If the grey values are the class ids: `{_CODE}Image.fromarray(np.array(Image.open({str(file)!r})"
+        cure = f"If the grey values are the class ids: `{_NUMPY}Image.fromarray(np.array(Image.open({str(file)!r})"
         cure += f".convert('L'))).save({new!r})`"
     elif kind == "binary":
-        cure = f"If black is the background: `{_CODE}{load}; Image.fromarray((a != 0).any(-1)).save({new!r})`"
+        cure = f"If black is the background: `{_NUMPY}{load}; Image.fromarray((a != 0).any(-1)).save({new!r})`"
     else:
         table = "{" + ", ".join(f"{at}: {colour}" for at, colour in enumerate(ranked[:4], 1)) + "}"
-        cure = f"Give every colour its class id (here they count from 1): `{_CODE}{load}; Image.fromarray(sum("
+        cure = f"Give every colour its class id (here they count from 1): `{_NUMPY}{load}; Image.fromarray(sum("
         cure += f"i * (a == c).all(-1) for i, c in {table}.items()).astype('uint8')).save({new!r})`"
+    kind, why = "colour mask", "is a colour picture; its"
     if renumbered:
-        found = f"its palette has an order of its own, as programs save few colours; colours besides black: {said}"
-        return Fault(file, "renumbered palette", found, cure)
-    return Fault(file, "colour mask", f"is a colour picture; its colours besides black: {said}", cure)
+        kind, why = "renumbered palette", "its palette has an order of its own, as programs save few colours;"
+    return Fault(file, kind, f"{why} colours besides black: {few(ranked, 4)}", cure)
 
 
 def deep_fault(file: Path, values: np.ndarray, kind: str) -> Fault:
@@ -213,25 +206,25 @@ def deep_fault(file: Path, values: np.ndarray, kind: str) -> Fault:
     new = str(file.with_suffix(".png"))
     fits = kind == "ids" and low >= 0 and high <= IGNORE
     convert = "a.round().astype('uint8')" if fits else "(a > 0)"
-    cure = f"`{_CODE}a = np.array(Image.open({str(file)!r})); Image.fromarray({convert}).save({new!r})` makes it 8 bit"
+    cure = f"`{_NUMPY}a = np.array(Image.open({str(file)!r})); Image.fromarray({convert}).save({new!r})` makes it 8 bit"
     cure += "." if fits or kind == "binary" else " with the one class 1; several classes need ids from 1 to 254."
-    found = f"holds {values.dtype} numbers from {low:g} to {high:g}, and masks have 8 bit"
-    return Fault(file, "16-bit or floating-point mask", found, cure)
+    message = f"holds {values.dtype} numbers from {low:g} to {high:g}, and masks have 8 bit"
+    return Fault(file, "16-bit or floating-point mask", message, cure)
 
 
-def size_fault(image: Path, mask: Path, upright: tuple, stored: tuple, found: tuple) -> Fault:
-    """A mask of another size than its image (`upright` as seen, `stored` as in the file)."""
-    message = f"is {found[0]}x{found[1]} pixels but the image {image.name} is {upright[0]}x{upright[1]}"
+def size_fault(image: Path, mask: Path, upright: tuple, stored: tuple, drawn: tuple) -> Fault:
+    """A mask of another size (`drawn`) than its image (`upright` as seen, `stored` as in the file)."""
+    message = f"is {drawn[0]}x{drawn[1]} pixels but the image {image.name} is {upright[0]}x{upright[1]}"
     picture, label = repr(str(image)), repr(str(mask))
-    if found == stored:
+    if drawn == stored:
         message += "; the image's EXIF note turns it, and the mask was drawn on the unturned picture"
-        cure = f"`{_CODE}Image.fromarray(np.array(Image.open({picture}))).save({picture})` drops the note."
-    elif found == upright[::-1]:
+        cure = f"`{_NUMPY}Image.fromarray(np.array(Image.open({picture}))).save({picture})` drops the note."
+    elif drawn == upright[::-1]:
         message += ": the sides are swapped"
-        cure = f"`from PIL import Image; Image.open({label}).transpose(Image.Transpose.ROTATE_90).save({label})` "
+        cure = f"`{_opened(mask)}.transpose(Image.Transpose.ROTATE_90).save({label})` "
         cure += "turns it to the left (ROTATE_270: to the right)."
-    elif abs(found[0] * upright[1] - found[1] * upright[0]) <= max(found + upright):
-        cure = f"`from PIL import Image; Image.open({label}).resize({upright}, Image.Resampling.NEAREST).save({label})`"
+    elif abs(drawn[0] * upright[1] - drawn[1] * upright[0]) <= max(drawn + upright):
+        cure = f"`{_opened(mask)}.resize({upright}, Image.Resampling.NEAREST).save({label})`"
     else:
         cure = f"The shapes differ too: look for the mask that was drawn on {image.name}, or crop both alike."
     return Fault(mask, "size mismatch", message, cure)

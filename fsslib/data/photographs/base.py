@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...arguments import check_count, choose
+from ...episode import IGNORE
 from ...errors import DatasetError
-from ..base import IGNORE, SegmentationDataset
+from ..base import SegmentationDataset, check_split, few
 from ..folds import held_back
 
 NOVEL = ("background", "ignore", "drop")
@@ -22,8 +24,19 @@ NAMED = 20  # classes in one warning
 class Photographs(SegmentationDataset):
     """Images with one label file each.
 
-    A subclass calls `_divide` (which classes this split targets and hides), then `_take` (which files there are and
-    what they show), and reads one file pair in `_read`.
+    A subclass calls `_begin`, `_divide` (which classes this split targets and hides) and `_take` (which files there are
+    and what they show), and reads one file pair in `_read`. What the data sets' options mean, where they have them:
+
+    Args:
+        min_area: images count for a class from this many of its pixels in the original image on; the PFENet family
+            uses 2*32*32 = 2048, PANet 0 (one pixel is enough).
+        novel: what hidden classes become in "train" and "val": `"background"`, `"ignore"` (255), or `"drop"`
+            (images that show one are left out, as BAM and HDMNet do). Hidden are the novel classes, and in "train" the
+            validation classes too. "test" labels are untouched.
+        val_classes: how many base classes are held back for validation (the last ones in class order), or their ids.
+        cache: keep up to 512 MiB of decoded images and masks in memory.
+        download: fetch what `root` lacks; the class says how much that is.
+    Raises DatasetError for whatever is missing, broken or contradictory, DownloadError for what cannot be fetched.
 
     Attributes besides those of SegmentationDataset: `ids` (image ids, sorted), `missing` (class id -> number of images,
     for targeted classes with fewer than two; a warning names them and they are no part of `classes`), `fold_scheme` and
@@ -31,6 +44,7 @@ class Photographs(SegmentationDataset):
     """
 
     title: str
+    root_holds: str  # what the folder is called when it is missing
     fold_scheme: str
     area_filter: int
     ids: list[str]
@@ -40,6 +54,12 @@ class Photographs(SegmentationDataset):
     def _read(self, image: Path, mask: Path) -> tuple[np.ndarray, np.ndarray]:
         """(H, W, 3) uint8 RGB and (H, W) class ids of one file pair."""
 
+    def _begin(self, root: str | Path | None, fold: int, split: str, folds: int = 4) -> None:
+        check_split(fold, split, folds)
+        if root is None:
+            raise DatasetError(f"{self.title} needs photographs: pass root=PATH of {self.root_holds}.")
+        self.fold, self.split = fold, split
+
     def _divide(
         self, novel_classes: Sequence[int], val_classes: int | Sequence[int], novel: str, min_area: int, cache: bool
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -47,10 +67,8 @@ class Photographs(SegmentationDataset):
 
         Hidden are in "train" the novel and the validation classes, in "val" the novel ones, in "test" none.
         """
-        if novel not in NOVEL:
-            raise DatasetError(f"novel={novel!r} is unknown: use one of {', '.join(NOVEL)}.")
-        if isinstance(min_area, bool) or not isinstance(min_area, int) or min_area < 0:
-            raise DatasetError(f"min_area={min_area!r}: expected a number of pixels, 0 or more (2048 in PFENet).")
+        choose(novel, NOVEL, "novel=", DatasetError)
+        check_min_area(min_area)
         self.novel, self.area_filter = novel, min_area
         novel_classes = tuple(novel_classes)
         self.base_classes = tuple(c for c in self.names if c not in novel_classes)
@@ -86,7 +104,7 @@ class Photographs(SegmentationDataset):
         if not self.missing:
             return
         where = f"{self.title} fold {self.fold} split {self.split!r} ({len(self)} images{where})"
-        lacking = few([f"{c} {self.names[c]} ({count})" for c, count in self.missing.items()], NAMED)
+        lacking = few((f"{c} {self.names[c]} ({count})" for c, count in self.missing.items()), NAMED)
         lacking += " (see .missing)" if len(self.missing) > NAMED else ""
         reason = f"fewer than {least} images with at least {max(1, self.area_filter)} pixels of the class: {lacking}"
         if not self.classes:
@@ -138,9 +156,9 @@ def find_root(root: str | Path, below: Sequence[str], holds: str, expected: str)
     raise DatasetError(f"no {expected}")
 
 
-def few(names: Sequence[str], shown: int = 10) -> str:
-    """The first of many names, and how many more there are."""
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+def check_min_area(min_area: int) -> None:
+    """Raise DatasetError unless `min_area` is a whole number of pixels from 0."""
+    check_count(min_area, "min_area", 0, unit="pixels (2048 in PFENet)", error=DatasetError)
 
 
 def pixel_counts(mask: np.ndarray) -> dict[int, int]:

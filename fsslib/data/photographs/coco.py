@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DatasetError
-from ..base import check_split
 from ..folds import SCHEMES, fold_classes
 from .base import Photographs, find_root
 from .coco_label_maps import open_masks
@@ -22,7 +21,7 @@ class Coco20i(Photographs):
     """COCO-20i (Nguyen & Todorovic, "Feature Weighting and Boosting for Few-Shot Segmentation", ICCV 2019): twenty
     classes are novel in each of four folds; classes are numbered 1 to 80 in the order of COCO's category ids.
 
-    The first use draws every annotation into label maps (see `coco_masks.CocoMasks`) of the user's cache folder; later
+    The first use draws every annotation into label maps (`coco_label_maps.CocoMasks`) of the user's cache folder; later
     ones read those. Extrapolated from 128 images to the 118,287 of train2017, that is 12 minutes of one core at first
     (longer on a crowded machine), 0.5 GB on disk and 2.5 GB of memory while annotations are drawn; afterwards some
     seconds.
@@ -37,32 +36,24 @@ class Coco20i(Photographs):
             `"train2017"` and the like name one image set, for every split.
         fold_scheme: `"interleaved"` (fold f: f+1, f+5, ...; since PFENet), or `"contiguous"` (20 in a row; PANet), see
             `folds.fold_classes`.
-        min_area: images count for a class from this many of its pixels in the original image on; the PFENet family
-            uses 2*32*32 = 2048.
-        novel: what hidden classes become in "train" and "val": `"background"`, `"ignore"` (255), or `"drop"` (images
-            that show one are left out), as in `Pascal5i`.
-        val_classes: how many base classes are held back for validation (the last ones in class order), or their ids.
-        cache: keep up to 512 MiB of decoded images and masks in memory.
+        min_area, novel, val_classes, cache: see `Photographs`.
         download: fetch this split's images and annotations into `root` unless they are there (training images: 18 GB
             for 2017, 13 GB for 2014; val images: 1 and 6 GB).
 
     Attributes besides those of Photographs: `image_list` (which image set), `absent` (how many listed images are not on
     disk: a part of COCO is enough, a warning counts them).
-    Raises DatasetError for whatever is missing, broken or contradictory, DownloadError for what cannot be fetched.
     """
 
     name = "coco"
     title = "COCO-20i"
+    root_holds = "the folder with COCO's annotations/"
 
     def __init__(
         self, root: str | Path | None = None, fold: int = 0, split: str = "train", *, images: str = "auto",
         fold_scheme: str = "interleaved", min_area: int = 0, novel: str = "background",
         val_classes: int | tuple[int, ...] = 12, cache: bool = True, download: bool = False,
     ) -> None:  # fmt: skip
-        check_split(fold, split)
-        if root is None:
-            raise DatasetError("COCO-20i needs photographs: pass root=PATH of the folder with COCO's annotations/.")
-        self.fold, self.split = fold, split
+        self._begin(root, fold, split)
         # Before gigabytes are read: what can be refused without them.
         fold_classes(range(1, CLASSES + 1), fold, scheme=fold_scheme)
         self.fold_scheme = _CARD.get(fold_scheme, SCHEMES[fold_scheme])
@@ -77,11 +68,9 @@ class Coco20i(Photographs):
         self.root = find_root(root, ("", "coco", "COCO"), "annotations/", expected).absolute()
         self.image_list = self._choose(images)
         self._masks = open_masks(self.root / "annotations" / f"instances_{self.image_list}.json")
-        self.names = self._masks.names
+        self.names, file = self._masks.names, self._masks.file
         if len(self.names) != CLASSES:
-            raise DatasetError(
-                f"{self._masks.file} lists {len(self.names)} categories, not {CLASSES}: this is another data set."
-            )
+            raise DatasetError(f"{file} lists {len(self.names)} categories, not {CLASSES}: this is another data set.")
         novel_classes = fold_classes(tuple(self.names), fold, scheme=fold_scheme)
         targets, unwanted = self._divide(novel_classes, val_classes, novel, min_area, cache)
         numbers, photographs = self._locate()
@@ -151,9 +140,9 @@ def _fetch(root: str | Path, images: str, split: str) -> None:
 
 def _sets(root: Path) -> dict[str, Path]:
     """Image sets that have annotations and a folder of images, with that folder."""
-    found = {}
+    folders = {}
     for name in (f"{part}{year}" for year in YEARS for part in ("train", "val")):
-        if (root / "annotations" / f"instances_{name}.json").is_file():
-            folders = [folder for folder in (root / name, root / "images" / name) if folder.is_dir()]
-            found |= {name: folders[0]} if folders else {}
-    return found
+        places = [place for place in (root / name, root / "images" / name) if place.is_dir()]
+        if places and (root / "annotations" / f"instances_{name}.json").is_file():
+            folders[name] = places[0]
+    return folders

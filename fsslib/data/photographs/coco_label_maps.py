@@ -1,4 +1,7 @@
-"""Label maps from a file in COCO's annotation format, rasterised once into the user's cache folder."""
+"""Label maps from a file in COCO's annotation format, rasterised once into the user's cache folder.
+
+`CocoMasks` keeps them; the second half of the file goes from polygons and run-length codes to one label map.
+"""
 
 import contextlib
 import hashlib
@@ -6,7 +9,6 @@ import json
 import os
 import threading
 import time
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,24 +18,20 @@ from typing import NamedTuple
 import numpy as np
 
 from ... import files
+from ...episode import IGNORE
 from ...errors import DatasetError
 from ...files import atomic
 from ...progress import bar
-from ..base import IGNORE
-from ..pictures import open_picture, picture_size
+from ..pictures import open_picture, picture_sizes
 from .base import pixel_counts
-from .label_index import LabelIndex
+from .label_index import LabelIndex, load_checked, save_checked, warn_not_kept
 
 FORMAT = 1
-
-
 # Seconds after which a temporary file belongs to a killed build, not to one that is running.
 ABANDONED = 3600
-
-
+# Coordinates further out than this many image sides are no drawing: the rasteriser's memory grows with them.
+OUTSIDE = 10
 _FIRST = threading.Lock()  # of the module: a data set with a lock of its own could not be sent to workers
-
-
 _OPEN: dict[Path, "CocoMasks"] = {}
 
 
@@ -49,7 +47,7 @@ class CocoMasks:
     """The label maps of the images in a COCO-format file: (H, W) class ids, 0 background, 255 ignored.
 
     Classes are numbered from 1 in the order of their category ids, leaving out 255. Overlapping objects and crowds:
-    see `coco_shapes.rasterise`. Maps are files `ID.png` in a folder that belongs to path, size and time of the
+    see `rasterise`. Maps are files `ID.png` in a folder that belongs to path, size and time of the
     annotation file. Each is written beside its name and renamed, so a killed build goes on where it was; one that
     cannot be decoded or has the wrong size is made again. Where the cache cannot be written, a warning says so and
     maps are made whenever they are asked for.
@@ -68,7 +66,7 @@ class CocoMasks:
         self._objects: dict[int, list[tuple[int, bool, list | dict]]] | None = None
         # Pixel counts, once the cache turned out not to be writable.
         self._unkept: dict[int, dict[int, int]] | None = None
-        head = self._load_head() or self._read_annotations()
+        head = load_checked(folder / "head.json") or self._read_annotations()
         self.names: dict[int, str] = dict(map(tuple, head["names"]))
         self.images = {number: Listed(*rest) for number, *rest in head["images"]}
         self.skipped: dict[str, int] = head["skipped"]
@@ -112,27 +110,20 @@ class CocoMasks:
         from PIL import Image
 
         upright = open_picture(file)
-        height, width = self.images[image][1:]
-        if upright.size == (width, height):
+        if upright.size == self.images[image][:0:-1]:
             return np.array(upright.convert("RGB"))
         self._check_size(file, image)
         with Image.open(file) as stored:
             return np.array(stored.convert("RGB"))
 
     def _check_size(self, file: Path, image: int) -> None:
-        from PIL import Image
-
         height, width = self.images[image][1:]
-        size = picture_size(file)
-        if size == (width, height):
-            return
-        with Image.open(file) as stored:
-            if stored.size == (width, height):
-                return
-        raise DatasetError(
-            f"image {file} is {size[0]}x{size[1]} pixels, but {self.file.name} says {width}x{height}. Annotations fit "
-            "the original photographs only: copy the file from the archive again."
-        )
+        upright, stored = picture_sizes(file)
+        if (width, height) not in (upright, stored):
+            raise DatasetError(
+                f"image {file} is {upright[0]}x{upright[1]} pixels, but {self.file.name} says {width}x{height}. "
+                "Annotations fit the original photographs only: copy the file from the archive again."
+            )
 
     def _counts(self, photograph: Path, mask: Path) -> dict[int, int]:
         self._check_size(photograph, int(mask.stem))
@@ -154,11 +145,7 @@ class CocoMasks:
                     if self._unkept is not None:
                         return mask
                     self._unkept = {}
-                warnings.warn(
-                    f"label maps cannot be kept in {self.folder} ({error.strerror}), so each is made whenever it is "
-                    "needed. Set FSSLIB_CACHE to a folder that can be written.",
-                    stacklevel=2,
-                )
+                warn_not_kept("label maps", self.folder, error, "each is made whenever it is needed", 3)
         return mask
 
     def _make_missing(self, images: Sequence[int]) -> None:
@@ -172,8 +159,8 @@ class CocoMasks:
             if self._objects is None:
                 self._read_annotations()
             with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-                made = pool.map(lambda number: self._unkept is None and self._make(number) is None, missing)
-                shown = bar(made, desc="drawing labels", total=len(missing), show=len(missing) > 1000)
+                maps = pool.map(lambda number: self._unkept is None and self._make(number) is None, missing)
+                shown = bar(maps, desc="drawing labels", total=len(missing), show=len(missing) > 1000)
                 try:
                     for _ in shown:
                         pass
@@ -182,13 +169,6 @@ class CocoMasks:
                     raise
         if self._unkept is None:
             self._objects = None  # gigabytes in COCO, and needed no more
-
-    def _load_head(self) -> dict | None:
-        with contextlib.suppress(OSError, ValueError):  # not there, cut short or not ours
-            first, text, *_ = (self.folder / "head.json").read_text(encoding="utf-8").split("\n")
-            if first == hashlib.sha256(text.encode()).hexdigest():
-                return json.loads(text)
-        return None
 
     def _read_annotations(self) -> dict:
         """Fill `_objects`, and return (and try to keep) what is needed without them."""
@@ -208,9 +188,8 @@ class CocoMasks:
             "images": [[number, *listed] for number, listed in images.items()],
             "skipped": dict(skipped),
         }
-        text = json.dumps(head, separators=(",", ":"))
-        with contextlib.suppress(OSError), atomic(self.folder / "head.json") as part:
-            part.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n", encoding="utf-8")
+        with contextlib.suppress(OSError):
+            save_checked(self.folder / "head.json", head)
         return head
 
 
@@ -253,10 +232,6 @@ def _parse(file: Path) -> tuple[dict[int, Listed], dict[int, str], list[dict]]:
 
 
 # From COCO's polygons and run-length codes to one label map.
-
-
-# Coordinates further out than this many image sides are no drawing: the rasteriser's memory grows with them.
-OUTSIDE = 10
 
 
 def rasterise(
@@ -310,17 +285,11 @@ def fault(annotation: dict, images: Mapping[int, tuple[str, int, int]], categori
 
 
 def _polygons(shape: list, height: int, width: int) -> list[list[float]]:
-    limit = OUTSIDE * max(height, width)
-    good = []
+    limit, good = OUTSIDE * max(height, width), []
     for part in shape if isinstance(shape[0], list) else [shape]:
         # sum() is not finite as soon as one number is not; min() and max() may overlook it.
-        if (
-            len(part) >= 6
-            and len(part) % 2 == 0
-            and abs(sum(part)) < np.inf
-            and -limit <= min(part) <= max(part) <= limit
-        ):
-            good.append(part)
+        if len(part) >= 6 and len(part) % 2 == 0 and abs(sum(part)) < np.inf:
+            good += [part] if -limit <= min(part) <= max(part) <= limit else []
     return good
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DatasetError
-from ..base import IGNORE, check_split
+from ..base import few, positions, read_text
 from ..pictures import open_picture, picture_size, read_image
-from .base import Photographs, few, find_root, same_size
+from .base import Photographs, find_root, same_size
 from .label_index import LabelIndex
 
 CLASSES, IMAGES = 1000, 10
@@ -42,41 +42,35 @@ class Fss1000(Photographs):
             (`fewshot_data`, `FSS-1000`).
         fold, split: only fold 0 exists; `"train"`, `"val"` or `"test"` classes and their images.
         val_list: path of a list of validation classes, one name a line, instead of the rule above.
-        min_area: least number of object pixels for an image to count.
-        cache: keep up to 512 MiB of decoded images and masks in memory.
-        download: fetch the data set into `root` unless it is there.
+        min_area, cache: see `Photographs`. download: fetch the data set into `root` unless it is there.
 
     Attributes besides those of Photographs: `folders` (class id -> folder), `incomplete` (class name -> number of
     pairs, where not ten), `unusable` (image ids that were left out -> why).
-    Raises DatasetError for whatever is missing, broken or contradictory, DownloadError for what cannot be fetched.
     """
 
     name = "fss1000"
     title = "FSS-1000"
+    root_holds = "the folder with its class folders"
 
     def __init__(
         self, root: str | Path | None = None, fold: int = 0, split: str = "train", *,
         val_list: str | Path | None = None, min_area: int = 0, cache: bool = True, download: bool = False,
     ) -> None:  # fmt: skip
-        check_split(fold, split, folds=1)
-        if root is None:
-            raise DatasetError("FSS-1000 needs photographs: pass root=PATH of the folder with its class folders.")
+        self._begin(root, fold, split, folds=1)
         if download:
             from ..download.sources import download as fetch
 
             fetch("fss1000", root)
-        self.fold, self.split = fold, split
         expected = (
             f"FSS-1000 folder at {root}: expected one folder per class, with 1.jpg and 1.png to 10.jpg and 10.png. "
             "Unpack fewshot_data.zip there, or pass download=True."
         )
         self.root = find_root(root, _PLACES, "*/1.jpg", expected).absolute()
         pairs = _pairs(self.root)
-        numbers = [number for number in range(1, len(pairs) + 2) if number != IGNORE]
-        self.names = dict(zip(numbers, sorted(pairs)))
+        self.names = dict(zip(positions(len(pairs)).tolist(), sorted(pairs)))
         self._number = {name: number for number, name in self.names.items()}
         self.folders = {number: self.root / name for number, name in self.names.items()}
-        self.incomplete = {name: len(found) for name, found in sorted(pairs.items()) if len(found) != IMAGES}
+        self.incomplete = {name: len(stems) for name, stems in sorted(pairs.items()) if len(stems) != IMAGES}
         test, val, lost = self._split(val_list)
         self._report(len(pairs), lost)
         wanted = {"train": set(pairs) - test - val, "val": val, "test": test}[split]
@@ -89,14 +83,14 @@ class Fss1000(Photographs):
         listed = sorted((f"{self.names[c]}/{stem}", c, stem) for c in targets for stem in pairs[self.names[c]])
         files = [(self.folders[c] / f"{stem}.jpg", self.folders[c] / f"{stem}.png") for _, c, stem in listed]
         areas = np.zeros((len(listed), max(self.names) + 1), np.int32)
-        found = LabelIndex("fss1000", self.root, _counts).counts(files, 2)
-        areas[np.arange(len(listed)), [c for _, c, _ in listed]] = found[:, 1]
+        counts = LabelIndex("fss1000", self.root, _counts).counts(files, 2)
+        areas[np.arange(len(listed)), [c for _, c, _ in listed]] = counts[:, 1]
         self.unusable = {
             name: "no object pixel" if pixels.any() else "mask of another size"
-            for (name, _, _), pixels in zip(listed, found) if not pixels[1]
+            for (name, _, _), pixels in zip(listed, counts) if not pixels[1]
         }  # fmt: skip
         if self.unusable:
-            shown = few([f"{name} ({why})" for name, why in self.unusable.items()])
+            shown = few(f"{name} ({why})" for name, why in self.unusable.items())
             warnings.warn(f"FSS-1000 {split!r} leaves out {len(self.unusable)} images: {shown}.", stacklevel=2)
         good = [i for i, (name, _, _) in enumerate(listed) if name not in self.unusable]
         self._take([listed[i][0] for i in good], [files[i] for i in good], areas[good], targets)
@@ -113,7 +107,8 @@ class Fss1000(Photographs):
         if val_list is None:
             ranked = sorted(rest, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
             return test, set(ranked[: round(len(rest) * VAL_SHARE)]), lost
-        wanted = _read_list(val_list)
+        lines = read_text(val_list, "the list", "Pass val_list=PATH of a text file.").splitlines()
+        wanted = {line.strip() for line in lines if line.strip() and not line.startswith("#")}
         if wanted & (test | set(published)):
             raise DatasetError(
                 f"{val_list} holds test classes: {few(sorted(wanted & (test | set(published))))}. Classes that scores "
@@ -139,7 +134,7 @@ class Fss1000(Photographs):
                 f"train on): {few(lost)}"
             )
         if self.incomplete:
-            shown = few([f"{name} ({pairs})" for name, pairs in self.incomplete.items()])
+            shown = few(f"{name} ({pairs})" for name, pairs in self.incomplete.items())
             notes.append(f"{len(self.incomplete)} classes have other than {IMAGES} pairs of image and mask: {shown}")
         if notes:
             warnings.warn(f"FSS-1000 in {self.root}: {'; '.join(notes)}.", stacklevel=3)
@@ -153,7 +148,7 @@ class Fss1000(Photographs):
 def official_test_classes() -> list[str]:
     """The 240 test classes that the authors published, sorted."""
     text = resources.files(__package__).joinpath("fss1000_test.txt").read_text(encoding="utf-8")
-    return [line for line in text.splitlines() if line and not line.startswith("#")]
+    return text.partition("\n")[2].split()
 
 
 def _object(mask: Path) -> np.ndarray:
@@ -178,14 +173,6 @@ def _pairs(root: Path) -> dict[str, list[str]]:
             stems = (name[:-4] for name in files if name.endswith(".jpg"))
             pairs[entry.name] = sorted(stem for stem in stems if stem.isdecimal() and f"{stem}.png" in files)
     return pairs
-
-
-def _read_list(file: str | Path) -> set[str]:
-    try:
-        lines = Path(file).expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"cannot read the list {file}: {error}. Pass val_list=PATH of a text file.") from error
-    return {line.strip() for line in lines if line.strip() and not line.startswith("#")}
 
 
 def _plain(name: str) -> str:

@@ -1,5 +1,6 @@
 """What every label map holds, read once: pixels per class, kept as checked JSON in the user's cache folder."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from ... import files
 from ...files import atomic
 from ...progress import bar
 
-FORMAT = 1
+FORMAT = 1  # of checked JSON
 SAVE_SECONDS = 10
 # What this process has read or loaded: four folds and three splits ask for the same labels.
 _KNOWN: dict[Path, dict[str, list]] = {}
@@ -41,7 +42,7 @@ class LabelIndex:
         key = hashlib.sha256(f"{name} {self.root}".encode()).hexdigest()[:16]
         self.file = files.cache_folder() / "index" / f"{name}-{key}.json"
         if self.file not in _KNOWN:
-            _KNOWN[self.file] = self._load()
+            _KNOWN[self.file] = load_checked(self.file) or {}
         self._entries = _KNOWN[self.file]
 
     def counts(self, pairs: Sequence[tuple[Path, Path]], classes: int = 256) -> np.ndarray:
@@ -65,8 +66,8 @@ class LabelIndex:
         # Decoders let go of Python's lock, so that threads help; more of them than this only wait for the disk.
         pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
         try:
-            found = pool.map(lambda item: self.read(*item[2]), work)
-            shown = bar(zip(work, found), desc="reading labels", total=len(work), show=len(work) > 1000)
+            pixels = pool.map(lambda item: self.read(*item[2]), work)
+            shown = bar(zip(work, pixels), desc="reading labels", total=len(work), show=len(work) > 1000)
             for (key, stamp, _), counts in shown:
                 self._entries[key] = [stamp, list(counts), list(counts.values())]
                 if time.monotonic() - saved > SAVE_SECONDS:
@@ -77,27 +78,36 @@ class LabelIndex:
             self._save()
 
     def _save(self) -> None:
-        text = json.dumps(self._entries, separators=(",", ":"))
-        record = {"format": FORMAT, "sha256": hashlib.sha256(text.encode()).hexdigest()}
         try:
-            with atomic(self.file) as part:
-                part.write_text(f"{json.dumps(record)}\n{text}\n", encoding="utf-8")
+            save_checked(self.file, self._entries)
         except OSError as error:
-            warnings.warn(
-                f"the index of {self.root} cannot be kept in {self.file.parent} ({error.strerror}), so every process "
-                "reads all labels. Set FSSLIB_CACHE to a folder that can be written.",
-                stacklevel=6,
-            )
+            warn_not_kept(f"the index of {self.root}", self.file.parent, error, "every process reads all labels", 7)
 
-    def _load(self) -> dict[str, list]:
-        try:
-            head, text, *_ = self.file.read_text(encoding="utf-8").split("\n")
-            record = json.loads(head)
-            if record == {"format": FORMAT, "sha256": hashlib.sha256(text.encode()).hexdigest()}:
-                return json.loads(text)
-        except (OSError, ValueError):
-            pass  # missing, cut short or not ours
-        return {}
+
+def warn_not_kept(what: str, folder: Path, error: OSError, hence: str, stacklevel: int) -> None:
+    """Warn that the cache folder takes nothing, and what this means."""
+    text = f"{what} cannot be kept in {folder} ({error.strerror}), so {hence}."
+    warnings.warn(f"{text} Set FSSLIB_CACHE to a folder that can be written.", stacklevel=stacklevel)
+
+
+def save_checked(file: Path, content: dict) -> None:
+    """Keep `content` as JSON behind a checksum; OSError where that cannot be."""
+    text = json.dumps(content, separators=(",", ":"))
+    with atomic(file) as part:
+        part.write_text(f"{json.dumps(_record(text))}\n{text}\n", encoding="utf-8")
+
+
+def load_checked(file: Path) -> dict | None:
+    """What `save_checked` has kept; None of a file that is missing, cut short or not ours."""
+    with contextlib.suppress(OSError, ValueError):
+        head, text, *_ = file.read_text(encoding="utf-8").split("\n")
+        if json.loads(head) == _record(text):
+            return json.loads(text)
+    return None
+
+
+def _record(text: str) -> dict:
+    return {"format": FORMAT, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def _stamp(image: Path, mask: Path) -> list[int]:

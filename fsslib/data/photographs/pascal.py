@@ -1,4 +1,7 @@
-"""PASCAL-5i: the twenty VOC classes in four folds of five, on VOC 2012 photographs with VOC and SBD masks."""
+"""PASCAL-5i: the twenty VOC classes in four folds of five, on VOC 2012 photographs with VOC and SBD masks.
+
+First where the files are and which images belong to it, then reading masks, then the data set.
+"""
 
 import os
 import warnings
@@ -6,27 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
+from ...arguments import choose
+from ...episode import IGNORE
 from ...errors import DatasetError
-from ..base import IGNORE, check_split
+from ..base import few, read_text
 from ..folds import SCHEMES, fold_classes
 from ..pictures import open_picture, picture_size, read_image
-from .base import Photographs, few, find_root, pixel_counts, same_size
+from .base import Photographs, find_root, pixel_counts, same_size
 from .label_index import LabelIndex
 
-# Which images PASCAL-5i consists of: finds the VOC and SBD folders and derives the id lists from their own files.
-
-
 _NAMES = (
-    *("aeroplane", "bicycle", "bird", "boat", "bottle"),
-    *("bus", "car", "cat", "chair", "cow"),
-    *("diningtable", "dog", "horse", "motorbike", "person"),
-    *("pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep "
+    "sofa train tvmonitor"
 )
-
-
-NAMES = dict(enumerate(_NAMES, start=1))
-
-
+NAMES = dict(enumerate(_NAMES.split(), start=1))
 IMAGE_LISTS = ("auto", "pascal5i", "trainaug", "voc")
 
 
@@ -46,31 +42,13 @@ def find_sbd(voc: Path, sbd: str | Path | None = None) -> Path | None:
     `benchmark_RELEASE` are looked for in the VOC folder and up to two folders above. Raises DatasetError when an
     explicit `sbd` is no such folder.
     """
+    below = ("dataset", "", "benchmark_RELEASE/dataset")
     if sbd is not None:
-        roots = [Path(sbd).expanduser()]
-    else:
-        above = [voc, *list(voc.absolute().parents)[:2]]
-        roots = [folder / name for folder in above for name in ("benchmark_RELEASE", "SBD")]
-    for folder in roots:
-        for place in (folder / "dataset", folder, folder / "benchmark_RELEASE" / "dataset"):
-            if (place / "cls").is_dir():
-                return place
-    if sbd is not None:
-        raise DatasetError(
-            f"sbd={sbd!s} is no SBD folder: expected cls/ID.mat in it or in its subfolder dataset. "
-            "Unpack SBD's benchmark.tgz and pass sbd=PATH of benchmark_RELEASE."
-        )
-    return None
-
-
-def _lines(file: Path, what: str) -> list[str]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{what} {file} is not a text file: expected one image id a line.") from error
-    except OSError as error:
-        raise DatasetError(f"cannot read {what} {file}: {error.strerror}. Pass the path of a text file.") from error
-    return [line.strip() for line in text.splitlines()]
+        expected = f"SBD folder at sbd={sbd}: expected cls/ID.mat in it or in its subfolder dataset. "
+        return find_root(sbd, below, "cls/", f"{expected}Unpack benchmark.tgz, pass sbd=PATH of benchmark_RELEASE.")
+    roots = [place / name for place in (voc, *voc.absolute().parents[:2]) for name in ("benchmark_RELEASE", "SBD")]
+    places = (root / name for root in roots for name in below)
+    return next((place for place in places if (place / "cls").is_dir()), None)
 
 
 def read_list(file: str | Path) -> dict[str, str | None]:
@@ -79,14 +57,15 @@ def read_list(file: str | Path) -> dict[str, str | None]:
     Each line is an id (`2007_000033`) or an image and mask pair (`JPEGImages/x.jpg SegmentationClassAug/x.png`), as
     the field's published lists have it; empty lines and lines starting with # are skipped. Raises DatasetError.
     """
-    file, entries = Path(file).expanduser(), {}
-    for number, line in enumerate(_lines(file, "list file"), start=1):
-        if not line or line.startswith("#"):
-            continue
+    text = read_text(file, "list file", "Pass the path of a text file with one image id a line.")
+    entries = {}
+    for number, line in enumerate(text.splitlines(), start=1):
         parts = line.split()
+        if not parts or parts[0].startswith("#"):
+            continue
         if len(parts) > 2:
             raise DatasetError(
-                f"{file}, line {number}: {line!r} has {len(parts)} columns; "
+                f"{file}, line {number}: {line.strip()!r} has {len(parts)} columns; "
                 "expected an id, or an image and a mask path without spaces."
             )
         entries[Path(parts[0]).name.removesuffix(".jpg")] = parts[1] if len(parts) == 2 else None
@@ -128,8 +107,7 @@ def training_ids(voc: Path, sbd: Path | None = None, image_list: str = "auto") -
 
     Raises DatasetError for an unknown list or one whose files are missing.
     """
-    if image_list not in IMAGE_LISTS:
-        raise DatasetError(f"image list {image_list!r} is unknown: use one of {', '.join(IMAGE_LISTS)}, or a file.")
+    choose(image_list, IMAGE_LISTS, "image list", DatasetError)
     voc_train, held_out = _segmentation_ids(voc, "train"), _segmentation_ids(voc, "val")
     noval = _ids(sbd / "train_noval.txt") if sbd else set()
     pool = _ids(sbd / "train.txt") | _ids(sbd / "val.txt") if sbd else set()
@@ -165,8 +143,7 @@ def read_mask(file: Path) -> np.ndarray:
     Raises DatasetError for a broken file, a colour picture, a re-indexed palette or an unknown class id.
     """
     mask = _read_mat(file) if file.suffix == ".mat" else _read_png(file)
-    found = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
-    wrong = [int(v) for v in found if v > len(NAMES) and v != IGNORE]
+    wrong = [value for value in pixel_counts(mask) if value > len(NAMES) and value != IGNORE]
     if wrong:
         raise DatasetError(
             f"mask {file} has the values {wrong[:5]}; expected class ids 0 to 20, or 255 for ignored pixels. "
@@ -229,34 +206,26 @@ class Pascal5i(Photographs):
             `"test"` the five novel classes on VOC val.
         images: `"auto"`, `"pascal5i"` (5,953 images), `"trainaug"` (10,582), `"voc"` (1,464), see
             `training_ids` (all four mean VOC val for `"test"`), or the path of a list file.
-        min_area: images count for a class from this many of its pixels in the original image on; the PFENet family
-            uses 2*32*32 = 2048, PANet 0 (one pixel is enough).
-        novel: what hidden classes become in "train" and "val": `"background"`, `"ignore"` (255), or `"drop"`
-            (images that show one are left out, as BAM and HDMNet do). Hidden are the novel classes, and in "train" the
-            validation classes too. "test" labels are untouched.
-        val_classes: how many base classes are held back for validation (the last ones in class order), or their ids.
+        min_area, novel, val_classes, cache: see `Photographs`.
         fold_scheme: `"contiguous"`, or `"interleaved"` (fold f tests f+1, f+5, ...), see `folds.fold_classes`.
         sbd: folder of SBD; without it the usual places are tried. Masks are taken from `SegmentationClassAug`, else
             `SegmentationClass`, else SBD's `cls/ID.mat`.
-        cache: keep up to 512 MiB of decoded images and masks in memory.
         download: fetch VOC 2012 and SBD (3 GB) into `root` unless they are there.
 
-    Attributes besides those of Photographs: `image_list` (which one). Raises DatasetError for whatever is missing,
-    broken or contradictory, DownloadError for what cannot be fetched.
+    Attributes besides those of Photographs: `image_list` (which one).
     """
 
     name = "pascal"
     title = "PASCAL-5i"
+    root_holds = "VOCdevkit/VOC2012"
 
     def __init__(
         self, root: str | Path | None = None, fold: int = 0, split: str = "train", *, images: str | Path = "auto",
         min_area: int = 0, novel: str = "background", val_classes: int | tuple[int, ...] = 3,
         fold_scheme: str = "contiguous", sbd: str | Path | None = None, cache: bool = True, download: bool = False,
     ) -> None:  # fmt: skip
-        check_split(fold, split)
-        if root is None:
-            raise DatasetError("PASCAL-5i needs photographs: pass root=PATH of VOCdevkit/VOC2012.")
-        self.fold, self.split, self.names = fold, split, NAMES
+        self._begin(root, fold, split)
+        self.names = NAMES
         novel_classes = fold_classes(tuple(self.names), fold, scheme=fold_scheme)
         self.fold_scheme = {"contiguous": "VOC order, 5 a fold"}.get(fold_scheme, SCHEMES[fold_scheme])
         targets, unwanted = self._divide(novel_classes, val_classes, novel, min_area, cache)
@@ -313,9 +282,8 @@ class Pascal5i(Photographs):
         ):
             if lost:
                 raise DatasetError(
-                    f"{len(lost)} of {len(entries)} listed ids have no {what} under {self.voc}: "
-                    f"{few(lost, 3)}. To cure it, {cure}, "
-                    "or pass images=PATH of a list of what you have."
+                    f"{len(lost)} of {len(entries)} listed ids have no {what} under {self.voc}: {few(lost, 3)}. "
+                    f"To cure it, {cure}, or pass images=PATH of a list of what you have."
                 )
         return files
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...arguments import choose
 from ...errors import DatasetError
-from ..base import SPLITS, SegmentationDataset, check_split
+from ..base import SPLITS, SegmentationDataset
 from .drawing import Scene, draw_scene
 from .knobs import ShapesKnobs
 from .plan import FOLD_SCHEMES, NAMES, ShapesPlan, ShapesTruth, class_table, draw_plan
@@ -53,20 +54,12 @@ class Shapes5i(SegmentationDataset):
     augmentation = "symmetry"
 
     def __init__(
-        self,
-        fold: int = 0,
-        split: str = "train",
-        *,
-        fold_scheme: str = "crossed",
-        size: int = 97,
-        pool: int | None = 3000,
-        seed: int = 0,
-        knobs: ShapesKnobs | Mapping = ShapesKnobs(),  # noqa: B008 (frozen)
-        val_classes: int = 3,
-        cache: bool = True,
-    ):
+        self, fold: int = 0, split: str = "train", *, fold_scheme: str = "crossed", size: int = 97,
+        pool: int | None = 3000, seed: int = 0, knobs: ShapesKnobs | Mapping = ShapesKnobs(),  # noqa: B008 (frozen)
+        val_classes: int = 3, cache: bool = True,
+    ):  # fmt: skip
         table = class_table(fold, fold_scheme, val_classes)
-        check_split(fold, split, FOLD_SCHEMES[fold_scheme])
+        choose(split, SPLITS, "split", DatasetError)
         _whole("size", size, 33, 1025)
         _whole("seed", seed, 0, 2**63 - 1)
         if pool is not None:
@@ -126,13 +119,13 @@ class Shapes5i(SegmentationDataset):
         self.check_class(cls)
         if domain not in (None, 0, 1):
             raise DatasetError(f"domain {domain!r} is unknown: give None, 0 or 1.")
-        found = range(self.classes.index(cls), len(self), len(self.classes))
-        return list(found) if domain is None else [i for i in found if self.domain(i) == domain]
+        images = range(self.classes.index(cls), len(self), len(self.classes))
+        return [i for i in images if domain is None or self.domain(i) == domain]
 
     def supports_of(self, cls: int) -> list[int]:
         """The images of `cls` without those that the knob `absent` has emptied: they serve as queries only."""
-        found = self.images_of(cls)
-        return [i for i in found if not self.plan(i).absent] if self.knobs.absent else found
+        images = self.images_of(cls)
+        return [i for i in images if not self.plan(i).absent] if self.knobs.absent else images
 
     def shows(self, index: int, cls: int) -> bool:
         """Whether an object of `cls` was placed in the image (debris may hide all of a distractor)."""
@@ -150,18 +143,10 @@ class Shapes5i(SegmentationDataset):
         """Ground truth of image `index`, by the same drawing (not cached)."""
         index = self._index(index)
         plan, scene = self.plan(index), self._scene(index)
-        clean = torch.from_numpy(scene.clean_mask)
-        return ShapesTruth(
-            target=plan.target,
-            instances=torch.from_numpy(scene.instances),
-            parts=torch.from_numpy(scene.parts),
-            clean_mask=clean,
-            area=float((clean == plan.target).double().mean()),
-            shift=plan.shift(self.knobs),
-            classes=plan.classes,
-            drawn=scene.drawn,
-            absent=plan.absent,
-        )
+        instances, parts, clean = map(torch.from_numpy, (scene.instances, scene.parts, scene.clean_mask))
+        area = float((clean == plan.target).double().mean())
+        shift = plan.shift(self.knobs)
+        return ShapesTruth(plan.target, instances, parts, clean, area, shift, plan.classes, scene.drawn, plan.absent)
 
     def signature(self) -> str:
         # Test images do not depend on how the base classes are divided.

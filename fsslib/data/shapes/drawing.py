@@ -1,27 +1,28 @@
-"""Shapes-5i: the five outlines, the four textures, colours and smooth noise, as plain array functions."""
+"""Shapes-5i: draws an image, its label map and its ground truth from a plan and a stream of random numbers.
 
+Outlines, textures, colours and smooth noise are plain array functions; a `Canvas` takes objects, occluders and debris
+and keeps its instance and part maps; `draw_scene` puts an image together.
+"""
+
+from collections import namedtuple
 from functools import cache
 from math import cos, exp, hypot, pi, sin
 from typing import NamedTuple
 
 import numpy as np
 from numpy import ndarray
+from numpy.random import Generator
 
 from .knobs import MIN_VISIBLE, ShapesKnobs
 from .plan import SHAPES, SLOTS, TEXTURES, shape_texture
 
-# Farthest point of each unit outline from its centre (shapes_classes.SHAPES order); sizes give equal areas, about 2.2.
+# Farthest point of each unit outline from its centre (in the order of SHAPES); sizes give equal areas, about 2.2.
 REACH = (0.85, 1.06, 1.28, 1.22, 0.98)
-
-
 # One period of a texture as a fraction of the image's side (8 px at 97).
 PERIOD = 0.083
-
-
 # What "two colours of an object" must differ by at least, summed over RGB.
 CONTRAST = 0.7
-
-
+DEBRIS = 3  # bars in an image
 FULL = 2 * pi
 
 
@@ -105,28 +106,12 @@ def turned(x: ndarray, y: ndarray, turn: float, frequency: float, size: int) -> 
     return c * x + s * y, c * y - s * x
 
 
-# Shapes-5i: puts objects, occluders and debris on a canvas and keeps its instance and part maps.
-
-
-class Pose(NamedTuple):
-    """One object's uniform draws in [0, 1); a fixed place in the stream for each keeps knobs independent."""
-
-    radius: float
-    turn: float
-    stretch: float
-    warp_x: float
-    warp_y: float
-    jitter_x: float
-    jitter_y: float
-    frequency: float
-    texture_turn: float
-    phase: float
-    swirl: float
-    light_turn: float
-    light: float
-    swap: float
-    bar_turn: float
-    bar_offset: float
+# One object's uniform draws in [0, 1); a fixed place in the stream for each keeps knobs independent.
+Pose = namedtuple(
+    "Pose",
+    "radius turn stretch warp_x warp_y jitter_x jitter_y frequency texture_turn phase swirl light_turn light swap "
+    "bar_turn bar_offset",
+)
 
 
 class Canvas:
@@ -174,11 +159,8 @@ class Canvas:
             angle = pose.bar_turn * pi
             across = cos(angle) * px + sin(angle) * py - 0.4 * (pose.bar_offset - 0.5) * radius
             along = cos(angle) * py - sin(angle) * px
-            self._hide(
-                patch,
-                np.maximum(np.abs(across) - 0.55 * knobs.occlusion * radius, np.abs(along) - 1.4 * radius),
-                bar_colour,
-            )
+            distance = np.maximum(np.abs(across) - 0.55 * knobs.occlusion * radius, np.abs(along) - 1.4 * radius)
+            self._hide(patch, distance, bar_colour)
 
     def _outlined(self, shape: int, pose: Pose, cx: float, cy: float, radius: float):
         """The patch (two slices), the object's coverage 0..1 of each of its pixels, and pixel and unit coordinates."""
@@ -229,12 +211,6 @@ def _bands(y: ndarray, parts: int) -> ndarray:
     return 1 + sum((y > cut).astype(np.uint8) for cut in cuts) if cuts else np.ones(y.shape, np.uint8)
 
 
-# Shapes-5i: draws one image, its label map and its ground truth from a plan and a stream of random numbers.
-
-
-DEBRIS = 3
-
-
 class Scene(NamedTuple):
     """One drawn image; slot k (0 is the target's) is instance k + 1, pixels not belonging to any object are 0."""
 
@@ -246,9 +222,7 @@ class Scene(NamedTuple):
     drawn: tuple[tuple[int, int] | None, ...]  # (shape, texture) numbers drawn in each slot
 
 
-def draw_scene(
-    classes: tuple[int, ...], shift: float, knobs: ShapesKnobs, size: int, rng: np.random.Generator
-) -> Scene:
+def draw_scene(classes: tuple[int, ...], shift: float, knobs: ShapesKnobs, size: int, rng: Generator) -> Scene:
     """Draw the objects `classes` (slot 0 on top; 0 leaves a slot empty) on a textured background.
 
     Args: `shift` is the domain's, in [-gap / 2, gap / 2]; `rng` is consumed by a fixed number of draws, whatever the

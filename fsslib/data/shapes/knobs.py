@@ -6,17 +6,8 @@ from dataclasses import dataclass
 from ...errors import DatasetError
 
 # knob -> (smallest, largest, type)
-RANGES = {
-    "gap": (0, 1, float),
-    "parts": (1, 4, int),
-    "co_occurrence": (0, 1, float),
-    "area": (0.25, 1.5, float),
-    "thinness": (0, 1, float),
-    "backgrounds": (1, 4, int),
-    "occlusion": (0, 1, float),
-    "label_noise": (0, 1, float),
-    "absent": (0, 1, float),
-}
+RANGES = {"parts": (1, 4, int), "area": (0.25, 1.5, float), "backgrounds": (1, 4, int)}
+RANGES |= dict.fromkeys(("gap", "co_occurrence", "thinness", "occlusion", "label_noise", "absent"), (0, 1, float))
 # Debris and occluders give way where fewer pixels of the target would stay visible.
 MIN_VISIBLE = 12
 SWAPS = (None, "texture", "shape")

@@ -1,4 +1,5 @@
-"""Shapes-5i: what an image will show (its plan, known without drawing) and what it did show (its ground truth)."""
+"""Shapes-5i: the twenty classes and which of them each fold holds out, then what an image will show (its plan, known
+without drawing) and what it did show (its ground truth)."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -7,20 +8,17 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from ...arguments import choose
 from ...errors import DatasetError
+from ..base import check_fold
 from .knobs import ShapesKnobs
 
-# Shapes-5i: the twenty classes, and which of them each fold holds out.
-
-
 SHAPES = ("disc", "square", "triangle", "star", "ring")
-
-
 TEXTURES = ("stripes", "checker", "dots", "marble")
-
-
 # Folds per scheme: each scheme partitions the 20 classes into its folds.
 FOLD_SCHEMES = {"crossed": 4, "held_out_shape": 5, "held_out_texture": 4}
+SLOTS = 4  # objects in an image, the target first
+EMPTY = 0.2  # share of the other slots that stay empty
 
 
 def class_id(shape: int, texture: int) -> int:
@@ -55,12 +53,8 @@ def class_table(fold: int, scheme: str, val_classes: int) -> ClassTable:
 
     Raises DatasetError for an unknown scheme, a fold outside it, or more validation classes than base classes allow.
     """
-    if scheme not in FOLD_SCHEMES:
-        raise DatasetError(f"fold_scheme {scheme!r} is unknown: use one of {', '.join(FOLD_SCHEMES)}.")
-    if type(fold) is not int or not 0 <= fold < FOLD_SCHEMES[scheme]:
-        raise DatasetError(
-            f"fold {fold!r} does not exist: fold_scheme {scheme!r} numbers its folds 0 to {FOLD_SCHEMES[scheme] - 1}."
-        )
+    choose(scheme, tuple(FOLD_SCHEMES), "fold_scheme", DatasetError)
+    check_fold(fold, FOLD_SCHEMES[scheme], f"folds of fold_scheme {scheme!r}")
     held_out = {
         "crossed": lambda s, t: t == (s + fold) % len(TEXTURES),
         "held_out_shape": lambda s, t: s == fold,
@@ -84,16 +78,9 @@ def _spread(base: tuple[int, ...], count: int) -> tuple[int, ...]:
         rest = [c for c in base if c not in chosen]
         pick = min(rest, key=lambda c: (shapes[shape_texture(c)[0]] + textures[shape_texture(c)[1]], c))
         chosen.append(pick)
-        shape, texture = shape_texture(pick)
-        shapes[shape] += 1
-        textures[texture] += 1
+        shapes[shape_texture(pick)[0]] += 1
+        textures[shape_texture(pick)[1]] += 1
     return tuple(sorted(chosen))
-
-
-SLOTS = 4
-
-
-EMPTY = 0.2
 
 
 class ShapesPlan(NamedTuple):
@@ -137,13 +124,9 @@ class ShapesTruth:
 
 
 def draw_plan(
-    target: int,
-    shown: tuple[int, ...],
-    known: tuple[int, ...],
-    domain: int,
-    knobs: ShapesKnobs,
+    target: int, shown: tuple[int, ...], known: tuple[int, ...], domain: int, knobs: ShapesKnobs,
     rng: np.random.Generator,
-) -> ShapesPlan:
+) -> ShapesPlan:  # fmt: skip
     """Fill the slots: the target (or, where absent, another class), then three distractors of other classes.
 
     Distractors come from `shown`, or with probability `knobs.co_occurrence` from `known`; a fifth of their slots stays

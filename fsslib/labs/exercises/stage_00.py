@@ -59,10 +59,10 @@ def support_mask(labels: Tensor, class_id: int) -> Tensor:
 
 
 def _iou_cases() -> Cases:
-    found, true = torch.zeros(2, 3, 8, 10, dtype=torch.long).unbind()
-    true[0, 1:7, 1:7], found[0, 3:8, 2:7] = 1, 1
-    true[1, 2:4, 3:5], found[1, 2:6, 4:9] = 1, 1
-    true[2, 5, 1:9], found[2, 4:6, 1:4] = 1, 1
+    marked, true = torch.zeros(2, 3, 8, 10, dtype=torch.long).unbind()
+    true[0, 1:7, 1:7], marked[0, 3:8, 2:7] = 1, 1
+    true[1, 2:4, 3:5], marked[1, 2:6, 4:9] = 1, 1
+    true[2, 5, 1:9], marked[2, 4:6, 1:4] = 1, 1
     unclear = true.clone()
     unclear[0, 6], unclear[1, :, 5:7], unclear[2, :, 0:3] = 255, 255, 255
     none = torch.zeros(2, 8, 10, dtype=torch.long)
@@ -70,8 +70,8 @@ def _iou_cases() -> Cases:
     some = torch.zeros_like(none)
     some[0, 0, 3:], some[1, 2:4, 3:7] = 1, 1
     return {
-        "three masks": (found, true),
-        "three masks with pixels marked 255": (found, unclear),
+        "three masks": (marked, true),
+        "three masks with pixels marked 255": (marked, unclear),
         "two targets without an object: one prediction is empty, too (IoU 1), the other is not (IoU 0)": (some, none),
     }
 

@@ -1,4 +1,4 @@
-"""Exercises of notebook 01: prototypes, cosine maps and the temperature; `stage_01_masks` goes on."""
+"""Exercises of notebook 01: prototypes, cosine maps, the temperature, inside and edge of a mask, boxes."""
 
 import math
 
@@ -151,9 +151,6 @@ def temperature(margin: float, probability: float) -> float:
     return math.log(probability) / margin - math.log1p(-probability) / margin
 
 
-# Exercises of notebook 01, continued: inside and edge of a mask, and what boxes cannot repair.
-
-
 def _inside_cases() -> Cases:
     mask = torch.zeros(2, 9, 9, dtype=torch.long)
     mask[0, 1:8, 1:8] = 1
@@ -169,12 +166,12 @@ def _inside_cases() -> Cases:
 
 
 def _border(masks: Tensor, label: int = 255, thin: bool = True, reach: int = 5, grow: bool = False) -> Tensor:
-    outside = F.max_pool2d((masks != 1).float()[:, None], reach, 1, reach // 2)[:, 0] > 0
+    def near(side: Tensor) -> Tensor:
+        return F.max_pool2d(side.float()[:, None], reach, 1, reach // 2)[:, 0] > 0
+
     if grow:
-        return torch.where(
-            (F.max_pool2d((masks == 1).float()[:, None], reach, 1, reach // 2)[:, 0] > 0) & (masks != 1), label, masks
-        )
-    edge = outside & (masks == 1)
+        return torch.where(near(masks == 1) & (masks != 1), label, masks)
+    edge = near(masks != 1) & (masks == 1)
     if thin:
         edge &= ((masks == 1) & ~edge).flatten(1).any(1)[:, None, None]
     return torch.where(edge, label, masks)

@@ -93,8 +93,8 @@ def _distil_cases() -> Cases:
     }
 
 
-def _kl(S: Tensor, T: Tensor, tau: float, own: float | None = None) -> Tensor:
-    return distillation(S, log_q(T, own or tau), temperature=tau)
+def _kl(S: Tensor, T: Tensor, tau: float, of_teacher: float | None = None) -> Tensor:
+    return distillation(S, log_q(T, of_teacher or tau), temperature=tau)
 
 
 def _mean_kl(given: Tensor, target: Tensor) -> Tensor:
@@ -104,12 +104,12 @@ def _mean_kl(given: Tensor, target: Tensor) -> Tensor:
 def _rounded_shares(answer: Callable) -> None:
     far = torch.zeros(2, 2, 5)
     far[0, :, 0], far[1, :, 4] = 300.0, 200.0
-    said = "With channels so large that the others' share rounds to 0, "
+    cause = "With channels so large that the others' share rounds to 0, "
     loss = torch.as_tensor(answer(*far, 1.0))
     if not loss.isfinite():
-        raise Wrong("logarithm of 0", said + f"the loss is {float(loss)}: take softmax and logarithm in one step.")
+        raise Wrong("logarithm of 0", cause + f"the loss is {float(loss)}: take softmax and logarithm in one step.")
     if not torch.isclose(loss, _kl(*far, 1.0), rtol=1e-3):
-        raise Wrong("shares are cut off", said + "the loss is too small: something keeps the shares away from 0.")
+        raise Wrong("shares are cut off", cause + "the loss is too small: something keeps the shares away from 0.")
 
 
 def _gradients_flow(answer: Callable) -> None:
@@ -119,14 +119,14 @@ def _gradients_flow(answer: Callable) -> None:
         loss, wanted = answer(both[0], teacher, 2.0), _kl(both[0], teacher, 2.0)
         if not isinstance(loss, Tensor) or not loss.requires_grad:
             raise Wrong("no gradient", "No gradient reaches the student: nothing would be learned from this loss.")
-        found, right = (torch.autograd.grad(x, both, retain_graph=True, materialize_grads=True) for x in (loss, wanted))
-        if not detached and not bool(found[1].any()):
+        slope, right = (torch.autograd.grad(x, both, retain_graph=True, materialize_grads=True) for x in (loss, wanted))
+        if not detached and not bool(slope[1].any()):
             raise Wrong(
                 "teacher cut off",
                 "Your function cuts the gradient into the teacher. Whether the teacher is fixed is the caller's "
                 "choice: a T that is detached already needs nothing more, and the published code leaves it free.",
             )
-        if not all(torch.allclose(x, y, atol=1e-5) for x, y in zip(found, right)):
+        if not all(torch.allclose(x, y, atol=1e-5) for x, y in zip(slope, right)):
             raise Wrong("wrong gradient", "The value is right, its gradient is not: something on the way is detached.")
 
 
@@ -142,7 +142,7 @@ def _gradients_flow(answer: Callable) -> None:
         "student and teacher exchanged: This divergence is weighted by the student. The teacher says which channels "
         "matter: its distribution stands in front of the logarithms.": lambda S, T, tau: _kl(T, S, tau),
         "teacher without temperature: Only the student is softened: now the two differ "
-        "even where S = T.": lambda S, T, tau: _kl(S, T, tau, own=1.0),
+        "even where S = T.": lambda S, T, tau: _kl(S, T, tau, 1.0),
         "temperature multiplied: The prototypes are multiplied by τ, which sharpens. "
         "A high temperature flattens.": lambda S, T, tau: _kl(S, T, 1 / tau) * tau**4,
         "summed over the channels: This is the usual divergence, a sum over the channels. The authors' code averages "
@@ -162,22 +162,22 @@ def distil(S: Tensor, T: Tensor, tau: float) -> Tensor:
 
 
 def _prediction_holds(answer: Callable) -> None:
-    found, true = ([f(detached) for detached in (True, False)] for f in (answer, gradient_reach.reference))
+    given, true = ([f(detached) for detached in (True, False)] for f in (answer, gradient_reach.reference))
     names = {"down_query", "down_supp", "sdpm"}
-    if not all(isinstance(x, set) for x in found):
+    if not all(isinstance(x, set) for x in given):
         raise Wrong("no set", "Return a set of names for each of the two cases: braces, with texts in them.")
     ideas = {
-        "backbone learns": ("backbone" in found[0] | found[1], "The backbone is frozen: nothing reaches it."),
-        "unknown name": (not names.issuperset(found[0] | found[1]), f"Use these names: {', '.join(sorted(names))}."),
-        "the wrong way round": (found == true[::-1], "A detached teacher passes no gradient on: fewer parts learn."),
+        "backbone learns": ("backbone" in given[0] | given[1], "The backbone is frozen: nothing reaches it."),
+        "unknown name": (not names.issuperset(given[0] | given[1]), f"Use these names: {', '.join(sorted(names))}."),
+        "the wrong way round": (given == true[::-1], "A detached teacher passes no gradient on: fewer parts learn."),
         "detached: query still trained": (
-            "down_query" in found[0],
+            "down_query" in given[0],
             "Detached, the teacher is a constant. Does anything else in the loss come from the query?",
         ),
-        "detached: nobody learns": (not found[0], "Detached, the teacher stands still. The student still moves."),
-        "gate forgotten": (any("sdpm" not in x for x in found), "What is the pooled p multiplied with to give S?"),
-        "support forgotten": (any("down_supp" not in x for x in found), "S is pooled from features of the support."),
-        "teacher always fixed": ("down_query" not in found[1], "Not detached, the teacher moves, too: what is in it?"),
+        "detached: nobody learns": (not given[0], "Detached, the teacher stands still. The student still moves."),
+        "gate forgotten": (any("sdpm" not in x for x in given), "What is the pooled p multiplied with to give S?"),
+        "support forgotten": (any("down_supp" not in x for x in given), "S is pooled from features of the support."),
+        "teacher always fixed": ("down_query" not in given[1], "Not detached, the teacher moves, too: what is in it?"),
     }
     for slip, (holds, message) in ideas.items():
         if holds:

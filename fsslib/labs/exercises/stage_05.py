@@ -118,8 +118,8 @@ def _query_learns(answer) -> None:
     tests=[_query_learns],
 )
 def my_allocation(query: Tensor, prototypes: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
-    found = allocate(query, prototypes, used)
-    return found.features, found.probability
+    allocation = allocate(query, prototypes, used)
+    return allocation.features, allocation.probability
 
 
 def _map_cases() -> Cases:

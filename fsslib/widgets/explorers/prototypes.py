@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...data.base import IGNORE, SegmentationDataset
 from ...data.shapes.dataset import Shapes5i
 from ...data.transforms import Resize, denormalise
-from ...data.weak_annotations import KINDS, annotate
+from ...data.weak_annotations import ANNOTATIONS, annotate
 from ...models.panet import PANet
 from ...ops import cosine_maps, strongest, upsample
 from .. import panels, strokes
@@ -191,7 +191,7 @@ def _sources(data: SegmentationDataset) -> list[str]:
 
 def _marked(picks: EpisodeControls, masks: Tensor, source: str, margin: int) -> Tensor:
     """Support masks (1, 1, K, H, W) as a source marks them; what it leaves out of the object is 255."""
-    if source in KINDS:
+    if source in ANNOTATIONS:
         return torch.stack([annotate(mask, source) for mask in masks[0, 0]])[None, None]
     objects = masks == 1
     if source == "inside":

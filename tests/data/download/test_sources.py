@@ -35,10 +35,10 @@ def test_killed_before_every_step(server, tmp_path, monkeypatch, kind, merging):
 
     A step is also each piece that arrives or is unpacked.
     """
-    monkeypatch.setattr(download, "CHUNK", 512)
-    files, mine = made(4, 500), {"things/a/mine.txt": b"mine"} if merging else {}
+    monkeypatch.setattr(download, "CHUNK", 256)
+    files, mine = made(2, 500), {"things/a/mine.txt": b"mine"} if merging else {}
     data = packed(kind, files)
-    page, source = server.add(f"x.{kind}", data), things(server, f"x.{kind}", 4)
+    page, source = server.add(f"x.{kind}", data), things(server, f"x.{kind}", 2)
     known, step, alive = {**files, **mine, f"x.{kind}": data}, 0, False
     while not alive:
         step, root = step + 1, tmp_path / str(step)

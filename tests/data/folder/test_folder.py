@@ -1,5 +1,7 @@
 """Your own pictures: the three layouts, what is read from them, and episodes of it."""
 
+import os
+import shutil
 import warnings
 
 import folder_tree as tree
@@ -159,12 +161,13 @@ def test_photographs_turned_by_their_note(tmp_path):
 
 
 def test_more_classes_than_a_byte_holds(tmp_path):
-    for number in range(256):
-        folder = tmp_path / f"c{number:03}"
-        folder.mkdir()
-        for at in range(2):
-            Image.new("RGB", (16, 16), (number, at, 0)).save(folder / f"{at}.bmp")
-            Image.fromarray(np.eye(16, dtype=np.uint8)).save(folder / f"{at}.png")
+    first = tmp_path / "c000"
+    first.mkdir()
+    for at in range(2):
+        Image.new("RGB", (16, 16), (9, at, 0)).save(first / f"{at}.bmp")
+        Image.fromarray(np.eye(16, dtype=np.uint8)).save(first / f"{at}.png")
+    for number in range(1, 256):
+        shutil.copytree(first, tmp_path / f"c{number:03}", copy_function=os.link)
     data = Folder(tmp_path, split="test", novel_classes=["c253", "c254", "c255"])
     assert data.classes == (254, 256, 257) and len(data) == 512
     mask = data[data.images_of(256)[1]][1]
@@ -184,7 +187,7 @@ def test_real_photographs_are_not_accused(shared, name):
 
         entries = pairs(root).entries
         assert len(entries) == 1802
-        for entry in entries[::12]:
+        for entry in entries[::40]:
             assert examine(entry.image, entry.mask, "ids")
     else:
         report = check_folder(root)

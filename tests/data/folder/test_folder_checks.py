@@ -1,43 +1,49 @@
-"""The checker of somebody's own folder: every planted fault is found, nothing sound is accused, and cures cure."""
+"""The checker of somebody's own folder: every planted fault is found, nothing sound is accused, cures cure; what it
+says and where it is called from; which masks it calls soft."""
 
-import os
+import io
 import re
 
 import folder_tree as tree
 import numpy as np
 import pytest
 from folder_tree import (
+    NAMES,
     H,
     W,
     class_folders,
     coco,
+    disc,
     images_masks,
     label_map,
     photograph,
     spoil_class_folders,
     spoil_images_masks,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
+from fsslib.data.__main__ import main
 from fsslib.data.folder.check import check_folder
 from fsslib.data.folder.dataset import Folder
-from fsslib.data.folder.problems import KINDS
+from fsslib.data.folder.problems import PROBLEM_KINDS
+from fsslib.data.pictures import soft as _soft
 from fsslib.errors import DatasetError
 
 
-def found(report, root):
-    return sorted(
-        (os.path.relpath(problem.file, root).replace(os.sep, "/"), problem.kind) for problem in report.problems
-    )
+def files_and_kinds(report, root):
+    return sorted((problem.file.relative_to(root).as_posix(), problem.kind) for problem in report.problems)
 
 
 def test_thirty_faults_of_ten_kinds_are_found_and_nothing_else(tmp_path):
     planted = spoil_images_masks(tmp_path)
     assert len(planted) == 30 and len({kind for _, kind in planted}) == 10
     report = check_folder(tmp_path)
-    assert found(report, tmp_path) == sorted(planted)
+    assert files_and_kinds(report, tmp_path) == sorted(planted)
     assert all(len(problem.cure) > 15 and len(problem.message) > 15 for problem in report.problems)
     assert (report.sound, report.pairs, report.layout) == (11, 41, "images_masks")
-    assert report.kinds == dict.fromkeys((kind for kind in KINDS if kind in dict(map(reversed, planted))), 3)
+    assert report.kinds == dict.fromkeys((kind for kind in PROBLEM_KINDS if kind in dict(map(reversed, planted))), 3)
     with pytest.warns(UserWarning, match="11 of 41 pairs are usable; 30 problems: 3 unreadable image") as seen:
         data = Folder(tmp_path)
     assert len(seen) == 1 and data.ids == [f"n{seed}" for seed in range(29, 40)]
@@ -49,7 +55,7 @@ def test_thirty_faults_of_ten_kinds_are_found_and_nothing_else(tmp_path):
 
 def test_messages_name_what_was_found(tmp_path):
     spoil_images_masks(tmp_path)
-    said = {problem.file.name: f"{problem.message} {problem.cure}" for problem in check_folder(tmp_path).problems}
+    texts = {problem.file.name: f"{problem.message} {problem.cure}" for problem in check_folder(tmp_path).problems}
     for file, words in {
         "n08.jpg": "N08.png differs in capital letters only",
         "n11.png": "24x16 pixels but the image n11.jpg is 48x32",
@@ -61,7 +67,7 @@ def test_messages_name_what_was_found(tmp_path):
         "n26.png": "uint16 numbers from 0 to 65535",
         "n28.tif": "float32 numbers from 0 to 1",
     }.items():
-        assert words in said[file], file
+        assert words in texts[file], file
 
 
 @pytest.mark.parametrize("style", ["beside", "suffix", "folders"])
@@ -106,7 +112,7 @@ def litter(*folders):
 def test_faults_in_class_folders(tmp_path):
     planted = spoil_class_folders(tmp_path)
     report = check_folder(tmp_path)
-    assert found(report, tmp_path) == planted
+    assert files_and_kinds(report, tmp_path) == planted
     assert report.classes == {"cat": 2, "dog": 3, "one": 1, "owl": 7} and report.sound == 13
     assert check_folder(tmp_path, min_area=10_000).kinds["class with too few images"] == 4
 
@@ -181,7 +187,109 @@ def test_mended_and_spoilt_files_are_seen(tmp_path):
 def test_two_ways_of_naming_masks_in_one_folder(tmp_path):
     class_folders(tmp_path, "suffix")
     photograph(9).save(tmp_path / "dog" / "q.jpg")
-    tree.Image.fromarray(tree.disc(9, 255)).save(tmp_path / "dog" / "q.png")
+    Image.fromarray(disc(9, 255)).save(tmp_path / "dog" / "q.png")
     photograph(9).save(tmp_path / "dog" / "r.jpg")
     report = check_folder(tmp_path)
-    assert report.sound == 13 and found(report, tmp_path) == [("dog/r.jpg", "image without mask")]
+    assert report.sound == 13 and files_and_kinds(report, tmp_path) == [("dog/r.jpg", "image without mask")]
+
+
+def soft(mask, kind):
+    return _soft(mask, np.setdiff1d(mask, 0), kind, False)
+
+
+def line(value, offset):
+    return value * np.eye(40, 60, offset, dtype=np.uint8)
+
+
+THIN = {
+    "thin lines of four classes": sum(line(value, 9 * value) for value in (1, 2, 3, 4)),
+    "twelve small squares": np.kron(np.arange(12, dtype=np.uint8).reshape(3, 4), np.ones((4, 4), np.uint8)),
+    "an outline class": np.pad(np.pad(np.full((9, 9), 2, np.uint8), 1, constant_values=1), 4),
+    "outlines of two classes": np.hstack(
+        [np.pad(np.pad(np.full((9, 9), v + 1, np.uint8), 1, constant_values=v), 4) for v in (1, 3)]
+    ),
+    "void around an object": label_map(1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", THIN)
+def test_drawn_label_maps_are_not_soft(name):
+    assert not soft(THIN[name], "ids")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 500), st.sampled_from([2, 3, 5]), st.sampled_from([255, 9, 3]))
+def test_shrunken_masks_are_soft(seed, factor, top):
+    mask = np.array(tree.blurred(disc(seed, 1, factor * W, factor * H)))
+    mask = np.round(mask / 255 * top).astype(np.uint8)
+    if len(np.unique(mask)) > 3:
+        assert soft(mask, "ids")
+    if top == 255 and len(np.unique(mask)) > 2:
+        assert soft(mask, "binary")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 500), st.integers(10, 95), st.sampled_from(["ids", "binary"]))
+def test_jpeg_masks_are_soft_under_any_name(seed, quality, kind):
+    stream = io.BytesIO()
+    Image.fromarray(disc(seed, 255)).save(stream, "JPEG", quality=quality)
+    assert soft(np.array(Image.open(stream)), kind)
+
+
+def test_report_as_text_and_table(tmp_path):
+    spoil_images_masks(tmp_path)
+    (tmp_path / "masks" / "n30.png").write_bytes(b"<b>")
+    report = check_folder(tmp_path)
+    text = str(report)
+    assert "10 of 41 pairs are usable; 31 problems" in text and "unreadable mask (4)" in text and "… and 1 more" in text
+    assert "masks/n11.png: is 24x16" in text and "masks/n30.png" not in text and "masks/n30.png" in report.table(None)
+    page = report._repr_html_()
+    assert page.count("<tr>") == 31 and "<td>unreadable mask</td><td>4</td>" in page and "<html>" not in page
+    clean = check_folder(images_masks(tmp_path / "clean"))
+    assert "no problems" in str(clean) and "<table>" not in clean._repr_html_()
+
+
+def test_command_line(tmp_path, capsys):
+    images_masks(tmp_path)
+    assert main(["check", str(tmp_path)]) == 0 and "12 of 12 pairs" in capsys.readouterr().out
+    (tmp_path / "masks" / "n01.png").unlink()
+    assert main(["check", str(tmp_path), "--layout", "images_masks", "--all"]) == 1
+    assert "image without mask (1)" in capsys.readouterr().out
+    (tmp_path / "my.txt").write_text("a\nb\nc")
+    assert main(["check", str(tmp_path), "--names", "my.txt"]) == 1 and "a 4, b 7" in capsys.readouterr().out
+    assert main(["check", str(tmp_path / "nowhere")]) == 2 and "no folder" in capsys.readouterr().err
+
+
+def test_roots_that_are_no_data_set(tmp_path):
+    with pytest.raises(DatasetError, match=r"no folder .*nowhere"):
+        check_folder(tmp_path / "nowhere")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("")
+    with pytest.raises(DatasetError, match=r"no data set is recognised.*NAME_mask\.png.*masks/NAME\.png.*COCO.*notes/"):
+        check_folder(tmp_path)
+    with pytest.raises(DatasetError, match="is a file"):
+        check_folder(tmp_path / "notes" / "a.txt")
+    with pytest.raises(DatasetError, match=r"layout='voc'.*class_folders"):
+        check_folder(tmp_path, layout="voc")
+    class_folders(tmp_path / "train")
+    class_folders(tmp_path / "test")
+    with pytest.raises(DatasetError, match=r"several data sets \(test, train\)"):
+        check_folder(tmp_path)
+    file, document = coco(tmp_path / "two")
+    tree.write(file.with_name("more.json"), document)
+    with pytest.raises(
+        DatasetError, match=r"2 annotation files \(annotations/instances\.json, annotations/more\.json\)"
+    ):
+        check_folder(tmp_path / "two")
+    with pytest.raises(TypeError, match="'layuot'"):
+        check_folder(file, layuot="auto")
+    assert check_folder(file, fold=0, split="test", novel_classes=["cat"]).sound == 8
+
+
+def test_names_of_kinds_are_kept(tmp_path):
+    spoil_class_folders(tmp_path)
+    for problem in check_folder(tmp_path).problems:
+        assert problem.kind in PROBLEM_KINDS
+        with pytest.raises(AttributeError):
+            problem.kind = "other"
+    assert set(NAMES.values()) <= set(check_folder(tmp_path).classes)

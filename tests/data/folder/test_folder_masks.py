@@ -6,21 +6,16 @@ import re
 
 import numpy as np
 import pytest
-from folder_tree import H, W, class_folders, coco, disc, images_masks, label_map, write
+from folder_tree import COLOURS, H, W, class_folders, coco, disc, images_masks, label_map, write
 from PIL import Image
 
 from fsslib.data.folder.check import check_folder
 from fsslib.data.folder.dataset import Folder
 from fsslib.data.photographs import label_index as index
+from fsslib.data.photographs.pascal import voc_palette
 from fsslib.errors import DatasetError
 
-COLOURS = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
-
-
-@pytest.fixture
-def restart(monkeypatch):
-    """What a new process knows: nothing but the index on disk."""
-    return lambda: index._KNOWN.clear()
+VOC = voc_palette().ravel().tolist()
 
 
 def cure(problem):
@@ -66,12 +61,12 @@ def test_label_maps_whose_palette_was_renumbered(tmp_path):
     order.putpalette([0, 0, 0, 2, 2, 2, 3, 3, 3])
     order.save(tmp_path / "masks" / "n05.png")
     report = check_folder(tmp_path)
-    found = report.of("renumbered palette")
-    assert [problem.file.name for problem in found] == [f"n{seed:02}.png" for seed in (0, 3, 5, 6, 9)]
+    renumbered = report.of("renumbered palette")
+    assert [problem.file.name for problem in renumbered] == [f"n{seed:02}.png" for seed in (0, 3, 5, 6, 9)]
     assert report.sound == 7
-    said = {problem.file.name: problem for problem in found}
-    assert "If the grey values are the class ids" in said["n00.png"].cure and "every colour" in said["n06.png"].cure
-    for problem in found:
+    cures = {problem.file.name: problem.cure for problem in renumbered}
+    assert "If the grey values are the class ids" in cures["n00.png"] and "every colour" in cures["n06.png"]
+    for problem in renumbered:
         cure(problem)
     data = Folder(tmp_path)
     assert not data.report.problems
@@ -80,15 +75,10 @@ def test_label_maps_whose_palette_was_renumbered(tmp_path):
     assert set(np.unique(data[5][1])) <= {0, 2, 3}
 
 
-def voc_palette():
-    """VOC's colours: bit after bit of the index, spread over red, green and blue."""
-    return [sum((i >> (3 * b + c) & 1) << (7 - b) for b in range(3)) for i in range(256) for c in range(3)]
-
-
 @pytest.mark.parametrize(
     "palette",
     [
-        voc_palette(),
+        VOC,
         [c for i in range(256) for c in (i, i, i)],
         [0] * 768,
         [c for i in range(256) for c in (min(85 * i, 255),) * 3],
@@ -113,7 +103,7 @@ def test_one_class_drawn_in_white_with_a_palette(tmp_path):
     (tmp_path / "classes.txt").unlink()
     for seed in range(12):
         picture = Image.fromarray(disc(seed, 255))
-        picture.putpalette([c for i in range(256) for c in (i, i, i)] if seed % 2 else voc_palette())
+        picture.putpalette([c for i in range(256) for c in (i, i, i)] if seed % 2 else VOC)
         picture.save(tmp_path / "masks" / f"n{seed:02}.png")
     data = Folder(tmp_path)
     for seed in range(12):
@@ -170,14 +160,14 @@ class Failing:
 @pytest.mark.parametrize(
     ("layout", "name"), [(class_folders, "cat/p0.JPG"), (images_masks, "masks/n00.png"), (coco, "images/c0.jpg")]
 )
-def test_a_file_that_could_not_be_read_once(tmp_path, monkeypatch, restart, layout, name, error):
+def test_a_file_that_could_not_be_read_once(tmp_path, monkeypatch, layout, name, error):
     layout(tmp_path)
     monkeypatch.setattr(Image, "open", Failing(name, error, 99))
     report = check_folder(tmp_path)
     assert report.sound == report.pairs - 1 and [p.kind[:10] for p in report.problems] == ["unreadable"]
     assert "cannot be read" in report.problems[0].message and "may be sound" in report.problems[0].cure
     monkeypatch.undo()
-    for again in (lambda: None, restart):
+    for again in (lambda: None, index._KNOWN.clear):  # a new process knows nothing but the index on disk
         again()
         report = check_folder(tmp_path)
         assert not report.problems and report.sound == report.pairs
@@ -196,12 +186,11 @@ def test_a_file_that_cannot_be_read_for_a_moment(tmp_path, monkeypatch):
 def test_masks_edited_after_loading(tmp_path):
     class_folders(tmp_path / "a")
     images_masks(tmp_path / "b")
+    other_size = r"0\.png is 10x10 pixels but image .*0\.\w+ is 48x32.*Resize both alike"
     for root, name in (("a", "cat/p0.png"), ("b", "masks/n00.png")):
         data, file = Folder(tmp_path / root, cache=False), tmp_path / root / name
         Image.fromarray(disc(0)).resize((10, 10), 0).save(file)
-        with pytest.raises(
-            DatasetError, match=r"0\.png is 10x10 pixels but image .*0\.\w+ is 48x32.*Resize both alike"
-        ):
+        with pytest.raises(DatasetError, match=other_size):
             data[0]
         file.unlink()
         with pytest.raises(DatasetError, match=r"0\.png: is not there any more.*Put the mask back"):

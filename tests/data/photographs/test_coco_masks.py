@@ -11,7 +11,7 @@ import coco_tree
 import numpy as np
 import pytest
 import torch
-from coco_tree import TRAIN, H, W, box, label, make_coco, masks_of, photograph, quiet, thing
+from coco_tree import TRAIN, H, W, box, label, masks_of, photograph, quiet, thing
 from killed import killed_at
 from PIL import Image
 from pycocotools import mask as coder
@@ -22,11 +22,6 @@ from fsslib.errors import DatasetError
 
 # pycocotools under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
-
-
-@pytest.fixture
-def coco(tmp_path):
-    return make_coco(tmp_path / "coco")
 
 
 def test_overlaps_crowds_and_borders(tmp_path):
@@ -209,6 +204,7 @@ def test_without_pycocotools(coco, monkeypatch):
 def test_killed_builds(tmp_path, monkeypatch):
     """Each build goes on where the one before was killed, and no map under its final name is ever incomplete."""
     monkeypatch.setenv("FSSLIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # with one worker the steps have an order
     images, counts, killed = coco_tree.many(tmp_path / "many.json", 20), [0], True
     while killed:
         coco_masks._OPEN.clear()

@@ -3,13 +3,14 @@
 import hashlib
 import os
 import shutil
-import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from voc_tree import quietly
 
 from fsslib import EpisodeSampler, Protocol
 from fsslib.data.photographs.fss1000 import Fss1000, official_test_classes
@@ -40,10 +41,7 @@ def tree(root: Path, names, images: int = 2, copy=os.link) -> Path:
     return root
 
 
-def quiet(*args, **options) -> Fss1000:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return Fss1000(*args, **options)
+quiet = partial(quietly, Fss1000)
 
 
 @pytest.fixture(scope="module")
