@@ -12,7 +12,7 @@ from .base import Backbone
 Convs = list[tuple[int, int, int, int]]  # kernel, channels, stride, dilation
 
 
-class ResidualBlock(nn.Module):
+class _Block(nn.Module):
     """A residual block with torchvision's names: `convN`, `bnN` for every convolution."""
 
     def __init__(self, inputs: int, convs: Convs, downsample: nn.Module | None = None):
@@ -62,8 +62,8 @@ def residual_stage(
     shortcut = None
     if stride != 1 or inputs != outputs:
         shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-    more = (ResidualBlock(outputs, others) for _ in range(blocks - 1))
-    return nn.Sequential(ResidualBlock(inputs, first, shortcut), *more)
+    more = (_Block(outputs, others) for _ in range(blocks - 1))
+    return nn.Sequential(_Block(inputs, first, shortcut), *more)
 
 
 def _conv_norm_relu(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
