@@ -29,7 +29,7 @@ def on_demand(package: str, homes: dict[str, str]) -> tuple[Callable[[str], Any]
                 who = package.rpartition(".")[2]
                 raise ImportError(f"{who} need {error.name}: pip install -e '.[notebooks]' in the clone.") from error
             return space[name]
-        if name in (module.name for module in iter_modules(space["__path__"])):
+        if f"{package}.{name}" in _HOMES or name in (module.name for module in iter_modules(space["__path__"])):
             return import_module(f"{package}.{name}")
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 

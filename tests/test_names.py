@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 
+import fsslib
 from fsslib import names
 
 # What the notebooks and the README once imported, by module.
@@ -41,6 +42,12 @@ def test_every_former_name_has_a_home():
         assert importlib.util.find_spec(former) is not None
         for home in homes:
             importlib.import_module(home)
+
+
+def test_a_former_module_is_an_attribute_as_well():
+    sys.modules.pop("fsslib.paths", None)
+    with pytest.warns(DeprecationWarning, match="now fsslib.files"):
+        assert fsslib.paths.data() == fsslib.files.data_folder()
 
 
 def test_packages_that_hand_on_what_their_module_held():
