@@ -44,8 +44,9 @@ def test_every_former_name_has_a_home():
             importlib.import_module(home)
 
 
-def test_a_former_module_is_an_attribute_as_well():
+def test_a_former_module_is_an_attribute_as_well(monkeypatch):
     sys.modules.pop("fsslib.paths", None)
+    monkeypatch.delattr(fsslib, "paths", raising=False)
     with pytest.warns(DeprecationWarning, match="now fsslib.files"):
         assert fsslib.paths.data() == fsslib.files.data_folder()
 
