@@ -3,9 +3,6 @@
 Everything here is a pure function of its arguments and an integer seed; no argument is ever changed.
 """
 
-import random
-from collections.abc import Callable, Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -64,10 +61,6 @@ def _same(name: str, array: np.ndarray, like: np.ndarray) -> None:
         raise DatasetError(f"{name}: found shape {array.shape}, expected {like.shape} like the mask: resize both.")
 
 
-def _boolean(*maps: np.ndarray) -> tuple[Tensor, ...]:
-    return tuple(torch.from_numpy(np.ascontiguousarray(m, dtype=bool)) for m in maps)
-
-
 def _components(fg: np.ndarray) -> np.ndarray:
     from scipy import ndimage
 
@@ -100,55 +93,20 @@ def box_support(fg: Tensor | np.ndarray, instances: Tensor | np.ndarray | None =
         union[box] = True
         if number == numbers[sizes.argmax()]:
             largest[box] = True
-    return _boolean(largest, ~union)
+    return torch.from_numpy(largest), torch.from_numpy(~union)
 
 
-def scribble_masks(
-    scribble_map: Tensor | np.ndarray,
-    fg: Tensor | np.ndarray,
-    choose: Callable[[Sequence[int]], int] | int = 0,
-    dilation: int = 0,
-) -> tuple[Tensor, Tensor]:
-    """Foreground and background of a support annotated with a prepared scribble map.
-
-    Args:
-        scribble_map: (H, W), 0 background scribble, 255 unlabelled, other values the id of a scribbled instance.
-        fg: (H, W), non-zero on the class.
-        choose: picks one of the ascending instance ids found on the class; an integer seeds a `random.Random().choice`.
-        dilation: side of the square window that thickens the strokes (a minimum filter, so that background and low
-            ids win); 0 is off.
-    Returns:
-        Two (H, W) bool tensors: the chosen instance's strokes inside `fg` (all false where there is none), and the
-        background strokes, whatever the class. Raises DatasetError for wrong shapes or a negative window.
-    """
-    strokes, fg = _flat(scribble_map, "scribble_map"), _flat(fg, "fg") != 0
-    _same("scribble_map", strokes, fg)
-    if not isinstance(dilation, (int, np.integer)) or dilation < 0:
-        raise DatasetError(f"dilation={dilation!r}: expected a window of 0 (off) or more pixels.")
-    if dilation:
-        from scipy import ndimage
-
-        strokes = ndimage.minimum_filter(strokes, size=int(dilation))
-    instances = [int(v) for v in np.unique(strokes[fg]) if v not in (0, IGNORE)]
-    pick = choose if callable(choose) else random.Random(choose).choice
-    chosen = (strokes == pick(instances)) & fg if instances else np.zeros_like(fg)
-    return _boolean(chosen, strokes == 0)
-
-
-def scribble(fg: Tensor | np.ndarray, seed: int = 0, width: int | None = None) -> Tensor:
+def scribble(fg: Tensor | np.ndarray, seed: int = 0) -> Tensor:
     """One stroke through the largest connected part of an object, as a person would draw it.
 
-    A smooth curve between two far ends of the part's deep inside, kept away from outline and image border; `width` is
-    the pen in pixels (default: a hundredth of the longer image side). A simple robot in the spirit of DAVIS' and
-    PANet's, but deterministic. Returns (H, W) bool, inside `fg`, non-empty for every non-empty `fg`.
+    A smooth curve between two far ends of the part's deep inside, kept away from outline and image border; the pen is a
+    hundredth of the longer image side. A simple robot in the spirit of DAVIS' and PANet's, but deterministic.
+    Returns (H, W) bool, inside `fg`, non-empty for every non-empty `fg`.
     """
-    fg = _flat(fg, "fg") != 0
-    return _boolean(_draw(fg, seed, width))[0]
+    return _draw(_flat(fg, "fg") != 0, seed)
 
 
-def background_scribble(
-    fg: Tensor | np.ndarray, seed: int = 0, width: int | None = None, ignore: Tensor | np.ndarray | None = None
-) -> Tensor:
+def background_scribble(fg: Tensor | np.ndarray, seed: int = 0, ignore: Tensor | np.ndarray | None = None) -> Tensor:
     """One stroke through the largest connected part of the background: (H, W) bool, outside `fg` and `ignore`.
 
     Empty only where there is no background.
@@ -158,19 +116,17 @@ def background_scribble(
         other = _flat(ignore, "ignore") != 0
         _same("ignore", other, taken)
         taken |= other
-    return _boolean(_draw(~taken, seed, width))[0]
+    return _draw(~taken, seed)
 
 
-def _draw(region: np.ndarray, seed: int, width: int | None) -> np.ndarray:
+def _draw(region: np.ndarray, seed: int) -> Tensor:
     check_seed(seed)
-    width = max(1, round(max(region.shape) / 100)) if width is None else width
-    if not isinstance(width, (int, np.integer)) or width < 1:
-        raise DatasetError(f"width={width!r}: expected a pen of 1 or more pixels.")
-    if not region.any():
-        return region
-    parts = _components(region)
-    largest = parts == np.bincount(parts[region]).argmax()
-    return longest_stroke(largest, np.random.default_rng(int(seed) % 2**63), int(width))
+    if region.any():
+        parts = _components(region)
+        largest = parts == np.bincount(parts[region]).argmax()
+        pen = max(1, round(max(region.shape) / 100))
+        region = longest_stroke(largest, np.random.default_rng(int(seed) % 2**63), pen)
+    return torch.from_numpy(region)
 
 
 # A pen stroke through a region: the longest comfortable path of its deep inside, smoothed like a hand-drawn curve.

@@ -18,27 +18,17 @@ _FSS_ID = "16TgqOeI_0P41Eh3jWQlxlRXG9KIqtMgI"
 
 @dataclass(frozen=True)
 class Source:
-    """One archive of a data set.
+    """One archive of a data set."""
 
-    Attributes:
-        urls: addresses of the same file, best first. file: its name. holding: something in it whose neighbours go to
-            the data set's root. md5, sha256: published checksums, None where there are none.
-        content: what a whole copy holds: pattern of file names -> how many there are at least.
-        folders: where below root a copy counts (the first is where this archive puts it).
-        size, unpacked: about how many bytes the archive and its content take, for the check of the free space.
-        by_hand: how to get the archive without this library, for messages.
-    """
-
-    urls: tuple[str, ...]
-    file: str
-    holding: str
-    content: Mapping[str, int]
-    folders: tuple[str, ...] = ("",)
-    size: int = 0
-    unpacked: int = 0
-    md5: str | None = None
-    sha256: str | None = None
-    by_hand: str = ""
+    urls: tuple[str, ...]  # addresses of the same file, best first
+    file: str  # its name
+    holding: str  # something in it whose neighbours go to the data set's root
+    content: Mapping[str, int]  # what a whole copy holds: pattern of file names -> how many there are at least
+    folders: tuple[str, ...] = ("",)  # where below root a copy counts (the first is where this archive puts it)
+    size: int = 0  # about how many bytes the archive takes, for the check of the free space ...
+    unpacked: int = 0  # ... and its content
+    md5: str | None = None  # published checksum
+    by_hand: str = ""  # how to get the archive without this library, for messages
 
     def lacking(self, folder: Path) -> dict[str, tuple[int, int]]:
         """Pattern -> (there, expected) for whatever is not all there in `folder`."""
@@ -187,8 +177,8 @@ def _get(source: Source, root: Path, progress: bool) -> None:
                 "Nothing was unpacked; delete it and run again, or put the right one in its place."
             )
 
-    archive, sums = root / source.file, {"md5": source.md5, "sha256": source.sha256}
-    fetch(source.urls, archive, **sums, progress=progress, hint=source.by_hand)
+    archive = root / source.file
+    fetch(source.urls, archive, md5=source.md5, progress=progress, hint=source.by_hand)
     unpack(archive, root, holding=source.holding, check=check, progress=progress)
 
 

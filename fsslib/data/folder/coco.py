@@ -10,7 +10,7 @@ from ...errors import DatasetError
 from ..photographs.coco_label_maps import CocoMasks, fault, open_masks
 from ..photographs.label_index import LabelIndex
 from .layouts import Entry, Pairing, pictures
-from .pairs import AGAIN, image_size
+from .pairs import image_size
 from .problems import Fault
 
 
@@ -76,11 +76,11 @@ def _fitting(file: Path, pairs: list[tuple[int, Path]], masks: CocoMasks, pairin
     """The images that can be decoded and have the size that the annotations were drawn at."""
     pairing.total += len(pairs)
     files = [(image, image) for _, image in pairs]
-    table = LabelIndex("folder-sides", pairing.base, _sides).counts(files, 1 + AGAIN)
+    table = LabelIndex("folder-sizes", pairing.base, _sides).counts(files, 4)
     good = []
     for (number, image), row in zip(pairs, table.tolist()):
         listed = masks.images[number]
-        if row[AGAIN]:
+        if not any(row):
             try:
                 row = sum(image_size(image), ())
             except Fault as error:
@@ -97,12 +97,11 @@ def _fitting(file: Path, pairs: list[tuple[int, Path]], masks: CocoMasks, pairin
 
 
 def _sides(image: Path, _: Path) -> dict[int, int]:
-    """What the index keeps of an image: width and height upright (0, 1) and as stored (2, 3), or that there is a fault,
-    see `pairs.counted`."""
+    """What the index keeps of an image: width and height upright (0, 1) and as stored (2, 3), or nothing."""
     try:
         return dict(enumerate(sum(image_size(image), ())))
     except Fault:
-        return {AGAIN: 1}
+        return {}
 
 
 def _used_names(document: dict, masks: CocoMasks) -> dict[int, str]:

@@ -81,13 +81,9 @@ class LabelIndex:
         try:
             save_checked(self.file, self._entries)
         except OSError as error:
-            warn_not_kept(f"the index of {self.root}", self.file.parent, error, "every process reads all labels", 7)
-
-
-def warn_not_kept(what: str, folder: Path, error: OSError, hence: str, stacklevel: int) -> None:
-    """Warn that the cache folder takes nothing, and what this means."""
-    text = f"{what} cannot be kept in {folder} ({error.strerror}), so {hence}."
-    warnings.warn(f"{text} Set FSSLIB_CACHE to a folder that can be written.", stacklevel=stacklevel)
+            text = f"the index of {self.root} cannot be kept in {self.file.parent} ({error.strerror}), so every "
+            text += "process reads all labels. Set FSSLIB_CACHE to a folder that can be written."
+            warnings.warn(text, stacklevel=6)
 
 
 def save_checked(file: Path, content: dict) -> None:
@@ -111,6 +107,7 @@ def _record(text: str) -> dict:
 
 
 def _stamp(image: Path, mask: Path) -> list[int]:
-    stats = [os.stat(file) for file in (image, mask)]
+    # A label map that the cache folder does not take belongs to a photograph alone.
+    stats = [os.stat(file) for file in (image, mask) if file is image or file.exists()]
     # Archives may give other files the same time and size; not the same inode and time of change.
     return [value for stat in stats for value in (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_size)]
