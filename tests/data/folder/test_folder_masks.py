@@ -98,18 +98,6 @@ def test_palettes_that_colour_class_ids(tmp_path, palette):
         assert np.array_equal(data[seed][1].numpy(), label_map(seed))
 
 
-def test_one_class_drawn_in_white_with_a_palette(tmp_path):
-    images_masks(tmp_path)
-    (tmp_path / "classes.txt").unlink()
-    for seed in range(12):
-        picture = Image.fromarray(disc(seed, 255))
-        picture.putpalette([c for i in range(256) for c in (i, i, i)] if seed % 2 else VOC)
-        picture.save(tmp_path / "masks" / f"n{seed:02}.png")
-    data = Folder(tmp_path)
-    for seed in range(12):
-        assert np.array_equal(data[seed][1].numpy(), disc(seed))
-
-
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 @pytest.mark.parametrize("layout", [class_folders, images_masks])
 def test_shapes_in_the_alpha_channel(tmp_path, mode, layout):
