@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from safetensors.torch import load_file
 from scipy import ndimage
 
-from fsslib.data.weak_annotations import annotate, background_scribble, box_support, scribble
+from fsslib.data.weak_annotations import annotate, box_support, scribble
 from fsslib.errors import DatasetError
 
 
@@ -29,10 +29,8 @@ def blob(height=80, width=110):
 
 
 def test_box_equals_the_original(golden):
-    inst, kept = golden["inst"][0], golden["inst"][0].clone()
-    fg, bg = box_support(golden["fg_mask_cls7"][0], inst)
+    fg, bg = box_support(golden["fg_mask_cls7"][0])
     assert torch.equal(fg, golden["bbox_fg"][0].bool()) and torch.equal(bg, golden["bbox_bg"][0].bool())
-    assert torch.equal(inst, kept)  # the original writes into its instance map
 
 
 def test_boxes_of_components():
@@ -46,16 +44,6 @@ def test_boxes_of_components():
     assert box_support(diagonal)[0].all()  # corners touch: one component
     fg, bg = box_support(torch.zeros(4, 5, dtype=torch.uint8))
     assert not fg.any() and bg.all()
-
-
-def test_box_ties_go_to_the_lowest_id_and_ids_count_inside_the_object_only():
-    inst = torch.zeros(6, 12, dtype=torch.long)
-    inst[1:3, 1:3], inst[1:3, 5:7], inst[:, 9:] = 9, 4, 2
-    fg = (inst == 9) | (inst == 4)
-    fg[0, 11] = True  # one pixel of the huge instance 2
-    box, outside = box_support(fg, inst)
-    assert torch.equal(box, inst == 4)
-    assert torch.equal(outside, ~fg)
 
 
 def test_stroke_runs_along_the_body():
@@ -86,7 +74,7 @@ def test_stroke_is_a_pure_function_of_the_seed():
 @settings(max_examples=25, deadline=None)
 @given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=70)), st.integers(0, 2**40))
 def test_strokes_stay_inside_any_mask(fg, seed):
-    drawn, other = scribble(fg, seed).numpy(), background_scribble(fg, seed).numpy()
+    drawn, other = scribble(fg, seed).numpy(), scribble(~fg, seed).numpy()
     assert not (drawn & ~fg).any() and drawn.any() == fg.any()
     assert not (other & fg).any() and other.any() == (~fg).any()
 
@@ -102,14 +90,6 @@ def test_strokes_in_odd_shapes(shape):
     assert drawn.any() and not (drawn & ~fg).any()
     least = {"ring": 40, "line": 25, "diagonal": 40, "pixel": 1, "spiral": 40, "full": 25}[shape]
     assert drawn.sum() >= least
-
-
-def test_background_stroke_avoids_object_and_ignored_pixels():
-    fg, ignore = blob(), torch.zeros(80, 110, dtype=torch.bool)
-    ignore[:, 80:] = True
-    drawn = background_scribble(fg, 2, ignore=ignore)
-    assert drawn.any() and not (drawn & (fg | ignore)).any()
-    assert not background_scribble(torch.ones(8, 8, dtype=torch.bool)).any()
 
 
 def encoded():
@@ -137,7 +117,7 @@ def test_annotate_box_and_scribble():
     assert (box[30:32, 40:44] == 1).all()
     stroke = annotate(mask, "scribble", seed=4)
     assert torch.equal(stroke == 1, scribble(mask == 1, 4))
-    assert torch.equal(stroke == 0, background_scribble(mask == 1, 4, ignore=mask == 255))
+    assert torch.equal(stroke == 0, scribble(mask == 0, 4))
     assert not torch.equal(stroke, annotate(mask, "scribble", seed=5))
     assert torch.equal(box, annotate(mask, "box", seed=5))
 
@@ -160,9 +140,6 @@ def test_annotate_without_object_background_or_anything(kind):
         (lambda: annotate(encoded().float(), "box"), "found float32"),
         (lambda: annotate(encoded(), "scribble", seed="a"), "seed='a'"),
         (lambda: annotate(encoded(), "scribble", seed=1.5), "seed=1.5"),
-        (lambda: box_support(blob(), torch.ones(3, 3, dtype=torch.long)), "instances: found shape"),
-        (lambda: box_support(blob(), torch.zeros(80, 110, dtype=torch.long)), "no id other than 0"),
-        (lambda: background_scribble(blob(), ignore=blob()[1:]), "ignore: found shape"),
     ],
 )
 def test_bad_input(call, message):

@@ -51,10 +51,7 @@ def check_folder(
     return survey(root, layout, names, lists, min_area).report
 
 
-def survey(
-    root: str | Path, layout: str = "auto", names: Mapping | Sequence[str] | str | Path | None = None,
-    lists: Mapping | None = None, min_area: int = 0,
-) -> Survey:  # fmt: skip
+def survey(root: str | Path, layout: str, names: object, lists: Mapping | None, min_area: int) -> Survey:
     """All pairs of a folder, checked; see `check_folder`."""
     layout, source = find_layout(root, layout)
     if names is not None and layout != "images_masks":

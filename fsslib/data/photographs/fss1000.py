@@ -113,10 +113,8 @@ class Fss1000(Photographs):
                 f"{val_list} holds test classes: {few(sorted(wanted & (test | set(published))))}. Classes that scores "
                 "are reported on must not choose a checkpoint."
             )
-        if not wanted & rest:
-            raise DatasetError(f"none of the {len(wanted)} classes in {val_list} is in {self.root}.")
-        if not rest - wanted:
-            raise DatasetError(f"{val_list} holds every class that is no test class: none is left to train on.")
+        if not wanted & rest or not rest - wanted:
+            raise DatasetError(f"{val_list} holds none, or all, of the base classes in {self.root}: name some of them.")
         if wanted - rest:
             warnings.warn(
                 f"{len(wanted - rest)} of {len(wanted)} classes in {val_list} have no folder in {self.root}: "
