@@ -145,18 +145,3 @@ def test_annotate_without_object_background_or_anything(kind):
 def test_bad_input(call, message):
     with pytest.raises(DatasetError, match=message):
         call()
-
-
-def test_real_photographs(shared):
-    """On photographs a stroke covers 0.2 to 25 % of its object's largest part and stays clear of its outline."""
-    from fsslib.data.photographs.pascal import Pascal5i
-
-    data = Pascal5i(shared / "data" / "voc-subset", 2, "test", min_area=2048)
-    for cls in (12, 13, 15):
-        for index in data.images_of(cls)[:4]:
-            fg = data[index][1] == cls
-            drawn = scribble(fg, index)
-            assert drawn.any() and not (drawn & ~fg).any()
-            assert 0.002 < drawn.sum() / fg.sum() < 0.25
-            box, outside = box_support(fg)
-            assert (box & fg).any() and not (outside & fg).any() and not (box & outside).any()

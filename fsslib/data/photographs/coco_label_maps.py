@@ -10,7 +10,6 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,11 +19,10 @@ from ... import files
 from ...episode import IGNORE
 from ...errors import DatasetError
 from ...files import atomic
-from ...progress import bar
 from ..base import positions
 from ..pictures import open_picture, picture_sizes
 from .base import pixel_counts
-from .label_index import LabelIndex, load_checked, save_checked
+from .label_index import LabelIndex, in_threads, load_checked, save_checked
 
 FORMAT = 1
 # Seconds after which a temporary file belongs to a killed build, not to one that is running.
@@ -144,15 +142,8 @@ class CocoMasks:
         if missing and self._kept:
             if self._objects is None:
                 self._read_annotations()
-            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-                maps = pool.map(lambda number: self._kept and self._make(number) is None, missing)
-                shown = bar(maps, desc="drawing labels", total=len(missing), show=len(missing) > 1000)
-                try:
-                    for _ in shown:
-                        pass
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
+            for _ in in_threads(lambda number: self._kept and self._make(number) is None, missing, "drawing labels"):
+                pass
         if self._kept:
             self._objects = None  # gigabytes in COCO, and needed no more
 

@@ -6,7 +6,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -62,19 +62,14 @@ class LabelIndex:
         return table
 
     def _build(self, work: list[tuple[str, list[int], tuple[Path, Path]]]) -> None:
-        saved = time.monotonic()
-        # Decoders let go of Python's lock, so that threads help; more of them than this only wait for the disk.
-        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+        saved, pixels = time.monotonic(), in_threads(lambda item: self.read(*item[2]), work, "reading labels")
         try:
-            pixels = pool.map(lambda item: self.read(*item[2]), work)
-            shown = bar(zip(work, pixels), desc="reading labels", total=len(work), show=len(work) > 1000)
-            for (key, stamp, _), counts in shown:
+            for (key, stamp, _), counts in zip(work, pixels):
                 self._entries[key] = [stamp, list(counts), list(counts.values())]
                 if time.monotonic() - saved > SAVE_SECONDS:
                     self._save()
                     saved = time.monotonic()
         finally:
-            pool.shutdown(cancel_futures=True)
             self._save()
 
     def _save(self) -> None:
@@ -84,6 +79,16 @@ class LabelIndex:
             text = f"the index of {self.root} cannot be kept in {self.file.parent} ({error.strerror}), so every "
             text += "process reads all labels. Set FSSLIB_CACHE to a folder that can be written."
             warnings.warn(text, stacklevel=6)
+
+
+def in_threads(work: Callable, items: Sequence, what: str) -> Iterator:
+    """`work` of every item, in order; with a bar where it takes long, which says `what` it is."""
+    # Decoders let go of Python's lock, so that threads help; more of them than this only wait for the disk.
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    try:
+        yield from bar(pool.map(work, items), desc=what, total=len(items), show=len(items) > 1000)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def save_checked(file: Path, content: dict) -> None:

@@ -163,16 +163,6 @@ def test_faults_in_a_coco_file(tmp_path):
             Folder(file)
 
 
-def test_mended_and_spoilt_files_are_seen(tmp_path):
-    spoil_images_masks(tmp_path)
-    first, second = check_folder(tmp_path), check_folder(tmp_path)
-    assert first == second
-    photograph(0).save(tmp_path / "images" / "n00.jpg")
-    assert check_folder(tmp_path).kinds["unreadable image"] == 2
-    (tmp_path / "masks" / "n30.png").write_bytes(b"gone")
-    assert check_folder(tmp_path).kinds["unreadable mask"] == 4
-
-
 def test_two_ways_of_naming_masks_in_one_folder(tmp_path):
     class_folders(tmp_path, "suffix")
     photograph(9).save(tmp_path / "dog" / "q.jpg")

@@ -209,11 +209,3 @@ def test_categories_of_the_same_name(tmp_path):
     report = check_folder(write(file, document))
     assert report.classes == {"cat": 4, "cat (id 11)": 4} and not report.problems
     assert Folder(file, 0, "test", novel_classes=["cat (id 11)"]).classes == (3,)
-
-
-def test_folders_without_pictures_are_no_classes(tmp_path):
-    class_folders(tmp_path)
-    (tmp_path / "afterwards").mkdir()
-    (tmp_path / "notes" / "deep").mkdir(parents=True)
-    data = Folder(tmp_path)
-    assert data.names == {1: "cat", 2: "dog", 3: "owl"} and not data.report.problems
