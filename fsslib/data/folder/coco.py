@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DatasetError
-from ..photographs.coco_label_maps import CocoMasks, fault, open_masks
+from ..photographs.coco_label_maps import UNLISTED, CocoMasks, fault, open_masks
 from ..photographs.label_index import LabelIndex
 from .layouts import Entry, Pairing, pictures
 from .pairs import image_size
@@ -59,12 +59,10 @@ def _shown(file: Path, document: dict, masks: CocoMasks, pairing: Pairing) -> se
             if not annotation.get("iscrowd"):
                 shown.add(image)
             continue
-        if not isinstance(image, int) or image not in masks.images:
-            kind, message = "unknown image", f"{label} belongs to image {image!r}, which is not in 'images'"
-            cure = "Add the image to 'images', or remove the annotation."
-        elif not isinstance(category, int) or category not in categories:
-            kind, message = "unknown category", f"{label} has category {category!r}, which is not in 'categories'"
-            cure = "Add the category to 'categories', or remove the annotation."
+        if reason == UNLISTED or not (isinstance(image, int) and isinstance(category, int)):
+            kind = "unknown image or category"
+            message = f"{label} has image {image!r} and category {category!r}, which are not both listed"
+            cure = "Add what 'images' or 'categories' lacks, or remove the annotation."
         else:
             kind, message = "no polygon", f"{label} on {masks.images[image].file}: one {reason}"
             cure = "Draw its outline as a polygon; boxes and points are no masks."

@@ -38,8 +38,7 @@ PROBLEM_KINDS = (
     "listed but absent",
     "broken JSON",
     "image file missing",
-    "unknown image",
-    "unknown category",
+    "unknown image or category",
     "no polygon",
 )
 _NUMPY = "from PIL import Image; import numpy as np; "

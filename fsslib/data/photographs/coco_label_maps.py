@@ -29,6 +29,7 @@ FORMAT = 1
 ABANDONED = 3600
 # Coordinates further out than this many image sides are no drawing: the rasteriser's memory grows with them.
 OUTSIDE = 10
+UNLISTED = "of an image or category that is not listed"
 _OPEN: dict[Path, "CocoMasks"] = {}
 
 
@@ -249,7 +250,7 @@ def fault(annotation: dict, images: Mapping[int, tuple[str, int, int]], categori
     image, category, shape = (annotation.get(name) for name in ("image_id", "category_id", "segmentation"))
     try:
         if image not in images or category not in categories:
-            return "of an image or category that is not listed"
+            return UNLISTED
         _, height, width = images[image]
         if not shape:
             return "without a segmentation"

@@ -146,11 +146,10 @@ def test_faults_in_a_coco_file(tmp_path):
         (at / "c2.jpg", "empty file"),
         (at / "c3.jpg", "size mismatch"),
         (file, "no polygon"),
-        (file, "unknown image"),
-        (file, "unknown category"),
+        (file, "unknown image or category"),
         (at / "c8.jpg", "empty mask"),
     }
-    assert report.kinds["no polygon"] == report.kinds["unknown image"] == 2
+    assert report.kinds["no polygon"] == 2 and report.kinds["unknown image or category"] == 3
     assert "annotation 5 on c5.jpg" in report.of("no polygon")[1].message
     with pytest.warns(UserWarning, match="3 of 8 pairs"):
         data = Folder(tmp_path)

@@ -75,17 +75,14 @@ def test_label_maps_whose_palette_was_renumbered(tmp_path):
     assert set(np.unique(data[5][1])) <= {0, 2, 3}
 
 
-@pytest.mark.parametrize(
-    "palette",
-    [
-        VOC,
-        [c for i in range(256) for c in (i, i, i)],
-        [0] * 768,
-        [c for i in range(256) for c in (min(85 * i, 255),) * 3],
-        [c for i in range(255) for c in (90, 9 + i // 2, 80)] + [0, 0, 0],
-    ],
-    ids=["VOC's", "grey", "no colours", "four greys to look at", "ignored in black"],
-)
+PALETTES = {
+    "VOC's": VOC, "grey": [c for i in range(256) for c in (i, i, i)], "no colours": [0] * 768,
+    "four greys to look at": [c for i in range(256) for c in (min(85 * i, 255),) * 3],
+    "ignored in black": [c for i in range(255) for c in (90, 9 + i // 2, 80)] + [0, 0, 0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("palette", PALETTES.values(), ids=PALETTES)
 def test_palettes_that_colour_class_ids(tmp_path, palette):
     images_masks(tmp_path)
     for seed in range(12):

@@ -308,7 +308,6 @@ def test_smaller_thinner_occluded_objects(standard, knob):
     low, high = {"area": (0.22, 0.29), "thinness": (0.15, 0.3), "occlusion": (0.25, 0.6)}[next(iter(knob))]
     assert low < ratio < high
     assert all(t.classes == old.classes for t, old in zip(new, truths))
-    assert all((t.instances == 1).sum() >= 12 for t in new)
 
 
 def test_occlusion_only_takes_away(standard):
