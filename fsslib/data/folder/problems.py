@@ -50,22 +50,14 @@ class Fault(DatasetError):
 
 @dataclass(frozen=True)
 class FolderReport:
-    """What `check_folder` found.
+    """What `check_folder` found; `print(report)` shows the first files of each kind, a notebook shows a table."""
 
-    Attributes:
-        root: the folder. layout: how it was read.
-        pairs: images and masks, each name counted once. sound: how many of them can be used.
-        classes: class name -> number of usable images that show it.
-        problems: every problem, by kind and file.
-    `print(report)` shows the first files of each kind; in a notebook the report shows itself as a table.
-    """
-
-    root: Path
-    layout: str
-    pairs: int
-    sound: int
-    classes: dict[str, int]
-    problems: tuple[Problem, ...]
+    root: Path  # the folder
+    layout: str  # how it was read
+    pairs: int  # images and masks, each name counted once
+    sound: int  # how many of them can be used
+    classes: dict[str, int]  # class name -> number of usable images that show it
+    problems: tuple[Problem, ...]  # by kind and file
 
     @property
     def kinds(self) -> dict[str, int]:

@@ -50,12 +50,8 @@ class CocoMasks:
     cannot be decoded or has the wrong size is made again. Where the cache cannot be written, the index of their pixels
     says so, and maps are made whenever they are asked for.
 
-    Use `open_masks`: it makes one object per file, however many folds and splits ask.
-
-    Attributes:
-        names: class id -> name. images: image id -> Listed. skipped: why annotations were left out -> how many.
-        folder: where the maps are.
-    Raises DatasetError for a file that is broken or not in this format.
+    Use `open_masks`: it makes one object per file, however many folds and splits ask. Raises DatasetError for a file
+    that is broken or not in this format.
     """
 
     def __init__(self, file: Path, folder: Path):
@@ -64,9 +60,9 @@ class CocoMasks:
         self._objects: dict[int, list[tuple[int, bool, list | dict]]] | None = None
         self._kept = True  # until the cache turns out not to be writable
         head = load_checked(folder / "head.json") or self._read_annotations()
-        self.names: dict[int, str] = dict(map(tuple, head["names"]))
-        self.images = {number: Listed(*rest) for number, *rest in head["images"]}
-        self.skipped: dict[str, int] = head["skipped"]
+        self.names: dict[int, str] = dict(map(tuple, head["names"]))  # of every class id
+        self.images = {number: Listed(*rest) for number, *rest in head["images"]}  # by image id
+        self.skipped: dict[str, int] = head["skipped"]  # why annotations were left out -> how many
         self._dtype = np.uint8 if max(self.names) < IGNORE else np.uint16
 
     def file_of(self, image: int) -> Path:
@@ -84,9 +80,7 @@ class CocoMasks:
     def areas(self, images: Sequence[tuple[int, Path]]) -> np.ndarray:
         """(len(images), last class + 1) int32: pixels of each class id at the original size. Makes all maps first.
 
-        Args:
-            images: image ids with their photographs, whose sizes have to be those of the annotation file.
-        Raises DatasetError for the first photograph that does not fit.
+        `images` are ids with their photographs. Raises DatasetError for the first that has not its annotated size.
         """
         self._make_missing([number for number, _ in images])
         pairs = [(photograph, self.file_of(number)) for number, photograph in images]

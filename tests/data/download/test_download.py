@@ -21,7 +21,6 @@ from fsslib.data.download import fetch as download
 from fsslib.data.download import locks as disk
 from fsslib.data.download.fetch import fetch
 from fsslib.errors import DatasetError, DownloadError
-from fsslib.progress import Silent
 
 DATA = random.Random(1).randbytes(4_000)
 MD5 = hashlib.md5(DATA).hexdigest()
@@ -169,18 +168,6 @@ def test_progress_starts_the_count_again(server, target):
     server.add("y.bin", DATA, ranges=False, cut=300, cuts=99)
     with pytest.raises(DownloadError, match=r"300 of 4,000 bytes \(2 attempts\)"):
         get(server, target.with_name("y.bin"), "y.bin", attempts=2)
-
-
-def test_ctrl_c_keeps_what_has_arrived(server, target, monkeypatch):
-    page = server.add("x.bin", DATA)
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Silent, "update", interrupt)
-        get(server, target)
-    assert get(server, target, md5=MD5) == DATA and page.asked == [None, "bytes=512-"]
 
 
 def test_places_that_cannot_take_it(server, target, monkeypatch):
