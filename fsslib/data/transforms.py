@@ -8,7 +8,7 @@ needs the whole picture (`augment_whole`).
 
 import numbers
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -93,27 +93,22 @@ def _pad(pair: tuple, left: int, top: int, right: int, bottom: int) -> tuple:
     return grown, mask
 
 
-def _stats(like: Tensor) -> tuple[Tensor, Tensor]:
-    return tuple(like.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-
-
-def _check_channels(image: Tensor, wanted: Callable[[torch.dtype], bool], kind: str) -> None:
-    if image.ndim < 3 or image.shape[-3] != 3 or not wanted(image.dtype):
+def _stats(image: Tensor, fits: bool, kind: str) -> tuple[Tensor, Tensor]:
+    """ImageNet's mean and std beside an image, after it was checked."""
+    if image.ndim < 3 or image.shape[-3] != 3 or not fits:
         raise DatasetError(f"image: found {image.dtype} {tuple(image.shape)}, expected {kind} (..., 3, H, W).")
+    return tuple(torch.tensor(values, device=image.device).view(3, 1, 1) for values in (MEAN, STD))
 
 
 def normalise(image: Tensor) -> Tensor:
     """(..., 3, H, W) uint8 RGB to float32: scaled to [0, 1], minus ImageNet mean, divided by ImageNet std."""
-    _check_channels(image, lambda dtype: dtype == torch.uint8, "uint8")
-    image = image.float() / 255
-    mean, std = _stats(image)
-    return (image - mean) / std
+    mean, std = _stats(image, image.dtype == torch.uint8, "uint8")
+    return (image.float() / 255 - mean) / std
 
 
 def denormalise(image: Tensor) -> Tensor:
     """The inverse of `normalise` for figures: (..., 3, H, W) float to uint8 RGB, clipped and rounded."""
-    _check_channels(image, lambda dtype: dtype.is_floating_point, "floating point")
-    mean, std = _stats(image.float())
+    mean, std = _stats(image, image.is_floating_point(), "floating point")
     return ((image.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -231,11 +226,8 @@ def augment_whole(
 
     Args:
         image, mask: (3, H, W) and (H, W) uint8 of any size, as a data set returns them; class ids stay what they are.
-        seed: a whole number; the result is a pure function of it and of the other arguments.
-        kind: `"pfenet"` or `"hdmnet"`.
-        size: pixels a side, at least 8.
+        seed: as for `augment`. size: pixels a side of what is returned, at least 8.
         objects: class ids whose pixels together are the object of the 85 %; without any, the first crop is taken.
-    Returns: (3, size, size) and (size, size) uint8.
     Raises DatasetError for an unknown kind, an impossible size or seed, or an image and a mask that do not fit.
     """
     from torchvision.transforms.v2 import functional as pixels  # here, because it takes seconds to import
