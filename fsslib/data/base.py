@@ -19,23 +19,16 @@ SPLITS = ("train", "val", "test")
 class SegmentationDataset(ABC):
     """Images with one label map each, restricted to the classes of one split of one fold.
 
-    Attributes:
-        name: the data set's name, e.g. `"shapes"`.
-        fold, split: which fold is held out, and which part of it this is (`"train"`, `"val"` or `"test"`).
-        names: class id -> readable name, for all classes of the data set (ids start at 1).
-        classes: sorted ids of the classes that episodes of this split may target. "train" and "val" classes are
-            disjoint parts of the base classes; "test" holds the fold's novel classes.
-        base_classes: sorted ids of all classes that are not novel in this fold (train and val classes together).
-        augmentation: which random changes keep the classes what they are, see `fsslib.data.transforms.augment`.
+    "train" and "val" classes are disjoint parts of the base classes; "test" holds the fold's novel classes.
     """
 
-    name: str
-    fold: int
-    split: str
-    names: dict[int, str]
-    classes: tuple[int, ...]
-    base_classes: tuple[int, ...]
-    augmentation: str = "photo"
+    name: str  # of the data set, e.g. "shapes"
+    fold: int  # which is held out
+    split: str  # which part of it this is: "train", "val" or "test"
+    names: dict[int, str]  # class id -> readable name, for all classes of the data set (ids start at 1)
+    classes: tuple[int, ...]  # sorted ids of the classes that episodes of this split may target
+    base_classes: tuple[int, ...]  # sorted ids of all classes that are not novel in this fold
+    augmentation: str = "photo"  # which random changes keep the classes what they are, see `transforms.augment`
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -8,14 +8,14 @@ needs the whole picture (`augment_whole`).
 
 import numbers
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..arguments import check_number, choose
+from ..arguments import choose
 from ..episode import IGNORE
 from ..errors import DatasetError
 from .base import check_seed
@@ -93,27 +93,22 @@ def _pad(pair: tuple, left: int, top: int, right: int, bottom: int) -> tuple:
     return grown, mask
 
 
-def _stats(like: Tensor) -> tuple[Tensor, Tensor]:
-    return tuple(like.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-
-
-def _check_channels(image: Tensor, wanted: Callable[[torch.dtype], bool], kind: str) -> None:
-    if image.ndim < 3 or image.shape[-3] != 3 or not wanted(image.dtype):
+def _stats(image: Tensor, fits: bool, kind: str) -> tuple[Tensor, Tensor]:
+    """ImageNet's mean and std beside an image, after it was checked."""
+    if image.ndim < 3 or image.shape[-3] != 3 or not fits:
         raise DatasetError(f"image: found {image.dtype} {tuple(image.shape)}, expected {kind} (..., 3, H, W).")
+    return tuple(torch.tensor(values, device=image.device).view(3, 1, 1) for values in (MEAN, STD))
 
 
 def normalise(image: Tensor) -> Tensor:
     """(..., 3, H, W) uint8 RGB to float32: scaled to [0, 1], minus ImageNet mean, divided by ImageNet std."""
-    _check_channels(image, lambda dtype: dtype == torch.uint8, "uint8")
-    image = image.float() / 255
-    mean, std = _stats(image)
-    return (image - mean) / std
+    mean, std = _stats(image, image.dtype == torch.uint8, "uint8")
+    return (image.float() / 255 - mean) / std
 
 
 def denormalise(image: Tensor) -> Tensor:
     """The inverse of `normalise` for figures: (..., 3, H, W) float to uint8 RGB, clipped and rounded."""
-    _check_channels(image, lambda dtype: dtype.is_floating_point, "floating point")
-    mean, std = _stats(image.float())
+    mean, std = _stats(image, image.is_floating_point(), "floating point")
     return ((image.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -148,74 +143,42 @@ class Resize:
         return f"Resize({self.size}, mode={self.mode!r})"
 
 
-class train_augment:
-    """Random scale, rotation, blur, flip, crop and colour; a pure function of image, mask and an integer seed.
+def _changed(
+    image: Tensor, mask: Tensor, seed: int, flip: bool = True, scale: tuple[float, float] = (0.9, 1.1),
+    rotate: float = 10, rotated: float = 1.0, blurred: float = 0.0,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """A square pair scaled by a random factor, turned, blurred, flipped, and cropped or filled up to its size again.
 
-    The image is resized as `Resize(size, mode)` would, times a random scale; rotated about its centre; blurred;
-    flipped; then cropped, or filled up, to `size` x `size` at a random place. No global random state is read or moved:
-    the seed feeds a generator of its own, which draws all there is to draw always in the same order.
-
-    Args:
-        size: pixels a side, at least 8.
-        flip: flip left to right in half of the cases.
-        scale: smallest and largest factor, both > 0 (PFENet: 0.9 to 1.1).
-        rotate: largest angle in degrees, either way. rotated: share of the images that are rotated at all.
-        blurred: share of the images that get a Gaussian blur of 5 x 5 pixels; the mask stays sharp.
-        colour: strength of brightness, contrast and saturation changes: each by a factor in 1 ± colour; 0 is off.
-        mode: `"squash"` or `"pad"`, as in Resize.
-    Raises DatasetError for impossible options and for images and masks that do not belong together.
+    Args: flip: half of the pairs. scale: smallest and largest factor. rotate: largest angle in degrees, either way;
+    rotated, blurred: share of the pairs that are turned, and whose image gets a Gaussian blur of 5 x 5 pixels.
     """
+    from torchvision.transforms.v2 import functional as pixels  # here, because it takes seconds to import
 
-    def __init__(
-        self, size: int, flip: bool = True, scale: tuple[float, float] = (0.9, 1.1), rotate: float = 10,
-        colour: float = 0.0, mode: str = "squash", rotated: float = 1.0, blurred: float = 0.0,
-    ):  # fmt: skip
-        _check_options(size, mode)
-        if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 10:
-            raise DatasetError(f"scale={scale!r}: expected (smallest, largest) with 0 < smallest <= largest <= 10.")
-        check_number(rotate, "degrees to rotate", 180, error=DatasetError)
-        if not 0 <= colour < 1:
-            raise DatasetError(f"colour={colour!r}: expected a strength from 0 to below 1.")
-        self.size, self.flip, self.scale, self.rotate = int(size), flip, tuple(scale), rotate
-        check_number(rotated, "rotated", 1, error=DatasetError)
-        check_number(blurred, "blurred", 1, error=DatasetError)
-        self.colour, self.mode, self.rotated, self.blurred = colour, mode, rotated, blurred
-
-    def __call__(self, image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        from torchvision.transforms.v2 import functional as pixels  # here, because it takes seconds to import
-
-        _check_pair(image, mask)
-        draw = _draws(seed, 10)
-        low, high = self.scale
-        longest = max(1, round(self.size * (low + (high - low) * draw[0])))
-        pair = _resize(image, mask, _target(*mask.shape, longest, self.mode))
-        angle = self.rotate * (2 * draw[1] - 1)
-        if angle and draw[8] < self.rotated:
-            mask = pixels.rotate(pair[1][None], angle, fill=IGNORE)[0]
-            pair = [pixels.rotate(pair[0], angle, "bilinear", fill=MEAN_COLOUR), mask]
-        if draw[9] < self.blurred:
-            pair = [pixels.gaussian_blur(pair[0], [5, 5]), pair[1]]
-        if self.flip and draw[2] < 0.5:
-            pair = [part.flip(-1) for part in pair]
-        image, mask = self._place(pair, draw[3], draw[4])
-        for change, at in zip((pixels.adjust_brightness, pixels.adjust_contrast, pixels.adjust_saturation), draw[5:8]):
-            if self.colour:
-                image = change(image, 1 + self.colour * (2 * at - 1))
-        return image.contiguous(), mask.contiguous()
-
-    def _place(self, pair: tuple, down: float, right: float) -> tuple:
-        """Crop where the image is too large, fill up where it is too small; `down` and `right` in [0, 1) say where."""
-        height, width = pair[1].shape
-        top, left = (int(at * (abs(side - self.size) + 1)) for at, side in ((down, height), (right, width)))
-        grow = [max(0, self.size - side) for side in (width, height)]
-        before = [min(left, grow[0]), min(top, grow[1])]
-        pair = _pad(pair, *before, grow[0] - before[0], grow[1] - before[1])
-        top, left = (at if side > self.size else 0 for at, side in ((top, height), (left, width)))
-        return tuple(part[..., top : top + self.size, left : left + self.size] for part in pair)
+    size, draw = len(mask), _draws(seed, 10)
+    low, high = scale
+    longest = max(1, round(size * (low + (high - low) * draw[0])))
+    pair = _resize(image, mask, [longest, longest])
+    angle = rotate * (2 * draw[1] - 1)
+    if angle and draw[8] < rotated:
+        mask = pixels.rotate(pair[1][None], angle, fill=IGNORE)[0]
+        pair = [pixels.rotate(pair[0], angle, "bilinear", fill=MEAN_COLOUR), mask]
+    if draw[9] < blurred:
+        pair = [pixels.gaussian_blur(pair[0], [5, 5]), pair[1]]
+    if flip and draw[2] < 0.5:
+        pair = [part.flip(-1) for part in pair]
+    # Crop where it is too large, fill up where it is too small, at a random place.
+    top, left = (int(at * (abs(longest - size) + 1)) for at in draw[3:5])
+    if longest < size:
+        pair = _pad(pair, left, top, size - longest - left, size - longest - top)
+        top = left = 0
+    image, mask = (part[..., top : top + size, left : left + size].contiguous() for part in pair)
+    return image, mask
 
 
 def augment(image: Tensor, mask: Tensor, seed: int, kind: str = "photo") -> tuple[Tensor, Tensor]:
-    """`train_augment` at the size that a square image already has, with the settings of `kind`.
+    """Random scale, rotation, blur, flip and crop of a square image, with the settings of `kind`.
+
+    No global random state is read or moved: the seed feeds a generator of its own.
 
     Args:
         image, mask: (3, S, S) and (S, S) uint8, as `Resize` returns them.
@@ -231,7 +194,7 @@ def augment(image: Tensor, mask: Tensor, seed: int, kind: str = "photo") -> tupl
         raise DatasetError(f"augment needs a square image, found {tuple(mask.shape)}: apply Resize(size) first.")
     if kind == "symmetry":
         return symmetry(image, mask, seed)
-    return train_augment(mask.shape[0], **AUGMENTATIONS[kind])(image, mask, seed)
+    return _changed(image, mask, seed, **AUGMENTATIONS[kind])
 
 
 def symmetry(image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -263,11 +226,8 @@ def augment_whole(
 
     Args:
         image, mask: (3, H, W) and (H, W) uint8 of any size, as a data set returns them; class ids stay what they are.
-        seed: a whole number; the result is a pure function of it and of the other arguments.
-        kind: `"pfenet"` or `"hdmnet"`.
-        size: pixels a side, at least 8.
+        seed: as for `augment`. size: pixels a side of what is returned, at least 8.
         objects: class ids whose pixels together are the object of the 85 %; without any, the first crop is taken.
-    Returns: (3, size, size) and (size, size) uint8.
     Raises DatasetError for an unknown kind, an impossible size or seed, or an image and a mask that do not fit.
     """
     from torchvision.transforms.v2 import functional as pixels  # here, because it takes seconds to import

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from voc_tree import make_voc, quiet
 
 from fsslib import EpisodeSampler, Protocol
-from fsslib.data import transforms as augmentation
 from fsslib.data.episodes import EpisodeSpec
 from fsslib.data.transforms import MEAN_COLOUR, WHOLE, Resize, augment_whole, normalise
 from fsslib.errors import DatasetError
@@ -132,23 +131,6 @@ def test_hdmnet_resizes_the_picture_as_it_is(monkeypatch):
     assert not (label == 255).any()
 
 
-def test_hdmnet_scales_turns_blurs_and_flips_too():
-    made = [augment_whole(*picture(96, 96), seed, "hdmnet", 96) for seed in range(120)]
-    turned = np.array([bool((mask == 255).any()) for _, mask in made])
-    flips = np.array([bool((mask == 7).nonzero()[:, 1].double().mean() > 47.5) for _, mask in made])
-    for share in (turned.mean(), flips.mean()):
-        assert 0.38 < share < 0.62
-    for (_, mask), t in zip(made, turned):
-        assert (mask == 7).sum() == pytest.approx(480, abs=60), "the scale is undone"
-        assert t or set(mask.unique().tolist()) == {0, 7}
-
-
-def test_the_range_of_scales_is_a_constant(monkeypatch):
-    monkeypatch.setattr(augmentation, "SCALE", (2.0, 2.0))
-    _, mask = augment_whole(*picture(), 3, "pfenet", 300, (7,))
-    assert (mask == 7).sum() == pytest.approx(4 * 480, rel=0.06)
-
-
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
     return quiet(make_voc(tmp_path_factory.mktemp("voc"), scale=2), 0, "train")
@@ -190,10 +172,7 @@ def test_all_labels_of_a_query_move_together(photographs, kind):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (
-            lambda i, m: augment_whole(i, m, 0, "photo", 33),
-            "'photo' is unknown.*Valid: 'pfenet'",
-        ),
+        (lambda i, m: augment_whole(i, m, 0, "photo", 33), "'photo' is unknown.*Valid: 'pfenet'"),
         (lambda i, m: augment_whole(i, m, 0, "pfenet", 4), "size=4"),
         (lambda i, m: augment_whole(i, m, 0.5, "pfenet", 33), "seed=0.5"),
         (lambda i, m: augment_whole(i, m, True, "pfenet", 33), "seed=True"),
@@ -230,38 +209,27 @@ def corner_object():
 
 def test_a_crop_is_a_piece_of_the_picture_at_any_place(only_crops):
     image, mask = corner_object()
-    tops, lefts, kept = [], [], []
+    tops, lefts = [], []
     for seed in range(400):
         out, label = augment_whole(image, mask, seed, "pfenet", 73)
         top, left = out[0, 0, 0].item(), out[1, 0, 0].item()
         assert torch.equal(out, image[:, top : top + 73, left : left + 73])
         assert torch.equal(label, mask[top : top + 73, left : left + 73])
-        tops.append(top), lefts.append(left), kept.append(int((label == 9).sum()))
+        tops.append(top), lefts.append(left)
     assert set(tops) == set(range(18)) and set(lefts) == set(range(48))
     assert np.mean(tops) == pytest.approx(8.5, abs=0.8) and np.mean(lefts) == pytest.approx(23.5, abs=2)
-    share = sum((20 - t) * (20 - f) >= 0.85 * 400 for t in range(18) for f in range(20)) / (18 * 48)
-    assert np.mean(np.array(kept) >= 0.85 * 400) == pytest.approx(share, abs=0.015), "without an object, the first"
 
 
 def test_a_crop_is_drawn_again_until_it_holds_the_object(only_crops):
     image, mask = corner_object()
-    good = sum((20 - t) * (20 - f) >= 0.85 * 400 for t in range(18) for f in range(20)) / (18 * 48)
-    held, first, draws = [], [], 400
-    for seed in range(draws):
-        label = augment_whole(image, mask, seed, "pfenet", 73, (9,))[1]
-        held.append(bool((label == 9).sum() >= 0.85 * 400))
-        alone = augment_whole(image, mask, seed, "pfenet", 73)[1]
-        if (alone == 9).sum() >= 0.85 * 400:
-            assert torch.equal(label, alone), "a first crop that is good enough stays"
-        first.append(torch.equal(label, alone))
-    assert 0.005 < good < 0.02, "so small a chance shows whether there are 32 draws"
-    expected = 1 - (1 - good) ** 32
-    assert np.mean(held) == pytest.approx(expected, abs=3 * (expected * (1 - expected) / draws) ** 0.5)
-    assert np.mean(first) < 0.05
-    # Class 4 is easier to keep: a crop in three does, so that 32 of them never miss it.
-    easy = [augment_whole(image, mask, seed, "pfenet", 73, (4,))[1] for seed in range(100)]
-    assert all((label == 4).sum() >= 0.85 * 30 * 60 for label in easy)
-    assert len({label.numpy().tobytes() for label in easy}) > 50
+    # A crop in five holds enough of class 4, so that 32 of them never miss it.
+    made = [augment_whole(image, mask, seed, "pfenet", 73, (4,))[1] for seed in range(100)]
+    assert all((label == 4).sum() >= 0.85 * 30 * 60 for label in made)
+    assert len({label.numpy().tobytes() for label in made}) > 50
+    first = [augment_whole(image, mask, seed, "pfenet", 73)[1] for seed in range(100)]
+    good = [bool((label == 4).sum() >= 0.85 * 30 * 60) for label in first]
+    assert good == [torch.equal(*labels) for labels in zip(made, first)], "a first crop that is good enough stays"
+    assert 0.1 < np.mean(good) < 0.4
 
 
 @pytest.mark.parametrize("good", [0, 1, 31, None])

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fsslib.data.transforms import AUGMENTATIONS, MEAN_COLOUR, Resize, augment, denormalise, normalise, train_augment
+from fsslib.data.transforms import AUGMENTATIONS, MEAN_COLOUR, Resize, augment, denormalise, normalise
 from fsslib.errors import DatasetError
-
-PLAIN = {"flip": False, "scale": (1, 1), "rotate": 0}
 
 
 def pair(height=60, width=80):
@@ -42,8 +40,6 @@ def test_masks_are_not_shifted_against_images():
     image, mask = Resize(32)(columns.expand(3, 96, 96).contiguous(), columns.contiguous())
     assert torch.equal(mask[0], torch.arange(1, 96, 3, dtype=torch.uint8))
     assert torch.equal(image[:, :, 1:-1], mask[:, 1:-1].expand(3, 32, 30))
-    image, mask = train_augment(32, **PLAIN)(columns.expand(3, 96, 96).contiguous(), columns.contiguous(), 0)
-    assert torch.equal(image[:, :, 1:-1], mask[:, 1:-1].expand(3, 32, 30))
 
 
 @pytest.mark.parametrize("height, width", [(60, 80), (80, 60), (64, 64), (44, 200)])
@@ -64,58 +60,39 @@ def test_extreme_shapes():
     thin = torch.zeros(3, 1, 900, dtype=torch.uint8), torch.ones(1, 900, dtype=torch.uint8)
     image, mask = Resize(97, "pad")(*thin)
     assert image.shape == (3, 97, 97) and (mask[0] == 1).all() and (mask[1:] == 255).all()
-    assert train_augment(97, mode="pad")(*thin, 3)[1].shape == (97, 97)
 
 
-@pytest.mark.parametrize("mode", ["squash", "pad"])
-def test_augment_is_a_pure_function_of_the_seed(mode):
-    change, (image, mask) = train_augment(97, colour=0.3, mode=mode), pair()
-    before, kept = torch.get_rng_state(), (image.clone(), mask.clone())
-    first = change(image, mask, 7)
-    torch.manual_seed(99)
-    again = change(image, mask, np.int64(7))
-    assert all(torch.equal(a, b) for a, b in zip(first, again))
-    assert all(torch.equal(a, b) for a, b in zip((image, mask), kept))
-    torch.set_rng_state(before)
-    change(image, mask, 8)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert len({change(image, mask, seed)[1].numpy().tobytes() for seed in range(-5, 15)}) > 15
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_augmented_pairs_stay_aligned(seed):
-    image, mask = train_augment(97, mode=("squash", "pad")[seed % 2])(*pair(), seed)
-    assert image.shape == (3, 97, 97) and set(mask.unique().tolist()) <= {0, 3, 255}
-    assert aligned(image, mask)
-    invented = image.permute(1, 2, 0)[mask == 255].float()
-    assert (mask == 3).sum() > 100 and len(invented)
-
-
-def test_every_step_can_be_seen_and_switched_off():
-    image, mask = pair(97, 97)
-    same = train_augment(97, **PLAIN)(image, mask, 1)
-    assert torch.equal(same[0], image) and torch.equal(same[1], mask)
-    flips = [train_augment(97, **{**PLAIN, "flip": True})(image, mask, seed)[1] for seed in range(40)]
-    assert {torch.equal(m, mask) for m in flips} == {True, False}
-    assert all(torch.equal(m, mask) or torch.equal(m, mask.flip(1)) for m in flips)
-    small = train_augment(97, **{**PLAIN, "scale": (0.5, 0.5)})(image, mask, 1)
-    assert abs(int((small[1] != 255).sum()) - 48 * 48 + 9) < 10  # the rest is filled up
-    large = train_augment(97, **{**PLAIN, "scale": (2, 2)})
-    places = {tuple((large(image, mask, seed)[1] == 3).nonzero().float().mean(0).tolist()) for seed in range(5)}
-    assert len(places) > 3 and not (large(image, mask, 4)[1] == 255).sum() > 200
-    turned = train_augment(97, **{**PLAIN, "rotate": 45})(image, mask, 1)[1]
-    assert (turned == 255).sum() > 300 and abs(int((turned == 3).sum()) - 720) < 60
-    bright = train_augment(97, **{**PLAIN, "colour": 0.5})(image, mask, 1)
-    assert not torch.equal(bright[0], image) and torch.equal(bright[1], mask)
-
-
-def test_augment_kinds():
+@pytest.mark.parametrize("kind", ["photo", "flip", "sdaanet", "symmetry"])
+def test_augment_is_a_pure_function_of_the_seed(kind):
     image, mask = Resize(97)(*pair())
-    assert torch.equal(augment(image, mask, 5, "none")[0], image)
-    assert all(torch.equal(a, b) for a, b in zip(augment(image, mask, 5), train_augment(97)(image, mask, 5)))
+    before, kept = torch.get_rng_state(), (image.clone(), mask.clone())
+    first = augment(image, mask, 7, kind)
+    torch.manual_seed(99)
+    again = augment(image, mask, np.int64(7), kind)
+    assert all(torch.equal(a, b) for a, b in zip((*first, image, mask), (*again, *kept)))
+    torch.set_rng_state(before)
+    augment(image, mask, 8, kind)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_augment_photographs(monkeypatch):
+    image, mask = Resize(97)(*pair())
+    made = [augment(image, mask, seed) for seed in range(-5, 35)]
+    assert len({label.numpy().tobytes() for _, label in made}) > 35
+    for out, label in made:
+        assert out.shape == (3, 97, 97) and set(label.unique().tolist()) <= {0, 3, 255} and aligned(out, label, 0.93)
+    assert all(torch.equal(a, b) for a, b in zip(augment(image, mask, 5, "none"), (image, mask)))
     flipped = {augment(image, mask, seed, "flip")[1].numpy().tobytes() for seed in range(20)}
     assert flipped == {mask.numpy().tobytes(), mask.flip(1).contiguous().numpy().tobytes()}
-    assert set(AUGMENTATIONS) >= {"photo", "flip", "none"}
+    void, size = int((mask == 255).sum()), int((mask == 3).sum())
+    for factor, least in ((0.5, 97 * 97 - 48 * 48), (2, 0)):  # the rest is filled up; the crop is anywhere
+        monkeypatch.setitem(AUGMENTATIONS, "flip", {"scale": (factor, factor), "rotate": 0, "flip": False})
+        labels = [augment(image, mask, seed, "flip")[1] for seed in range(8)]
+        assert all(least <= int((label == 255).sum()) <= least + factor**2 * void + 20 for label in labels)
+        assert len({tuple((label == 3).nonzero().float().mean(0).tolist()) for label in labels}) > 5
+    monkeypatch.setitem(AUGMENTATIONS, "flip", {"scale": (1, 1), "rotate": 45})
+    turned = augment(image, mask, 1, "flip")[1]
+    assert (turned == 255).sum() > 300 and abs(int((turned == 3).sum()) - size) < 100
 
 
 def test_augmentation_as_published_by_sdaanet():
@@ -165,13 +142,7 @@ def test_normalise_and_back():
         (lambda i, m: Resize(97)(i[0], m), r"expected uint8 \(3, H, W\)"),
         (lambda i, m: Resize(97)(i, m.long()), "mask: found torch.int64"),
         (lambda i, m: Resize(97)(i[:, :0], m[:0]), "at least one pixel"),
-        (lambda i, m: train_augment(97, scale=(1.2, 0.9)), "smallest <= largest"),
-        (lambda i, m: train_augment(97, scale=(0, 1)), "0 < smallest"),
-        (lambda i, m: train_augment(97, rotate=-3), "degrees to rotate=-3: expected a number from 0 to 180"),
-        (lambda i, m: train_augment(97, colour=1), "below 1"),
-        (lambda i, m: train_augment(97, rotated=1.5), "rotated=1.5"),
-        (lambda i, m: train_augment(97, blurred=-1), "blurred=-1"),
-        (lambda i, m: train_augment(97)(i, m, 0.5), "whole number"),
+        (lambda i, m: augment(*Resize(97)(i, m), 0.5), "whole number"),
         (lambda i, m: augment(i, m, 1), "square"),
         (lambda i, m: augment(i[:, :, :60], m[:, :60], 1, "wild"), "'wild' is unknown.*'photo'"),
         (lambda i, m: normalise(i.float()), "float32.*expected uint8"),

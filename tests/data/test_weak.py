@@ -1,6 +1,4 @@
-"""Boxes and scribbles against PANet's own code, and the scribble robot's promises on any mask."""
-
-import random
+"""Boxes against PANet's own code, and the scribble robot's promises on any mask."""
 
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from safetensors.torch import load_file
 from scipy import ndimage
 
-from fsslib.data.weak_annotations import annotate, background_scribble, box_support, scribble, scribble_masks
+from fsslib.data.weak_annotations import annotate, box_support, scribble
 from fsslib.errors import DatasetError
 
 
@@ -31,25 +29,8 @@ def blob(height=80, width=110):
 
 
 def test_box_equals_the_original(golden):
-    inst, kept = golden["inst"][0], golden["inst"][0].clone()
-    fg, bg = box_support(golden["fg_mask_cls7"][0], inst)
+    fg, bg = box_support(golden["fg_mask_cls7"][0])
     assert torch.equal(fg, golden["bbox_fg"][0].bool()) and torch.equal(bg, golden["bbox_bg"][0].bool())
-    assert torch.equal(inst, kept)  # the original writes into its instance map
-
-
-@pytest.mark.parametrize("classes", [1, 2])
-def test_scribbles_equal_the_original(golden, classes):
-    fg, bg = scribble_masks(golden["scribble_map"], golden["label"][0] == 7, choose=min)
-    assert torch.equal(fg, golden[f"getmask_ids{classes}_fg_scribble"].bool()) and fg.any()
-    assert torch.equal(bg, golden[f"getmask_ids{classes}_bg_scribble"].bool()) and bg.any()
-
-
-def test_scribble_choice_follows_python_random(golden):
-    strokes, fg = golden["scribble_map2"], golden["label"][0] == 7
-    for seed, instance in enumerate(golden["scribble_choice_pyseed0_5"].tolist()):
-        assert torch.equal(scribble_masks(strokes, fg, seed)[0], (strokes == instance) & fg)
-        random.seed(seed)
-        assert torch.equal(scribble_masks(strokes, fg, random.choice)[0], (strokes == instance) & fg)
 
 
 def test_boxes_of_components():
@@ -65,35 +46,13 @@ def test_boxes_of_components():
     assert not fg.any() and bg.all()
 
 
-def test_box_ties_go_to_the_lowest_id_and_ids_count_inside_the_object_only():
-    inst = torch.zeros(6, 12, dtype=torch.long)
-    inst[1:3, 1:3], inst[1:3, 5:7], inst[:, 9:] = 9, 4, 2
-    fg = (inst == 9) | (inst == 4)
-    fg[0, 11] = True  # one pixel of the huge instance 2
-    box, outside = box_support(fg, inst)
-    assert torch.equal(box, inst == 4)
-    assert torch.equal(outside, ~fg)
-
-
-def test_scribble_map_dilation_and_absent_ids():
-    strokes = torch.full((9, 9), 255, dtype=torch.uint8)
-    strokes[2, 2], strokes[2, 4], strokes[6, 6] = 0, 3, 5
-    fg = torch.zeros(9, 9, dtype=torch.bool)
-    fg[:5, 3:] = True
-    thick, bg = scribble_masks(strokes, fg, dilation=3)
-    assert bg.sum() == 9 and thick.sum() == 6  # the background stroke wins where both reach
-    assert scribble_masks(strokes, fg)[0].sum() == 1
-    assert not scribble_masks(strokes, torch.zeros_like(fg))[0].any()
-
-
 def test_stroke_runs_along_the_body():
     fg = blob()
     drawn = scribble(fg, seed=3)
     assert drawn.dtype == torch.bool and not (drawn & ~fg).any()
     rows, columns = drawn.nonzero().T
-    assert (
-        columns.max() - columns.min() > 25 and rows.max() < 50 and columns.max() < 70
-    )  # no leg, no arm, no other part
+    assert columns.max() - columns.min() > 25
+    assert rows.max() < 50 and columns.max() < 70  # no leg, no arm, no other part
     assert ndimage.label(drawn.numpy(), np.ones((3, 3)))[1] == 1
     depth = ndimage.distance_transform_edt(np.pad(fg.numpy(), 1))[1:-1, 1:-1]
     assert depth[drawn.numpy()].mean() > 6
@@ -112,18 +71,10 @@ def test_stroke_is_a_pure_function_of_the_seed():
     assert len({scribble(fg, seed).numpy().tobytes() for seed in range(8)}) > 5
 
 
-def test_pen_width():
-    widths = [int(scribble(blob(), 0, width).sum()) for width in (1, 3, 5, 9)]
-    assert widths == sorted(widths) and widths[-1] > 2 * widths[0]
-    large = torch.zeros(400, 400, dtype=torch.bool)
-    large[50:350, 100:300] = True
-    assert scribble(large).sum() > 1.5 * scribble(large, width=1).sum()
-
-
 @settings(max_examples=25, deadline=None)
 @given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=70)), st.integers(0, 2**40))
 def test_strokes_stay_inside_any_mask(fg, seed):
-    drawn, other = scribble(fg, seed).numpy(), background_scribble(fg, seed).numpy()
+    drawn, other = scribble(fg, seed).numpy(), scribble(~fg, seed).numpy()
     assert not (drawn & ~fg).any() and drawn.any() == fg.any()
     assert not (other & fg).any() and other.any() == (~fg).any()
 
@@ -135,18 +86,10 @@ def test_strokes_in_odd_shapes(shape):
     fg[{"ring": np.abs(np.hypot(y, x) - 24) < 4, "line": np.abs(y) < 1, "diagonal": y == x,
         "pixel": (y == 0.5) & (x == 9.5), "full": y < 99,
         "spiral": np.abs((np.hypot(y, x) - 4 * np.arctan2(y, x)) % 25.13 - 12) < 3}[shape]] = True  # fmt: skip
-    drawn = scribble(fg, 1, 3).numpy()
+    drawn = scribble(fg, 1).numpy()
     assert drawn.any() and not (drawn & ~fg).any()
     least = {"ring": 40, "line": 25, "diagonal": 40, "pixel": 1, "spiral": 40, "full": 25}[shape]
     assert drawn.sum() >= least
-
-
-def test_background_stroke_avoids_object_and_ignored_pixels():
-    fg, ignore = blob(), torch.zeros(80, 110, dtype=torch.bool)
-    ignore[:, 80:] = True
-    drawn = background_scribble(fg, 2, ignore=ignore)
-    assert drawn.any() and not (drawn & (fg | ignore)).any()
-    assert not background_scribble(torch.ones(8, 8, dtype=torch.bool)).any()
 
 
 def encoded():
@@ -174,7 +117,7 @@ def test_annotate_box_and_scribble():
     assert (box[30:32, 40:44] == 1).all()
     stroke = annotate(mask, "scribble", seed=4)
     assert torch.equal(stroke == 1, scribble(mask == 1, 4))
-    assert torch.equal(stroke == 0, background_scribble(mask == 1, 4, ignore=mask == 255))
+    assert torch.equal(stroke == 0, scribble(mask == 0, 4))
     assert not torch.equal(stroke, annotate(mask, "scribble", seed=5))
     assert torch.equal(box, annotate(mask, "box", seed=5))
 
@@ -197,29 +140,8 @@ def test_annotate_without_object_background_or_anything(kind):
         (lambda: annotate(encoded().float(), "box"), "found float32"),
         (lambda: annotate(encoded(), "scribble", seed="a"), "seed='a'"),
         (lambda: annotate(encoded(), "scribble", seed=1.5), "seed=1.5"),
-        (lambda: box_support(blob(), torch.ones(3, 3, dtype=torch.long)), "instances: found shape"),
-        (lambda: box_support(blob(), torch.zeros(80, 110, dtype=torch.long)), "no id other than 0"),
-        (lambda: scribble_masks(encoded()[1:], blob()), "scribble_map: found shape"),
-        (lambda: scribble_masks(encoded(), blob(), dilation=-1), "dilation=-1"),
-        (lambda: scribble(blob(), width=0), "width=0"),
-        (lambda: background_scribble(blob(), ignore=blob()[1:]), "ignore: found shape"),
     ],
 )
 def test_bad_input(call, message):
     with pytest.raises(DatasetError, match=message):
         call()
-
-
-def test_real_photographs(shared):
-    """On photographs a stroke covers 0.2 to 25 % of its object's largest part and stays clear of its outline."""
-    from fsslib.data.photographs.pascal import Pascal5i
-
-    data = Pascal5i(shared / "data" / "voc-subset", 2, "test", min_area=2048)
-    for cls in (12, 13, 15):
-        for index in data.images_of(cls)[:4]:
-            fg = data[index][1] == cls
-            drawn = scribble(fg, index)
-            assert drawn.any() and not (drawn & ~fg).any()
-            assert 0.002 < drawn.sum() / fg.sum() < 0.25
-            box, outside = box_support(fg)
-            assert (box & fg).any() and not (outside & fg).any() and not (box & outside).any()

@@ -24,7 +24,6 @@ from .locks import alone, amount, check_room, writing
 CHUNK = 2**18
 # First wait before a new attempt, in seconds; each further one is twice as long, up to a minute.
 WAIT = 1.0
-_DIGESTS = {name: functools.partial(hashlib.new, name, usedforsecurity=False) for name in ("sha256", "md5")}
 _MEANINGS = {
     ssl.SSLCertVerificationError: "its certificate is not accepted: check this machine's clock and certificates; "
     "behind a proxy that opens connections, set SSL_CERT_FILE to its certificate",
@@ -43,12 +42,12 @@ class _RefusedError(Exception):
 
 
 def fetch(
-    urls: str | Sequence[str], target: str | Path, *, sha256: str | None = None, md5: str | None = None,
-    size: int | None = None, progress: bool = True, timeout: float = 30.0, attempts: int = 4, hint: str = "",
+    urls: str | Sequence[str], target: str | Path, *, md5: str | None = None, progress: bool = True,
+    timeout: float = 30.0, attempts: int = 4, hint: str = "",
 ) -> Path:  # fmt: skip
     """Download a file, trying one address after the other, and return `target`.
 
-    Bytes go to a hidden file beside the target, which gets its name only when length and checksums are right. After
+    Bytes go to a hidden file beside the target, which gets its name only when length and checksum are right. After
     Ctrl-C, a kill or a cut connection the next attempt, in this process or a later one, asks for the rest only; if the
     checksum is wrong then, once more for everything. Only one process at a time fetches a target; another one waits
     and finds it finished. A target that is there and right is not fetched again; one with wrong content is kept as
@@ -56,7 +55,7 @@ def fetch(
 
     Args:
         urls: http or https addresses of the same file, best first.
-        sha256, md5: hexadecimal checksums; size: bytes. None where unknown: then only the server's length is checked.
+        md5: hexadecimal checksum, None where unknown: then only the server's length is checked.
         timeout: seconds without a byte that count as a cut connection.
         attempts: how often in a row one address may fail with a cut connection, a timeout or a 5xx answer, with
             growing waits; bytes received start the count again.
@@ -67,21 +66,19 @@ def fetch(
     urls = [urls] if isinstance(urls, str) else list(urls)
     if not urls or any(urlsplit(url).scheme not in ("http", "https") for url in urls):
         raise DownloadError(f"{target.name}: expected http or https addresses, got {urls}.")
-    sums = {"sha256": sha256 and sha256.lower(), "md5": md5 and md5.lower()}
-    expected = {name: value for name, value in {"size": size, **sums}.items() if value is not None}
     part = target.with_name(f".{target.name}.part")
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     with alone(target), writing(target):
         if target.exists():
-            problem = _problem(target, expected) if target.is_file() else "it is no file"
+            problem = _problem(target, md5) if target.is_file() else "it is no file"
             if not problem:
                 return target
             _set_aside(target, problem)
         failures = []
         for url in urls:
             try:
-                _bring(url, part, expected, timeout, attempts, progress)
+                _bring(url, part, md5, timeout, attempts, progress)
             except _RefusedError as error:
                 failures.append(f"  {url}: {error}")
             else:
@@ -101,14 +98,11 @@ def _length(file: Path) -> int:
     return file.stat().st_size if file.is_file() else 0
 
 
-def _problem(file: Path, expected: dict[str, int | str]) -> str:
+def _problem(file: Path, md5: str | None) -> str:
     """What is wrong with a whole file, empty if nothing is."""
-    for name, value in expected.items():
-        with file.open("rb") as stream:
-            actual = _length(file) if name == "size" else hashlib.file_digest(stream, _DIGESTS[name]).hexdigest()
-        if actual != value:
-            return f"wrong {name}: found {actual}, expected {value}"
-    return ""
+    with file.open("rb") as stream:
+        actual = md5 and hashlib.file_digest(stream, functools.partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+    return f"wrong md5: found {actual}, expected {md5}" if actual != (md5 and md5.lower()) else ""
 
 
 def _set_aside(target: Path, problem: str) -> None:
@@ -119,12 +113,12 @@ def _set_aside(target: Path, problem: str) -> None:
     warnings.warn(f"{text} Delete it if you do not need it.", stacklevel=3)
 
 
-def _bring(url: str, part: Path, expected: dict, timeout: float, attempts: int, progress: bool) -> None:
+def _bring(url: str, part: Path, md5: str | None, timeout: float, attempts: int, progress: bool) -> None:
     """The whole, verified file in `part`; raises _RefusedError."""
     failed, farthest, restarted = 0, _length(part), False
     while True:
         try:
-            resumed = _receive(url, part, expected.get("size"), timeout, progress)
+            resumed = _receive(url, part, timeout, progress)
         except _CutError as cut:
             failed = failed + 1 if _length(part) <= farthest else 1
             farthest = max(farthest, _length(part))
@@ -132,7 +126,7 @@ def _bring(url: str, part: Path, expected: dict, timeout: float, attempts: int, 
                 raise _RefusedError(f"{cut} ({failed} attempts)") from cut
             time.sleep(min(WAIT * 2 ** (failed - 1), 60.0))
             continue
-        problem = _problem(part, expected)
+        problem = _problem(part, md5)
         if not problem:
             return
         part.unlink()
@@ -141,7 +135,7 @@ def _bring(url: str, part: Path, expected: dict, timeout: float, attempts: int, 
         restarted = True
 
 
-def _receive(url: str, part: Path, size: int | None, timeout: float, progress: bool) -> bool:
+def _receive(url: str, part: Path, timeout: float, progress: bool) -> bool:
     """Ask for what is missing and append it to `part`; whether `part` also holds bytes of an earlier answer."""
     have = _length(part)
     headers = {"User-Agent": "fsslib", "Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
@@ -162,8 +156,6 @@ def _receive(url: str, part: Path, size: int | None, timeout: float, progress: b
             raise _CutError("it answers with another part of the file than asked for")
         length = served[2] if have else answer.headers.get("Content-Length", "")
         total = int(length) if length.isdigit() else None
-        if size is not None and total not in (None, size):
-            raise _RefusedError(f"wrong length: its file has {total:,} bytes, expected {size:,}")
         read = _judging(timeout)(answer.read1)
         if answer.headers.get_content_type() == "text/html":
             title = re.search(r"<title[^>]*>(.*?)</title>", read(CHUNK).decode("utf-8", "replace"), re.I | re.S)

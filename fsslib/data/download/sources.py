@@ -18,27 +18,17 @@ _FSS_ID = "16TgqOeI_0P41Eh3jWQlxlRXG9KIqtMgI"
 
 @dataclass(frozen=True)
 class Source:
-    """One archive of a data set.
+    """One archive of a data set."""
 
-    Attributes:
-        urls: addresses of the same file, best first. file: its name. holding: something in it whose neighbours go to
-            the data set's root. md5, sha256: published checksums, None where there are none.
-        content: what a whole copy holds: pattern of file names -> how many there are at least.
-        folders: where below root a copy counts (the first is where this archive puts it).
-        size, unpacked: about how many bytes the archive and its content take, for the check of the free space.
-        by_hand: how to get the archive without this library, for messages.
-    """
-
-    urls: tuple[str, ...]
-    file: str
-    holding: str
-    content: Mapping[str, int]
-    folders: tuple[str, ...] = ("",)
-    size: int = 0
-    unpacked: int = 0
-    md5: str | None = None
-    sha256: str | None = None
-    by_hand: str = ""
+    urls: tuple[str, ...]  # addresses of the same file, best first
+    file: str  # its name
+    holding: str  # something in it whose neighbours go to the data set's root
+    content: Mapping[str, int]  # what a whole copy holds: pattern of file names -> how many there are at least
+    folders: tuple[str, ...] = ("",)  # where below root a copy counts (the first is where this archive puts it)
+    size: int = 0  # about how many bytes the archive takes, for the check of the free space ...
+    unpacked: int = 0  # ... and its content
+    md5: str | None = None  # published checksum
+    by_hand: str = ""  # how to get the archive without this library, for messages
 
     def lacking(self, folder: Path) -> dict[str, tuple[int, int]]:
         """Pattern -> (there, expected) for whatever is not all there in `folder`."""
@@ -59,38 +49,25 @@ def _coco_annotations(year: str) -> Source:
 
 _VOC_PATH, _VOC_FILE = "robots.ox.ac.uk/pascal/VOC/voc2012", "VOCtrainval_11-May-2012.tar"
 _VOC = Source(
-    (f"https://thor.{_VOC_PATH}/{_VOC_FILE}", f"http://host.{_VOC_PATH}/{_VOC_FILE}"),
-    _VOC_FILE,
-    "VOCdevkit",
+    (f"https://thor.{_VOC_PATH}/{_VOC_FILE}", f"http://host.{_VOC_PATH}/{_VOC_FILE}"), _VOC_FILE, "VOCdevkit",
     {"JPEGImages/*.jpg": 17_125, "SegmentationClass/*.png": 2_913}
     | {"ImageSets/Segmentation/*.txt": 3, "ImageSets/Main/train.txt": 1},
-    ("VOCdevkit/VOC2012", "VOC2012", ""),
-    2_000_000_000,
-    2_050_000_000,
-    md5="6cd6e144f989b92b3379bac3b3de84fd",
-)
-# Its lists only: the host of `train_noval.txt` has gone, and voc_lists derives that list.
+    ("VOCdevkit/VOC2012", "VOC2012", ""), 2_000_000_000, 2_050_000_000, "6cd6e144f989b92b3379bac3b3de84fd",
+)  # fmt: skip
+# Its lists only: the host of `train_noval.txt` has gone, and `pascal.training_ids` derives that list.
 _SBD = Source(
     ("https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",),
-    "benchmark.tgz",
-    "benchmark_RELEASE",
-    {"cls/*.mat": 11_355, "train.txt": 1, "val.txt": 1},
+    "benchmark.tgz", "benchmark_RELEASE", {"cls/*.mat": 11_355, "train.txt": 1, "val.txt": 1},
     ("benchmark_RELEASE/dataset", "SBD/benchmark_RELEASE/dataset", "SBD/dataset", "SBD"),
-    1_420_000_000,
-    1_600_000_000,
-    md5="82b4d87ceb2ed10f6038a1cba92111cb",
-)
+    1_420_000_000, 1_600_000_000, "82b4d87ceb2ed10f6038a1cba92111cb",
+)  # fmt: skip
 _FSS1000 = Source(
     (f"https://drive.usercontent.google.com/download?id={_FSS_ID}&export=download&confirm=t",),
-    "fewshot_data.zip",
-    "abacus",  # the first class
+    "fewshot_data.zip", "abacus",  # the first class
     # Numbers 1 to 10 in every class: who has the last one of all 1,000 classes has them all.
-    {"*/10.jpg": 1_000, "*/10.png": 1_000},
-    ("",),
-    720_000_000,
-    780_000_000,
+    {"*/10.jpg": 1_000, "*/10.png": 1_000}, ("",), 720_000_000, 780_000_000,
     by_hand=f"open https://drive.google.com/file/d/{_FSS_ID}/view in a browser (a limit there ends within a day)",
-)
+)  # fmt: skip
 _TABLES = {
     "pascal": {"voc": _VOC, "sbd": _SBD},
     "coco": {
@@ -187,8 +164,8 @@ def _get(source: Source, root: Path, progress: bool) -> None:
                 "Nothing was unpacked; delete it and run again, or put the right one in its place."
             )
 
-    archive, sums = root / source.file, {"md5": source.md5, "sha256": source.sha256}
-    fetch(source.urls, archive, **sums, progress=progress, hint=source.by_hand)
+    archive = root / source.file
+    fetch(source.urls, archive, md5=source.md5, progress=progress, hint=source.by_hand)
     unpack(archive, root, holding=source.holding, check=check, progress=progress)
 
 

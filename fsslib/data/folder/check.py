@@ -1,9 +1,9 @@
 """Everything that is wrong with a folder of somebody's own pictures, and what is left to work with."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ..photographs.label_index import LabelIndex
 from .coco import coco_json
 from .layouts import Entry, Pairing, class_masks, find_layout, images_masks
 from .names_and_lists import class_names, listed, split_list
-from .pairs import AGAIN, counted, examined
+from .pairs import counted, examined
 from .problems import PROBLEM_KINDS, FolderReport
 
 LEAST = 2
@@ -22,23 +22,16 @@ LEAST = 2
 _OTHERS = {"fold", "split", "folds", "fold_scheme", "novel_classes", "val_classes", "novel", "strict", "cache"}
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What `Folder` and `check_folder` know of a folder.
+class Survey(NamedTuple):
+    """What `Folder` and `check_folder` know of a folder."""
 
-    Attributes:
-        base: where the data set begins (`root`, or one folder deeper). names: class id -> name.
-        entries: the sound pairs, sorted by id. areas: (entries, class ids) pixels of every class id in their masks.
-        single: the class id that 255 stands for, where masks hold nothing but 0 and 255.
-        report: the problems.
-    """
-
-    base: Path
-    names: dict[int, str]
-    entries: list[Entry]
-    areas: np.ndarray
-    single: int | None
-    report: FolderReport
+    source: Path  # the annotation file, or `base`
+    base: Path  # where the data set begins (`root`, or one folder deeper)
+    names: dict[int, str]  # class id -> name
+    entries: list[Entry]  # the sound pairs, sorted by id
+    areas: np.ndarray  # (entries, class ids) pixels of every class id in their masks
+    single: int | None  # the class id that 255 stands for, where masks hold nothing but 0 and 255
+    report: FolderReport  # the problems
 
 
 def check_folder(
@@ -58,31 +51,28 @@ def check_folder(
     return survey(root, layout, names, lists, min_area).report
 
 
-def survey(
-    root: str | Path, layout: str = "auto", names: Mapping | Sequence[str] | str | Path | None = None,
-    lists: Mapping | None = None, min_area: int = 0,
-) -> Survey:  # fmt: skip
+def survey(root: str | Path, layout: str, names: object, lists: Mapping | None, min_area: int) -> Survey:
     """All pairs of a folder, checked; see `check_folder`."""
-    layout, base = find_layout(root, layout)
+    layout, source = find_layout(root, layout)
     if names is not None and layout != "images_masks":
         raise DatasetError(f"names= is for images_masks; in {layout} the classes have names already.")
     single = None
     if layout == "coco_json":
-        pairing, areas = coco_json(base)
+        pairing, areas = coco_json(source)
         entries = pairing.entries
     elif layout == "images_masks":
-        pairing = images_masks(base)
-        known = class_names(names, base)
+        pairing = images_masks(source)
+        known = class_names(names, source)
         entries, counts = _sound(pairing, "ids")
         pairing.names, areas, single = _name(counts, known)
         entries, areas = _known(pairing, entries, areas)
     else:
-        pairing = class_masks(base)
+        pairing = class_masks(source)
         entries, counts = _sound(pairing, "binary")
         areas = np.zeros((len(entries), max(pairing.names, default=0) + 1), np.int64)
         areas[np.arange(len(entries)), [entry.cls for entry in entries]] = counts[:, 1]
     entries, areas = _filled(pairing, entries, areas)
-    _scarce(pairing, entries, areas, min_area, base)
+    _scarce(pairing, entries, areas, min_area, source)
     for split in lists or {}:
         file, wanted = split_list(lists, split, pairing.base)
         for name in listed(wanted, entries, pairing.base)[1]:
@@ -94,22 +84,21 @@ def survey(
     shown = {name: int(usable[:, cls].sum()) if entries else 0 for cls, name in pairing.names.items()}
     problems = sorted(pairing.problems, key=lambda problem: (PROBLEM_KINDS.index(problem.kind), problem.file))
     report = FolderReport(Path(root).expanduser(), layout, pairing.total, len(entries), shown, tuple(problems))
-    return Survey(pairing.base, pairing.names, entries, areas, single, report)
+    return Survey(source, pairing.base, pairing.names, entries, areas, single, report)
 
 
 def _sound(pairing: Pairing, kind: str) -> tuple[list[Entry], np.ndarray]:
     """The pairs that can be read, and (pairs, 256) how often each value occurs; the others become problems."""
     pairs = [(entry.image, entry.mask) for entry in pairing.entries]
     # A sound pair is read again only when time or size of its files change; any other one is looked at every time.
-    index = LabelIndex(f"folder-{kind}-values", pairing.base, partial(counted, kind=kind))
-    counts = index.counts(pairs, 1 + AGAIN)
-    broken = counts[:, AGAIN] > 0
+    counts = LabelIndex(f"folder-{kind}-pixels", pairing.base, partial(counted, kind=kind)).counts(pairs)
+    broken = ~counts.any(1)
     for at in np.flatnonzero(broken):
         pixels, faults = examined(*pairs[at], kind)
         pairing.problems += [fault.problem for fault in faults]
         counts[at, list(pixels)] = list(pixels.values())
         broken[at] = bool(faults)
-    return [entry for entry, lost in zip(pairing.entries, broken) if not lost], counts[~broken, :256]
+    return [entry for entry, lost in zip(pairing.entries, broken) if not lost], counts[~broken]
 
 
 def _name(counts: np.ndarray, names: dict[int, str] | None) -> tuple[dict[int, str], np.ndarray, int | None]:

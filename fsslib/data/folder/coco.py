@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DatasetError
-from ..photographs.coco_label_maps import CocoMasks, fault, open_masks
+from ..photographs.coco_label_maps import UNLISTED, CocoMasks, fault, open_masks
 from ..photographs.label_index import LabelIndex
 from .layouts import Entry, Pairing, pictures
-from .pairs import AGAIN, image_size
+from .pairs import image_size
 from .problems import Fault
 
 
@@ -59,12 +59,10 @@ def _shown(file: Path, document: dict, masks: CocoMasks, pairing: Pairing) -> se
             if not annotation.get("iscrowd"):
                 shown.add(image)
             continue
-        if not isinstance(image, int) or image not in masks.images:
-            kind, message = "unknown image", f"{label} belongs to image {image!r}, which is not in 'images'"
-            cure = "Add the image to 'images', or remove the annotation."
-        elif not isinstance(category, int) or category not in categories:
-            kind, message = "unknown category", f"{label} has category {category!r}, which is not in 'categories'"
-            cure = "Add the category to 'categories', or remove the annotation."
+        if reason == UNLISTED or not (isinstance(image, int) and isinstance(category, int)):
+            kind = "unknown image or category"
+            message = f"{label} has image {image!r} and category {category!r}, which are not both listed"
+            cure = "Add what 'images' or 'categories' lacks, or remove the annotation."
         else:
             kind, message = "no polygon", f"{label} on {masks.images[image].file}: one {reason}"
             cure = "Draw its outline as a polygon; boxes and points are no masks."
@@ -76,11 +74,11 @@ def _fitting(file: Path, pairs: list[tuple[int, Path]], masks: CocoMasks, pairin
     """The images that can be decoded and have the size that the annotations were drawn at."""
     pairing.total += len(pairs)
     files = [(image, image) for _, image in pairs]
-    table = LabelIndex("folder-sides", pairing.base, _sides).counts(files, 1 + AGAIN)
+    table = LabelIndex("folder-sizes", pairing.base, _sides).counts(files, 4)
     good = []
     for (number, image), row in zip(pairs, table.tolist()):
         listed = masks.images[number]
-        if row[AGAIN]:
+        if not any(row):
             try:
                 row = sum(image_size(image), ())
             except Fault as error:
@@ -97,12 +95,11 @@ def _fitting(file: Path, pairs: list[tuple[int, Path]], masks: CocoMasks, pairin
 
 
 def _sides(image: Path, _: Path) -> dict[int, int]:
-    """What the index keeps of an image: width and height upright (0, 1) and as stored (2, 3), or that there is a fault,
-    see `pairs.counted`."""
+    """What the index keeps of an image: width and height upright (0, 1) and as stored (2, 3), or nothing."""
     try:
         return dict(enumerate(sum(image_size(image), ())))
     except Fault:
-        return {AGAIN: 1}
+        return {}
 
 
 def _used_names(document: dict, masks: CocoMasks) -> dict[int, str]:

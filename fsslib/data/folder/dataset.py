@@ -10,13 +10,12 @@ import numpy as np
 from ...arguments import check_count, choose
 from ...episode import IGNORE
 from ...errors import DatasetError
-from ..base import SPLITS, check_split
+from ..base import SPLITS
 from ..folds import SCHEMES, fold_classes
 from ..photographs.base import Photographs, check_min_area, same_size
 from ..photographs.coco_label_maps import open_masks
 from ..pictures import read_image
 from .check import survey
-from .layouts import find_layout
 from .names_and_lists import class_ids, listed, split_list
 from .pairs import read_binary, read_ids
 
@@ -55,6 +54,7 @@ class Folder(Photographs):
 
     name = "folder"
     title = "folder"
+    root_holds = "the folder"
 
     def __init__(
         self, root: str | Path | None = None, fold: int = 0, split: str = "train", *, layout: str = "auto",
@@ -64,21 +64,17 @@ class Folder(Photographs):
         strict: bool = False, cache: bool = True,
     ) -> None:  # fmt: skip
         check_count(folds, "folds", error=DatasetError)
-        check_split(fold, split, folds)
-        if root is None:
-            raise DatasetError('your own pictures need a folder: load_dataset("folder", root=PATH).')
+        self._begin(root, fold, split, folds)
         choose(fold_scheme, tuple(SCHEMES), "fold_scheme=", DatasetError)
         if novel_classes is not None and folds > 1:
             raise DatasetError("novel_classes and folds exclude each other: name the novel classes, or rotate them.")
         check_min_area(min_area)
-        self.fold, self.split = fold, split
         known = survey(root, layout, names, lists, min_area)
         self.names, self.report = known.names, known.report
         self._judge(strict)
         targets, unwanted = self._targets(novel_classes, folds, fold_scheme, val_classes, novel, min_area, cache)
-        self._single, self._coco = known.single, None
-        if known.report.layout == "coco_json":
-            self._coco = open_masks(find_layout(root, layout)[1])
+        self._single = known.single
+        self._coco = open_masks(known.source) if known.report.layout == "coco_json" else None
         self._class = {entry.mask: entry.cls for entry in known.entries}
         keep, where = self._listed(lists, known) if lists is not None else (range(len(known.entries)), "")
         entries = [known.entries[at] for at in keep]

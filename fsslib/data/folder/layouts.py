@@ -100,11 +100,14 @@ def find_layout(root: str | Path, layout: str = "auto") -> tuple[str, Path]:
 
 
 def _match_layout(place: Path, layout: str) -> tuple[str, Path] | None:
-    if layout == "coco_json":
-        file = annotation_file(place, _documents(place))
-        return (layout, file) if file else None
-    hit = _image_folders(place) if layout == "images_masks" else class_folders(place)
-    return (layout, place) if hit else None
+    if layout != "coco_json":
+        hit = _image_folders(place) if layout == "images_masks" else class_folders(place)
+        return (layout, place) if hit else None
+    files = [file for file in _documents(place) if _is_coco(file)]  # known by its lists
+    if len(files) > 1:
+        several = few((os.path.relpath(file, place) for file in files), 6)
+        raise DatasetError(f"{place} holds {len(files)} annotation files ({several}): pass the one you mean as root.")
+    return (layout, files[0]) if files else None
 
 
 def images_masks(base: Path) -> Pairing:
@@ -240,15 +243,6 @@ def _documents(base: Path) -> list[Path]:
     """The JSON files where a COCO file may lie."""
     places: Sequence[Path] = [base, *(path for path in _folders(base) if path.name.lower() == "annotations")]
     return [file for place in places for file in sorted(_visible(place)) if file.suffix.lower() == ".json"]
-
-
-def annotation_file(base: Path, files: Sequence[Path]) -> Path | None:
-    """The one COCO file among `files`, known by its lists. Raises DatasetError for several."""
-    files = [file for file in files if _is_coco(file)]
-    if len(files) > 1:
-        several = few((os.path.relpath(file, base) for file in files), 6)
-        raise DatasetError(f"{base} holds {len(files)} annotation files ({several}): pass the one you mean as root.")
-    return files[0] if files else None
 
 
 def mentions(file: Path) -> bool:

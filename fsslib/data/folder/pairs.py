@@ -15,8 +15,6 @@ from .problems import Fault, colour_fault, deep_fault, size_fault, soft_fault, t
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-AGAIN = 256  # stands in an index for a pair that was not sound when it was read
-
 
 def read_ids(file: Path) -> np.ndarray:
     """A label map (H, W) uint8 of class ids: the indices of a palette, grey values, or 0 and 1. Raises Fault."""
@@ -50,12 +48,12 @@ def examine(image: Path, mask: Path, kind: str) -> dict[int, int]:
 
 
 def counted(image: Path, mask: Path, kind: str) -> dict[int, int]:
-    """`examine` for an index: {AGAIN: 1} for a fault, which is never kept, since a file that could not be read (its
+    """`examine` for an index: nothing for a fault, which is never kept, since a file that could not be read (its
     permissions, a full table of open files, a decoder that is missing) may be sound the next time."""
     try:
         return examine(image, mask, kind)
     except Fault:
-        return {AGAIN: 1}
+        return {}
 
 
 def examined(image: Path, mask: Path, kind: str) -> tuple[dict[int, int], list[Fault]]:

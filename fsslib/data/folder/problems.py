@@ -17,31 +17,13 @@ from ..base import few
 
 PROBLEM_KINDS = (
     # Problems with one pair of files.
-    "empty file",
-    "unreadable image",
-    "unreadable mask",
-    "16-bit image",
-    "16-bit or floating-point mask",
-    "colour mask",
-    "soft mask",
-    "size mismatch",
-    "transparent mask",
-    "renumbered palette",
-    "unclear 255",
+    "empty file", "unreadable image", "unreadable mask", "16-bit image", "16-bit or floating-point mask", "colour mask",
+    "soft mask", "size mismatch", "transparent mask", "renumbered palette", "unclear 255",
     # Problems that only the whole folder shows.
-    "image without mask",
-    "mask without image",
-    "duplicate name",
-    "empty mask",
-    "unknown class id",
-    "class with too few images",
-    "listed but absent",
-    "broken JSON",
-    "image file missing",
-    "unknown image",
-    "unknown category",
+    "image without mask", "mask without image", "duplicate name", "empty mask", "unknown class id",
+    "class with too few images", "listed but absent", "broken JSON", "image file missing", "unknown image or category",
     "no polygon",
-)
+)  # fmt: skip
 _NUMPY = "from PIL import Image; import numpy as np; "
 
 
@@ -68,22 +50,14 @@ class Fault(DatasetError):
 
 @dataclass(frozen=True)
 class FolderReport:
-    """What `check_folder` found.
+    """What `check_folder` found; `print(report)` shows the first files of each kind, a notebook shows a table."""
 
-    Attributes:
-        root: the folder. layout: how it was read.
-        pairs: images and masks, each name counted once. sound: how many of them can be used.
-        classes: class name -> number of usable images that show it.
-        problems: every problem, by kind and file.
-    `print(report)` shows the first files of each kind; in a notebook the report shows itself as a table.
-    """
-
-    root: Path
-    layout: str
-    pairs: int
-    sound: int
-    classes: dict[str, int]
-    problems: tuple[Problem, ...]
+    root: Path  # the folder
+    layout: str  # how it was read
+    pairs: int  # images and masks, each name counted once
+    sound: int  # how many of them can be used
+    classes: dict[str, int]  # class name -> number of usable images that show it
+    problems: tuple[Problem, ...]  # by kind and file
 
     @property
     def kinds(self) -> dict[str, int]:

@@ -37,18 +37,14 @@ class Photographs(SegmentationDataset):
         cache: keep up to 512 MiB of decoded images and masks in memory.
         download: fetch what `root` lacks; the class says how much that is.
     Raises DatasetError for whatever is missing, broken or contradictory, DownloadError for what cannot be fetched.
-
-    Attributes besides those of SegmentationDataset: `ids` (image ids, sorted), `missing` (class id -> number of images,
-    for targeted classes with fewer than two; a warning names them and they are no part of `classes`), `fold_scheme` and
-    `area_filter` (for the protocol's card), `title` (for messages).
     """
 
-    title: str
+    title: str  # for messages
     root_holds: str  # what the folder is called when it is missing
-    fold_scheme: str
+    fold_scheme: str  # for the protocol's card, as is `area_filter`
     area_filter: int
-    ids: list[str]
-    missing: dict[int, int]
+    ids: list[str]  # of the images, sorted
+    missing: dict[int, int]  # targeted class with fewer than two images (no part of `classes`) -> how many it has
 
     @abstractmethod
     def _read(self, image: Path, mask: Path) -> tuple[np.ndarray, np.ndarray]:

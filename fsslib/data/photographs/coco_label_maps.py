@@ -7,11 +7,9 @@ import contextlib
 import hashlib
 import json
 import os
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,17 +19,17 @@ from ... import files
 from ...episode import IGNORE
 from ...errors import DatasetError
 from ...files import atomic
-from ...progress import bar
+from ..base import positions
 from ..pictures import open_picture, picture_sizes
 from .base import pixel_counts
-from .label_index import LabelIndex, load_checked, save_checked, warn_not_kept
+from .label_index import LabelIndex, in_threads, load_checked, save_checked
 
 FORMAT = 1
 # Seconds after which a temporary file belongs to a killed build, not to one that is running.
 ABANDONED = 3600
 # Coordinates further out than this many image sides are no drawing: the rasteriser's memory grows with them.
 OUTSIDE = 10
-_FIRST = threading.Lock()  # of the module: a data set with a lock of its own could not be sent to workers
+UNLISTED = "of an image or category that is not listed"
 _OPEN: dict[Path, "CocoMasks"] = {}
 
 
@@ -49,27 +47,22 @@ class CocoMasks:
     Classes are numbered from 1 in the order of their category ids, leaving out 255. Overlapping objects and crowds:
     see `rasterise`. Maps are files `ID.png` in a folder that belongs to path, size and time of the
     annotation file. Each is written beside its name and renamed, so a killed build goes on where it was; one that
-    cannot be decoded or has the wrong size is made again. Where the cache cannot be written, a warning says so and
-    maps are made whenever they are asked for.
+    cannot be decoded or has the wrong size is made again. Where the cache cannot be written, the index of their pixels
+    says so, and maps are made whenever they are asked for.
 
-    Use `open_masks`: it makes one object per file, however many folds and splits ask.
-
-    Attributes:
-        names: class id -> name. images: image id -> Listed. skipped: why annotations were left out -> how many.
-        folder: where the maps are.
-    Raises DatasetError for a file that is broken or not in this format.
+    Use `open_masks`: it makes one object per file, however many folds and splits ask. Raises DatasetError for a file
+    that is broken or not in this format.
     """
 
     def __init__(self, file: Path, folder: Path):
         self.file, self.folder = file, folder
         # Per image the (class id or 255, is it a crowd, segmentation) of its objects; in memory only while needed.
         self._objects: dict[int, list[tuple[int, bool, list | dict]]] | None = None
-        # Pixel counts, once the cache turned out not to be writable.
-        self._unkept: dict[int, dict[int, int]] | None = None
+        self._kept = True  # until the cache turns out not to be writable
         head = load_checked(folder / "head.json") or self._read_annotations()
-        self.names: dict[int, str] = dict(map(tuple, head["names"]))
-        self.images = {number: Listed(*rest) for number, *rest in head["images"]}
-        self.skipped: dict[str, int] = head["skipped"]
+        self.names: dict[int, str] = dict(map(tuple, head["names"]))  # of every class id
+        self.images = {number: Listed(*rest) for number, *rest in head["images"]}  # by image id
+        self.skipped: dict[str, int] = head["skipped"]  # why annotations were left out -> how many
         self._dtype = np.uint8 if max(self.names) < IGNORE else np.uint16
 
     def file_of(self, image: int) -> Path:
@@ -87,21 +80,11 @@ class CocoMasks:
     def areas(self, images: Sequence[tuple[int, Path]]) -> np.ndarray:
         """(len(images), last class + 1) int32: pixels of each class id at the original size. Makes all maps first.
 
-        Args:
-            images: image ids with their photographs, whose sizes have to be those of the annotation file.
-        Raises DatasetError for the first photograph that does not fit.
+        `images` are ids with their photographs. Raises DatasetError for the first that has not its annotated size.
         """
         self._make_missing([number for number, _ in images])
-        columns = max(*self.names, IGNORE) + 1
-        if self._unkept is None:
-            pairs = [(photograph, self.file_of(number)) for number, photograph in images]
-            table = LabelIndex("coco", self.folder, self._counts).counts(pairs, columns)
-        else:
-            table = np.zeros((len(images), columns), np.int64)
-            for row, (number, photograph) in zip(table, images):
-                if number not in self._unkept:
-                    self._unkept[number] = self._counts(photograph, self.file_of(number))
-                row[list(self._unkept[number])] = list(self._unkept[number].values())
+        pairs = [(photograph, self.file_of(number)) for number, photograph in images]
+        table = LabelIndex("coco", self.folder, self._counts).counts(pairs, max(*self.names, IGNORE) + 1)
         return table[:, : max(self.names) + 1].astype(np.int32)
 
     def read_photograph(self, file: Path, image: int) -> np.ndarray:
@@ -136,16 +119,12 @@ class CocoMasks:
             self._read_annotations()
         _, height, width = self.images[image]
         mask = rasterise(self._objects.get(image, ()), height, width, self._dtype)
-        if self._unkept is None:
-            try:
+        try:
+            if self._kept:
                 with atomic(self.file_of(image)) as part:
                     Image.fromarray(mask).save(part, format="PNG")
-            except OSError as error:
-                with _FIRST:  # several threads find out at once, one says so
-                    if self._unkept is not None:
-                        return mask
-                    self._unkept = {}
-                warn_not_kept("label maps", self.folder, error, "each is made whenever it is needed", 3)
+        except OSError:
+            self._kept = False
         return mask
 
     def _make_missing(self, images: Sequence[int]) -> None:
@@ -155,26 +134,18 @@ class CocoMasks:
             with contextlib.suppress(OSError):
                 if name.endswith(".part") and time.time() - entry.stat().st_mtime > ABANDONED:
                     os.unlink(entry)
-        if missing and self._unkept is None:
+        if missing and self._kept:
             if self._objects is None:
                 self._read_annotations()
-            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-                maps = pool.map(lambda number: self._unkept is None and self._make(number) is None, missing)
-                shown = bar(maps, desc="drawing labels", total=len(missing), show=len(missing) > 1000)
-                try:
-                    for _ in shown:
-                        pass
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
-        if self._unkept is None:
+            for _ in in_threads(lambda number: self._kept and self._make(number) is None, missing, "drawing labels"):
+                pass
+        if self._kept:
             self._objects = None  # gigabytes in COCO, and needed no more
 
     def _read_annotations(self) -> dict:
         """Fill `_objects`, and return (and try to keep) what is needed without them."""
         images, categories, annotations = _parse(self.file)
-        numbers = [number for number in range(1, len(categories) + 2) if number != IGNORE]
-        labels = dict(zip(sorted(categories), numbers))
+        labels = dict(zip(sorted(categories), positions(len(categories)).tolist()))
         self._objects, skipped = defaultdict(list), Counter()
         for annotation in annotations:
             reason = fault(annotation, images, labels)
@@ -273,7 +244,7 @@ def fault(annotation: dict, images: Mapping[int, tuple[str, int, int]], categori
     image, category, shape = (annotation.get(name) for name in ("image_id", "category_id", "segmentation"))
     try:
         if image not in images or category not in categories:
-            return "of an image or category that is not listed"
+            return UNLISTED
         _, height, width = images[image]
         if not shape:
             return "without a segmentation"

@@ -44,8 +44,8 @@ class Fss1000(Photographs):
         val_list: path of a list of validation classes, one name a line, instead of the rule above.
         min_area, cache: see `Photographs`. download: fetch the data set into `root` unless it is there.
 
-    Attributes besides those of Photographs: `folders` (class id -> folder), `incomplete` (class name -> number of
-    pairs, where not ten), `unusable` (image ids that were left out -> why).
+    Attributes besides those of Photographs: `incomplete` (class name -> number of pairs, where not ten), `unusable`
+    (image ids that were left out -> why).
     """
 
     name = "fss1000"
@@ -69,7 +69,6 @@ class Fss1000(Photographs):
         pairs = _pairs(self.root)
         self.names = dict(zip(positions(len(pairs)).tolist(), sorted(pairs)))
         self._number = {name: number for number, name in self.names.items()}
-        self.folders = {number: self.root / name for number, name in self.names.items()}
         self.incomplete = {name: len(stems) for name, stems in sorted(pairs.items()) if len(stems) != IMAGES}
         test, val, lost = self._split(val_list)
         self._report(len(pairs), lost)
@@ -81,7 +80,7 @@ class Fss1000(Photographs):
         rule = "240 by sha256" if val_list is None else f"list {Path(val_list).name}"
         self.fold_scheme = f"240 published test classes; validation: {rule}"
         listed = sorted((f"{self.names[c]}/{stem}", c, stem) for c in targets for stem in pairs[self.names[c]])
-        files = [(self.folders[c] / f"{stem}.jpg", self.folders[c] / f"{stem}.png") for _, c, stem in listed]
+        files = [(self.root / f"{name}.jpg", self.root / f"{name}.png") for name, _, _ in listed]
         areas = np.zeros((len(listed), max(self.names) + 1), np.int32)
         counts = LabelIndex("fss1000", self.root, _counts).counts(files, 2)
         areas[np.arange(len(listed)), [c for _, c, _ in listed]] = counts[:, 1]
@@ -114,10 +113,8 @@ class Fss1000(Photographs):
                 f"{val_list} holds test classes: {few(sorted(wanted & (test | set(published))))}. Classes that scores "
                 "are reported on must not choose a checkpoint."
             )
-        if not wanted & rest:
-            raise DatasetError(f"none of the {len(wanted)} classes in {val_list} is in {self.root}.")
-        if not rest - wanted:
-            raise DatasetError(f"{val_list} holds every class that is no test class: none is left to train on.")
+        if not wanted & rest or not rest - wanted:
+            raise DatasetError(f"{val_list} holds none, or all, of the base classes in {self.root}: name some of them.")
         if wanted - rest:
             warnings.warn(
                 f"{len(wanted - rest)} of {len(wanted)} classes in {val_list} have no folder in {self.root}: "

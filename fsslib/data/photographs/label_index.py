@@ -6,7 +6,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -62,32 +62,33 @@ class LabelIndex:
         return table
 
     def _build(self, work: list[tuple[str, list[int], tuple[Path, Path]]]) -> None:
-        saved = time.monotonic()
-        # Decoders let go of Python's lock, so that threads help; more of them than this only wait for the disk.
-        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+        saved, pixels = time.monotonic(), in_threads(lambda item: self.read(*item[2]), work, "reading labels")
         try:
-            pixels = pool.map(lambda item: self.read(*item[2]), work)
-            shown = bar(zip(work, pixels), desc="reading labels", total=len(work), show=len(work) > 1000)
-            for (key, stamp, _), counts in shown:
+            for (key, stamp, _), counts in zip(work, pixels):
                 self._entries[key] = [stamp, list(counts), list(counts.values())]
                 if time.monotonic() - saved > SAVE_SECONDS:
                     self._save()
                     saved = time.monotonic()
         finally:
-            pool.shutdown(cancel_futures=True)
             self._save()
 
     def _save(self) -> None:
         try:
             save_checked(self.file, self._entries)
         except OSError as error:
-            warn_not_kept(f"the index of {self.root}", self.file.parent, error, "every process reads all labels", 7)
+            text = f"the index of {self.root} cannot be kept in {self.file.parent} ({error.strerror}), so every "
+            text += "process reads all labels. Set FSSLIB_CACHE to a folder that can be written."
+            warnings.warn(text, stacklevel=6)
 
 
-def warn_not_kept(what: str, folder: Path, error: OSError, hence: str, stacklevel: int) -> None:
-    """Warn that the cache folder takes nothing, and what this means."""
-    text = f"{what} cannot be kept in {folder} ({error.strerror}), so {hence}."
-    warnings.warn(f"{text} Set FSSLIB_CACHE to a folder that can be written.", stacklevel=stacklevel)
+def in_threads(work: Callable, items: Sequence, what: str) -> Iterator:
+    """`work` of every item, in order; with a bar where it takes long, which says `what` it is."""
+    # Decoders let go of Python's lock, so that threads help; more of them than this only wait for the disk.
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    try:
+        yield from bar(pool.map(work, items), desc=what, total=len(items), show=len(items) > 1000)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def save_checked(file: Path, content: dict) -> None:
@@ -111,6 +112,7 @@ def _record(text: str) -> dict:
 
 
 def _stamp(image: Path, mask: Path) -> list[int]:
-    stats = [os.stat(file) for file in (image, mask)]
+    # A label map that the cache folder does not take belongs to a photograph alone.
+    stats = [os.stat(file) for file in (image, mask) if file is image or file.exists()]
     # Archives may give other files the same time and size; not the same inode and time of change.
     return [value for stat in stats for value in (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_size)]

@@ -4,7 +4,7 @@ A class is a shape with a texture; colour says nothing about it. Backgrounds car
 stand around, so neither texture nor "everything that is an object" gives the answer.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from operator import index as as_index
 
@@ -92,23 +92,6 @@ class Shapes5i(SegmentationDataset):
         if self.cache:
             self._store[index] = image.clone(), mask.clone()
         return image, mask
-
-    def render(self, indices: Iterable[int]) -> tuple[Tensor, Tensor]:
-        """Images (n, 3, S, S) and masks (n, S, S), uint8, of `indices`; fills the cache on the way."""
-        indices = list(indices)
-        images = torch.empty(len(indices), 3, self.size, self.size, dtype=torch.uint8)
-        masks = torch.empty(len(indices), self.size, self.size, dtype=torch.uint8)
-        for row, index in enumerate(indices):
-            images[row], masks[row] = self[index]
-        return images, masks
-
-    def batches(self, size: int = 16, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """`render` in runs of `size` from index `start` on: once through the pool, or for ever with pool=None."""
-        _whole("batches(size)", size, 1, 2**31)
-        while self.pool is None or start < self.pool:
-            stop = start + size if self.pool is None else min(start + size, self.pool)
-            yield self.render(range(start, stop))
-            start = stop
 
     def images_of(self, cls: int, domain: int | None = None) -> list[int]:
         """Images whose target is `cls`: always visible there (12 pixels or more), unless `absent` says otherwise.

@@ -2,7 +2,6 @@
 without drawing) and what it did show (its ground truth)."""
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -96,31 +95,18 @@ class ShapesPlan(NamedTuple):
         return (self.domain - 0.5) * knobs.gap
 
 
-@dataclass(frozen=True)
-class ShapesTruth:
-    """Ground truth of one image.
+class ShapesTruth(NamedTuple):
+    """Ground truth of one image."""
 
-    Attributes:
-        target: class id the image is listed for.
-        instances: (H, W) uint8, 0 background, k + 1 the object in slot k; 1 is the target (or what replaces it).
-        parts: (H, W) uint8, 0 background, 1.. the parts of each object; 1 carries the class's texture.
-        clean_mask: (H, W) uint8 class ids without label noise.
-        area: visible fraction of the image's pixels that the target class covers; 0 when absent.
-        shift: the image's shift, (domain - 1/2) * gap.
-        classes: class id of each instance 1..4, 0 where the slot is empty.
-        drawn: (shape, texture) numbers each instance was drawn with (differs from its class under `swap`), or None.
-        absent: the target class is not in the image.
-    """
-
-    target: int
-    instances: Tensor
-    parts: Tensor
-    clean_mask: Tensor
-    area: float
-    shift: float
-    classes: tuple[int, ...]
-    drawn: tuple[tuple[int, int] | None, ...]
-    absent: bool
+    target: int  # the class the image is listed for
+    instances: Tensor  # (H, W) uint8, 0 background, k + 1 the object in slot k; 1 is the target (or what replaces it)
+    parts: Tensor  # (H, W) uint8, 0 background, 1.. the parts of each object; 1 carries the class's texture
+    clean_mask: Tensor  # (H, W) uint8 class ids without label noise
+    area: float  # visible fraction of the image's pixels that the target class covers; 0 when absent
+    shift: float  # the image's, (domain - 1/2) * gap
+    classes: tuple[int, ...]  # class id of each instance 1..4, 0 where the slot is empty
+    drawn: tuple[tuple[int, int] | None, ...]  # (shape, texture) numbers each was drawn with, see `swap`; or None
+    absent: bool  # the target class is not in the image
 
 
 def draw_plan(

@@ -87,18 +87,6 @@ def test_one_class_drawn_in_white(tmp_path):
         Folder(tmp_path, names=["leaf", "stem"])
 
 
-def test_coco_masks_and_images(tmp_path):
-    coco(tmp_path, 4)
-    data = Folder(tmp_path)
-    assert data.names == {2: "cat", 3: "dog"} and data.ids == [f"c{n}.jpg" for n in range(4)]
-    for n in range(4):
-        expected = np.zeros((H, W), np.uint8)
-        expected[3 + n : 13 + n, 2 + n : 14 + n] = 2 + n % 2
-        assert np.array_equal(data[n][1].numpy(), expected)
-        seen = np.array(Image.open(tmp_path / "images" / f"c{n}.jpg"))
-        assert np.array_equal(data[n][0].permute(1, 2, 0).numpy(), seen)
-
-
 def test_coco_images_are_found_by_their_paths(tmp_path):
     file, document = coco(tmp_path, 4, place="labels")
     for n, entry in enumerate(document["images"]):

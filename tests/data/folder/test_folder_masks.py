@@ -75,17 +75,14 @@ def test_label_maps_whose_palette_was_renumbered(tmp_path):
     assert set(np.unique(data[5][1])) <= {0, 2, 3}
 
 
-@pytest.mark.parametrize(
-    "palette",
-    [
-        VOC,
-        [c for i in range(256) for c in (i, i, i)],
-        [0] * 768,
-        [c for i in range(256) for c in (min(85 * i, 255),) * 3],
-        [c for i in range(255) for c in (90, 9 + i // 2, 80)] + [0, 0, 0],
-    ],
-    ids=["VOC's", "grey", "no colours", "four greys to look at", "ignored in black"],
-)
+PALETTES = {
+    "VOC's": VOC, "grey": [c for i in range(256) for c in (i, i, i)], "no colours": [0] * 768,
+    "four greys to look at": [c for i in range(256) for c in (min(85 * i, 255),) * 3],
+    "ignored in black": [c for i in range(255) for c in (90, 9 + i // 2, 80)] + [0, 0, 0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("palette", PALETTES.values(), ids=PALETTES)
 def test_palettes_that_colour_class_ids(tmp_path, palette):
     images_masks(tmp_path)
     for seed in range(12):
@@ -96,18 +93,6 @@ def test_palettes_that_colour_class_ids(tmp_path, palette):
     assert not data.report.problems
     for seed in range(12):
         assert np.array_equal(data[seed][1].numpy(), label_map(seed))
-
-
-def test_one_class_drawn_in_white_with_a_palette(tmp_path):
-    images_masks(tmp_path)
-    (tmp_path / "classes.txt").unlink()
-    for seed in range(12):
-        picture = Image.fromarray(disc(seed, 255))
-        picture.putpalette([c for i in range(256) for c in (i, i, i)] if seed % 2 else VOC)
-        picture.save(tmp_path / "masks" / f"n{seed:02}.png")
-    data = Folder(tmp_path)
-    for seed in range(12):
-        assert np.array_equal(data[seed][1].numpy(), disc(seed))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -221,11 +206,3 @@ def test_categories_of_the_same_name(tmp_path):
     report = check_folder(write(file, document))
     assert report.classes == {"cat": 4, "cat (id 11)": 4} and not report.problems
     assert Folder(file, 0, "test", novel_classes=["cat (id 11)"]).classes == (3,)
-
-
-def test_folders_without_pictures_are_no_classes(tmp_path):
-    class_folders(tmp_path)
-    (tmp_path / "afterwards").mkdir()
-    (tmp_path / "notes" / "deep").mkdir(parents=True)
-    data = Folder(tmp_path)
-    assert data.names == {1: "cat", 2: "dog", 3: "owl"} and not data.report.problems

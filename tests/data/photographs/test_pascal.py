@@ -3,6 +3,7 @@ image lists are the published ones."""
 
 import hashlib
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,15 +30,10 @@ def test_folds_splits_and_classes(voc):
     assert quiet(voc, 1, "test", images=list_of(voc, TRAIN)).classes == (6, 7)
     with pytest.raises(DatasetError, match="no class 6"):
         test.images_of(6)
-
-
-def test_interleaved_folds(voc):
+    assert quiet(voc.parent.parent).ids == quiet(voc.parent).ids == quiet(str(voc)).ids
     test = quiet(voc, 1, "test", fold_scheme="interleaved")
     assert test.base_classes == tuple(c for c in range(1, 21) if c not in (2, 6, 10, 14, 18))
-    assert test.fold_scheme == "every n-th class" and quiet(voc).fold_scheme == "VOC order, 5 a fold"
-    assert quiet(voc).list_hash() == quiet(voc, fold_scheme="interleaved").list_hash()
-    with pytest.raises(DatasetError, match="'random' is unknown"):
-        quiet(voc, fold_scheme="random")
+    assert test.fold_scheme == "every n-th class" and data.fold_scheme == "VOC order, 5 a fold"
 
 
 def test_hidden_classes_are_hidden_everywhere(voc):
@@ -67,10 +63,6 @@ def test_images_and_masks(voc):
     assert all(torch.equal(a, b) for i in range(5) for a, b in zip(data[i], uncached[i])) and not uncached._cache
 
 
-def test_parents_of_the_voc_folder_are_found(voc):
-    assert quiet(voc.parent.parent).ids == quiet(voc.parent).ids == quiet(str(voc)).ids
-
-
 def test_novel_pixels(voc):
     at = sorted(TRAIN).index("2008_000002")
     novel = torch.from_numpy(label(TRAIN["2008_000002"])) == 1
@@ -93,9 +85,6 @@ def test_validation_classes(voc):
     assert set(train[at][1].unique().tolist()) == {0, 7, 255}  # class 20 is held back
     assert set(val[at][1].unique().tolist()) == {0, 7, 20, 255}
     assert quiet(voc, split="val", val_classes=(6, 20)).classes == (6, 20)
-    for bad in (15, -1, True, (1,), (6, 99), "3"):
-        with pytest.raises(DatasetError, match="val_classes"):
-            quiet(voc, val_classes=bad)
     with pytest.raises(DatasetError, match="pass val_classes=3"):
         quiet(voc, split="val")
 
@@ -107,39 +96,12 @@ def test_minimum_area_counts_pixels_of_the_file(voc):
     assert data.classes == (2,) and data.missing[1] == 1
     with pytest.raises(DatasetError, match=r"no usable class.*Lower min_area"):
         quiet(voc, 0, "test", min_area=H * W)
-    for bad in (-1, 1.5, True):
-        with pytest.raises(DatasetError, match="min_area"):
-            Pascal5i(voc, min_area=bad)
 
 
 def test_missing_classes_are_named_once(voc):
     with pytest.warns(UserWarning, match=r"goes on with 2 of 5 classes.*3 bird \(1\), 4 boat \(0\), 5 bottle") as seen:
         Pascal5i(voc, 0, "test")
     assert len(seen) == 1 and seen[0].filename == __file__
-
-
-def test_a_changed_mask_is_read_again(voc):
-    before = quiet(voc, 0, "test").hash()
-    assert quiet(voc, 0, "test").hash() == before
-    save_mask(label({1: 9}), voc / "SegmentationClass" / "2008_000011.png")
-    assert quiet(voc, 0, "test").hash() != before
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"fold": 4}, "folds are numbered"),
-        ({"split": "dev"}, "split 'dev'"),
-        ({"novel": "erase"}, "'erase' is unknown. Valid: 'background', 'ignore', 'drop'"),
-        ({"images": "no/such/list.txt"}, "cannot read list file .*Pass the path"),
-        ({"images": "trainaug"}, "needs SBD"),
-        ({"images": "pascal5i"}, r"train_noval\.txt, or ImageSets/Main"),
-        ({"root": None}, "pass root=PATH"),
-    ],
-)
-def test_bad_options(voc, options, message):
-    with pytest.raises(DatasetError, match=message):
-        Pascal5i(**{"root": voc, **options})
 
 
 def test_real_photographs(shared):
@@ -218,60 +180,49 @@ def test_mask_folders_and_sbd(voc):
         quiet(voc, sbd=voc / "JPEGImages")
 
 
-def broken_mask(make):
-    def change(voc):
-        make(voc / "SegmentationClass" / "2008_000011.png")
-
-    return change
-
-
 def reindexed(file):
     palette = voc_palette().copy()
     palette[[1, 2]] = palette[[2, 1]]
     save_mask(label({1: 8}), file, palette)
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (broken_mask(lambda f: f.write_bytes(f.read_bytes()[:90])), r"cannot decode mask .*2008_000011\.png"),
-        (broken_mask(lambda f: f.write_bytes(b"")), r"cannot decode mask .*Copy the file"),
-        (broken_mask(lambda f: Image.new("RGB", (W, H)).save(f)), r"000011\.png is a picture of mode RGB.*Convert"),
-        (broken_mask(lambda f: Image.fromarray(label({1: 8}).astype(np.uint16)).save(f)), r"mode I"),
-        (broken_mask(lambda f: save_mask(label({21: 8, 99: 2}), f)), r"values \[21, 99\]; expected class ids 0 to 20"),
-        (broken_mask(lambda f: save_mask(label({1: 8})[:-1], f)), r"is 40x31 pixels but image .* is 40x32.*nearest"),
-        (broken_mask(reindexed), r"re-indexed palette: index 1 .* class 2"),
-        (broken_mask(lambda f: f.unlink()), r"1 of 5 listed ids have no mask .*2008_000011.*sbd=PATH"),
-        (
-            lambda v: (v / "JPEGImages/2008_000011.jpg").unlink(),
-            r"1 of 5 .* no image in JPEGImages.*complete JPEGImages",
-        ),
-        (
-            lambda v: (v / "JPEGImages/2008_000011.jpg").write_bytes(b"GIF89a"),
-            r"decode image .*011\.jpg.*Copy",
-        ),
-        (lambda v: (v / "ImageSets/Segmentation/val.txt").unlink(), r"val\.txt is missing: it lists VOC's val images"),
-        (lambda v: (v / "ImageSets/Segmentation/val.txt").write_text("\n"), r"names no image"),
-        (lambda v: (v / "ImageSets/Segmentation/val.txt").write_text("a b c\n"), r"line 1: .* has 3 columns"),
-        (
-            lambda v: (v / "ImageSets/Segmentation/val.txt").write_bytes(b"\xff\xfe\x00"),
-            r"list file .* not a text file",
-        ),
-        (lambda v: shutil.rmtree(v / "JPEGImages"), r"no PASCAL VOC folder at .*JPEGImages.*Unpack.*root=PATH"),
-    ],
-)
-def test_broken_files_are_named(voc, change, message):
-    change(voc)
+MASK, PHOTO, IDS = "SegmentationClass/2008_000011.png", "JPEGImages/2008_000011.jpg", "ImageSets/Segmentation/val.txt"
+BROKEN = [
+    (MASK, lambda f: f.write_bytes(f.read_bytes()[:90]), r"cannot decode mask .*2008_000011\.png"),
+    (MASK, lambda f: f.write_bytes(b""), "cannot decode mask .*Copy the file"),
+    (MASK, lambda f: Image.new("RGB", (W, H)).save(f), r"000011\.png is a picture of mode RGB.*Convert"),
+    (MASK, lambda f: Image.fromarray(label({1: 8}).astype(np.uint16)).save(f), "mode I"),
+    (MASK, lambda f: save_mask(label({21: 8, 99: 2}), f), r"values \[21, 99\]; expected class ids 0 to 20"),
+    (MASK, lambda f: save_mask(label({1: 8})[:-1], f), "is 40x31 pixels but image .* is 40x32.*nearest"),
+    (MASK, reindexed, "re-indexed palette: index 1 .* class 2"),
+    (MASK, Path.unlink, "1 of 5 listed ids have no mask .*2008_000011.*sbd=PATH"),
+    (PHOTO, Path.unlink, "1 of 5 .* no image in JPEGImages.*complete JPEGImages"),
+    (PHOTO, lambda f: f.write_bytes(b"GIF89a"), r"decode image .*011\.jpg.*Copy"),
+    (IDS, Path.unlink, r"val\.txt is missing: it lists VOC's val images"),
+    (IDS, lambda f: f.write_text("\n"), "names no image"),
+    (IDS, lambda f: f.write_text("a b c\n"), "line 1: .* has 3 columns"),
+    (IDS, lambda f: f.write_bytes(b"\xff\xfe\x00"), "list file .* not a text file"),
+    ("JPEGImages", shutil.rmtree, r"no PASCAL VOC folder at .*JPEGImages.*Unpack.*root=PATH"),
+]
+
+
+@pytest.mark.parametrize("file, change, message", BROKEN)
+def test_broken_files_are_named(voc, file, change, message):
+    change(voc / file)
     with pytest.raises(DatasetError, match=message):
         quiet(voc, 0, "test")
 
 
-def test_a_truncated_photograph_is_named_when_it_is_read(voc):
-    data = quiet(voc, 0, "test")
-    file = voc / "JPEGImages" / "2008_000011.jpg"
-    file.write_bytes(file.read_bytes()[:-60])
-    with pytest.raises(DatasetError, match=r"cannot decode image .*2008_000011\.jpg.*truncated.*archive"):
-        data[0]
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        ("no/such/list.txt", "cannot read list file .*Pass the path"), ("trainaug", "needs SBD"),
+        ("pascal5i", r"train_noval\.txt, or ImageSets/Main"),
+    ],
+)  # fmt: skip
+def test_lists_that_cannot_be(voc, images, message):
+    with pytest.raises(DatasetError, match=message):
+        Pascal5i(voc, images=images)
 
 
 def test_greyscale_masks_and_grey_palettes(tmp_path):

@@ -3,7 +3,7 @@ the statistics its difficulty rests on, what each knob changes and what it leave
 
 import pickle
 from collections import Counter
-from itertools import chain, islice
+from itertools import chain
 
 import pytest
 import torch
@@ -25,11 +25,15 @@ def shapes(split="test", fold=0, **options):
     return Shapes5i(fold, split, pool=options.pop("pool", None), knobs=ShapesKnobs(**knobs), **options)
 
 
+def render(data, indices):
+    return [torch.stack(parts) for parts in zip(*(data[i] for i in indices))]
+
+
 @pytest.fixture(scope="module")
 def standard():
     """The first images of the test split with their ground truth."""
     data = shapes()
-    images, masks = data.render(range(COUNT))
+    images, masks = render(data, range(COUNT))
     return data, images, masks, [data.truth(i) for i in range(COUNT)]
 
 
@@ -46,25 +50,13 @@ def test_items_are_uint8_images_with_class_ids(standard):
     assert image.float().std() > 20  # a picture, not a plain surface
 
 
-def test_pooled_on_the_fly_batched_and_single_are_identical():
+def test_pooled_and_on_the_fly_are_identical():
     options = {"pool": 40, "parts": 2, "gap": 0.5, "label_noise": 0.3, "occlusion": 0.2, "absent": 0.2}
     pooled, fly = shapes(**options), shapes(**{**options, "pool": None})
-    images, masks = pooled.render(range(12, 24))
-    for row, i in enumerate(range(12, 24)):
+    images, masks = render(pooled, range(12, 24))
+    for row, i in reversed(list(enumerate(range(12, 24)))):
         assert same(fly[i], (images[row], masks[row]))
         assert same(pooled[i], fly[i])  # from the cache
-    stream = fly.batches(8, start=12)
-    first = next(stream)
-    assert same(first, (images[:8], masks[:8]))
-    assert torch.equal(next(stream)[0][:4], images[8:])
-    assert sum(len(m) for _, m in pooled.batches(16)) == 40
-
-
-def test_order_of_access_does_not_matter():
-    a, b = shapes(), shapes()
-    forward = [a[i] for i in (0, 5, 900_000)]
-    backward = [b[i] for i in (900_000, 5, 0)][::-1]
-    assert all(same(x, y) for x, y in zip(forward, backward))
 
 
 def test_cached_images_cannot_be_spoilt_by_the_caller():
@@ -77,7 +69,7 @@ def test_cached_images_cannot_be_spoilt_by_the_caller():
 
 def test_pickling_drops_the_cache_and_keeps_the_images():
     data = shapes(pool=5)
-    data.render(range(5))
+    render(data, range(5))
     copy = pickle.loads(pickle.dumps(data))
     assert copy._store == {} and len(pickle.dumps(data)) < 10_000
     assert same(copy[4], data[4])
@@ -110,11 +102,7 @@ def test_signature_tells_every_option_apart():
     variants += [{"backgrounds": 2}, {"occlusion": 0.5}, {"label_noise": 0.5}, {"absent": 0.5}, {"swap": "shape"}]
     assert len({shapes(**v).hash() for v in variants}) == len(variants)
     assert shapes(pool=9, cache=False).hash() == shapes(pool=9).hash()
-
-
-def test_batches_run_on_without_a_pool():
-    total = sum(len(masks) for _, masks in islice(shapes(size=33).batches(5), 8))
-    assert total == 40
+    assert Shapes5i(knobs={"parts": 2, "area": 1}).hash() == Shapes5i(knobs=ShapesKnobs(parts=2, area=1.0)).hash()
 
 
 @pytest.mark.parametrize("scheme", FOLD_SCHEMES)
@@ -144,7 +132,7 @@ def test_each_split_shows_only_its_classes(split):
     shown = {"train": table.train, "val": table.base, "test": tuple(NAMES)}[split]
     found = {c for i in range(600) for c in data.plan(i).classes} - {0}
     assert found == set(shown)
-    masks = data.render(range(20))[1]
+    masks = render(data, range(20))[1]
     assert set(masks.unique().tolist()) <= {0, *shown}
     assert data.base_classes == table.base
 
@@ -179,20 +167,12 @@ def test_domains_halve_each_class():
 
 
 BAD_KNOBS = [
-    ("gap", 1.5, "from 0 to 1"),
-    ("gap", float("nan"), "from 0 to 1"),
-    ("gap", True, "from 0 to 1"),
-    ("parts", 0, "from 1 to 4"),
-    ("parts", 2.0, "whole number from 1 to 4"),
-    ("co_occurrence", -0.1, "from 0 to 1"),
-    ("area", 0, "from 0.25 to 1.5"),
-    ("thinness", "thin", "from 0 to 1"),
-    ("backgrounds", 5, "from 1 to 4"),
-    ("occlusion", None, "from 0 to 1"),
-    ("label_noise", 2, "from 0 to 1"),
-    ("absent", -1, "from 0 to 1"),
+    ("gap", 1.5, "from 0 to 1"), ("gap", float("nan"), "from 0 to 1"), ("gap", True, "from 0 to 1"),
+    ("parts", 0, "from 1 to 4"), ("parts", 2.0, "whole number from 1 to 4"), ("co_occurrence", -0.1, "from 0 to 1"),
+    ("area", 0, "from 0.25 to 1.5"), ("thinness", "thin", "from 0 to 1"), ("backgrounds", 5, "from 1 to 4"),
+    ("occlusion", None, "from 0 to 1"), ("label_noise", 2, "from 0 to 1"), ("absent", -1, "from 0 to 1"),
     ("swap", "colour", "'texture' or 'shape'"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("knob", "value", "allowed"), BAD_KNOBS)
@@ -203,27 +183,18 @@ def test_bad_knobs_name_knob_value_and_range(knob, value, allowed):
 
 
 BAD_OPTIONS = [
-    ({"fold": 4}, "folds of fold_scheme 'crossed' are numbered 0 to 3"),
-    ({"fold": "0"}, "fold '0'"),
-    ({"split": "dev"}, "split 'dev'.*'train', 'val', 'test'"),
-    ({"fold_scheme": "latin"}, "'crossed', 'held_out_shape'"),
-    ({"size": 16}, "33 to 1025"),
-    ({"pool": 0}, "option pool.*whole number from 1"),
-    ({"seed": -1}, "option seed"),
-    ({"val_classes": 15}, "0 to 14"),
-    ({"knobs": {"hue": 1}}, "no knob 'hue'.*gap"),
+    ({"fold": 4}, "folds of fold_scheme 'crossed' are numbered 0 to 3"), ({"fold": "0"}, "fold '0'"),
+    ({"split": "dev"}, "split 'dev'.*'train', 'val', 'test'"), ({"size": 16}, "33 to 1025"),
+    ({"fold_scheme": "latin"}, "'crossed', 'held_out_shape'"), ({"pool": 0}, "option pool.*whole number from 1"),
+    ({"seed": -1}, "option seed"), ({"val_classes": 15}, "0 to 14"), ({"knobs": {"hue": 1}}, "no knob 'hue'.*gap"),
     ({"knobs": 3}, "option knobs"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("options", "message"), BAD_OPTIONS)
 def test_bad_options(options, message):
     with pytest.raises(DatasetError, match=message):
         Shapes5i(**options)
-
-
-def test_knobs_from_a_mapping():
-    assert Shapes5i(knobs={"parts": 2}).knobs == ShapesKnobs(parts=2)
 
 
 def test_the_signature_changes_with_the_images_and_only_with_them():
@@ -263,7 +234,7 @@ def test_distractors_are_other_classes_and_a_fifth_is_missing():
 def test_colour_carries_no_class_information():
     """The mean colour of an object must not tell its class: between-class variance as chance alone makes it."""
     data = shapes("train", val_classes=0, size=33)
-    images, masks = data.render(range(750))
+    images, masks = render(data, range(750))
     labels = [data.plan(i).target for i in range(750)]
     means = [x[:, m == c].float().mean(1) / 255 for x, m, c in zip(images, masks, labels)]
     means, labels = torch.stack(means), torch.tensor(labels)
@@ -291,7 +262,7 @@ def changed(standard, count=20, **knobs):
     """Per image: share of pixels whose colour changed by more than noise, and whether the clean mask is the same."""
     _, images, masks, _ = standard
     data = shapes(**knobs)
-    new, _ = data.render(range(count))
+    new, _ = render(data, range(count))
     truths = [data.truth(i) for i in range(count)]
     moved = (new.int() - images[:count].int()).abs().amax(1) > 8
     return moved, torch.stack([t.clean_mask for t in truths]), truths, masks[:count]
@@ -299,7 +270,7 @@ def changed(standard, count=20, **knobs):
 
 def test_gap_shifts_light_size_and_turn_between_domains():
     data = shapes(gap=1.0)
-    images, _ = data.render(range(60))
+    images, _ = render(data, range(60))
     truths = [data.truth(i) for i in range(60)]
     sides = [[i for i in range(60) if data.domain(i) == d] for d in (0, 1)]
     warmth = [(images[s, 0].float().mean() - images[s, 2].float().mean()).item() for s in sides]
@@ -337,7 +308,6 @@ def test_smaller_thinner_occluded_objects(standard, knob):
     low, high = {"area": (0.22, 0.29), "thinness": (0.15, 0.3), "occlusion": (0.25, 0.6)}[next(iter(knob))]
     assert low < ratio < high
     assert all(t.classes == old.classes for t, old in zip(new, truths))
-    assert all((t.instances == 1).sum() >= 12 for t in new)
 
 
 def test_occlusion_only_takes_away(standard):
@@ -355,7 +325,7 @@ def test_target_stays_visible_at_the_extremes():
 def test_label_noise_moves_borders_of_the_given_mask_only(standard):
     _, images, masks, _ = standard
     noisy = shapes(label_noise=1.0)
-    new, given = noisy.render(range(20))
+    new, given = render(noisy, range(20))
     assert torch.equal(new, images[:20])
     assert torch.equal(torch.stack([noisy.truth(i).clean_mask for i in range(20)]), masks[:20])
     wrong = (given != masks[:20]).float().mean()
@@ -363,7 +333,7 @@ def test_label_noise_moves_borders_of_the_given_mask_only(standard):
     assert set(given.unique().tolist()) <= set(masks[:20].unique().tolist())
     inside = ~near(masks[:20] == 0, 9)
     assert inside.any() and (given[inside] > 0).all()
-    small = shapes(label_noise=0.2).render(range(20))[1]
+    small = render(shapes(label_noise=0.2), range(20))[1]
     assert (small != masks[:20]).float().mean() < wrong / 2
 
 
