@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import atomic
+from ..files import write_text
 from .exercise import exercises
 
 MARKS = {"right": "✓", "unsolved": "…", "unchecked": "-"}
@@ -73,10 +73,7 @@ def common_slips(rows: Sequence[dict[str, Any]]) -> list[tuple[tuple[str, str], 
 def write_table(rows: Sequence[dict[str, Any]], out: str | Path) -> list[Path]:
     """Write `class.csv` (one line per student and exercise) and `class.html` into the folder `out`; returns both."""
     texts = {Path(out) / "class.csv": _csv(rows), Path(out) / "class.html": _page(rows)}
-    for file, text in texts.items():
-        with atomic(file) as part:
-            part.write_text(text, encoding="utf-8")
-    return list(texts)
+    return [write_text(file, text) for file, text in texts.items()]
 
 
 def _by_stage(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

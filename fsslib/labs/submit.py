@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FsslibError
-from ..files import atomic
+from ..files import write_text
 from ..progress import bar
 from ..version import __version__
 from .check import TURN
@@ -120,9 +120,7 @@ def write_result(result: dict[str, Any], path: str | Path) -> Path:
     """Write a result beside its notebook (`NAME.result.json`) or to `path` if that ends in .json; returns the file."""
     path = Path(path)
     target = path if path.suffix == ".json" else path.with_name(path.stem + SUFFIX)
-    with atomic(target) as part:
-        part.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return target
+    return write_text(target, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
 def _verdicts(kernel: Kernel, stage: str) -> list[dict[str, Any]] | None:

@@ -165,15 +165,6 @@ def normalised_map(query: Tensor, prototypes: Tensor, used: Tensor) -> Tensor:
     return allocate(query, prototypes, used, merge="mean").probability
 
 
-def _range_cases() -> Cases:
-    return {
-        "five supports, S = 15": ([30, 45, 62, 110, 20], 15, 5),
-        "two objects too small for a superpixel": ([6, 3, 50], 15, 5),
-        "halves, which become even": ([25, 35, 45], 10, 5),
-        "N_max = 1, a plain average each": ([40, 80, 20], 15, 1),
-    }
-
-
 def _total(areas, area, most, low: float = 1, to=torch.round) -> float:
     return float(to(torch.tensor(areas, dtype=torch.double) / area).clamp(low, most).sum())
 
@@ -185,7 +176,12 @@ def _count(count: Callable) -> Callable:
 
 @exercise(
     STAGE,
-    _range_cases,
+    lambda: {
+        "five supports, S = 15": ([30, 45, 62, 110, 20], 15, 5),
+        "two objects too small for a superpixel": ([6, 3, 50], 15, 5),
+        "halves, which become even": ([25, 35, 45], 10, 5),
+        "N_max = 1, a plain average each": ([40, 80, 20], 15, 1),
+    },
     slips={
         "none for small objects: Too small an object gets one plain average.": _count(lambda *x: _total(*x, low=0)),
         "rounded down: That is the paper; the code takes the nearest.": _count(lambda *x: _total(*x, to=torch.floor)),

@@ -13,8 +13,17 @@ STAGE = "07_comparison"
 Interval = tuple[float, float, float]
 
 
-def _clear_cases() -> Cases:
-    return {
+def _agree(trainings: Sequence[float]) -> bool:
+    return all(x > 0 for x in trainings) or all(x < 0 for x in trainings)
+
+
+def _without_zero(interval: Interval) -> bool:
+    return not interval[1] <= 0 <= interval[2]
+
+
+@exercise(
+    STAGE,
+    lambda: {
         "a gain on which all agree": ((2.0, 0.5, 3.5), [1.0, 2.5, 2.5]),
         "a loss on which all agree": ((-2.0, -3.0, -1.0), [-1.0, -2.0, -3.0]),
         "an interval that holds 0": ((2.0, -0.5, 4.5), [1.0, 2.5, 2.5]),
@@ -26,20 +35,7 @@ def _clear_cases() -> Cases:
         "an interval that ends at 0": ((1.0, 0.0, 2.0), [0.5, 1.0, 1.5]),
         "a single training": ((1.0, 0.5, 1.5), [1.0]),
         "trainings that lie far apart": ((20.0, 18.0, 22.0), [1.0, 29.0, 30.0]),
-    }
-
-
-def _agree(trainings: Sequence[float]) -> bool:
-    return all(x > 0 for x in trainings) or all(x < 0 for x in trainings)
-
-
-def _without_zero(interval: Interval) -> bool:
-    return not interval[1] <= 0 <= interval[2]
-
-
-@exercise(
-    STAGE,
-    _clear_cases,
+    },
     slips={
         "interval alone: The interval is asked, the trainings are not: another seed may say the opposite on any "
         "episodes.": lambda i, t: _without_zero(i),
@@ -63,23 +59,19 @@ def is_clear(interval: Interval, trainings: Sequence[float]) -> bool:
     return _without_zero(interval) and _agree(trainings)
 
 
-def _layer_cases() -> Cases:
-    return {
-        "a 3 x 3 convolution": (nn.Conv2d(6, 4, 3, padding=1, bias=False), 8, 10),
-        "stride 2 (8 x 8 is the size of the output)": (nn.Conv2d(6, 4, 3, stride=2, padding=1), 8, 8),
-        "a kernel of 1 x 5": (nn.Conv2d(4, 8, (1, 5)), 6, 9),
-        "two groups": (nn.Conv2d(8, 12, 3, groups=2), 5, 5),
-        "one group for each channel": (nn.Conv2d(6, 6, 3, groups=6), 4, 7),
-    }
-
-
 def _area(layer: nn.Conv2d) -> int:
     return layer.kernel_size[0] * layer.kernel_size[1]
 
 
 @exercise(
     STAGE,
-    _layer_cases,
+    lambda: {
+        "a 3 x 3 convolution": (nn.Conv2d(6, 4, 3, padding=1, bias=False), 8, 10),
+        "stride 2 (8 x 8 is the size of the output)": (nn.Conv2d(6, 4, 3, stride=2, padding=1), 8, 8),
+        "a kernel of 1 x 5": (nn.Conv2d(4, 8, (1, 5)), 6, 9),
+        "two groups": (nn.Conv2d(8, 12, 3, groups=2), 5, 5),
+        "one group for each channel": (nn.Conv2d(6, 6, 3, groups=6), 4, 7),
+    },
     slips={
         "groups forgotten: With groups, every output sees only its share of the input channels.": lambda x, h, w: (
             _area(x) * x.in_channels * x.out_channels * h * w
