@@ -50,6 +50,12 @@ def answer(name: str, body: str):
     return run(task.stage, f"def {name}({', '.join(task.parameters)}):\n{lines}\n")[name]
 
 
+def named(name: str, function):
+    """The function under another name, as students' answers are found."""
+    function.__name__ = name
+    return function
+
+
 # Answers to any open question: slip -> body.
 ESSAYS = {
     "no text": "print('the class falls by 38 points, for its prototype is gone')",
@@ -74,4 +80,4 @@ def box(text: str) -> re.Match | None:
     )
 
 
-__all__ = ["STAGES", "answer", "box", "run", "solutions", "tagged", "wrong_answers"]
+__all__ = ["STAGES", "answer", "box", "named", "run", "solutions", "tagged", "wrong_answers"]

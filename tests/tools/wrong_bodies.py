@@ -13,31 +13,18 @@ WRONG = {
             labels[rest] = 0
             return labels""",
     },
-    "foreign_supports": {
-        "masks stayed": "return torch.cat([images[1:], images[:1]]), masks",
-        "images stayed": "return images, torch.cat([masks[1:], masks[:1]])",
-        "shifted by single values": "return torch.roll(images, -1), torch.roll(masks, -1)",
-    },
+    "foreign_supports": {"masks stayed": "return torch.cat([images[1:], images[:1]]), masks"},
     "prototype": {
         "sizes do not fit": "return (features * (mask == 1)).sum((1, 2)) / (mask == 1).sum()",
         "mean over the whole image": "return features.flatten(1).mean(1)",
-        "mean over the wrong axis": "return features.mean(0)",
         "detached": """
             with torch.no_grad():
                 up = F.interpolate(features[None], mask.shape, mode="bilinear", align_corners=False)[0]
                 m = (mask == 1).float()
                 return (up * m).sum((-2, -1)) / (m.sum() + 1e-5)""",
     },
-    "cosine_map": {
-        "unnormalised": "return (features * prototype[:, None, None]).sum(0)",
-        "only the prototype normalised": "return (features * F.normalize(prototype, dim=0)[:, None, None]).sum(0)",
-        "only the features normalised": "return (F.normalize(features, dim=0) * prototype[:, None, None]).sum(0)",
-    },
-    "temperature": {
-        "logarithm of P alone": "return float(torch.tensor(probability).log() / margin)",
-        "times the margin": "return float(torch.tensor(probability).logit() * margin)",
-        "sign": "return -float(torch.tensor(probability).logit() / margin)",
-    },
+    "cosine_map": {"unnormalised": "return (features * prototype[:, None, None]).sum(0)"},
+    "temperature": {"logarithm of P alone": "return float(torch.tensor(probability).log() / margin)"},
     "inside_only": {
         "input changed": """
             near = F.max_pool2d((masks != 1).float()[:, None], 5, 1, 2)[:, 0] > 0
@@ -46,8 +33,6 @@ WRONG = {
     },
     "lasting_factor": {
         "the paper's mean": "return ((a + 1) / 2).mean(dim=1)",
-        "mean squared": "return torch.mean((a + 1) / 2, 1) ** 2",
-        "half of the original forgotten": "return a.mean(1) * (a.mean(1) + 1) / 2",
         "not all supports count": "g = (a[:, 0] + 1) / 2; return g * (g + 1) / 2",
         "order of the supports": """
             g = (a + 1) / 2
@@ -81,9 +66,7 @@ WRONG = {
         "unknown name": 'return {"gate", "down_supp"} | (set() if detached else {"down_query"})',
         "no set": 'return ["down_supp", "sdpm"] if detached else ["down_query", "down_supp", "sdpm"]',
     },
-    "my_prior": {
-        "sizes do not fit": "s = support * (masks == 1)[:, None]; return F.cosine_similarity(query, s)",
-    },
+    "my_prior": {"sizes do not fit": "s = support * (masks == 1)[:, None]; return F.cosine_similarity(query, s)"},
     "contrast": {
         "255 counts": """
             inside = mask == 1
@@ -95,58 +78,33 @@ WRONG = {
         "255 counted as object": "return F.cross_entropy(resize(logits, masks.shape[-2:]), masks.clamp(max=1))",
         "detached": "return segmentation(resize(logits, masks.shape[-2:]), masks).detach()",
     },
-    "merge_channels": {
-        "SDPM adds a channel": "return width + width + int(sdpm) + int(saam) + int(prior)",
-        "maps as wide as features": "return width * (2 + [saam, prior].count(True))",
-        "one of prototype and query": "return width + [saam, prior].count(True)",
-    },
+    "merge_channels": {"SDPM adds a channel": "return width + width + int(sdpm) + int(saam) + int(prior)"},
     "query_factor": {
         "the paper's mean": "return (a.mean(1) + 1) / 2",
-        "half of the original forgotten": "return torch.prod(a, 1) * (torch.mean(a, 1) + 1) / 2",
         "wrong gradient": "g = (a + 1) / 2; return torch.prod(g, 1) * (torch.mean(g.detach(), 1) + 1) / 2",
         "no gradient": "g = (a.detach() + 1) / 2; return torch.prod(g, 1) * (torch.mean(g, 1) + 1) / 2",
     },
     "total_loss": {
         "no weights": "return sum((main, aux, kd, saam))",
-        "kd unweighted": "return main + aux + kd + saam / 2",
-        "saam unweighted": "return main + aux + kd * 50 + saam",
         "no gradient": "return main.item() + aux.item() + 50 * kd.item() + saam.item() / 2",
         "wrong gradient": "return main + aux + 50 * kd.detach() + saam / 2",
     },
-    "soft_assign": {
-        "not divided": "return torch.exp(-(centres[:, None] - cells).norm(dim=-1))",
-        "far cells weigh most": "return (centres[:, None] - cells).norm(dim=-1).softmax(dim=-1)",
-        "squared distance": "return (-(centres[:, None] - cells).square().sum(-1)).softmax(dim=-1)",
-    },
+    "soft_assign": {"not divided": "return torch.exp(-(centres[:, None] - cells).norm(dim=-1))"},
     "my_allocation": {
         "detached": """
             with torch.no_grad():
                 found = allocate(query, prototypes, used)
             return found.features, found.probability""",
     },
-    "normalised_map": {
-        "sum": "return allocate(query, prototypes, used).probability",
-        "divided by all rows": "return allocate(query, prototypes, used).probability / prototypes.shape[1]",
-        "divided by the whole batch": "return allocate(query, prototypes, used).probability / used.float().sum()",
-    },
-    "guide_range": {
-        "N_max for every object": "return most * len(areas), -most * len(areas), most * len(areas)",
-        "one for each support": "return len(areas), -len(areas), len(areas)",
-    },
+    "normalised_map": {"sum": "return allocate(query, prototypes, used).probability"},
+    "guide_range": {"N_max for every object": "return most * len(areas), -most * len(areas), most * len(areas)"},
     "inverse_attention": {
         "softmax over the support": "return torch.softmax(S, -1) * mask[None]",
-        "the mask is missing": "return F.softmax(S, dim=0)",
-        "masked before the softmax": "return F.softmax(S * mask[None], dim=0)",
         "detached": "return torch.tensor(S.detach().numpy()).softmax(0) * mask",
     },
-    "correlation_map": {
-        "the mask is missing": "return S.mean(-1)",
-        "divided by all cells": "return (S * mask).sum(-1) / S.shape[-1]",
-        "not divided": "return (S * mask).sum(1)",
-    },
+    "correlation_map": {"the mask is missing": "return S.mean(-1)"},
     "lesson": {
         "cross entropy": "return F.cross_entropy(student.flatten(1), teacher.detach().flatten(1).softmax(1))",
-        "squared difference": "return ((teacher.detach() - student) ** 2).mean()",
         "teacher learns": """
             T, W = teacher.flatten(1).softmax(1), student.flatten(1).softmax(1)
             return F.kl_div(W.log(), T, reduction="batchmean")""",
@@ -154,13 +112,7 @@ WRONG = {
             T, W = teacher.flatten(1).softmax(1), student.detach().flatten(1).softmax(1)
             return F.kl_div(W.log(), T, reduction="batchmean")""",
     },
-    "is_clear": {
-        "interval alone": "return interval[1] > 0 or interval[2] < 0",
-        "trainings alone": "return min(trainings) > 0 or max(trainings) < 0",
-        "only gains": "return interval[1] > 0 and all(d > 0 for d in trainings)",
-    },
-    "conv_macs": {
-        "parameters": "return layer.weight.shape[:2].numel() * layer.kernel_size[0] * layer.kernel_size[1]",
-    },
+    "is_clear": {"interval alone": "return interval[1] > 0 or interval[2] < 0"},
+    "conv_macs": {"parameters": "return layer.weight.shape[:2].numel() * layer.kernel_size[0] * layer.kernel_size[1]"},
 }
 # fmt: on
