@@ -34,10 +34,12 @@ def same(a, b) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"width": 12, "freeze": True}, {"bn": "batch", "align_weight": 0.5}, {"last": "layer3", "stage": "layer2"}],
-)
+@pytest.mark.parametrize("options", [
+    {},
+    {"width": 12, "freeze": True},
+    {"bn": "batch", "align_weight": 0.5},
+    {"last": "layer3", "stage": "layer2"},
+])  # fmt: skip
 def test_round_trip(tmp_path, options):
     model = panet(seed=3, backbone_options={"stride": 8, "width": 8}, **options)
     model.backbone.layer0[1].running_mean += 1

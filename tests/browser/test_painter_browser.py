@@ -529,10 +529,12 @@ def test_every_control_says_what_it_is(tab):
     assert live.get_attribute("aria-live") == "polite" and live.get_attribute("role") == "status"
 
 
-@pytest.mark.parametrize(
-    ("theme", "system", "dark"),
-    [("Light", "light", False), ("Dark", "light", True), ("Light", "dark", False), ("Dark", "dark", True)],
-)
+@pytest.mark.parametrize(("theme", "system", "dark"), [
+    ("Light", "light", False),
+    ("Dark", "light", True),
+    ("Light", "dark", False),
+    ("Dark", "dark", True),
+])  # fmt: skip
 def test_themes(tab, theme, system, dark):
     """JupyterLab's theme rules, whatever the system wishes; text keeps the contrast that WCAG AA asks for."""
     page = tab.page
