@@ -162,7 +162,5 @@ def _no_definition(name: str, i: int, cells: Sequence[Names], given: dict[str, s
         return f"`{name}` is used in this cell before the cell sets it: a first run finds nothing there."
     if name in given:
         return f"`{name}` was defined in a cell that is gone from the notebook: `{given[name]}`. Bring it back."
-    return (
-        f"`{name}` is defined nowhere in the notebook: its cell was deleted, changed, or it was typed elsewhere. "
-        "Define it above this cell."
-    )
+    lost = "its cell was deleted, changed, or it was typed elsewhere"
+    return f"`{name}` is defined nowhere in the notebook: {lost}. Define it above this cell."

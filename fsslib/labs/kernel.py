@@ -186,13 +186,9 @@ def fresh_kernel(limits: Limits, setup: str = SETUP) -> Iterator[Kernel]:
         settings = {"IPYTHONDIR": folder, "TQDM_DISABLE": "1", "FSSLIB_FIGURES": folder, "PYTHONHASHSEED": "0"}
         # Under that variable ipykernel does not pass on what other programs print.
         inherited = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
-        manager.start_kernel(
-            stdout=subprocess.DEVNULL,  # ipykernel repeats there what it sends
-            stderr=subprocess.DEVNULL,
-            cwd=work,
-            env={"OMP_NUM_THREADS": "1", **inherited, **settings},
-            extra_arguments=["--IPKernelApp.log_level=50"],
-        )
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # ipykernel repeats there what it sends
+        quiet["extra_arguments"] = ["--IPKernelApp.log_level=50"]
+        manager.start_kernel(cwd=work, env={"OMP_NUM_THREADS": "1", **inherited, **settings}, **quiet)
         client = manager.client()
         try:
             client.start_channels()
