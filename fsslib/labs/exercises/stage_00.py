@@ -26,13 +26,6 @@ def _unclear(labels: Tensor, rest: Tensor) -> Tensor:
     return rest.long().masked_fill(labels == 255, 255)
 
 
-def _one_after_the_other(labels: Tensor, class_id: int) -> Tensor:
-    mask = labels.clone()
-    mask[mask == class_id] = 1
-    mask[(mask != 1) & (mask != 255)] = 0
-    return mask
-
-
 @exercise(STAGE, _support_cases, slips={
     "255 became background: Pixels marked 255 became 0. They are not background either: no prototype may be made of "
     "them.": lambda m, c: (m == c).long(),
@@ -48,7 +41,7 @@ def _one_after_the_other(labels: Tensor, class_id: int) -> Tensor:
     "An episode calls its class 1, whatever its number is.": lambda m, c: m * ((m == c) | (m == 255)),
     "inverted: Object and background are exchanged: the object is 1.": lambda m, c: _unclear(m, m != c),
     "the label 1 mixed up with class 1: Class 1 of the data set was taken for the 1 of the new mask: compare the "
-    "labels as they were given.": _one_after_the_other,
+    "labels as they were given.": lambda m, c: (lambda x: x * ((x == 1) | (x == 255)))(torch.where(m == c, 1, m)),
 })  # fmt: skip
 def support_mask(labels: Tensor, class_id: int) -> Tensor:
     return base_table([class_id])[labels.long()]
@@ -88,10 +81,6 @@ def _ious(p: Tensor, t: Tensor) -> Tensor:
     return _share(a & b, a | b)
 
 
-def _dice(p: Tensor, t: Tensor) -> Tensor:
-    return 2 / (1 + 1 / _ious(p, t))
-
-
 def _pooled(p: Tensor, t: Tensor) -> Tensor:
     a, b = _sides(p, t)
     return (a & b).sum() / (a | b).sum()
@@ -113,7 +102,8 @@ def _filled(p: Tensor, t: Tensor, empty: float) -> Tensor:
     "in vain.": lambda p, t: _share(_sides(p, t)[0] & (t == 1), t == 1),
     "divided by the prediction: This is precision: a single safe pixel would give 1. The union also holds what was "
     "missed.": lambda p, t: _share(_sides(p, t)[0] & (t == 1), _sides(p, t)[0]),
-    "Dice: This is the Dice score (F1): it divides by the sum of the two areas. IoU divides by the union.": _dice,
+    "Dice: This is the Dice score (F1): it divides by the sum of the two areas. "
+    "IoU divides by the union.": lambda p, t: 2 / (1 + 1 / _ious(p, t)),
     "pixel accuracy: This is the share of pixels that are right. Background is easy and large: an empty prediction "
     "would score high. IoU leaves out what both call background.": lambda p, t: _share((p == t) & (t != 255), t != 255),
     "two empty masks, NaN: Where both masks are empty, this is 0 / 0, and one NaN makes every mean NaN: treat this "

@@ -116,8 +116,8 @@ def _gradients_flow(answer: Callable) -> None:
             raise Wrong("no gradient", "No gradient reaches the student: nothing would be learned from this loss.")
         slope, right = (torch.autograd.grad(x, both, retain_graph=True, materialize_grads=True) for x in (loss, wanted))
         if not detached and not bool(slope[1].any()):
-            why = "Your function cuts the gradient into the teacher. Whether the teacher is fixed is the caller's choice: "
-            why += "a T that is detached already needs nothing more, and the published code leaves it free."
+            why = "Your function cuts the gradient into the teacher. Whether the teacher is fixed is the caller's "
+            why += "choice: a T that is detached already needs nothing more, and the published code leaves it free."
             raise Wrong("teacher cut off", why)
         if not all(torch.allclose(x, y, atol=1e-5) for x, y in zip(slope, right)):
             raise Wrong("wrong gradient", "The value is right, its gradient is not: something on the way is detached.")

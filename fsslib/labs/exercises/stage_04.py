@@ -38,12 +38,8 @@ STAGE = "04_sdaanet"
     "all four grids: Each grid has a merge of its own: "
     "count the channels of one.": lambda width, sdpm, saam, prior: 4 * (2 * width + saam + prior),
 })  # fmt: skip
-def merge_channels(width: int, sdpm: bool, saam: bool, prior: bool) -> int:
-    return _built(width, sdpm, saam, prior)
-
-
 @cache
-def _built(width: int, sdpm: bool, saam: bool, prior: bool) -> int:
+def merge_channels(width: int, sdpm: bool, saam: bool, prior: bool) -> int:
     with torch.device("meta"):
         model = build_model("sdaanet", backbone="tiny", width=width, sdpm=sdpm, saam=saam, prior=prior)
     return model.enrichment.merge[0][0].in_channels

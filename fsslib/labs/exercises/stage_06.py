@@ -31,12 +31,6 @@ def _some(mask: Tensor) -> Tensor:
     return mask
 
 
-def _of_the_query(S: Tensor, mask: Tensor) -> Tensor:
-    if len(S) != len(mask):
-        raise ValueError
-    return torch.softmax(S, 0) * mask[:, None]
-
-
 def _carries_gradients(answer) -> None:
     S, mask = next(iter(_attention_cases().values()))
     if not answer(S.requires_grad_(), mask).requires_grad:
@@ -56,7 +50,7 @@ def _carries_gradients(answer) -> None:
     "softmax, not before.": lambda S, m: S.masked_fill(m == 0, float("-inf")).softmax(0),
     "normalised again: The rows were brought to 1 again. Then each query cell receives the same, and the amount says "
     "nothing.": lambda S, m: S.softmax(0) * _some(m) / (S.softmax(0) * m).sum(1, keepdim=True),
-    "mask on the query: The mask belongs to the support, the second axis.": _of_the_query,
+    "mask on the query: The mask belongs to the support, the second axis.": lambda S, m: S.softmax(0) * m[:, None],
     "overflow: The exponential of a large score is infinite, and inf / inf is NaN. "
     "Softmax subtracts the maximum first.": lambda S, m: S.exp() / S.exp().sum(0) * m,
 })  # fmt: skip
