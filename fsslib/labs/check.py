@@ -148,7 +148,8 @@ def check(function: Callable, limit: float = LIMIT) -> Result:
 
 def _check(function: Callable, limit: float) -> Result:
     if not inspect.isfunction(function):
-        return Result(_name_of(function), "unknown", _no_function(function))
+        name = str(getattr(function, "__name__", type(function).__name__))
+        return Result(name, "unknown", _no_function(function))
     known = exercises()
     if function.__name__ not in known:
         return Result(function.__name__, "unknown", _no_exercise(function.__name__, list(known)))
@@ -260,10 +261,6 @@ def _stopped(task: Exercise, function: Callable, stop: _Stopped) -> Result:
         if re.search(pattern, str(error)):
             slip, cause = named.split(": ", 1)
     return Result(task.name, "stopped", f"On {stop.label} it stopped{where} with {words}\n{cause}".strip(), slip)
-
-
-def _name_of(value: Any) -> str:
-    return str(getattr(value, "__name__", type(value).__name__))
 
 
 def _no_function(value: Any) -> str:

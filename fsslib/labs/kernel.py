@@ -137,18 +137,15 @@ class Kernel:
             kind, content = message["msg_type"], message["content"]
             size += _size(content)
             if kind == "status" and content["execution_state"] == "idle":
-                return self._with_reply(outcome, request)
+                # The reply knows of an error whose message was lost, as when there was no memory left to send it.
+                reply = self._reply(request, 60.0)
+                if outcome.status == "ok" and reply.get("status") == "error":
+                    outcome.fail(reply)
+                return outcome
             if kind == "error" and outcome.status == "ok":
                 outcome.fail(content)
             elif kind == "execute_result" and size <= self.limits.output:
                 outcome.texts.append(content["data"].get("text/plain", "")[:2000])
-
-    def _with_reply(self, outcome: Outcome, request: str) -> Outcome:
-        """The reply knows of an error whose message was lost, as when there was no memory left to send it."""
-        reply = self._reply(request, 60.0)
-        if outcome.status == "ok" and reply.get("status") == "error":
-            outcome.fail(reply)
-        return outcome
 
     def _reply(self, request: str, seconds: float) -> dict[str, Any]:
         meter = _Meter(self.pid, seconds, IMPATIENT)
