@@ -12,13 +12,14 @@ from typing import Annotated, Literal, get_args, get_origin
 from .errors import ModelError
 
 INF = float("inf")
+Error = type[Exception]
 # Annotations that say more of an option than its type; see `check_options`.
 Whole = Annotated[int, "from 0"]
 Positive = Annotated[float, "above 0"]
 Share = Annotated[float, "from 0 to 1"]
 
 
-def choose(value: object, valid: Sequence[str], what: str, error: type[Exception] = ModelError) -> None:
+def choose(value: object, valid: Sequence[str], what: str, error: Error = ModelError) -> None:
     """Refuse a `value` that is none of `valid`; the message names the nearest valid value and all of them."""
     if value not in valid:
         alike = nearest(value, valid)
@@ -27,9 +28,7 @@ def choose(value: object, valid: Sequence[str], what: str, error: type[Exception
         raise error(f"{what}{gap}{value!r} is unknown.{hint} Valid: {', '.join(map(repr, valid))}.")
 
 
-def check_number(
-    value: object, what: str, most: float = INF, *, zero: bool = True, error: type[Exception] = ModelError
-) -> None:
+def check_number(value: object, what: str, most: float = INF, *, zero: bool = True, error: Error = ModelError) -> None:
     """Refuse a `value` that is no finite number from 0 (above it without `zero`) to `most`."""
     good = type(value) in (int, float) and value < INF and (0 < value <= most or (zero and value == 0))
     if not good:
@@ -37,15 +36,13 @@ def check_number(
         raise error(f"{what}={value!r}: expected a {finite}number {'from' if zero else 'above'} 0{limit}.")
 
 
-def check_count(
-    value: object, what: str, least: int = 1, *, unit: str = "", error: type[Exception] = ModelError
-) -> None:
+def check_count(value: object, what: str, least: int = 1, *, unit: str = "", error: Error = ModelError) -> None:
     """Refuse a `value` that is no int from `least`; the message can name what is counted (`unit`)."""
     if type(value) is not int or value < least:
         raise error(f"{what}={value!r}: expected a whole number{unit and f' of {unit}'} from {least}.")
 
 
-def check_switch(value: object, what: str, error: type[Exception] = ModelError) -> None:
+def check_switch(value: object, what: str, error: Error = ModelError) -> None:
     """Refuse a `value` that is not True or False: a text would count as True."""
     if type(value) is not bool:
         raise error(f"{what}={value!r}: expected True or False.")
@@ -62,13 +59,10 @@ _CHECKS = {
 
 
 def check_options(owner: type, values: Mapping[str, object], what: str) -> None:
-    """Check the arguments of a constructor by their annotations; others than those of `_CHECKS` are left to it.
+    """Check the arguments `values` (e.g. `locals()`) of the constructor of class `owner` by their annotations.
 
     bool is a switch, int counts from 1, float starts at 0 (or as `Whole`, `Positive` and `Share` say), `Literal` lists
-    the choices.
-
-    Args:
-        owner: the class. values: name -> value, e.g. `locals()`. what: begins the messages.
+    the choices; all others are left to the class.
     """
     for name, parameter in inspect.signature(owner).parameters.items():
         kind = parameter.annotation

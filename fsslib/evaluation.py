@@ -46,11 +46,10 @@ class Evaluation:
 
     def summary(self) -> dict[int, dict[str, float]]:
         """K -> mIoU with interval, FB-IoU (all in percent) and seconds per episode."""
-        rows = {}
+        names, rows = ("miou", "low", "high", "fb_iou"), {}
         for shot, scores in self.scores.items():
-            low, high = scores.interval()
-            row = {"miou": scores.miou, "low": low, "high": high, "fb_iou": scores.fb_iou}
-            rows[shot] = {key: 100 * value for key, value in row.items()} | {"seconds": self.seconds[shot]}
+            percent = (100 * value for value in (scores.miou, *scores.interval(), scores.fb_iou))
+            rows[shot] = dict(zip(names, percent)) | {"seconds": self.seconds[shot]}
         return rows
 
     def save(self, path: str | Path) -> Path:
@@ -177,10 +176,8 @@ def remembering(model: FewShotModel, cache: str | Path | Store | None) -> Iterat
     if cache is None or not isinstance(plain, Backbone) or isinstance(plain, CachedBackbone):
         yield
         return
-    if cache == "memory":
-        cache = MemoryStore()
-    elif isinstance(cache, (str, Path)):
-        cache = DiskStore(cache)
+    if isinstance(cache, (str, Path)):
+        cache = MemoryStore() if cache == "memory" else DiskStore(cache)
     # Single precision: with rounded features a pixel on the edge between two classes may change sides.
     model.backbone = CachedBackbone(plain, dtype=torch.float32, store=cache)
     try:

@@ -41,8 +41,7 @@ def segment(
             says so). For photographs: `build_model("panet", backbone="resnet50", weights="imagenet")`.
         size: pixels a side that the network sees; None: 97 for the tiny backbone, else 417.
         resize: `"squash"` or `"pad"`, see `fsslib.data.transforms.Resize`.
-    Returns:
-        (H, W) uint8 at the query's own size: 0 background, 1 object; with a dictionary 1..N in its order.
+    Returns: (H, W) uint8 at the query's own size: 0 background, 1 object; with a dictionary 1..N in its order.
     Raises:
         DatasetError: a picture or mask that cannot be read. EpisodeError: supports and masks that do not belong
         together. ModelError: a model that is none.
@@ -75,14 +74,10 @@ def infer(model: FewShotModel, query: Tensor, ways: Sequence[tuple[Tensor, Tenso
     """
     height, width = query.shape[-2:]
     blank = torch.zeros(height, width, dtype=torch.uint8)
-    episode = Episode(
-        normalise(shape(query, blank)[0])[None],
-        None,
-        *(torch.stack(part)[None] for part in zip(*ways)),
-        torch.arange(1, len(ways) + 1)[None],
-    ).to(device_of(model))
+    images, masks = (torch.stack(part)[None] for part in zip(*ways))
+    picture, classes = normalise(shape(query, blank)[0])[None], torch.arange(1, len(ways) + 1)[None]
     with evaluating(model):
-        logits = model(episode).logits
+        logits = model(Episode(picture, None, images, masks, classes).to(device_of(model))).logits
     return strongest(shape.undo(logits, height, width))[0].to("cpu", torch.uint8)
 
 
@@ -99,9 +94,8 @@ def _pairs(support, mask) -> dict[str, tuple[list, list]]:
     if not isinstance(support, Mapping):
         support, mask = {"object": support}, {"object": mask}
     if set(support) != set(mask) or not support:
-        raise EpisodeError(
-            f"mask: found the classes {sorted(map(str, mask))}, expected those of support, {sorted(map(str, support))}."
-        )
+        marked, expected = sorted(map(str, mask)), sorted(map(str, support))
+        raise EpisodeError(f"mask: found the classes {marked}, expected those of support, {expected}.")
     pairs = {name: (_listed(support[name]), _listed(mask[name])) for name in support}
     for name, (images, masks) in pairs.items():
         if len(images) != len(masks) or not images:

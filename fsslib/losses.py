@@ -13,8 +13,7 @@ EPS_LOG = 1e-12  # HDMNet adds it inside the logarithms
 def segmentation(logits: Tensor, target: Tensor) -> Tensor:
     """Cross entropy averaged over the pixels that count; 0 (with gradient 0) when every pixel is ignored.
 
-    Args:
-        logits: (B, C, H, W) float. target: (B, H, W) long, 255 ignored.
+    Args: logits: (B, C, H, W) float. target: (B, H, W) long, 255 ignored.
     """
     total = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="sum")
     return total / (target != IGNORE).sum().clamp_min(1)
@@ -33,8 +32,7 @@ def alignment(
     Args:
         query_scores: (B, 1 + N, h, w) float, scores at feature resolution.
         query_features: (B, C, h, w) float. support_features: (B, N, K, C, h, w) float.
-        support_masks: (B, N, K, H, W) long; 255 is not scored.
-        scale: the temperature α of the scores.
+        support_masks: (B, N, K, H, W) long; 255 is not scored. scale: the temperature α of the scores.
     Returns: scalar, mean over the episodes.
     """
     way, shot = support_masks.shape[1:3]

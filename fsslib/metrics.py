@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -89,9 +90,6 @@ class Scores:
     classes: np.ndarray
     runs: np.ndarray
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_cache", {})
-
     @property
     def miou(self) -> float:
         """Mean over the episode lists of the mean over classes of summed intersection / summed union."""
@@ -100,18 +98,22 @@ class Scores:
     @property
     def fb_iou(self) -> float:
         """Mean IoU of background and foreground, all classes taken together."""
-        return float(self._fb_iou(self._unit())[0])
+        ious = []
+        for part in self._parts:
+            counts = np.stack([self.table[part, 0].sum(0), self.table[part, 1:].sum((0, 1))])
+            ious.append((counts[:, 0] / np.maximum(counts.sum(-1), 1)).mean(keepdims=True))
+        return float(np.mean(ious, 0)[0])
 
     @property
     def per_class(self) -> dict[int, float]:
         """Class id -> IoU, averaged over the episode lists that hold the class."""
-        ious = _mean([self._class_iou(run, unit)[0] for run, unit in enumerate(self._unit())])
-        return dict(zip(self._ids().tolist(), ious.tolist()))
+        ious = _mean([iou[0] for iou in self._class_ious(self._unit())])
+        return dict(zip(np.unique(self.classes).tolist(), ious.tolist()))
 
     @property
     def run_mious(self) -> list[float]:
         """mIoU of each episode list by itself."""
-        return [float(_mean(self._class_iou(run, unit)[0])) for run, unit in enumerate(self._unit())]
+        return [float(_mean(iou[0])) for iou in self._class_ious(self._unit())]
 
     def episode_iou(self) -> np.ndarray:
         """(E,) foreground IoU of each episode by itself (for picking examples, not for reporting)."""
@@ -146,9 +148,8 @@ class Scores:
 
     def class_intervals(self, draws: int = 1000, seed: int = 0) -> dict[int, tuple[float, float]]:
         """95 % bootstrap interval of each class's IoU."""
-        weights = self._weights(draws, seed)
-        ious = _mean([self._class_iou(run, weight) for run, weight in enumerate(weights)])
-        return {int(c): _quantiles(ious[:, i]) for i, c in enumerate(self._ids())}
+        ious = _mean(self._class_ious(self._weights(draws, seed)))
+        return {int(c): _quantiles(ious[:, i]) for i, c in enumerate(np.unique(self.classes))}
 
     def difference(self, other: Scores, draws: int = 1000, seed: int = 0) -> tuple[float, float, float]:
         """`self.miou - other.miou` and its 95 % interval, paired on the same episodes.
@@ -158,55 +159,42 @@ class Scores:
         """
         if not (np.array_equal(self.classes, other.classes) and np.array_equal(self.runs, other.runs)):
             raise ProtocolError("paired differences need the same episodes: evaluate both on one list.")
-        weights = self._weights(draws, seed)
-        low, high = _quantiles(self._miou(weights) - other._miou(weights))
-        return self.miou - other.miou, low, high
+        return over_trainings([self], [other], draws, seed)
 
-    def _ids(self) -> np.ndarray:
-        return np.unique(self.classes)
-
-    def _parts(self) -> list[tuple[int, np.ndarray]]:
-        return [(run, np.flatnonzero(self.runs == name)) for run, name in enumerate(np.unique(self.runs))]
+    @cached_property
+    def _parts(self) -> list[np.ndarray]:
+        """Where the episodes of each list stand."""
+        return [np.flatnonzero(self.runs == run) for run in np.unique(self.runs)]
 
     def _unit(self) -> list[np.ndarray]:
-        return [np.ones((1, len(part))) for _, part in self._parts()]
+        return [np.ones((1, len(part))) for part in self._parts]
 
-    def _weights(self, draws: int, seed: int) -> list[np.ndarray]:
-        generator = np.random.default_rng(seed)
-        sizes = [len(part) for _, part in self._parts()]
-        return [generator.multinomial(n, np.full(n, 1 / n), size=draws).astype(float) for n in sizes]
+    def _weights(self, draws: int, seed: int) -> tuple[np.ndarray, ...]:
+        return _resampled(tuple(len(part) for part in self._parts), draws, seed)
 
-    def _class_counts(self, run: int) -> tuple[np.ndarray, np.ndarray]:
-        """Intersections and unions (E_run, C) of one list; every way counts for the class it shows."""
-        if run not in self._cache:
-            part, ids = self._parts()[run][1], self._ids()
-            columns = np.searchsorted(ids, self.classes[part])
+    @cached_property
+    def _class_counts(self) -> list[np.ndarray]:
+        """Intersections and unions (2, E, C) of each list; every way counts for the class it shows."""
+        ids, lists = np.unique(self.classes), []
+        for part in self._parts:
+            cells = np.arange(len(part))[:, None], np.searchsorted(ids, self.classes[part])
             counts = np.zeros((2, len(part), len(ids)))
-            rows = np.arange(len(part))[:, None]
-            np.add.at(counts[0], (rows, columns), self.table[part, 1:, 0])
-            np.add.at(counts[1], (rows, columns), self.table[part, 1:].sum(-1))
-            self._cache[run] = counts
-        return self._cache[run]
+            np.add.at(counts[0], cells, self.table[part, 1:, 0])
+            np.add.at(counts[1], cells, self.table[part, 1:].sum(-1))
+            lists.append(counts)
+        return lists
 
-    def _class_iou(self, run: int, weights: np.ndarray) -> np.ndarray:
-        """(draws, C); NaN where a class does not occur."""
-        return _ratio(*(weights @ counts for counts in self._class_counts(run)))
+    def _class_ious(self, weights: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """(draws, C) of each list; NaN where a class does not occur."""
+        return [_ratio(*(weight @ part for part in counts)) for weight, counts in zip(weights, self._class_counts)]
 
-    def _miou(self, weights: list[np.ndarray]) -> np.ndarray:
-        return _mean([_mean(self._class_iou(run, weight).T) for run, weight in enumerate(weights)])
+    def _miou(self, weights: Sequence[np.ndarray]) -> np.ndarray:
+        return _mean([_mean(iou.T) for iou in self._class_ious(weights)])
 
-    def _image_iou(self, weights: list[np.ndarray]) -> np.ndarray:
+    def _image_iou(self, weights: Sequence[np.ndarray]) -> np.ndarray:
         ious, shown = self.episode_iou(), ~self.absent
-        parts = [(part, weight * shown[part]) for (_, part), weight in zip(self._parts(), weights)]
+        parts = [(part, weight * shown[part]) for part, weight in zip(self._parts, weights)]
         return _mean([_ratio(weight @ ious[part], weight.sum(-1)) for part, weight in parts])
-
-    def _fb_iou(self, weights: list[np.ndarray]) -> np.ndarray:
-        values = []
-        for (_, part), weight in zip(self._parts(), weights):
-            pair = np.stack([self.table[part, 0], self.table[part, 1:].sum(1)], 1)
-            counts = np.einsum("re,ecs->rcs", weight, pair.astype(float))
-            values.append((counts[..., 0] / np.maximum(counts.sum(-1), 1)).mean(-1))
-        return np.mean(values, 0)
 
 
 def over_trainings(
@@ -230,6 +218,16 @@ def over_trainings(
         drawn = drawn - np.mean([s._miou(s._weights(draws, seed)) for s in others], 0)
         value -= float(np.mean([s.miou for s in others]))
     return value, *_quantiles(drawn)
+
+
+@lru_cache(maxsize=2)
+def _resampled(sizes: tuple[int, ...], draws: int, seed: int) -> tuple[np.ndarray, ...]:
+    """How often each of the n = `sizes` episodes of a list occurs in each draw, (draws, n) float, read-only."""
+    generator = np.random.default_rng(seed)
+    drawn = tuple(generator.multinomial(n, np.full(n, 1 / n), size=draws).astype(float) for n in sizes)
+    for counts in drawn:
+        counts.setflags(write=False)
+    return drawn
 
 
 def _mean(values) -> np.ndarray:

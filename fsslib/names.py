@@ -14,9 +14,7 @@ from typing import Any
 def on_demand(package: str, homes: dict[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """`__getattr__`, `__dir__` and `__all__` of a package that imports each name when it is first used (PEP 562).
 
-    Args:
-        package: its `__name__`.
-        homes: module below the package -> the names that it holds, separated by spaces.
+    Args: package: its `__name__`. homes: module below the package -> the names that it holds, separated by spaces.
     """
     home_of = {name: module for module, names in homes.items() for name in names.split()}
 
@@ -31,7 +29,7 @@ def on_demand(package: str, homes: dict[str, str]) -> tuple[Callable[[str], Any]
                 who = package.rpartition(".")[2]
                 raise ImportError(f"{who} need {error.name}: pip install -e '.[notebooks]' in the clone.") from error
             return space[name]
-        if name in (module.name for module in iter_modules(space["__path__"])):
+        if f"{package}.{name}" in _HOMES or name in (module.name for module in iter_modules(space["__path__"])):
             return import_module(f"{package}.{name}")
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
@@ -44,68 +42,38 @@ def on_demand(package: str, homes: dict[str, str]) -> tuple[Callable[[str], Any]
 
 # Where things live -> the former modules that held them; a module whose contents were divided stands in several rows.
 _FORMER = {
-    "files": "paths",
-    "training": "schedule selection interrupts",
-    "analysis.baselines": "baselines",
-    "analysis.costs": "costs",
+    "files": "paths", "training": "schedule selection interrupts",
+    "analysis.baselines": "baselines", "analysis.costs": "costs",
     "analysis.intervals": "plots_prototypes plots_protocol plots_comparison plots_ablation plots_superpixels",
-    "plots.common": "plots_prototypes plots_comparison plots_superpixels plots_attention",
-    "plots.display": "figure",
-    "plots.pooling": "plots_prototypes",
-    "plots.distillation": "plots_distillation",
-    "plots.attention": "plots_attention",
-    "plots.sdaanet_flow": "plots_flow",
-    "plots.superpixels": "plots_superpixels",
-    "plots.correlation": "plots_correlation",
-    "plots.ablation": "plots_ablation",
-    "plots.comparison": "plots_comparison",
-    "plots.protocol": "plots_protocol",
-    "experiments.recipe": "recipe",
-    "experiments.pages": "pages experiments.gallery",
+    "plots.common": "plots_prototypes plots_comparison plots_superpixels plots_attention", "plots.display": "figure",
+    "plots.pooling": "plots_prototypes", "plots.distillation": "plots_distillation",
+    "plots.attention": "plots_attention", "plots.sdaanet_flow": "plots_flow", "plots.superpixels": "plots_superpixels",
+    "plots.correlation": "plots_correlation", "plots.ablation": "plots_ablation",
+    "plots.comparison": "plots_comparison", "plots.protocol": "plots_protocol",
+    "experiments.recipe": "recipe", "experiments.pages": "pages experiments.gallery",
     "experiments.results": "experiments.comparison",
-    "models.base": "models.one_way",
-    "models.shot_by_shot": "merging",
-    "models.sdaanet": "nn.saam nn.sdpm",
+    "models.base": "models.one_way", "models.shot_by_shot": "merging", "models.sdaanet": "nn.saam nn.sdpm",
     "models.asgnet": "nn.seeds nn.superpixels",
     "models.hdmnet": "nn.transformer nn.matching nn.ensemble models.hdmnet_names",
-    "nn.context": "nn.psp nn.aspp nn.enrichment",
-    "nn.backbones.resnet": "nn.resnet nn.tiny",
-    "nn.backbones.vgg": "nn.vgg",
-    "nn.backbones.weights": "nn.weights",
+    "nn.context": "nn.psp nn.aspp nn.enrichment", "nn.backbones.resnet": "nn.resnet nn.tiny",
+    "nn.backbones.vgg": "nn.vgg", "nn.backbones.weights": "nn.weights",
     "nn.backbones.cached": "nn.feature_cache nn.feature_store",
-    "data.shapes.plan": "data.shapes_plan data.shapes_classes",
-    "data.shapes.knobs": "data.shapes_knobs",
+    "data.shapes.plan": "data.shapes_plan data.shapes_classes", "data.shapes.knobs": "data.shapes_knobs",
     "data.shapes.drawing": "data.shapes_draw data.shapes_canvas data.shapes_render",
-    "data.photographs.pascal": "data.pascal data.voc_files data.voc_lists",
-    "data.photographs.coco": "data.coco",
-    "data.photographs.coco_label_maps": "data.coco_masks data.coco_shapes",
-    "data.photographs.fss1000": "data.fss1000",
-    "data.folder.check": "data.folder_checks",
-    "data.download.sources": "data.sources",
-    "data.pictures": "data.masks",
-    "data.transforms": "data.augmentation",
-    "data.weak_annotations": "data.weak data.stroke",
-    "widgets.explained_models": "widgets.bench",
-    "widgets.episode_controls": "widgets.picks",
-    "widgets.strokes": "widgets.raster",
-    "widgets.explorers.methods": "widgets.compare widgets.upload",
+    "data.photographs.pascal": "data.pascal data.voc_files data.voc_lists", "data.photographs.coco": "data.coco",
+    "data.photographs.coco_label_maps": "data.coco_masks data.coco_shapes", "data.photographs.fss1000": "data.fss1000",
+    "data.folder.check": "data.folder_checks", "data.download.sources": "data.sources", "data.pictures": "data.masks",
+    "data.transforms": "data.augmentation", "data.weak_annotations": "data.weak data.stroke",
+    "widgets.explained_models": "widgets.bench", "widgets.episode_controls": "widgets.picks",
+    "widgets.strokes": "widgets.raster", "widgets.explorers.methods": "widgets.compare widgets.upload",
     "widgets.explorers.episode": "widgets.episodes",
-}
+}  # fmt: skip
 _RENAMED = {
-    "data": "data_folder",
-    "notebooks": "notebooks_folder",
-    "repository": "repository_folder",
-    "cache": "cache_folder",
-    "Bench": "ExplainedModel",
-    "Benches": "ModelChoice",
-    "Picks": "EpisodeControls",
-    "RECIPES": "IMAGE_LISTS",
+    "data": "data_folder", "notebooks": "notebooks_folder", "repository": "repository_folder", "cache": "cache_folder",
+    "Bench": "ExplainedModel", "Benches": "ModelChoice", "Picks": "EpisodeControls", "RECIPES": "IMAGE_LISTS",
+    "apart": "curve_panels", "shares": "weighted_losses", "METHOD_COLOURS": "LINES", "FILLS": "HUES",
     "KINDS": "AUGMENTATIONS ANNOTATIONS",
-    "apart": "curve_panels",
-    "shares": "weighted_losses",
-    "METHOD_COLOURS": "LINES",
-    "FILLS": "HUES",
-}
+}  # fmt: skip
 _HOMES: dict[str, list[str]] = {}
 for _home, _names in _FORMER.items():
     for _name in _names.split():

@@ -57,9 +57,7 @@ def project_mask(masks: Tensor, size: tuple[int, int]) -> Tensor:
     Upsampling is linear, so sum(upsample(F) * m) equals sum(F * adjoint(m)): instead of enlarging hundreds of feature
     channels to the size of the mask, the one mask is carried down once.
 
-    Args:
-        masks: (..., H, W) float.
-        size: (h, w) of the feature map.
+    Args: masks: (..., H, W) float. size: (h, w) of the feature map.
     Returns: (..., h, w) float; sums to the same total as `masks`.
     """
     rows = _resize_matrix(size[0], masks.shape[-2], masks.device)
@@ -72,8 +70,7 @@ def masked_average(features: Tensor, masks: Tensor, eps: float = EPS_AREA) -> Te
     """Masked average pooling, late fusion (PANet, ICCV 2019, eq. 1): mean of the enlarged features under each mask.
 
     Args:
-        features: (B, C, h, w) float.
-        masks: (B, M, H, W) float weights, M masks per image, at image resolution.
+        features: (B, C, h, w) float. masks: (B, M, H, W) float weights, M masks per image, at image resolution.
         eps: added to the area.
     Returns: (B, M, C) float32; the zero vector for an empty mask.
     """
@@ -86,10 +83,7 @@ def masked_average(features: Tensor, masks: Tensor, eps: float = EPS_AREA) -> Te
 def cosine_maps(features: Tensor, prototypes: Tensor, scale: float = 20.0) -> Tensor:
     """Scaled cosine similarity of every position with every prototype (PANet, ICCV 2019, eq. 3).
 
-    Args:
-        features: (B, C, h, w) float.
-        prototypes: (B, P, C) float.
-        scale: softmax temperature α; 20 in the paper.
+    Args: features: (B, C, h, w) float. prototypes: (B, P, C) float. scale: softmax temperature α; 20 in the paper.
     Returns: (B, P, h, w) float32 in [-scale, scale]; exactly 0 for a zero prototype.
     """
     features, prototypes = features.float(), prototypes.float()
@@ -103,8 +97,7 @@ def masked_pool(features: Tensor, masks: Tensor, eps: float = EPS_SOFT_AREA) -> 
     """Masked average pooling at the resolution of the features (PFENet, arXiv 2008.01449; "GAP" in SD-AANet).
 
     Args:
-        features: (..., C, h, w) float.
-        masks: (..., h, w) float weights; may be fractional where a mask was resized.
+        features: (..., C, h, w) float. masks: (..., h, w) float weights; may be fractional where a mask was resized.
         eps: added to the area.
     Returns: (..., C) float32; the zero vector for an empty mask.
     """
@@ -121,8 +114,7 @@ def prior_mask(query: Tensor, support: Tensor, masks: Tensor, *, stretch: bool =
     zero features after masking and a cosine of exactly 0.
 
     Args:
-        query: (B, C, h, w) float, features of the deepest stage.
-        support: (B, K, C, h', w') float, of the same stage.
+        query: (B, C, h, w) float, features of the deepest stage. support: (B, K, C, h', w') float, of the same stage.
         masks: (B, K, h', w') float in [0, 1]; the features are multiplied by it.
         stretch: min-max normalise every map to [0, 1].
     Returns: (B, K, h, w) float32, one map per shot; all zero for an empty mask.
@@ -168,8 +160,7 @@ def gram_distance(query: Tensor, support: Tensor) -> Tensor:
 
     ψ = ‖G(query) − G(support)‖ / C with G_ab the cosine of channels a and b over the image, and the Frobenius norm.
 
-    Args:
-        query: (B, C, h, w) float. support: (B, K, C, h', w') float.
+    Args: query: (B, C, h, w) float. support: (B, K, C, h', w') float.
     Returns: (B, K) float32, from 0 (same texture).
     """
     difference = gram(query)[:, None] - gram(support.flatten(0, 1)).unflatten(0, support.shape[:2])

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data.base import IGNORE, SegmentationDataset, base_table
@@ -18,6 +17,7 @@ from .data.transforms import Resize, augment, normalise
 from .errors import TrainingError
 from .losses import segmentation
 from .nn.backbones.cached import CachedBackbone
+from .ops import upsample
 from .training import History, Schedule, fit
 
 
@@ -36,8 +36,7 @@ class LabelledImages:
 class BaseSegmenter(nn.Module):
     """A backbone with a linear per-position classifier over background and base classes.
 
-    Args:
-        backbone: a Backbone; trained with batch statistics. classes: number of base classes, background not counted.
+    Args: backbone: a Backbone; trained with batch statistics. classes: number of base classes, background not counted.
     """
 
     def __init__(self, backbone: nn.Module, classes: int):
@@ -52,18 +51,15 @@ class BaseSegmenter(nn.Module):
 
     def losses(self, batch: LabelledImages) -> dict[str, Tensor]:
         """Cross entropy at half the input resolution: finer costs twice the time and teaches the same."""
-        logits, target = self(batch.images), batch.masks[:, ::2, ::2]
-        logits = F.interpolate(logits.float(), target.shape[-2:], mode="bilinear", align_corners=False)
-        return {"total": segmentation(logits, target)}
+        target = batch.masks[:, ::2, ::2]
+        return {"total": segmentation(upsample(self(batch.images).float(), tuple(target.shape[-2:])), target)}
 
 
 def labelled_batch(
     dataset: SegmentationDataset, size: int, seed: int, step: int, batch: int, change: bool = True
 ) -> LabelledImages:
-    """The pre-training batch of `step`: a pure function of (seed, step). Classes become 1.. in order of their ids.
-
-    Without `change` the images come as they are.
-    """
+    """The pre-training batch of `step`, a pure function of (seed, step), augmented with `change`. Classes become 1.. in
+    order of their ids."""
     generator = np.random.default_rng([seed, step, 77])
     resize = Resize(size)
     images, masks = [], []
@@ -97,10 +93,9 @@ def pretrain(
         raise TrainingError("the backbone is frozen, so pre-training changes nothing: build it without freeze=True.")
     classes = len(dataset.base_classes)
     if learner is not None and (learner.classes != classes or classes >= IGNORE):
-        raise TrainingError(
-            f"the base learner has {learner.classes} classes, {dataset.name} fold {dataset.fold} has {classes} base "
-            f"classes: build the model with base_classes={classes}{', at most 254' if classes >= IGNORE else ''}."
-        )
+        numbers = f"{learner.classes} classes, {dataset.name} fold {dataset.fold} has {classes} base classes"
+        most = ", at most 254" if classes >= IGNORE else ""
+        raise TrainingError(f"the base learner has {numbers}: build the model with base_classes={classes}{most}.")
     if learner is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(schedule.seed)  # the head, too, is a function of the schedule alone

@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
 from .arguments import check_count, check_number
 from .errors import ProtocolError
 
-_CHOICES = {
-    "novel_pixels": ("background", "ignore", "drop"),
-    "void": ("ignore", "background"),
-    "resize": ("squash", "pad"),
-    "label_size": ("input", "original"),
-    "selection": ("last", "val_classes", "test_fold"),
-    "counting": ("all", "present"),
-    "queries": ("uniform_class", "every_image"),
-    "bn": ("frozen", "batch"),
-    "augmentation": ("dataset", "photo", "flip", "symmetry", "sdaanet", "pfenet", "hdmnet", "none"),
-    "annotation": ("mask", "box", "scribble"),
-}
 # Rules of `fsslib.models.shot_by_shot`; every other text only says what a method does by itself.
 MERGE_RULES = ("vote of K masks", "mean of K probabilities")
-_MEANING = {
-    "fold_scheme": "how classes are divided into folds",
-    "images": "which images",
-    "area_filter": "least object area in pixels of the original image",
-    "novel_pixels": "what pixels of novel classes become in training images",
-    "void": "what the 255 border of support masks counts as",
-    "input_size": "network input, pixels a side",
-    "train_size": "input of the training, pixels a side",
-    "augmentation": "random changes of images in episodic training",
-    "resize": "how an image becomes square",
-    "label_size": "where predictions are compared with labels",
-    "queries": "how queries are drawn",
-    "episodes": "episodes per list",
-    "seeds": "one episode list per seed",
-    "way": "classes per episode",
-    "annotation": "what the supports are annotated with",
-    "absent": "share of queries that show none of the classes",
-    "k_merge": "how several shots are merged",
-    "bn": "batch norm of the backbone while training",
-    "selection": "how the checkpoint is chosen",
-    "counting": "false positives of a class absent from the label",
-    "list_hash": "identifies the episode lists",
-    "source": "where these choices come from",
-}
+# The order of the card, from the data to the source.
+_CARD = (
+    "fold_scheme images area_filter novel_pixels void input_size train_size augmentation resize label_size queries "
+    "episodes seeds way annotation absent k_merge bn selection counting list_hash source"
+)
+
+
+def _row(meaning: str, default: object, *others: str) -> Any:
+    """A field of the protocol: what it means, its default, and for a text what it may be besides."""
+    return field(default=default, metadata={"meaning": meaning, "choices": (default, *others) if others else None})
 
 
 @dataclass(frozen=True)
@@ -62,37 +37,40 @@ class Protocol:
     """
 
     name: str = "shapes5i"
-    fold_scheme: str = "crossed"
-    area_filter: int = 0
-    novel_pixels: str = "background"
-    void: str = "ignore"
-    input_size: int = 97
-    resize: str = "squash"
-    label_size: str = "input"
-    queries: str = "uniform_class"
-    episodes: int = 1000
-    seeds: tuple[int, ...] = (0,)
-    way: int = 1
-    annotation: str = "mask"
-    absent: float = 0.0
-    k_merge: str = "the method's own"
-    bn: str = "frozen"
-    selection: str = "last"
-    counting: str = "all"
-    train_size: int | None = None
-    augmentation: str = "dataset"
-    list_hash: str = ""
-    source: str = ""
-    images: str = ""
+    fold_scheme: str = _row("how classes are divided into folds", "crossed")
+    area_filter: int = _row("least object area in pixels of the original image", 0)
+    novel_pixels: str = _row("what pixels of novel classes become in training images", "background", "ignore", "drop")
+    void: str = _row("what the 255 border of support masks counts as", "ignore", "background")
+    input_size: int = _row("network input, pixels a side", 97)
+    resize: str = _row("how an image becomes square", "squash", "pad")
+    label_size: str = _row("where predictions are compared with labels", "input", "original")
+    queries: str = _row("how queries are drawn", "uniform_class", "every_image")
+    episodes: int = _row("episodes per list", 1000)
+    seeds: tuple[int, ...] = _row("one episode list per seed", (0,))
+    way: int = _row("classes per episode", 1)
+    annotation: str = _row("what the supports are annotated with", "mask", "box", "scribble")
+    absent: float = _row("share of queries that show none of the classes", 0.0)
+    k_merge: str = _row("how several shots are merged", "the method's own")
+    bn: str = _row("batch norm of the backbone while training", "frozen", "batch")
+    selection: str = _row("how the checkpoint is chosen", "last", "val_classes", "test_fold")
+    counting: str = _row("false positives of a class absent from the label", "all", "present")
+    train_size: int | None = _row("input of the training, pixels a side", None)
+    augmentation: str = _row(
+        "random changes of images in episodic training",
+        *("dataset", "photo", "flip", "symmetry", "sdaanet", "pfenet", "hdmnet", "none"),
+    )
+    list_hash: str = _row("identifies the episode lists", "")
+    source: str = _row("where these choices come from", "")
+    images: str = _row("which images", "")
 
     def __post_init__(self) -> None:
-        for field, choices in _CHOICES.items():
-            if getattr(self, field) not in choices:
-                value = getattr(self, field)
-                raise ProtocolError(f"Protocol.{field}: found {value!r}, expected one of {', '.join(choices)}.")
-        for field, least in {"area_filter": 0, "input_size": 16, "train_size": 16, "episodes": 1, "way": 1}.items():
-            if field != "train_size" or self.train_size is not None:
-                check_count(getattr(self, field), f"Protocol.{field}", least, error=ProtocolError)
+        for item in fields(self):
+            value, choices = getattr(self, item.name), item.metadata.get("choices")
+            if choices and value not in choices:
+                raise ProtocolError(f"Protocol.{item.name}: found {value!r}, expected one of {', '.join(choices)}.")
+        for name, least in {"area_filter": 0, "input_size": 16, "train_size": 16, "episodes": 1, "way": 1}.items():
+            if name != "train_size" or self.train_size is not None:
+                check_count(getattr(self, name), f"Protocol.{name}", least, error=ProtocolError)
         check_number(self.absent, "Protocol.absent", 1, error=ProtocolError)
         if self.absent and self.counting == "present":
             cure = "counting='present' forgives whatever is marked where nothing is; use counting='all'"
@@ -114,10 +92,9 @@ class Protocol:
 
     def replace(self, **changes) -> Protocol:
         """A copy with some choices changed. Raises ProtocolError for unknown names."""
-        unknown = changes.keys() - {field.name for field in fields(self)}
-        if unknown:
-            known = ", ".join(field.name for field in fields(self))
-            raise ProtocolError(f"Protocol has no {', '.join(sorted(unknown))}; it has {known}.")
+        known = [item.name for item in fields(self)]
+        if unknown := changes.keys() - set(known):
+            raise ProtocolError(f"Protocol has no {', '.join(sorted(unknown))}; it has {', '.join(known)}.")
         return replace(self, **changes)
 
     def as_dict(self) -> dict:
@@ -128,9 +105,9 @@ class Protocol:
         """The protocol as lines of text: choice, value and what it means."""
         choices = asdict(self) | {"train_size": self.train_size or self.input_size}
         values = {k: ", ".join(map(str, v)) if isinstance(v, tuple) else str(v) for k, v in choices.items()}
-        rows = [f"Protocol {self.name}"]
-        rows += [f"  {key:<13} {values[key]:<18} {meaning}" for key, meaning in _MEANING.items() if values[key]]
-        return "\n".join(rows)
+        meaning = {item.name: item.metadata.get("meaning") for item in fields(self)}
+        rows = [f"  {name:<13} {values[name]:<18} {meaning[name]}" for name in _CARD.split() if values[name]]
+        return "\n".join([f"Protocol {self.name}", *rows])
 
     @classmethod
     def shapes5i(cls, **changes) -> Protocol:
@@ -161,37 +138,32 @@ class Protocol:
         small = "; there, training queries may also show a class below the area filter"
         habits = {
             "panet": {
-                **voc,
-                **{"void": "background", "input_size": 417, "counting": "present"},
-                **{"seeds": (1234, 1235, 1236, 1237, 1238), "k_merge": "mean of prototypes"},
+                **voc, "void": "background", "input_size": 417, "counting": "present",
+                "seeds": (1234, 1235, 1236, 1237, 1238), "k_merge": "mean of prototypes",
                 "source": "PANet code: test on trainaug images, last snapshot",
             },
             "asgnet": {
-                **pfenet,
-                **{"train_size": 473, "augmentation": "pfenet"},
-                **{"resize": "pad", "label_size": "original", "k_merge": "union of prototypes"},
+                **pfenet, "train_size": 473, "augmentation": "pfenet", "resize": "pad", "label_size": "original",
+                "k_merge": "union of prototypes",
                 "source": f"ASGNet code: best checkpoint on the test classes{small}; the padding is black, the image "
                 "inside has sides of whole eights, and an evaluation has one episode more",
             },
             "sdaanet": {
-                **pfenet,
-                **{"train_size": 321, "augmentation": "sdaanet"},
-                "k_merge": "mean of re-weighted prototypes and priors",
-                "source": f"SD-AANet code{small}",
+                **pfenet, "train_size": 321, "augmentation": "sdaanet",
+                "k_merge": "mean of re-weighted prototypes and priors", "source": f"SD-AANet code{small}",
             },
             "hdmnet": {
-                **pfenet,
-                **{"label_size": "original", "novel_pixels": "drop", "bn": "frozen", "k_merge": "concatenated keys"},
-                **{"seeds": (510, 365, 382, 322, 988, 98, 742, 17, 595, 106)},
-                **{"train_size": 473, "augmentation": "hdmnet"},
+                **pfenet, "label_size": "original", "novel_pixels": "drop", "bn": "frozen",
+                "k_merge": "concatenated keys", "seeds": (510, 365, 382, 322, 988, 98, 742, 17, 595, 106),
+                "train_size": 473, "augmentation": "hdmnet",
                 "source": f"HDMNet code: images with novel classes dropped, best on test classes{small}; the "
                 "checkpoint is chosen on episodes of another seed, 321",
             },
-        }
+        }  # fmt: skip
         if method not in habits:
             raise ProtocolError(f"no published protocol for {method!r}; known: {', '.join(habits)}.")
         paper = cls(**{"name": f"published {method}", **habits[method]})
         changed = paper.replace(**changes)
-        choices = [field.name for field in fields(cls) if field.name not in ("name", "list_hash", "source")]
+        choices = [item.name for item in fields(cls) if item.name not in ("name", "list_hash", "source")]
         other = [name for name in choices if getattr(changed, name) != getattr(paper, name)]
         return changed.replace(source=f"{changed.source}; not as there: {', '.join(other)}") if other else changed

@@ -37,8 +37,7 @@ class Schedule:
     """How long and how fast to train. Budgets are steps, never seconds, so that a run can be repeated.
 
     Attributes:
-        steps, batch: optimiser steps and images (or episodes) per step.
-        lr: peak learning rate.
+        steps, batch: optimiser steps and images (or episodes) per step. lr: peak learning rate.
         optimiser: `"adamw"` or `"sgd"` (with `momentum`). weight_decay: of all parameters alike.
         decay: `"linear"`, from `lr` after `warmup` steps to 0, or `"poly"`: lr · (1 − it/steps)^power with it counted
             from 1 (the PFENet family), where a warm-up replaces the first steps and delays nothing.
@@ -71,18 +70,17 @@ class Schedule:
                 raise TrainingError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(known)}.")
         for name, least in {"steps": 0, "batch": 1, "warmup": 0, "seed": 0}.items():
             check_count(getattr(self, name), name, least, error=TrainingError)
-        for name in ("lr", "clip", "power", "weight_decay", "momentum"):
-            if name != "clip" or self.clip is not None:
-                zero = name in ("weight_decay", "momentum")
-                check_number(getattr(self, name), name, zero=zero, error=TrainingError)
+        for name in ("lr", "power", "weight_decay", "momentum", *(["clip"] if self.clip is not None else [])):
+            zero = name in ("weight_decay", "momentum")
+            check_number(getattr(self, name), name, zero=zero, error=TrainingError)
         if self.momentum >= 1:
             raise TrainingError(f"momentum={self.momentum!r}: expected a number from 0 to below 1.")
 
     def lr_at(self, step: int) -> float:
         """Learning rate of step `step` (0-based)."""
+        if self.decay == "poly" and step + 1 < self.warmup:
+            return self.lr * (0.1 + 0.9 * (step + 1) / self.warmup)
         if self.decay == "poly":
-            if step + 1 < self.warmup:
-                return self.lr * (0.1 + 0.9 * (step + 1) / self.warmup)
             return self.lr * (1 - (step + 1) / self.steps) ** self.power
         rising, falling = (step + 1) / max(self.warmup, 1), (self.steps - step) / max(self.steps - self.warmup, 1)
         return self.lr * min(rising, falling, 1)
@@ -112,18 +110,15 @@ def interrupts_held() -> Iterator[Callable[[], None]]:
 
 
 class Selection:
-    """Keeps the state of a training that scores best on validation episodes: a callback of `fit`, which stores it in
-    its resume file.
+    """Keeps the state of a training that scores best on validation episodes: a callback of `fit`.
 
-    The model is scored after every `every` steps and after the last one; of equal scores the earliest counts. A run
-    that was killed and goes on chooses the same state, bit for bit, as one that was not.
+    The model is scored after every `every` steps and after the last one (`steps`); of equal scores the earliest counts.
+    A run that was killed and goes on chooses the same state, bit for bit, as one that was not.
 
     Args:
         score: model -> number, the higher the better; must depend on the model alone (a fixed list of episodes).
-        every: steps between two validations. steps: length of the training.
         rules: identifies what `score` measures, so that a run is not resumed with another one.
-    Attributes:
-        best: the highest score so far, None before the first. trained: after how many steps it was reached.
+    Attributes: best: the highest score so far, None before the first. trained: after how many steps it was reached.
     Raises TrainingError for an impossible `every`.
     """
 
@@ -234,8 +229,7 @@ def fit(
         callback: called as `callback(step, model)` after every step; a returned dict of numbers joins the step's row.
             One with a state (`state_dict`, `load_state_dict`) has it kept in the resume file, and its text `rules`
             must be the same when the run goes on.
-    Raises:
-        TrainingError: nothing to train, a loss that is not finite, or a resume file of another run.
+    Raises TrainingError: nothing to train, a loss that is not finite, or a resume file of another run.
     """
     check_count(save_every, "save_every", unit="steps", error=TrainingError)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -243,9 +237,8 @@ def fit(
         model.eval()
         return History()
     if not trainable:
-        raise TrainingError(
-            f"{type(model).__name__} has no parameter to train: unfreeze the backbone or give the model a width."
-        )
+        cure = "unfreeze the backbone or give the model a width"
+        raise TrainingError(f"{type(model).__name__} has no parameter to train: {cure}.")
     engine = fabric(schedule.accelerator, schedule.precision)
     model.to(engine.device, memory_format=torch.channels_last)
     optimiser = _optimiser(model, schedule)
@@ -255,14 +248,13 @@ def fit(
     start, history, due = _resume(file, model, optimiser, made_with, callback) if file else (0, History(), False)
     model.train()
     began, spent = time.perf_counter(), history.seconds
-    done, torn = start, False
-    shown = {"desc": name, "initial": start, "total": schedule.steps, "show": progress}
+    steps, done, torn = range(start, schedule.steps), start, False
     with interrupts_held() as release:
         try:
             if due and callback:
                 _call(callback, start - 1, model, history.rows[-1])
                 due = False
-            for step in bar(range(start, schedule.steps), **shown):
+            for step in bar(steps, desc=name, initial=start, total=schedule.steps, show=progress):
                 torch.manual_seed((schedule.seed * 1_000_003 + step) % 2**63)
                 batch = batch_at(step).to(engine.device)
                 torn = True
@@ -348,10 +340,8 @@ def _resume(file: Path, model, optimiser, made_with: dict, callback) -> tuple[in
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
         if state["schedule"] != made_with:
-            changed = {k for k, v in made_with.items() if state["schedule"].get(k) != v}
-            raise TrainingError(
-                f"{file} belongs to another run (other {', '.join(sorted(changed))}): use another folder or delete it."
-            )
+            other = ", ".join(sorted(k for k, v in made_with.items() if state["schedule"].get(k) != v))
+            raise TrainingError(f"{file} belongs to another run (other {other}): use another folder or delete it.")
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         if any("factor" not in group for group in optimiser.param_groups):

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-from functools import lru_cache
 
 import pytest
 import torch
@@ -14,19 +13,12 @@ from fsslib import build_model, load_model, load_official, save_model
 from fsslib.checkpoints import read_note, shipped
 from fsslib.errors import CheckpointError
 from fsslib.models.panet import PANet
-from fsslib.nn.backbones.weights import clean_state, read_state
+from fsslib.nn.backbones.weights import clean_state
 
 
 def official(model) -> dict:
     """The model's weights under the authors' names."""
     return {model.official_name(name): value.clone() for name, value in model.state_dict().items()}
-
-
-@lru_cache
-def vgg(seed=0):
-    """Fifteen million weights: built once for each seed, and loaded into more than once."""
-    torch.manual_seed(seed)
-    return build_model("panet", backbone="vgg16")
 
 
 def same(a, b) -> bool:
@@ -129,12 +121,11 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("loader", [read_state, load_model])
 @pytest.mark.parametrize("name", BROKEN)
-def test_unreadable_files(tmp_path, name, loader):
+def test_unreadable_files(tmp_path, name):
     BROKEN[name](tmp_path / name)
     with pytest.raises(CheckpointError, match=rf"{name} cannot be read"):
-        loader(tmp_path / name)
+        load_model(tmp_path / name)
 
 
 def test_files_that_are_not_ours(tmp_path):
@@ -158,20 +149,20 @@ def test_files_that_are_not_ours(tmp_path):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite(tmp_path, value):
-    state = official(vgg())
+    state = official(panet())
     name = next(iter(state))
     state[name].view(-1)[3] = value
     torch.save(state, tmp_path / "m.pth")
     for source in (state, tmp_path / "m.pth"):
         with pytest.raises(CheckpointError, match=rf"1 tensors hold NaN or infinity \({name}"):
-            load_official(vgg(2), source)
+            load_official(panet(seed=2), source)
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("kind", ["dict", "pth", "safetensors"])
 def test_official_forms(tmp_path, prefix, wrapped, kind):
-    trained, model = vgg(1), vgg(2)
+    trained, model = panet(seed=1), panet(seed=2)
     for value in model.state_dict().values():
         value.zero_()
     state = {prefix + name: value for name, value in official(trained).items()}
@@ -184,9 +175,9 @@ def test_official_forms(tmp_path, prefix, wrapped, kind):
 
 
 def test_official_misfits_list_names_and_change_nothing():
-    model = vgg(2)
+    model = panet(seed=2)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    state = official(vgg(1))
+    state = official(panet(seed=1))
     names = list(state)
     del state[names[3]]
     state["head.weight"] = torch.ones(3)
@@ -196,7 +187,8 @@ def test_official_misfits_list_names_and_change_nothing():
     text = str(caught.value)
     ours = names[3].removeprefix("encoder.")
     assert f"1 missing: {ours}" in text and "1 unexpected: head.weight" in text and "the given state" in text
-    assert "1 of another shape" in text and "(4, 3, 3, 3), the model has (64, 3, 3, 3)" in text
+    shape = tuple(next(iter(before.values())).shape)
+    assert "1 of another shape" in text and f"(4, 3, 3, 3), the model has {shape}" in text
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from core_tools import panet, random_episode
+from core_tools import random_episode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,15 +15,10 @@ from fsslib.errors import EpisodeError
 FIELDS = [item.name for item in fields(Episode)]
 sizes = st.fixed_dictionaries(
     {
-        "batch": st.integers(1, 3),
-        "way": st.integers(1, 3),
-        "shot": st.integers(1, 3),
-        "height": st.integers(1, 9),
-        "width": st.integers(1, 9),
-        "seed": st.integers(0, 10**6),
-        "extras": st.booleans(),
+        "batch": st.integers(1, 3), "way": st.integers(1, 3), "shot": st.integers(1, 3), "height": st.integers(1, 9),
+        "width": st.integers(1, 9), "seed": st.integers(0, 10**6), "extras": st.booleans(),
     }
-)
+)  # fmt: skip
 
 
 def equal(a: Episode, b: Episode) -> bool:
@@ -31,7 +26,7 @@ def equal(a: Episode, b: Episode) -> bool:
     return all((x is None and y is None) or torch.equal(x, y) for x, y in pairs)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(sizes, st.data())
 def test_legal_episodes_validate_and_stay_legal(size, data):
     episode = random_episode(**size)
@@ -77,7 +72,7 @@ def corrupted(name: str, kind: str, episode: Episode) -> Episode:
 
 @pytest.mark.parametrize("kind", ["type", "dtype", "ndim", "batch", "size", "value"])
 @pytest.mark.parametrize("name", FIELDS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(size=sizes)
 def test_one_broken_field_is_named(name, kind, size):
     episode = corrupted(name, kind, random_episode(**{**size, "extras": True}))
@@ -128,25 +123,3 @@ def test_empty_episode_and_wrong_requests():
 def test_an_episode_cannot_be_changed_in_place():
     with pytest.raises(AttributeError):
         random_episode().query_masks = None
-
-
-@pytest.mark.parametrize("way", [1, 2])
-@pytest.mark.parametrize("what", ["empty support", "void query", "void support", "everything empty"])
-def test_extreme_masks_are_legal_for_forward_and_losses(what, way):
-    episode = random_episode(way=way, shot=2)
-    support, query = episode.support_masks.clone(), episode.query_masks.clone()
-    if what in ("empty support", "everything empty"):
-        support[support == 1] = 0
-    if what == "void support":
-        support[:] = 255
-    if what in ("void query", "everything empty"):
-        query[:] = 255
-    episode = replace(episode, support_masks=support, query_masks=query).validate()
-    model = panet(width=8).train()
-    assert torch.isfinite(model(episode).logits).all()
-    losses = model.losses(episode)
-    assert all(torch.isfinite(value) for value in losses.values())
-    losses["total"].backward()
-    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-    if what in ("void query", "everything empty"):
-        assert losses["query"].item() == 0

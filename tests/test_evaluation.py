@@ -79,17 +79,6 @@ def test_the_batch_changes_nothing(way):
         assert found[0].protocol == other.protocol
 
 
-def test_scores_are_those_of_the_single_episodes():
-    model = panet()
-    result = scored(model, shots=(2,), batch=5)
-    episode = EpisodeSampler(shapes("test"), RULES, shot=2).build(result.lists[0].specs)
-    with torch.no_grad():
-        predicted = model(episode).masks()
-    inter = ((predicted == 1) & (episode.query_masks == 1)).sum((1, 2))
-    union = ((predicted == 1) | (episode.query_masks == 1)).sum((1, 2))
-    assert np.allclose(result.scores[2].episode_iou(), (inter / union).numpy())
-
-
 @pytest.mark.parametrize("resize", ["squash", "pad"])
 @pytest.mark.parametrize("side", [96, 48])
 @pytest.mark.parametrize("way", [1, 2])

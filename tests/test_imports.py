@@ -149,14 +149,10 @@ def test_no_circles():
     TopologicalSorter({name: neighbours(path) for name, path in MODULES.items()}).prepare()
 
 
-@pytest.mark.parametrize(
-    ("package", "refused"),
-    [
-        ("fsslib.analysis", ("matplotlib", "seaborn", "fsslib.plots")),
-        ("fsslib.plots", ("scipy", "random", "statistics", "fsslib.evaluation")),
-    ],
-    ids=["numbers do not draw", "drawings do not count"],
-)
+@pytest.mark.parametrize(("package", "refused"), [
+    ("fsslib.analysis", ("matplotlib", "seaborn", "fsslib.plots")),
+    ("fsslib.plots", ("scipy", "random", "statistics", "fsslib.evaluation")),
+], ids=["numbers do not draw", "drawings do not count"])  # fmt: skip
 def test_statistics_and_drawing_live_apart(package, refused):
     files = [path for name, path in MODULES.items() if f"{name}.".startswith(f"{package}.")]
     assert len(files) > 3
@@ -171,15 +167,11 @@ def test_drawings_take_no_chances():
             assert not words & {"quantile", "percentile", "default_rng", "std", "var", "random"}, name
 
 
-@pytest.mark.parametrize(
-    ("paper", "parts"),
-    [
-        ("panet", {"PANet"}),
-        ("sdaanet", {"SDAANet", "SDPM", "SAAM"}),
-        ("asgnet", {"ASGNet", "Superpixels", "Seeds", "Allocation"}),
-        ("hdmnet", {"HDMNet", "MatchingPyramid", "Correlation", "Ensemble"}),
-    ],
-)
+@pytest.mark.parametrize(("paper", "parts"), [
+    ("panet", {"PANet"}), ("sdaanet", {"SDAANet", "SDPM", "SAAM"}),
+    ("asgnet", {"ASGNet", "Superpixels", "Seeds", "Allocation"}),
+    ("hdmnet", {"HDMNet", "MatchingPyramid", "Correlation", "Ensemble"}),
+])  # fmt: skip
 def test_one_paper_is_one_file(paper, parts):
     holders = {cls: name for name, path in MODULES.items() for cls in defined(path)}
     assert {holders[part] for part in parts} == {f"fsslib.models.{paper}"}

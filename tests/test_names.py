@@ -6,33 +6,24 @@ import warnings
 
 import pytest
 
+import fsslib
 from fsslib import names
 
 # What the notebooks and the README once imported, by module.
 FORMER = {
-    "figure": "show save picture",
-    "paths": "data notebooks repository cache",
-    "baselines": "baselines",
+    "figure": "show save picture", "paths": "data notebooks repository cache", "baselines": "baselines",
     "costs": "macs seconds parameters",
     "recipe": "datasets model train score result table protocol",
     "merging": "MERGE_RULES",
     "plots_prototypes": "verdict percent mean_interval score_curves differences pooling strip",
-    "plots_attention": "matches dots gallery",
-    "plots_ablation": "gain_verdict ablation shares",
+    "plots_attention": "matches dots gallery", "plots_ablation": "gain_verdict ablation shares",
     "plots_comparison": "ranking matrix knobs contrasts",
-    "plots_protocol": "over_folds switches",
-    "plots_superpixels": "tinted counts conclusion",
-    "plots_flow": "dataflow",
-    "nn.feature_cache": "CachedBackbone",
-    "nn.feature_store": "MemoryStore DiskStore",
-    "nn.transformer": "block_mask correlate",
-    "nn.superpixels": "cluster allocate",
-    "nn.seeds": "clean_seeds",
-    "nn.ensemble": "Ensemble",
-    "models.one_way": "OneWayModel Outcome",
-    "data.weak": "annotate",
+    "plots_protocol": "over_folds switches", "plots_superpixels": "tinted counts conclusion", "plots_flow": "dataflow",
+    "nn.feature_cache": "CachedBackbone", "nn.feature_store": "MemoryStore DiskStore",
+    "nn.transformer": "block_mask correlate", "nn.superpixels": "cluster allocate", "nn.seeds": "clean_seeds",
+    "nn.ensemble": "Ensemble", "models.one_way": "OneWayModel Outcome", "data.weak": "annotate",
     "data.shapes_classes": "NAMES",
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("former", FORMER)
@@ -51,6 +42,13 @@ def test_every_former_name_has_a_home():
         assert importlib.util.find_spec(former) is not None
         for home in homes:
             importlib.import_module(home)
+
+
+def test_a_former_module_is_an_attribute_as_well(monkeypatch):
+    sys.modules.pop("fsslib.paths", None)
+    monkeypatch.delattr(fsslib, "paths", raising=False)
+    with pytest.warns(DeprecationWarning, match="now fsslib.files"):
+        assert fsslib.paths.data() == fsslib.files.data_folder()
 
 
 def test_packages_that_hand_on_what_their_module_held():

@@ -76,34 +76,13 @@ def test_a_habit_that_was_changed_is_named_on_the_card():
     assert other.source == f"{habits.source}; not as there: bn, selection" and other.source in other.card()
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("void", "ignored"),
-        ("novel_pixels", "delete"),
-        ("resize", "crop"),
-        ("label_size", "both"),
-        ("selection", "best"),
-        ("counting", "some"),
-        ("queries", "random"),
-        ("bn", "sync"),
-        ("annotation", "point"),
-        ("augmentation", "wild"),
-        ("train_size", 8),
-        ("train_size", 97.0),
-        ("input_size", 8),
-        ("input_size", 97.0),
-        ("episodes", 0),
-        ("episodes", True),
-        ("way", 0),
-        ("area_filter", -1),
-        ("seeds", ()),
-        ("seeds", (1, 1)),
-        ("seeds", (-1,)),
-        ("seeds", ("0",)),
-        ("seeds", 3),
-    ],
-)
+@pytest.mark.parametrize(("field", "value"), [
+    ("void", "ignored"), ("novel_pixels", "delete"), ("resize", "crop"), ("label_size", "both"), ("selection", "best"),
+    ("counting", "some"), ("queries", "random"), ("bn", "sync"), ("annotation", "point"), ("augmentation", "wild"),
+    ("train_size", 8), ("train_size", 97.0), ("input_size", 8), ("input_size", 97.0), ("episodes", 0),
+    ("episodes", True), ("way", 0), ("area_filter", -1), ("seeds", ()), ("seeds", (1, 1)), ("seeds", (-1,)),
+    ("seeds", ("0",)), ("seeds", 3),
+])  # fmt: skip
 def test_impossible_values(field, value):
     with pytest.raises(ProtocolError, match=rf"Protocol\.{field}.*{re.escape(repr(value))}.*expected"):
         Protocol(**{field: value})

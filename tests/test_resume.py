@@ -39,7 +39,7 @@ def run_processes(*plans: str) -> list[list[str]]:
 
 def test_killed_runs_end_with_the_same_weights(tmp_path):
     """SIGKILL before the first file, between files, while a file is being written, and after the last step."""
-    kills = ["0", "3", "4s", "4", "5", "6s", "7", "8s"]
+    kills = ["0", "3", "4s", "5", "8s"]
     found = run_processes(f"{tmp_path}/whole:-", *(f"{tmp_path}/cut:{kill}" for kill in [*kills, "-"]))
     done = ["0", "True"]
     assert found == [done, *[[str(-signal.SIGKILL), "False"]] * len(kills), done]

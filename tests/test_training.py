@@ -24,7 +24,7 @@ QUIET = {"name": "line", "progress": False}
 TEN = Schedule(steps=10, lr=0.1, warmup=2)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(steps=st.integers(1, 300), warmup=st.integers(0, 400), lr=st.floats(1e-6, 10))
 def test_learning_rates(steps, warmup, lr):
     rates = [Schedule(steps=steps, warmup=warmup, lr=lr).lr_at(step) for step in range(steps)]
@@ -48,12 +48,6 @@ def test_poly_rates_are_the_published_ones(shared, warmup):
     found = [schedule.lr_at(int(it) - 1) for it in golden["units/poly_iters"]]
     for group in golden[f"units/poly_lr_warmup{int(warmup > 0)}"].double().T.tolist():
         assert found == pytest.approx(group, rel=1e-6, abs=1e-12)
-
-
-def test_poly_rates():
-    rates = [Schedule(steps=10, lr=2.0, decay="poly", power=0.5, warmup=0).lr_at(step) for step in range(10)]
-    assert rates == pytest.approx([2 * (1 - it / 10) ** 0.5 for it in range(1, 11)]) and rates[-1] == 0
-    assert Schedule(steps=10, lr=2.0, decay="poly", warmup=4).lr_at(1) == pytest.approx(2 * (0.1 + 0.9 * 2 / 4))
 
 
 @pytest.mark.parametrize("change", [{"momentum": 0.5}, {"momentum": 0}, {"clip": None}, {"clip": 0.01}])
@@ -109,30 +103,11 @@ def test_nothing_to_train():
         pretrain(frozen.backbone, shapes(), TEN, size=SIZE, progress=False)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("precision", "16"),
-        ("optimiser", "adam"),
-        ("accelerator", "gqu"),
-        ("steps", -1),
-        ("steps", 2.5),
-        ("batch", 0),
-        ("warmup", -1),
-        ("seed", -1),
-        ("lr", 0),
-        ("lr", math.nan),
-        ("lr", math.inf),
-        ("lr", "1e-3"),
-        ("clip", 0),
-        ("clip", True),
-        ("decay", "cosine"),
-        ("power", 0),
-        ("momentum", 1.0),
-        ("momentum", -0.1),
-        ("weight_decay", -0.1),
-    ],
-)
+@pytest.mark.parametrize(("name", "value"), [
+    ("precision", "16"), ("optimiser", "adam"), ("accelerator", "gqu"), ("steps", -1), ("steps", 2.5), ("batch", 0),
+    ("warmup", -1), ("seed", -1), ("lr", 0), ("lr", math.nan), ("lr", math.inf), ("lr", "1e-3"), ("clip", 0),
+    ("clip", True), ("decay", "cosine"), ("power", 0), ("momentum", 1.0), ("momentum", -0.1), ("weight_decay", -0.1),
+])  # fmt: skip
 def test_impossible_schedules(name, value):
     with pytest.raises(TrainingError, match=rf"{name}.*expected"):
         Schedule(**{"steps": 5, name: value})

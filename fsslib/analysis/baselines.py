@@ -1,6 +1,7 @@
 """Scores that need no model: what a number on a data set has to be compared with."""
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import torch
 
@@ -8,6 +9,8 @@ from ..data.base import IGNORE, SegmentationDataset
 from ..evaluation import episode_lists
 from ..metrics import FewShotIoU, Scores
 from ..protocol import Protocol
+
+BATCH = 64  # episodes that are counted together, where their images have one size
 
 
 def baselines(
@@ -28,11 +31,11 @@ def baselines(
     meters = {name: FewShotIoU(protocol.counting) for name in names}
     novel = torch.tensor(dataset.classes)
     for run, entry in enumerate(lists):
-        for spec in entry.specs:
-            target, classes = sampler.label(spec)[None], torch.tensor([spec.classes])
-            mask = dataset[spec.query][1]
-            marked = ((mask > 0) & (mask != IGNORE), torch.isin(mask.long(), novel))
-            guesses = (torch.ones_like(target), *(guess.long()[None] for guess in marked))
+        items = ((sampler.label(spec), dataset[spec.query][1], torch.tensor(spec.classes)) for spec in entry.specs)
+        for _, group in groupby(enumerate(items), key=lambda item: (item[1][0].shape, item[0] // BATCH)):
+            targets, masks, classes = (torch.stack(part) for part in zip(*(item for _, item in group)))
+            marked = ((masks > 0) & (masks != IGNORE), torch.isin(masks.long(), novel))
+            guesses = (torch.ones_like(targets), *(guess.long() for guess in marked))
             for meter, guess in zip(meters.values(), guesses):
-                meter.update(guess, target, classes, run)
+                meter.update(guess, targets, classes, run)
     return {name: meter.compute() for name, meter in meters.items()}

@@ -1,7 +1,5 @@
 """What a method costs: parameters, multiply-accumulates, seconds and memory of a forward pass."""
 
-from __future__ import annotations
-
 import statistics
 import time
 import weakref
@@ -129,18 +127,12 @@ class _Alive(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
-                self._see(leaf.untyped_storage())
+            if isinstance(leaf, Tensor) and (storage := leaf.untyped_storage()) not in self._known:
+                size = self._known[storage] = storage.nbytes()
+                self.now += size
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._gone, size)
         return out
-
-    def _see(self, storage: torch.UntypedStorage) -> None:
-        if storage in self._known:
-            return
-        size = storage.nbytes()
-        self._known[storage] = size
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._gone, size)
 
     def _gone(self, size: int) -> None:
         self.now -= size

@@ -10,6 +10,9 @@ import numpy as np
 from torch import Tensor
 
 Interval = tuple[float, float, float]
+Series = Mapping[str, Mapping[object, Interval]]  # label -> {x or group: (value, low, high)}
+Row = Mapping[str, object]
+Differences = Mapping[tuple[str, str], tuple[Interval, Sequence[float]]]  # of pairs: interval, that of each training
 
 
 def verdict(label: str, difference: Interval, digits: int = 1) -> str:
@@ -61,22 +64,16 @@ KNOBS = {
 }
 
 
-Row = Mapping[str, object]
-
-
 def clear(difference: Interval, seeds: Sequence[float]) -> bool:
     """Whether a paired difference leaves out 0 and every training agrees on its sign."""
     _, low, high = difference
     return (low > 0 or high < 0) and (min(seeds) > 0 or max(seeds) < 0)
 
 
-def ranking(
-    scores: Mapping[str, float], differences: Mapping[tuple[str, str], tuple[Interval, Sequence[float]]]
-) -> str:
+def ranking(scores: Mapping[str, float], differences: Differences) -> str:
     """The methods from best to worst: `>` where the difference of neighbours is clear, `≈` where it is not.
 
-    Args:
-        scores: method -> mIoU. differences: (method, other) -> paired difference and that of every training.
+    Args: scores: method -> mIoU. differences: (method, other) -> paired difference and that of every training.
     """
     order = sorted(scores, key=lambda name: -scores[name])
     words = [f"{order[0]} {scores[order[0]]:.1f}"]
@@ -140,8 +137,7 @@ def contrasts(ious: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
 def gain_verdict(label: str, gain: Interval, seeds: Sequence[float]) -> str:
     """A paired gain in words, in points. It counts only if its interval leaves out 0 *and* every training agrees.
 
-    Args:
-        gain: (value, low, high), mean over the trainings; the interval is over episodes. seeds: the gain of each one.
+    Args: gain: (value, low, high), mean over the trainings; the interval is over episodes. seeds: the gain of each one.
     """
     value, low, high = gain
     if low <= 0 <= high:
@@ -186,11 +182,8 @@ def _name(row: Mapping, between: str) -> str:
 
 def conclusion(rows: Sequence[Mapping]) -> str:
     """What all rows together say about several prototypes, whichever way they fall."""
-    counted = {"better": [], "worse": []}
-    for row, sentence in zip(_in_order(rows), part_verdicts(rows)):
-        word = sentence.rsplit(", ", 1)[1]
-        if word in counted:
-            counted[word].append(_name(row, " with "))
+    names, verdicts = [_name(row, " with ") for row in _in_order(rows)], part_verdicts(rows)
+    counted = {w: [n for n, v in zip(names, verdicts) if v.endswith(f", {w}")] for w in ("better", "worse")}
     clauses = [f"several prototypes are {word} at {', '.join(where)}" for word, where in counted.items() if where]
     rest = len(rows) - sum(map(len, counted.values()))
     if not clauses:

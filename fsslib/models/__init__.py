@@ -103,8 +103,7 @@ def build_model(
         weights: backbone weights: None (random), `"imagenet"` (downloads) or a path.
         backbone_options: further arguments of `build_backbone`, e.g. `{"stride": 8}`.
         options: the method's own options; see its class.
-    Raises:
-        ModelError: unknown method, backbone or option (with the nearest valid name), or options that exclude others.
+    Raises ModelError: unknown method, backbone or option (with the nearest valid name), or options that exclude others.
     """
     if name not in _METHODS:
         hint = meant(name, _METHODS, "known methods")

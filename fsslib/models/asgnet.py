@@ -30,15 +30,10 @@ _FAR = 1 << 30  # a squared distance beyond every grid
 
 @dataclass(frozen=True)
 class Seeds:
-    """Initial superpixel centres of M support images.
+    """Initial superpixel centres of M support images."""
 
-    Attributes:
-        points: (M, P, 2) long, row and column on the feature grid; rows from `counts` on are 0 and unused.
-        counts: (M,) long, number of superpixels; 0 or 1 means masked average pooling instead.
-    """
-
-    points: Tensor
-    counts: Tensor
+    points: Tensor  # (M, P, 2) long, row and column on the feature grid; rows from `counts` on are 0 and unused
+    counts: Tensor  # (M,) long, number of superpixels; 0 or 1 means masked average pooling instead
 
 
 @torch.no_grad()
@@ -61,7 +56,7 @@ def published_seeds(masks: Tensor, size: tuple[int, int], most: int = 5, area: f
     cells = grid.sum((-2, -1))
     # Halves to even; no more than there are cells.
     counts = torch.minimum(torch.round(precise(cells) / area).clamp_max(most).long(), cells)
-    inside = _bounding_box(grid)
+    inside = _span(grid.any(2))[:, :, None] & _span(grid.any(1))[:, None]  # the bounding box
     distance = _squared_distance(inside & ~grid)
     # scipy's transform of an image without background.
     full = ~(inside & ~grid).flatten(1).any(1)
@@ -92,13 +87,9 @@ def clean_seeds(masks: Tensor, size: tuple[int, int], most: int = 5, area: float
     return Seeds(torch.where(used[..., None], points, 0), counts)
 
 
-def _bounding_box(grid: Tensor) -> Tensor:
-    """(M, h, w) bool: the tight box around the true cells."""
-
-    def span(some: Tensor) -> Tensor:
-        return (some.cumsum(-1) > 0) & (some.flip(-1).cumsum(-1) > 0).flip(-1)
-
-    return span(grid.any(2))[:, :, None] & span(grid.any(1))[:, None]
+def _span(some: Tensor) -> Tensor:
+    """(M, n) bool: from the first true value of each row to the last."""
+    return (some.cumsum(-1) > 0) & (some.flip(-1).cumsum(-1) > 0).flip(-1)
 
 
 def _squared_distance(background: Tensor) -> Tensor:
@@ -131,10 +122,9 @@ def _farthest(distance: Tensor, count: int, forget: Tensor | None = None) -> Ten
         best = distance.flatten(1).argmax(1)
         points.append(torch.stack([best // size[1], best % size[1]], -1))
         to_point = _squared_to(points[-1], size)
-        nearest = torch.minimum(distance, to_point)
         if step == 0 and forget is not None:
-            nearest = torch.where(forget[:, None, None], to_point, nearest)
-        distance = torch.where(allowed, nearest, -1)
+            distance = distance.masked_fill(forget[:, None, None], _FAR)
+        distance = torch.where(allowed, torch.minimum(distance, to_point), -1)
     return torch.stack(points, 1)
 
 
@@ -143,23 +133,16 @@ def _farthest(distance: Tensor, count: int, forget: Tensor | None = None) -> Ten
 
 @dataclass(frozen=True)
 class Superpixels:
-    """Prototypes of M support images.
+    """Prototypes of M support images."""
 
-    Attributes:
-        prototypes: (M, P, C) float32; unused ones are 0.
-        used: (M, P) bool; at least the first of every image.
-        assignment: (M, P, h, w) float32, how much each cell weighs in each prototype; sums to 1 over the cells of a
-            clustered prototype.
-    """
-
-    prototypes: Tensor
-    used: Tensor
-    assignment: Tensor
+    prototypes: Tensor  # (M, P, C) float32; unused ones are 0
+    used: Tensor  # (M, P) bool; at least the first of every image
+    assignment: Tensor  # (M, P, h, w) float32, weight of each cell in each prototype; of a clustered one the sum is 1
 
 
 @full_precision
 def cluster(features: Tensor, masks: Tensor, seeds: Seeds, *, iterations: int = 5, reach: float = 10.0) -> Superpixels:
-    """Superpixel-guided clustering (section 3.2) of all images at once; no gradient passes.
+    """Superpixel-guided clustering of all images at once; no gradient passes.
 
     Cells and centres are compared by D = √(‖features‖² + ‖position‖² / r²); a centre becomes the mean of all object
     cells, weighted by exp(−D) (for every centre by itself, so the clusters overlap). Images with fewer than two seeds
@@ -213,22 +196,17 @@ def _cells(features: Tensor, order: Tensor, reach: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Allocation:
-    """What every query position is told about the support.
+    """What every query position is told about the support."""
 
-    Attributes:
-        features: (B, C, h, w) the prototype each position is most similar to. similarity: (B, P, h, w) cosines.
-        probability: (B, 1, h, w) sum (or mean) of the cosines. guide: (B, h, w) long, index of the prototype.
-    """
-
-    features: Tensor
-    similarity: Tensor
-    probability: Tensor
-    guide: Tensor
+    features: Tensor  # (B, C, h, w), the prototype each position is most similar to
+    similarity: Tensor  # (B, P, h, w) cosines
+    probability: Tensor  # (B, 1, h, w), sum (or mean) of the cosines
+    guide: Tensor  # (B, h, w) long, index of the prototype
 
 
 @full_precision
 def allocate(query: Tensor, prototypes: Tensor, used: Tensor, *, merge: str = "sum") -> Allocation:
-    """Guided prototype allocation (section 3.3). Gradients reach the query only.
+    """Guided prototype allocation. Gradients reach the query only.
 
     Args:
         query: (B, C, h, w) float. prototypes: (B, P, C) float. used: (B, P) bool.
@@ -251,29 +229,15 @@ def allocate(query: Tensor, prototypes: Tensor, used: Tensor, *, merge: str = "s
 # The network. First our names of modules and the authors'; the ASPP variant has other modules behind some of theirs.
 
 _PYRAMID = {
-    "context.merge.": "corr_conv.",
-    "context.alpha.": "alpha_conv.",
-    "context.beta.": "beta_conv.",
-    "context.inner.": "inner_cls.",
-    "context.classifier.": "cls.",
-    "context.": "",
-}
+    "context.merge.": "corr_conv.", "context.alpha.": "alpha_conv.", "context.beta.": "beta_conv.",
+    "context.inner.": "inner_cls.", "context.classifier.": "cls.", "context.": "",
+}  # fmt: skip
 _ASPP = {
-    "context.aspp.branches.": "ASPP.layer6_",
-    "context.aspp.fuse.": "ASPP.layer7.",
-    "context.merge.": "corr_conv.",
-    "context.blocks.0.0.": "skip1.1.",
-    "context.blocks.0.2.": "skip1.3.",
-    "context.blocks.1.0.": "skip2.1.",
-    "context.blocks.1.2.": "skip2.3.",
-    "context.blocks.2.0.": "skip3.1.",
-    "context.blocks.2.2.": "skip3.3.",
-    "context.skip.0.": "decoder.conv1.",
-    "context.skip.1.": "decoder.bn1.",
-    "context.decode.": "decoder.last_conv.",
-    "context.classifier.": "cls.",
-    "context.auxiliary.": "cls_aux.",
-}
+    "context.aspp.branches.": "ASPP.layer6_", "context.aspp.fuse.": "ASPP.layer7.", "context.merge.": "corr_conv.",
+    **{f"context.blocks.{i}.{j}.": f"skip{i + 1}.{j + 1}." for i in range(3) for j in (0, 2)},
+    "context.skip.0.": "decoder.conv1.", "context.skip.1.": "decoder.bn1.", "context.decode.": "decoder.last_conv.",
+    "context.classifier.": "cls.", "context.auxiliary.": "cls_aux.",
+}  # fmt: skip
 
 
 class ASGNet(OneWayModel):
@@ -303,8 +267,7 @@ class ASGNet(OneWayModel):
     (B, K, P, h, w) weights of the cells in each centroid, `similarity` (B, K·P, h, w), `probability` (B, 1, h, w),
     `guide` (B, 1, h, w) index into the prototypes, `guide_features` (B, C, h, w), `inner/0`… (B, 2, rows, columns).
 
-    Raises:
-        ModelError: an unknown choice, an impossible number, or a backbone that ends before layer3.
+    Raises ModelError: an unknown choice, an impossible number, or a backbone that ends before layer3.
     """
 
     stem = "deep"
@@ -332,9 +295,8 @@ class ASGNet(OneWayModel):
         if pyramid:
             self.context = FeatureEnrichment(constant=0, pooled=pooled, resized=resized, width=width, scales=scales)
         else:
-            self.context = ASPPContext(
-                inputs=pooled + resized, shallow=backbone.channels["layer1"], width=width, dropout=dropout
-            )
+            shallow = backbone.channels["layer1"]
+            self.context = ASPPContext(inputs=pooled + resized, shallow=shallow, width=width, dropout=dropout)
         self.pyramid, self.aux_weight = pyramid, aux_weight
         self.max_superpixels, self.superpixel_area, self.adaptive = max_superpixels, superpixel_area, adaptive
         self.seeds, self.iterations, self.reach = seeds, tuple(iterations), reach
@@ -368,26 +330,20 @@ class ASGNet(OneWayModel):
         together, probability = torch.cat([features.float(), told.features], 1), told.probability
         if self.fuse or not self.pyramid:
             together, probability = torch.cat([together, probability], 1), None
-        if self.fuse:
-            together = self.fuse(together)
+            together = self.fuse(together) if self.fuse else together
         if self.pyramid:
             small, inner = self.context(None, together, probability)
         else:
             small, inner = self.context(together, query["shallow"])
         logits = resize(small.float(), tuple(masks.shape[-2:]))
         split = masks.shape[:2]
-        maps = {
-            "query_features": features,
-            "seeds": seeds.points.unflatten(0, split),
-            "superpixels": superpixels.assignment.unflatten(0, split),
-            "prototypes": superpixels.prototypes.unflatten(0, split).flatten(1, 2),
-            "prototypes_used": superpixels.used.unflatten(0, split).flatten(1),
-            "similarity": told.similarity,
-            "probability": told.probability,
-            "guide": told.guide[:, None],
-            "guide_features": told.features,
-            **{f"inner/{i}": level for i, level in enumerate(inner)},
-        }
+        maps = {"query_features": features, "seeds": seeds.points.unflatten(0, split)}
+        maps["superpixels"] = superpixels.assignment.unflatten(0, split)
+        maps["prototypes"] = superpixels.prototypes.unflatten(0, split).flatten(1, 2)
+        maps["prototypes_used"] = superpixels.used.unflatten(0, split).flatten(1)
+        maps |= {"similarity": told.similarity, "probability": told.probability}
+        maps |= {"guide": told.guide[:, None], "guide_features": told.features}
+        maps |= {f"inner/{i}": level for i, level in enumerate(inner)}
         losses = enriched_losses(logits, inner, labels) if learn else {}
         if learn:
             losses["total"] = losses["main"] + self.aux_weight * losses["aux"]
@@ -396,8 +352,7 @@ class ASGNet(OneWayModel):
     def superpixels(self, features: Tensor, masks: Tensor) -> tuple[Seeds, Superpixels]:
         """Cluster the objects of all supports at once.
 
-        Args:
-            features: (B, K, C, h, w) float. masks: (B, K, H, W) long, 1 object.
+        Args: features: (B, K, C, h, w) float. masks: (B, K, H, W) long, 1 object.
         Returns: seeds and prototypes of the B·K support images.
         """
         flat, objects = features.flatten(0, 1), (masks == 1).flatten(0, 1)

@@ -30,8 +30,7 @@ class FewShotModel(nn.Module, ABC):
         official_prefixes: how names of parameters begin here -> in the authors' checkpoints; the first that fits.
         official_unused: prefixes of entries in the authors' checkpoints that the method never uses.
         base_learner: only where a method contains a segmenter of the base classes: what base pre-training trains then,
-            a module with `losses(LabelledImages)` and `classes`. Other methods train the backbone under a linear head
-            that is thrown away.
+            a module with `losses(LabelledImages)` and `classes`.
     """
 
     stem: str = "classic"

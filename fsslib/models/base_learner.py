@@ -22,20 +22,15 @@ class BaseLearner(nn.Module):
     `load_official(model.base_learner, path)`, changes the method. Trained by itself the batch norms of its head follow
     `.train()`, those of the backbone its mode.
 
-    Args:
-        backbone: a Backbone. head: the classifier over background and base classes.
+    Args: backbone: a Backbone. head: the classifier over background and base classes.
     """
 
     # The authors' files hold the backbone twice, under `encoder` once more.
     official_unused = ("encoder.",)
-    official_prefixes = MappingProxyType(
-        {
-            "head.pooling.stages.": "ppm.features.",
-            "head.level5.": "cls.",
-            "head.classifier.2.": "cls.4.",
-            "backbone.": "",
-        }
-    )
+    official_prefixes = MappingProxyType({
+        "head.pooling.stages.": "ppm.features.", "head.level5.": "cls.", "head.classifier.2.": "cls.4.",
+        "backbone.": "",
+    })  # fmt: skip
 
     def __init__(self, backbone: nn.Module, head: PSPHead):
         super().__init__()

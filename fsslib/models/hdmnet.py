@@ -38,9 +38,8 @@ Softmax = Literal["query", "support"]
 class Attention(nn.Module):
     """Multi-head self-attention, optionally with spatially reduced keys and values (PVT, arXiv 2102.12122).
 
-    Args:
-        width: channels, a multiple of `heads`. heads: number of heads; each takes a contiguous block of channels.
-        reduction: side of the squares of cells that are merged into one key. dropout: of the output.
+    Each of the `heads` takes a contiguous block of the `width` channels; squares of `reduction` cells a side are merged
+    into one key. `dropout`: of the output.
     """
 
     def __init__(self, width: int, heads: int, reduction: int = 1, dropout: float = 0.1):
@@ -55,12 +54,9 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, L, C) tokens of a grid `size` to the same shape."""
-        source = tokens
-        if self.reduce is not None:
-            source = self.norm(to_tokens(self.reduce(to_map(tokens, size))))
+        source = tokens if self.reduce is None else self.norm(to_tokens(self.reduce(to_map(tokens, size))))
         query, key, value = self.project(tokens, source)
-        scale = 1 / (math.sqrt(query.shape[-1]) + EPS_COUNT)
-        return self.join(attend(query, key, value, scale))
+        return self.join(attend(query, key, value, 1 / (math.sqrt(query.shape[-1]) + EPS_COUNT)))
 
     def project(self, tokens: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values by head: (B, heads, L, C / heads) each."""
@@ -88,10 +84,7 @@ class Correlation(Attention):
 
     S = cos(q, k) / `temperature`. With `softmax="query"` every support object position spreads one unit of attention
     over the query; with `"support"` it is the usual softmax over the object positions. Positions outside the mask give
-    nothing in both.
-
-    Args:
-        width, heads, dropout: see `Attention`. temperature: of the cosines. softmax: axis.
+    nothing in both. `width`, `heads`, `dropout`: see `Attention`.
     """
 
     def __init__(
@@ -103,8 +96,7 @@ class Correlation(Attention):
     def forward(self, tokens: Tensor, source: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """What the query receives (B, L, C), and the correlation map (B, L), the mean of S over object and heads.
 
-        Args:
-            tokens: (B, L, C) of the query. source: (B, M, C) of the support. masks: (B, M) float 0 or 1.
+        Args: tokens: (B, L, C) of the query. source: (B, M, C) of the support. masks: (B, M) float 0 or 1.
         """
         query, key, value = self.project(tokens, source)
         received, weight = correlate(query, key, value, masks, self.temperature, self.softmax)
@@ -115,11 +107,9 @@ class Correlation(Attention):
 def correlate(
     query: Tensor, key: Tensor, value: Tensor, masks: Tensor, temperature: float, softmax: Softmax
 ) -> tuple[Tensor, Tensor]:
-    """Attention of the object positions only, and the correlation map without the matrix of all pairs.
+    """`Correlation` by head: attention of the object positions only, and the map without the matrix of all pairs.
 
-    Args:
-        query: (B, heads, L, C) float. key, value: (B, heads, M, C) float. masks: (B, M) float 0 or 1.
-        temperature, softmax: see `Correlation`.
+    Args: query: (B, heads, L, C) float. key, value: (B, heads, M, C) float. masks: (B, M) float 0 or 1.
     Returns: (B, heads, L, C) and (B, L), float32; both 0 for an empty mask.
     """
     masks = masks.float()
@@ -143,21 +133,14 @@ class MixFFN(nn.Sequential):
 
     def __init__(self, width: int, ratio: int = 4, dropout: float = 0.1):
         hidden = ratio * width
-        super().__init__(
-            nn.Conv2d(width, hidden, 1),
-            nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Conv2d(hidden, width, 1),
-            nn.Dropout(dropout),
-        )
+        convs = nn.Conv2d(width, hidden, 1), nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        super().__init__(*convs, nn.GELU(), nn.Dropout(dropout), nn.Conv2d(hidden, width, 1), nn.Dropout(dropout))
 
 
 class EncoderLayer(nn.Module):
     """Attention and MixFFN, each behind a layer norm and beside an identity path.
 
-    Args:
-        attention: an `Attention` (the layer then attends to its own tokens) or a `Correlation` (to a support).
+    Args: attention: an `Attention` (the layer then attends to its own tokens) or a `Correlation` (to a support).
     """
 
     def __init__(self, attention: Attention, width: int, dropout: float = 0.1):
@@ -180,12 +163,8 @@ class EncoderLayer(nn.Module):
 
 
 class Stage(nn.Module):
-    """One stage of the self-attention pyramid: patch embedding, encoder layers, layer norm.
-
-    Args:
-        width: channels. heads, reduction: of the attention. step: cells that the embedding strides over.
-        layers: number of encoder layers; 0 leaves only the embedding (no self-attention).
-    """
+    """One stage of the self-attention pyramid: patch embedding, which strides over `step` cells, encoder layers (with
+    0 of them there is no self-attention), layer norm."""
 
     def __init__(self, width: int, heads: int, reduction: int, step: int, layers: int = 2, dropout: float = 0.1):
         super().__init__()
@@ -237,10 +216,8 @@ class MatchingPyramid(nn.Module):
     All batch norms use running statistics in the method that owns this (they stay 0 and 1, as published).
 
     Args:
-        width: channels C of the tokens, a multiple of 8. hidden: channels inside the decoder.
-        stages: how many, 1 to 3. self_attention: whether the stages attend to themselves.
-        temperature, softmax: see `Correlation`. dropout: in attention and feed-forward parts.
-        guides: channels of the prior maps that join behind every correlation.
+        width: channels C of the tokens, a multiple of 8. hidden: channels inside the decoder. guides: channels of the
+            prior maps that join behind every correlation. Others as in `HDMNet` and `Correlation`.
     """
 
     def __init__(
@@ -259,9 +236,7 @@ class MatchingPyramid(nn.Module):
         )
         self.classifier = nn.Sequential(*_three_convs(width, hidden, 2))
 
-    def forward(
-        self, query: Tensor, support: Tensor, masks: Tensor, priors: Tensor
-    ) -> tuple[Tensor, list[Tensor], Features]:
+    def forward(self, query: Tensor, support: Tensor, masks: Tensor, priors: Tensor) -> tuple[Tensor, list, Features]:
         """Logits (B, 2, h, w), correlation maps (B, hᵢ, wᵢ) from coarse to fine, and the maps of every stage.
 
         Args:
@@ -283,11 +258,8 @@ class MatchingPyramid(nn.Module):
             correlations.append(weight.unflatten(-1, size))
             matched = to_map(received, size)
             guided = self.guide[i](torch.cat([matched, resize(priors, size).to(matched.dtype)], 1))
-            if merged is None:
-                merged = self.parse[i](guided)
-            else:
-                above = upsample(merged, size)
-                merged = above + self.parse[i](guided + above)
+            above = None if merged is None else upsample(merged, size)
+            merged = self.parse[i](guided) if above is None else above + self.parse[i](guided + above)
             maps |= {f"query/{i}": seen, f"support/{i}": others, f"matched/{i}": matched, f"decoded/{i}": merged}
             maps |= {f"correlation/{i}": correlations[-1]}
         return self.classifier(merged), correlations, maps
@@ -301,11 +273,9 @@ def _conv_norm_relu(inputs: int, outputs: int) -> nn.Sequential:
 
 def _three_convs(inputs: int, hidden: int, outputs: int) -> list[nn.Module]:
     """Three convolutions with batch norms, but no activation, between them, as published."""
-    return [
-        *(nn.Conv2d(inputs, hidden, 1), nn.BatchNorm2d(hidden)),
-        *(nn.Conv2d(hidden, hidden, 3, padding=1), nn.BatchNorm2d(hidden)),
-        nn.Conv2d(hidden, outputs, 1),
-    ]
+    start = [nn.Conv2d(inputs, hidden, 1), nn.BatchNorm2d(hidden)]
+    middle = [nn.Conv2d(hidden, hidden, 3, padding=1), nn.BatchNorm2d(hidden)]
+    return [*start, *middle, nn.Conv2d(hidden, outputs, 1)]
 
 
 # The ensemble of BAM that HDMNet ends with: what the base learner knows is background.
@@ -390,15 +360,10 @@ def _stage(i: int) -> dict[str, str]:
 
 
 OFFICIAL = {name: theirs for i in range(len(PYRAMID)) for name, theirs in _stage(i).items()} | {
-    "transformer.classifier.": f"{_THEIRS}cls.",
-    "ensemble.scene.": "gram_merge.",
-    "ensemble.background.": "cls_merge.",
-    "ensemble.reweight.": "kshot_rw.",
-    "base_head.pooling.stages.": "ppm.features.",
-    "base_head.level5.": "cls.",
-    "base_head.classifier.": "base_learnear.",
-    "backbone.": "",
-}
+    "transformer.classifier.": f"{_THEIRS}cls.", "ensemble.scene.": "gram_merge.", "ensemble.background.": "cls_merge.",
+    "ensemble.reweight.": "kshot_rw.", "base_head.pooling.stages.": "ppm.features.", "base_head.level5.": "cls.",
+    "base_head.classifier.": "base_learnear.", "backbone.": "",
+}  # fmt: skip
 PRIOR_WEIGHT = 10.0  # of the prior maps beside the query's features
 
 
@@ -433,8 +398,7 @@ class HDMNet(OneWayModel):
     matching network, `base` (B, 1 + base classes, h, w) those of the base learner, `base_map` (B, 1, h, w) what of them
     counts as background; `scene_distance` (B, K), `scene/background`, `scene/object`, `merged/background` (B, 1, h, w).
 
-    Raises:
-        ModelError: an unknown choice, an impossible number, or a backbone that ends before layer3.
+    Raises ModelError: an unknown choice, an impossible number, or a backbone that ends before layer3.
     """
 
     stem = "deep"
@@ -463,8 +427,8 @@ class HDMNet(OneWayModel):
         how = {"temperature": match_temperature, "softmax": match_softmax, "dropout": attention_dropout}
         self.transformer = MatchingPyramid(tokens, width, stages=stages, self_attention=self_attention, **how)
         self.ensemble = Ensemble(shots, shot_hidden, shot_weights == "matched") if ensemble else None
-        self.mask_support, self.distil_truth, self.transformer_lr = mask_support, distil_truth, transformer_lr
-        self.self_attention = self_attention
+        self.mask_support, self.self_attention = mask_support, self_attention
+        self.distil_truth, self.transformer_lr = distil_truth, transformer_lr
         self.weights = {"main": 1.0, "distill": distil_weight, "base": base_weight}
 
     @property
@@ -568,10 +532,9 @@ class HDMNet(OneWayModel):
 
 def _own_classes(episode: Episode) -> Tensor:
     """(B, N) long: the base learner's channel of each way's class; 0 where a query of several ways does not show it."""
-    if episode.way == 1:
-        index = episode.class_index
-        return (index[:, None] + 1) if index is not None else torch.zeros_like(episode.classes)
-    if episode.query_masks is None:
+    if episode.way == 1 and episode.class_index is not None:
+        return episode.class_index[:, None] + 1
+    if episode.way == 1 or episode.query_masks is None:
         return torch.zeros_like(episode.classes)
     ways = torch.arange(1, episode.way + 1, device=episode.query_masks.device)[:, None, None]
     shown = (episode.query_masks[:, None] == ways) & (episode.base_masks[:, None] != IGNORE)

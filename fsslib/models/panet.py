@@ -76,8 +76,7 @@ class PANet(FewShotModel):
     def prototypes(self, features: Tensor, masks: Tensor) -> Tensor:
         """Prototypes of the background and of every way (eq. 1 and 2): (B, 1 + N, C).
 
-        Args:
-            features: (B, N, K, C, h, w). masks: (B, N, K, H, W) long; 255 belongs to neither average.
+        Args: features: (B, N, K, C, h, w). masks: (B, N, K, H, W) long; 255 belongs to neither average.
         """
         batch, way, shot = masks.shape[:3]
         pair = torch.stack([masks == 0, masks == 1], 3).flatten(0, 2).float()

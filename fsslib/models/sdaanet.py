@@ -20,7 +20,7 @@ from ..arguments import Positive, Share, check_options
 from ..episode import Episode
 from ..losses import distillation, log_distribution, segmentation
 from ..nn.backbones.base import STAGES
-from ..nn.context import SCALES, BatchNorm2d, FeatureEnrichment, PyramidPooling
+from ..nn.context import SCALES, FeatureEnrichment, PyramidPooling, conv_norm
 from ..ops import masked_pool, prior_mask, resize
 from .base import Features, OneWayModel, Outcome, enriched_losses, joined, joined_width
 
@@ -35,11 +35,9 @@ Teachers = Literal["separate", "integral"]
 class SDPM(nn.Module):
     """Self-distillation guided prototype module: a channel gate, and a teacher for the prototypes.
 
-    The support decides which channels matter: gate a_k = sigmoid(conv(ReLU(conv(p_k)))), factor g_k = (a_k + 1)/2 on
-    support and query. The student prototype is S_k = g_k·p_k; the teacher adds t, the prototype of the query under its
-    true mask: T_k = (t + S_k)/2.
-
-    Args: see `SDAANet`.
+    Gate a_k = sigmoid(conv(ReLU(conv(p_k)))), factor g_k = (a_k + 1)/2 on support and query. The student prototype is
+    S_k = g_k·p_k; the teacher adds t, the prototype of the query under its true mask: T_k = (t + S_k)/2. Arguments as
+    in `SDAANet`.
     """
 
     def __init__(
@@ -54,10 +52,7 @@ class SDPM(nn.Module):
         self.teachers, self.detach_teacher = teachers, detach_teacher
 
     def forward(self, prototypes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gates a_k (B, K, C), students S_k (B, K, C) and the factor (B, C) on the query's channels.
-
-        Args: prototypes: (B, K, C), p_k, pooled under the support masks.
-        """
+        """Gates a_k, students S_k and the factor (B, C) on the query's channels, for prototypes p_k; all (B, K, C)."""
         gate = self.gate(prototypes.flatten(0, 1)[..., None, None]).view_as(prototypes)
         factor = (gate + 1) / 2
         mean = factor.mean(1)
@@ -67,11 +62,8 @@ class SDPM(nn.Module):
         return gate, factor * prototypes, on_query
 
     def log_teacher(self, gate: Tensor, students: Tensor, query: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """The teachers' log distributions and prototypes T = (t + S)/2, both (B, K, C).
-
-        Args:
-            gate, students: as `forward` returns them. query: (B, C), prototype of the query under its own mask.
-        """
+        """The teachers' log distributions and prototypes T, both (B, K, C), from the gates and students that `forward`
+        returns and the prototype t (B, C) of the query."""
         query = query.unsqueeze(1).expand_as(students)
         if self.teacher_query == "reweighted":
             query = query * (gate + 1) / 2
@@ -90,19 +82,13 @@ class SDPM(nn.Module):
 
 
 class SAAM(nn.Module):
-    """Supervised affinity attention module: one head compares features with a prototype.
-
-    It learns on the support, where the mask is known (`support`), and gives the query an attention map (`query`).
-
-    Args: width: channels C of features and prototype.
-    """
+    """Supervised affinity attention module: one head compares features with a prototype, both of C = `width`."""
 
     def __init__(self, width: int):
         super().__init__()
         self.reduce = nn.Sequential(nn.Conv2d(2 * width, 4 * width, 3, padding=1), nn.ReLU())
         self.pyramid = PyramidPooling(4 * width, width)
-        fuse = nn.Conv2d(8 * width, width, 3, padding=1, bias=False)
-        self.bottleneck = nn.Sequential(fuse, BatchNorm2d(width), nn.ReLU(), nn.Dropout2d(0.1))
+        self.bottleneck = nn.Sequential(*conv_norm(8 * width, width, 3), nn.ReLU(), nn.Dropout2d(0.1))
         self.support_logits = nn.Conv2d(width, 2, 1)
         self.query_map = nn.Conv2d(width, 1, 1)
 
@@ -128,20 +114,12 @@ class SAAM(nn.Module):
 # The method: both modules in front of PFENet's enrichment. First our names of modules and the authors'.
 
 _OFFICIAL = {
-    "backbone.": "",
-    "sdpm.gate.": "se_supp.",
-    "saam.reduce.": "simple_mask.",
-    "saam.pyramid.": "simple_mask.2.",
-    "saam.bottleneck.": "simple_mask.2.bottleneck.",
-    "saam.support_logits.": "s_cls.",
-    "saam.query_map.": "q_maskgeneration.",
-    "enrichment.merge.": "init_merge.",
-    "enrichment.alpha.": "alpha_conv.",
-    "enrichment.beta.": "beta_conv.",
-    "enrichment.inner.": "inner_cls.",
-    "enrichment.classifier.": "cls.",
+    "backbone.": "", "sdpm.gate.": "se_supp.", "saam.reduce.": "simple_mask.", "saam.pyramid.": "simple_mask.2.",
+    "saam.bottleneck.": "simple_mask.2.bottleneck.", "saam.support_logits.": "s_cls.",
+    "saam.query_map.": "q_maskgeneration.", "enrichment.merge.": "init_merge.", "enrichment.alpha.": "alpha_conv.",
+    "enrichment.beta.": "beta_conv.", "enrichment.inner.": "inner_cls.", "enrichment.classifier.": "cls.",
     "enrichment.": "",
-}
+}  # fmt: skip
 
 
 class SDAANet(OneWayModel):
@@ -176,8 +154,7 @@ class SDAANet(OneWayModel):
     `support_attention` (B, K, 2, h, w), `inner/0`… (B, 2, rows, columns). `teacher` and `query_prototype` need query
     masks, `support_attention` the eval mode; what is switched off has no maps.
 
-    Raises:
-        ModelError: an unknown choice, an impossible number, or a backbone that ends before layer3.
+    Raises ModelError: an unknown choice, an impossible number, or a backbone that ends before layer3.
     """
 
     official_prefixes = _OFFICIAL
@@ -238,7 +215,9 @@ class SDAANet(OneWayModel):
             if learn or (self.explain and not self.training):
                 maps["support_attention"] = self.saam.support(support_features, prototypes)
             if learn:
-                losses["saam"] = self._supervised(maps["support_attention"], masks)
+                enlarged = resize(maps["support_attention"].float(), tuple(masks.shape[-2:]))
+                pairs = zip(enlarged.unbind(1), masks.unbind(1))
+                losses["saam"] = torch.stack([segmentation(*pair) for pair in pairs]).mean()
             maps["attention"] = self._attention(query_features, prototypes)
             guides.append(maps["attention"].float())
         students, query_factor = prototypes, None
@@ -282,11 +261,6 @@ class SDAANet(OneWayModel):
             return query[deepest], stage(masked.flatten(0, 2)).unflatten(0, shape)
         both = stage(torch.cat([query[before], masked.flatten(0, 2).to(query[before].dtype)]))
         return both[: shape[0]], both[shape[0] :].unflatten(0, shape)
-
-    def _supervised(self, logits: Tensor, masks: Tensor) -> Tensor:
-        """Cross entropy of (B, K, 2, h, w) with the support masks (B, K, H, W), mean over the shots."""
-        enlarged = resize(logits.float(), tuple(masks.shape[-2:]))
-        return torch.stack([segmentation(*shot) for shot in zip(enlarged.unbind(1), masks.unbind(1))]).mean()
 
     def _attention(self, query: Tensor, prototypes: Tensor) -> Tensor:
         if self.attention == "mean_prototype":

@@ -25,8 +25,7 @@ class ShotByShot(FewShotModel):
     probabilities"`: the K softmaxes averaged. Logits are the merged votes or log-probabilities; losses and maps are the
     method's own.
 
-    Args:
-        model: any method; it is shared, not copied. rule: one of `RULES`. Raises ProtocolError for another rule.
+    Args: model: any method; it is shared, not copied. rule: one of `RULES`. Raises ProtocolError for another rule.
     """
 
     def __init__(self, model: FewShotModel, rule: str = MEAN):
@@ -39,7 +38,9 @@ class ShotByShot(FewShotModel):
     def forward(self, episode: Episode) -> Prediction:
         if episode.shot == 1:
             return self.model(episode)
-        answers = [self.model(_only(episode, k)).logits for k in range(episode.shot)]
+        supports = zip(episode.support_images.split(1, 2), episode.support_masks.split(1, 2))
+        single = (replace(episode, support_images=images, support_masks=masks) for images, masks in supports)
+        answers = [self.model(one).logits for one in single]
         if self.rule == VOTE:
             return Prediction(vote(answers))
         # In logarithms, where a probability of 0 is no infinity that resizing would spread.
@@ -49,17 +50,10 @@ class ShotByShot(FewShotModel):
         return self.model.losses(episode)
 
 
-def _only(episode: Episode, shot: int) -> Episode:
-    """The episode with one of its supports."""
-    images, masks = (value[:, :, shot : shot + 1] for value in (episode.support_images, episode.support_masks))
-    return replace(episode, support_images=images, support_masks=masks)
-
-
 def vote(answers: list[Tensor]) -> Tensor:
     """Shares of the votes (B, 1 + N, H, W), 1 for the most that any pixel got; background stands at one half.
 
-    Args:
-        answers: K logits (B, 1 + N, H, W).
+    Args: answers: K logits (B, 1 + N, H, W).
     """
     votes = torch.zeros_like(answers[0])
     for logits in answers:

@@ -21,6 +21,11 @@ def conv_relu(inputs: int, outputs: int, size: int) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False), nn.ReLU()]
 
 
+def conv_norm(inputs: int, outputs: int, size: int) -> list[nn.Module]:
+    """A convolution without bias that keeps the grid, and its batch norm."""
+    return [nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False), BatchNorm2d(outputs)]
+
+
 def _two_convs(width: int) -> nn.Sequential:
     return nn.Sequential(*conv_relu(width, width, 3), *conv_relu(width, width, 3))
 
@@ -50,21 +55,14 @@ class BatchNorm2d(nn.BatchNorm2d):
 class PyramidPooling(nn.Module):
     """PSPNet's pooling module (section 3.2): context of the image at several grid sizes.
 
-    For every bin: adaptive average pooling, 1x1 convolution, batch norm, ReLU, resized back; concatenated behind the
-    input. (B, inputs, h, w) -> (B, inputs + len(bins)·width, h, w).
-
-    Args:
-        inputs: channels of the input. width: channels of each branch. bins: sizes of the pooled grids.
+    For every bin: adaptive average pooling, 1x1 convolution to `width` channels, batch norm, ReLU, resized back;
+    concatenated behind the input.
     """
 
     def __init__(self, inputs: int, width: int, bins: Sequence[int] = BINS):
         super().__init__()
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                nn.AdaptiveAvgPool2d(size), nn.Conv2d(inputs, width, 1, bias=False), BatchNorm2d(width), nn.ReLU()
-            )
-            for size in bins
-        )
+        branches = ([nn.AdaptiveAvgPool2d(size), *conv_norm(inputs, width, 1), nn.ReLU()] for size in bins)
+        self.stages = nn.ModuleList(nn.Sequential(*branch) for branch in branches)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, inputs, h, w) to (B, inputs + len(bins)·width, h, w)."""
@@ -85,7 +83,7 @@ class PSPHead(nn.Module):
         branch = max(1, inputs // len(BINS))
         self.pooling = PyramidPooling(inputs, branch)
         joined = inputs + len(BINS) * branch
-        self.level5 = nn.Sequential(nn.Conv2d(joined, width, 3, padding=1, bias=False), BatchNorm2d(width))
+        self.level5 = nn.Sequential(*conv_norm(joined, width, 3))
         self.classifier = nn.Sequential(nn.ReLU(), nn.Dropout2d(0.1), nn.Conv2d(width, classes, 1))
 
     def features(self, deepest: Tensor) -> Tensor:
@@ -103,8 +101,8 @@ class PSPHead(nn.Module):
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling without batch norm.
 
-    Branches: the image's mean, a 1x1 convolution, and 3x3 convolutions of the given dilations. (B, C, h, w) to the
-    same shape, C = `width`. `dropout`: channel dropout behind every convolution.
+    Branches: the image's mean, a 1x1 convolution, and 3x3 convolutions of the dilations `rates`. `dropout`: channel
+    dropout behind every convolution.
     """
 
     def __init__(self, width: int, dropout: float = 0.5, rates: tuple[int, ...] = RATES):
@@ -119,7 +117,7 @@ class ASPP(nn.Module):
         self.fuse = branch(width * len(self.branches))
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, C, h, w) float to the same shape."""
+        """(B, width, h, w) float to the same shape."""
         image, *local = self.branches
         whole = image(F.adaptive_avg_pool2d(features, 1)).expand_as(features)
         return self.fuse(torch.cat([whole, *(branch(features) for branch in local)], 1))
@@ -138,22 +136,18 @@ class ASPPContext(nn.Module):
         super().__init__()
         self.merge = nn.Sequential(*conv_relu(inputs, width, 3), nn.Dropout2d(dropout))
         # Two convolutions each; a ReLU in front that the identity path passes, too, and none behind.
-        self.blocks = nn.ModuleList(
-            nn.Sequential(*conv_relu(width, width, 3), *conv_relu(width, width, 3)[:1]) for _ in range(3)
-        )
+        self.blocks = nn.ModuleList(_two_convs(width)[:-1] for _ in range(3))
         self.aspp = ASPP(width, dropout)
         skip = max(1, width // 4)
-        self.skip = nn.Sequential(nn.Conv2d(shallow, skip, 1, bias=False), nn.BatchNorm2d(skip), nn.ReLU())
-        joined = nn.Conv2d(skip + width, width, 3, padding=1, bias=False)
-        self.decode = nn.Sequential(joined, nn.BatchNorm2d(width), nn.ReLU(), nn.Dropout(dropout))
+        self.skip = nn.Sequential(*conv_norm(shallow, skip, 1), nn.ReLU())
+        self.decode = nn.Sequential(*conv_norm(skip + width, width, 3), nn.ReLU(), nn.Dropout(dropout))
         self.classifier = classifier(width)
         self.auxiliary = classifier(width)
 
     def forward(self, features: Tensor, shallow: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits (B, 2, h', w') on the shallow grid, and the auxiliary ones (B, 2, h, w) as a list of one.
 
-        Args:
-            features: (B, inputs, h, w) float. shallow: (B, shallow, h', w') float.
+        Args: features: (B, inputs, h, w) float. shallow: (B, shallow, h', w') float.
         """
         context = self.merge(features)
         for block in self.blocks:
@@ -180,8 +174,7 @@ class FeatureEnrichment(nn.Module):
         width: channels inside.
         scales: grid sizes, coarse order as listed: all whole numbers above 1 (cells a side, whatever the image) or all
             fractions up to 1 (of the features' grid).
-    Raises:
-        ModelError: scales that mix both kinds or are none of them.
+    Raises ModelError: scales that mix both kinds or are none of them.
     """
 
     def __init__(self, *, constant: int, pooled: int, resized: int, width: int, scales: Sequence[float] = SCALES):

@@ -3,6 +3,8 @@
 What several lessons draw is in `common` and handed on here; a file for each lesson's own figures. Change looks freely.
 """
 
-from .common import COLOURS, Drawing, class_bars, episodes, histories, maps, overlay, score_bars
+from ..names import on_demand
 
-__all__ = ["COLOURS", "Drawing", "class_bars", "episodes", "histories", "maps", "overlay", "score_bars"]
+__getattr__, __dir__, __all__ = on_demand(
+    __name__, {"common": "Drawing class_bars episodes histories maps score_bars", "pixels": "COLOURS overlay"}
+)

@@ -8,8 +8,9 @@ import pandas as pd
 import seaborn as sns
 from torch import Tensor
 
-from ..analysis.intervals import Interval
-from .common import HUES, LINES, Drawing, around, badge, beside, blank, curves, forest, middle, overlay, panels, theme
+from ..analysis.intervals import Series
+from .common import LINES, Drawing, around, badge, beside, blank, curves, forest, middle, panels, theme
+from .pixels import HUES, Array, overlay
 
 
 @theme()
@@ -41,15 +42,12 @@ def matches(
         first.text(column + 0.5, row + 0.5, label, **badge(colour))
         words.append(f"{label}'s best match has a cosine of {similar.max():.1f}")
     figure.colorbar(drawn, ax=others, shrink=0.8, pad=0.02).ax.tick_params(labelsize=7)
-    alt = (
-        f"A query with the positions {', '.join(positions)}, and for each the cosines with the {int(on_object.sum())} "
-        f"object positions of the support: {'; '.join(words)}."
-    )
-    return figure, alt, None
+    cosines_with = f"the cosines with the {int(on_object.sum())} object positions of the support: {'; '.join(words)}"
+    return figure, f"A query with the positions {', '.join(positions)}, and for each {cosines_with}.", None
 
 
 @theme()
-def values(maps: Mapping[str, tuple[np.ndarray | Tensor, np.ndarray | Tensor]]) -> Drawing:
+def values(maps: Mapping[str, tuple[Array, Array]]) -> Drawing:
     """Histograms of maps, on the object and elsewhere: label -> (values on the object, values elsewhere)."""
     figure, axes = panels(len(maps), 2.4, 1.7)
     words, table = [], {}
@@ -71,9 +69,7 @@ def values(maps: Mapping[str, tuple[np.ndarray | Tensor, np.ndarray | Tensor]]) 
 
 
 @theme()
-def gallery(
-    rows: Mapping[str, Sequence[np.ndarray | Tensor]], titles: Sequence[str], alt: str, side: float = 0.72
-) -> Drawing:
+def gallery(rows: Mapping[str, Sequence[Array]], titles: Sequence[str], alt: str, side: float = 0.72) -> Drawing:
     """Labelled rows of pictures (H, W, 3) and maps (h, w); every column of maps has one scale, so rows compare."""
     size = (side * len(titles) + 0.3, side * len(rows) + 0.35)
     figure, axes = blank(size, len(rows), len(titles), rows, pad=0.015)
@@ -88,14 +84,10 @@ def gallery(
 
 
 @theme()
-def dots(
-    series: Mapping[str, Mapping[str, Interval]], xlabel: str, line: float | None = None, limits: tuple | None = None
-) -> Drawing:
+def dots(series: Series, xlabel: str, line: float | None = None, limits: tuple | None = None) -> Drawing:
     """Values with 95 % intervals, one line per group and one mark per series: series -> {group: (value, low, high)}.
 
-    Args:
-        line: where to draw a vertical line, e.g. at chance.
-        limits: of the x axis.
+    Args: line: where to draw a vertical line, e.g. at chance. limits: of the x axis.
     """
     table = middle(series)
     figure, axis = plt.subplots(figsize=(5.4, 0.6 + (0.14 + 0.14 * len(series)) * len(table)))
@@ -105,10 +97,8 @@ def dots(
     axis.set(xlabel=xlabel, xlim=limits)
     if len(series) > 1:
         beside(axis)
-    words = "; ".join(
-        (f"{name}: " if name else "") + ", ".join(f"{group} {value:.2f}" for group, value in column.items())
-        for name, column in table.items()
-    )
+    listed = {name: ", ".join(f"{group} {v:.2f}" for group, v in column.items()) for name, column in table.items()}
+    words = "; ".join(f"{name}: {numbers}" if name else numbers for name, numbers in listed.items())
     return figure, f"{xlabel}, with 95 % intervals. {words}.", table.round(3)
 
 

@@ -11,20 +11,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.colors import to_rgb
 from torch import Tensor
 
-from ..analysis.intervals import Interval, verdict
-from ..data.transforms import denormalise
-from ..episode import IGNORE, Episode
+from ..analysis.intervals import Interval, Series, percent, verdict
+from ..episode import Episode
 from ..metrics import Scores
 from ..training import History
+from .pixels import COLOURS, HUES, Array, enlarged, overlay, tinted  # noqa: F401 (handed on)
 
 Drawing = tuple[plt.Figure, str, pd.DataFrame | None]
-Pictures = Sequence[tuple[str, np.ndarray | Tensor]]
-COLOURS = ["#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442"]  # areas: classes, parts
+Pictures = Sequence[tuple[str, Array]]
 LINES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000"]  # legible as thin lines
-HUES = ["#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73"]  # light enough for black letters
 DASHES = ["", (4, 1.5), (1, 1), (4, 1.5, 1, 1.5), (6, 2, 1, 1, 1, 1)]
 MARKS = ["o", "s", "^", "d", "v"]
 # For seaborn: of the three numbers of an interval the first is drawn, with a bar from the second to the third.
@@ -81,25 +78,22 @@ def curves(axis: plt.Axes, table: Mapping[str, Mapping], colours: Sequence[str] 
     """Lines label -> {x: y}, each with its colour and its dashes."""
     frame = pd.DataFrame(table)
     count = frame.shape[1]
-    look = {"palette": _take(colours, count), "dashes": _take(DASHES, count)}
-    look |= {"markers": _take(MARKS, count) if marks else False}
+    look = {"palette": _take(colours, count), "dashes": _take(DASHES, count), "markers": marks and _take(MARKS, count)}
     sns.lineplot(frame, estimator=None, ax=axis, **look)
 
 
-def middle(series: Mapping[str, Mapping[object, Interval]]) -> pd.DataFrame:
+def middle(series: Series) -> pd.DataFrame:
     """The values without their intervals, a column for each label."""
     return pd.DataFrame({label: {x: three[0] for x, three in points.items()} for label, points in series.items()})
 
 
-def _long(series: Mapping[str, Mapping[object, Interval]]) -> pd.DataFrame:
+def _long(series: Series) -> pd.DataFrame:
     """Three rows for each interval, as `GIVEN` takes them."""
     rows = [(label, x, y) for label, points in series.items() for x, three in points.items() for y in three]
     return pd.DataFrame(rows, columns=["", "x", "y"])
 
 
-def ranges(
-    axis: plt.Axes, series: Mapping[str, Mapping[float, Interval]], shift: float = 0, band: bool = False
-) -> None:
+def ranges(axis: plt.Axes, series: Series, shift: float = 0, band: bool = False) -> None:
     """Lines label -> {x: (value, low, high)}; bars stand `shift` apart so that none covers another."""
     table, count = _long(series), len(series)
     table["x"] += shift * (table.groupby("", sort=False).ngroup() - (count - 1) / 2)
@@ -110,7 +104,7 @@ def ranges(
     axis.set(xlabel="", ylabel="")
 
 
-def forest(axis: plt.Axes, series: Mapping[str, Mapping[str, Interval]], dodge: float = 0.28, **how) -> None:
+def forest(axis: plt.Axes, series: Series, dodge: float = 0.28, **how) -> None:
     """Marks series -> {group: (value, low, high)}: a line for each group from the top, a mark for each series."""
     count = len(series)
     look = {"palette": _take(LINES, count), "markers": _take(MARKS, count), "dodge": dodge * (count - 1)}
@@ -120,13 +114,10 @@ def forest(axis: plt.Axes, series: Mapping[str, Mapping[str, Interval]], dodge: 
 
 
 @theme()
-def score_curves(
-    series: Mapping[str, Mapping[float, Interval]], xlabel: str, ylabel: str = "mIoU, %", integer: bool = True
-) -> Drawing:
+def score_curves(series: Series, xlabel: str, ylabel: str = "mIoU, %", integer: bool = True) -> Drawing:
     """Lines of a score with 95 % intervals: label -> {x: (value, low, high)}.
 
-    Args:
-        integer: x are counts: put a tick on each.
+    Args: integer: x are counts: put a tick on each.
     """
     figure, axis = plt.subplots(figsize=(5, 2.6))
     table = middle(series).rename_axis(xlabel)
@@ -134,10 +125,10 @@ def score_curves(
     if integer:
         axis.set_xticks(sorted(table.index))
     axis.set(xlabel=xlabel, ylabel=ylabel)
-    ends = {label: [*points.items()] for label, points in series.items()}
     words = "; ".join(
-        f"{label} from {first[0]:.0f} at {x:g} to {last[0]:.0f} at {end:g}"
-        for label, ((x, first), *_, (end, last)) in ((label, points * 2) for label, points in ends.items())
+        f"{label} from {points[first][0]:.0f} at {first:g} to {points[last][0]:.0f} at {last:g}"
+        for label, points in series.items()
+        for first, *_, last in [[*points] * 2]
     )
     return figure, f"{ylabel} over {xlabel} with 95 % intervals: {words}.", table.round(1)
 
@@ -165,10 +156,8 @@ def histories(histories: Mapping[str, History], window: int = 25) -> Drawing:
         terms = [term for term in losses if term != "total" or len(losses) == 1]
         smooth = pd.DataFrame({term: history.smooth(term, window) for term in terms}).rename(columns={"total": "loss"})
         curves(axis, smooth, COLOURS)
-        words += [
-            f"{name} {term} from {smooth[label].iloc[0]:.2g} to {smooth[label].iloc[-1]:.2g}"
-            for term, label in zip(terms, smooth)
-        ]
+        ends = zip(terms, smooth.iloc[0], smooth.iloc[-1])
+        words += [f"{name} {term} from {first:.2g} to {last:.2g}" for term, first, last in ends]
         last = smooth.iloc[-1]
         if ((last > 0) & (last < last.max() / 100)).any():
             axis.set_yscale("log")
@@ -191,9 +180,7 @@ def class_bars(scores: Mapping[str, Scores], names: Mapping[int, str]) -> Drawin
     series = {}
     for label, entry in scores.items():
         bounds = entry.class_intervals()
-        series[label] = {
-            names[c]: (100 * v, 100 * bounds[c][0], 100 * bounds[c][1]) for c, v in entry.per_class.items()
-        }
+        series[label] = {names[c]: percent((value, *bounds[c])) for c, value in entry.per_class.items()}
     data = middle(series)
     figure, axis = plt.subplots(figsize=(1.4 + 1.1 * len(data), 2.8))
     _bars(axis, series, x="x", y="y", hue="", palette=_take(COLOURS, len(scores)), capsize=0.2)
@@ -216,49 +203,9 @@ def score_bars(rows: Mapping[str, Interval], xlabel: str = "mIoU, %") -> Drawing
     return figure, f"Bars of {xlabel} with 95 % intervals: {words}.", data.round(1)
 
 
-def _bars(axis: plt.Axes, series: Mapping[str, Mapping[str, Interval]], **how) -> None:
+def _bars(axis: plt.Axes, series: Series, **how) -> None:
     look = {"saturation": 1, "edgecolor": "black", "linewidth": 0.5, "err_kws": {"color": "black", "linewidth": 1.2}}
     sns.barplot(_long(series), ax=axis, **look, **how, **GIVEN)
-
-
-def overlay(image: Tensor, mask: Tensor | None = None, tint: float = 0.2) -> np.ndarray:
-    """(H, W, 3) picture in 0..1 of a normalised (3, H, W) image; with a (H, W) mask, what it marks stands out.
-
-    Everything else turns pale grey. Ways 1.. get a tint and an outline in their colour; 255 turns dark grey.
-    """
-    picture = denormalise(image.detach().cpu()).permute(1, 2, 0).numpy() / 255
-    if mask is None:
-        return picture
-    mask = mask.detach().cpu().numpy()
-    shown = 0.45 + 0.4 * picture.mean(-1, keepdims=True).repeat(3, -1)
-    shown[mask == IGNORE] = 0.3
-    for value in np.unique(mask[(mask > 0) & (mask != IGNORE)]):
-        inside, colour = mask == value, np.array(to_rgb(COLOURS[(value - 1) % len(COLOURS)]))
-        shown[inside] = (1 - tint) * picture[inside] + tint * colour
-        padded = np.pad(inside, 1)
-        core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-        shown[inside & ~core] = colour
-    return shown
-
-
-def tinted(labels: np.ndarray | Tensor, image: Tensor, strength: float = 0.65) -> np.ndarray:
-    """(H, W, 3) grey picture with whole numbers 1, 2, … in the colours of `HUES`, which start again after five.
-
-    Args:
-        labels: (h, w) whole numbers, 0 for nothing; enlarged cell by cell. image: (3, H, W) normalised.
-    """
-    labels = enlarged(labels, image).astype(int)
-    shown = 0.45 + 0.4 * overlay(image).mean(-1, keepdims=True).repeat(3, -1)
-    for value in np.unique(labels[labels > 0]):
-        colour = np.array(to_rgb(HUES[(value - 1) % len(HUES)]))
-        shown[labels == value] = (1 - strength) * shown[labels == value] + strength * colour
-    return shown
-
-
-def enlarged(cells: np.ndarray | Tensor, image: Tensor) -> np.ndarray:
-    """(h, w) numbers at the size of the image, without mixing them."""
-    rows, columns = (np.arange(side) * n // side for side, n in zip(image.shape[-2:], cells.shape))
-    return np.asarray(cells)[rows][:, columns]
 
 
 def outline(axis: plt.Axes, mask: Tensor, **place) -> None:
@@ -295,15 +242,13 @@ def episodes(
     words = [[(names or {}).get(int(c), f"class {int(c)}") for c in classes] for classes in episode.classes]
     figure, axes = blank((1.7 * len(titles), 1.7 * episode.batch), episode.batch, len(titles), titles=titles)
     for b, row in enumerate(axes):
-        for i, (image, mask) in enumerate(
-            zip(episode.support_images[b].flatten(0, 1), episode.support_masks[b].flatten(0, 1))
-        ):
+        pairs = zip(episode.support_images[b].flatten(0, 1), episode.support_masks[b].flatten(0, 1))
+        for i, (image, mask) in enumerate(pairs):
             way = i // episode.shot
             row[i].imshow(overlay(image, mask.masked_fill(mask == 1, way + 1)))
             row[i].set_xlabel(words[b][way], fontsize=8)
-        for axis, mask in zip(
-            row[supports:], (None, episode.query_masks[b], None if predicted is None else predicted[b])
-        ):
+        masks = None, episode.query_masks[b], None if predicted is None else predicted[b]
+        for axis, mask in zip(row[supports:], masks):
             axis.imshow(overlay(episode.query_images[b], mask))
         if notes:
             row[-1].set_xlabel(notes[b], fontsize=8)

@@ -8,19 +8,16 @@ import pandas as pd
 import seaborn as sns
 from torch import Tensor
 
-from ..analysis.intervals import KNOBS, Interval, Row, clear
+from ..analysis.intervals import KNOBS, Differences, Interval, Row, clear
 from ..episode import Episode
 from .common import LINES, MARKS, Drawing, beside, blank, legend, middle, outline, overlay, panels, ranges, theme
 
 
 @theme()
-def matrix(
-    pairs: Mapping[str, Mapping[tuple[str, str], tuple[Interval, Sequence[float]]]], names: Sequence[str]
-) -> Drawing:
+def matrix(pairs: Mapping[str, Differences], names: Sequence[str]) -> Drawing:
     """Paired differences of all pairs, row minus column; a difference that is not clear stands in brackets.
 
-    Args:
-        pairs: title of a panel -> {(row, column): (value, low, high), difference of every training}.
+    Args: pairs: title of a panel -> {(row, column): (value, low, high), difference of every training}.
     """
     figure, axes = panels(len(pairs), 3.2, 2.9, sharey=True)
     tables, words = {}, []
@@ -48,8 +45,7 @@ def matrix(
 def knobs(rows: Sequence[Row], names: Mapping[str, str]) -> Drawing:
     """mIoU with intervals against every difficulty, a panel for each knob and a line for each method.
 
-    Args:
-        rows: dictionaries with `knob`, `value`, `method` and `miou` (value, low, high). names: method -> shown name.
+    Args: rows: dictionaries with `knob`, `value`, `method` and `miou` (value, low, high). names: method -> shown name.
     """
     turned = list(dict.fromkeys(row["knob"] for row in rows))
     figure, axes = panels(len(turned), 2.3 + 0.4 / len(turned), 2.7, sharey=True)
@@ -121,7 +117,5 @@ def trade(points: Mapping[str, tuple[float, Interval, int]], xlabel: str) -> Dra
     sns.scatterplot(data, x=xlabel, y="mIoU, %", hue=labels, style=labels, size=labels, alpha=0.75, ax=axis, **look)
     axis.margins(0.12, 0.15)
     beside(axis, labelspacing=1)
-    words = [
-        f"{name} {c:.2f} and {v:.1f}, {learned:,.0f} learned parameters" for name, c, v, learned in data.itertuples()
-    ]
+    words = (f"{name} {c:.2f} and {v:.1f}, {k:,.0f} learned parameters" for name, c, v, k in data.itertuples())
     return figure, f"mIoU against {xlabel}: {'; '.join(words)}.", data.round(2)

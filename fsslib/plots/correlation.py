@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from .common import LINES, Drawing, blank, curves, outline, overlay, theme
+from .common import LINES, Array, Drawing, blank, curves, outline, overlay, theme
 
-Panel = tuple[str, Tensor | np.ndarray | None, Tensor | np.ndarray | None, Tensor | None]
+Panel = tuple[str, Array | None, Array | None, Tensor | None]
 
 
 @theme()
@@ -58,7 +58,7 @@ def _short(value: float) -> str:
 
 
 @theme()
-def attention_axes(matrices: Mapping[str, Tensor | np.ndarray]) -> Drawing:
+def attention_axes(matrices: Mapping[str, Array]) -> Drawing:
     """Attention matrices with their sums at the margins: title -> (M, L), M support positions by L query positions.
 
     Beside a matrix stands what every support position gives, below it what every query position receives.

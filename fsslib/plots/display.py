@@ -51,9 +51,9 @@ def show(fig: Any, alt: str, data: Any = None, photo: bool = False, widget: Any 
         data: the numbers behind the figure, a pandas DataFrame or what `pandas.DataFrame` accepts; three decimals.
         photo: store a JPEG (photographs) instead of a PNG with a palette (plots).
         widget: a live view shown instead of the picture while a kernel runs.
-    Raises:
-        FsslibError: fewer than three words of alt text.
+    Raises FsslibError: fewer than three words of alt text.
     """
+    import pandas as pd
     from IPython.display import display
     from matplotlib import pyplot as plt
 
@@ -62,14 +62,9 @@ def show(fig: Any, alt: str, data: Any = None, photo: bool = False, widget: Any 
     plt.close(fig)  # an open figure would be displayed once more at the end of the cell
     live = widget._repr_mimebundle_() if widget is not None else {}
     display({**live, mime: content, "text/plain": alt}, raw=True, metadata={mime: {"alt": alt}})
-    words = f"<details><summary>Figure in words</summary><p>{html.escape(alt)}</p>{_table(data)}</details>"
+    table = "" if data is None else pd.DataFrame(data).to_html(border=0, float_format="{:.3f}".format)
+    words = f"<details><summary>Figure in words</summary><p>{html.escape(alt)}</p>{table}</details>"
     display({"text/html": words, "text/plain": alt}, raw=True)
-
-
-def _table(data: Any) -> str:
-    import pandas as pd
-
-    return "" if data is None else pd.DataFrame(data).to_html(border=0, float_format="{:.3f}".format)
 
 
 def save(fig: Any, path: str | Path, alt: str, photo: bool = False) -> Path:

@@ -6,23 +6,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from torch import Tensor
 
-from ..analysis.intervals import Interval, entropy, scatter
-from .common import COLOURS, Drawing, beside, legend, middle, panels, ranges, theme
+from ..analysis.intervals import Series, entropy, scatter
+from .common import COLOURS, Array, Drawing, beside, legend, middle, panels, ranges, theme
 
 
 @theme()
 def curve_panels(
-    curves: Mapping[str, Mapping[str, Mapping[float, Interval]]],
-    xlabel: str,
-    integer: bool = False,
-    limits: Mapping[str, tuple[float, float]] | None = None,
+    curves: Mapping[str, Series], xlabel: str, integer: bool = False, limits: Mapping[str, tuple] | None = None
 ) -> Drawing:
     """Panels of curves over one x that are to be read apart: panel title -> label -> {x: (value, low, high)}.
 
-    Args:
-        integer: x are counts: put a tick on each. limits: panel title -> range of its y axis.
+    Args: integer: x are counts: put a tick on each. limits: panel title -> range of its y axis.
     """
     figure, axes = panels(len(curves), 3.1, 2.6)
     columns, sentences = {}, []
@@ -44,11 +39,10 @@ def curve_panels(
 
 
 @theme()
-def gate_channels(gates: Tensor | np.ndarray, classes: Sequence[str]) -> Drawing:
+def gate_channels(gates: Array, classes: Sequence[str]) -> Drawing:
     """The gate of every channel, sorted by its mean: all episodes as dots, the mean of each class as a mark.
 
-    Args:
-        gates: (E, C) in 0..1, one gate per episode. classes: E names.
+    Args: gates: (E, C) in 0..1, one gate per episode. classes: E names.
     """
     table = pd.DataFrame(np.asarray(gates, float))
     means = table.mean().sort_values(kind="stable")
@@ -64,25 +58,21 @@ def gate_channels(gates: Tensor | np.ndarray, classes: Sequence[str]) -> Drawing
     axis.axhline(0.5, color="black", linewidth=0.7, linestyle=":")
     beside(axis)
     episodes, groups = scatter(table, classes)
-    alt = (
-        f"Gate of {len(means)} channels: means from {means.min():.2f} to {means.max():.2f}, "
-        f"{int((means < 0.5).sum())} below one half. Episodes of one channel scatter by {episodes:.2f}; "
-        f"the means of the {count} classes lie {groups:.2f} apart."
-    )
+    below = f"{int((means < 0.5).sum())} below one half"
+    alt = f"Gate of {len(means)} channels: means from {means.min():.2f} to {means.max():.2f}, {below}. Episodes of one "
+    alt += f"channel scatter by {episodes:.2f}; the means of the {count} classes lie {groups:.2f} apart."
     return figure, alt, data.round(2)
 
 
 @theme()
-def distributions(
-    rows: Mapping[str, tuple[Tensor, Tensor]], names: tuple[str, str] = ("student", "teacher")
-) -> Drawing:
+def distributions(rows: Mapping[str, tuple[Array, Array]], names: Sequence[str] = ("student", "teacher")) -> Drawing:
     """Two distributions over the channels in each panel, with their entropies: title -> (student, teacher), each (C,).
 
     Channels are sorted by the student of the first panel.
     """
     figure, axes = panels(len(rows), 2.6, 2.3, sharey=True)
     order = np.asarray(next(iter(rows.values()))[0]).argsort()[::-1]
-    table, x = {}, np.arange(len(order))
+    table, words, x = {}, [], np.arange(len(order))
     for axis, (title, pair) in zip(axes, rows.items()):
         student, teacher = (np.asarray(shares, float)[order] for shares in pair)
         axis.bar(x, student, 1, color=COLOURS[5], label=names[0])
@@ -91,15 +81,10 @@ def distributions(
         entropies = entropy(student), entropy(teacher)
         axis.set(title=f"{title}\nentropy {entropies[0]:.3f}, {entropies[1]:.3f}", xlabel="channel, sorted")
         table[title] = {f"entropy, {n}": e for n, e in zip(names, entropies)} | {"largest": student.max()}
+        words.append("{}: largest {:.3f}, entropies {:.3f} and {:.3f}".format(title, student.max(), *entropies))
     legend(figure, axes, "lower center")
-    words = "; ".join(
-        f"{title}: largest {largest:.3f}, entropies {first:.3f} and {second:.3f}"
-        for title, (first, second, largest) in ((title, row.values()) for title, row in table.items())
-    )
-    alt = (
-        f"Student and teacher as distributions over {len(order)} channels; the uniform one would have entropy "
-        f"{np.log(len(order)):.3f}. {words}."
-    )
+    uniform = f"the uniform one would have entropy {np.log(len(order)):.3f}"
+    alt = f"Student and teacher as distributions over {len(order)} channels; {uniform}. {'; '.join(words)}."
     return figure, alt, pd.DataFrame(table).round(3)
 
 
@@ -118,7 +103,5 @@ def shares(bars: Mapping[str, Mapping[str, float]]) -> Drawing:
     axis.grid(False)
     axis.set(xlabel="share, %", xlim=(0, 100))
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(table))
-    words = "; ".join(
-        f"{bar}: " + ", ".join(f"{part} {value:.1f} %" for part, value in parts.items()) for bar, parts in table.items()
-    )
-    return figure, f"Stacked bars of shares. {words}.", table.T.round(1)
+    words = (f"{bar}: {', '.join(f'{part} {v:.1f} %' for part, v in parts.items())}" for bar, parts in table.items())
+    return figure, f"Stacked bars of shares. {'; '.join(words)}.", table.T.round(1)

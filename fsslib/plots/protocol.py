@@ -85,20 +85,17 @@ def picks(trainings: Sequence[Sequence[Mapping[str, float]]], names: Mapping[str
         names: column -> shown name; the highest score of a column is what a rule that selects by it picks.
     """
     figure, axes = panels(len(trainings), 2.6 + 0.4 / len(trainings), 2.6, sharey=True)
-    table = {}
+    table, words = {}, []
     for t, (axis, rows) in enumerate(zip(axes, trainings)):
         scores = pd.DataFrame(rows).set_index("step")[list(names)].rename(columns=names)
         curves(axis, scores)
-        for name, colour, mark in zip(scores, LINES, MARKS):
-            step, last = scores[name].idxmax(), scores[name].iloc[-1]
-            axis.plot(step, scores[name].max(), mark, color=colour, markersize=8, markeredgecolor="black")
-            table[f"training {t}", name] = {"best step": step, "best": scores[name].max(), "last": last}
+        for (name, score), colour, mark in zip(scores.items(), LINES, MARKS):
+            step, best, last = score.idxmax(), score.max(), score.iloc[-1]
+            axis.plot(step, best, mark, color=colour, markersize=8, markeredgecolor="black")
+            table[f"training {t}", name] = {"best step": step, "best": best, "last": last}
+            words.append(f"training {t}, {name}: best {best:.1f} at step {step}, last {last:.1f}")
         axis.set(title=f"training {t}", xlabel="step")
     axes[0].set_ylabel("mIoU, %")
     legend(figure, axes)
-    words = "; ".join(
-        f"{training}, {name}: best {row['best']:.1f} at step {row['best step']}, last {row['last']:.1f}"
-        for (training, name), row in table.items()
-    )
-    alt = f"mIoU along the trainings, the best checkpoint marked: {words}."
+    alt = f"mIoU along the trainings, the best checkpoint marked: {'; '.join(words)}."
     return figure, alt, pd.DataFrame(table).T.round(1)

@@ -97,8 +97,7 @@ def dataflow(
         deep: features of the deepest stage of query (1, C, h, w) and masked support (1, 1, 1, C, h, w), as
             `SDAANet.features` returns them under "deep".
         name: of the class, for the words.
-    Raises:
-        FsslibError: more than one episode, way or shot, or maps that are missing.
+    Raises FsslibError: more than one episode, way or shot, or maps that are missing.
     """
     maps = {key: value[0].float().cpu() for key, value in prediction.maps.items()}
     if missing := [key for key in NEEDED if key not in maps]:
@@ -150,19 +149,17 @@ def _features(canvas: Canvas, episode: Episode, maps: Mapping[str, Tensor], deep
     canvas.picture(X[2], Y["support"], maps["support_features"][0].norm(dim=0), "features $F_s$")
     canvas.picture(X[3], Y["support"], soft, "soft mask", limits=(0, 1))
     canvas.picture(X[2], Y["query"], maps["query_features"].norm(dim=0), "features $F_q$")
-    right = X[1] + 2
-    for lane, text in (("support", "layers 2, 3"), ("query", "layers 2, 3"), ("prior", "layer 4")):
-        canvas.arrow((right, Y[lane]), (X[2] - SIDE / 2, Y[lane]))
-        between = (right + X[2] - SIDE / 2) / 2
-        canvas.write(between, Y[lane] + 1, text.replace(" ", "\n", 1), va="bottom")
+    begin, end = X[1] + 2, X[2] - SIDE / 2
+    for lane, text in (("support", "layers\n2, 3"), ("query", "layers\n2, 3"), ("prior", "layer\n4")):
+        canvas.arrow((begin, Y[lane]), (end, Y[lane]))
+        canvas.write((begin + end) / 2, Y[lane] + 1, text, va="bottom")
         if lane != "prior":
-            canvas.write(between, Y[lane] - 1, "1x1\nconv", LEARNED, va="top")
+            canvas.write((begin + end) / 2, Y[lane] - 1, "1x1\nconv", LEARNED, va="top")
 
 
 def _guides(canvas: Canvas, maps: Mapping[str, Tensor]) -> None:
     """Prior, prototype with gate and teacher, re-weighted query, attention."""
-    half, merge = SIDE / 2, X[6] - 1.8
-    top, support, query, saam = Y.values()
+    half, merge, (top, support, query, saam) = SIDE / 2, X[6] - 1.8, Y.values()
     canvas.write((X[2] + X[3]) / 2, top, "cos")
     canvas.box(X[4], top, 13, 5, "best match in the\nsupport, per cell", "white")
     canvas.arrow((X[3] + half, top), (X[4] - 6.5, top))
@@ -206,8 +203,7 @@ def _guides(canvas: Canvas, maps: Mapping[str, Tensor]) -> None:
 def _decoder(canvas: Canvas, maps: Mapping[str, Tensor]) -> list[str]:
     """Merge box, inner logits of every scale, and the fusion; returns the grids in words."""
     half, bus, names = SIDE / 2, X[8] - SIDE / 2 - 1.8, []
-    channels = maps["query_features"].shape[0]
-    text = f"merge at every grid: {channels} + {channels} + 1 + 1 channels to {channels}"
+    text = "merge at every grid: {0} + {0} + 1 + 1 channels to {0}".format(len(maps["query_features"]))
     canvas.box(X[6], 40, 3.6, 70, text, LEARNED, upright=True)
     inner = [maps[key].softmax(0)[1] for key in sorted(k for k in maps if k.startswith("inner/"))]
     for level, y in zip(inner, LEVELS):

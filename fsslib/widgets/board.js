@@ -2,20 +2,13 @@
 //
 // A picture with `pick` can be pointed at, by mouse, finger or arrow keys: `point` then names it and the pixel.
 
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-
-function make(name, attributes = {}, ...children) {
-  const node = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...children);
-  return node;
-}
-
 // One figure and what it needs to be changed in place: focus stays where it was while pictures come and go.
 function figure(panel, send) {
   const photo = make("img", { draggable: "false" });
   const marks = make("div", { class: "fss-marks-layer", "aria-hidden": "true" });
-  const stage = make("div", { class: "fss-panel" }, photo, marks);
+  const pick = { class: "fss-panel fss-pick", tabindex: 0, role: "application",
+    "aria-roledescription": "picture to point at" };
+  const stage = make("div", panel.pick ? pick : { class: "fss-panel" }, photo, marks);
   const chart = make("div", { class: "fss-chart" });
   const caption = make("figcaption");
   const node = make("figure", { class: "fss-figure" }, panel.bars ? chart : stage, caption);
@@ -24,19 +17,10 @@ function figure(panel, send) {
 
   function choose(x, y) {
     const [rows, columns] = now.size;
-    const within = (value, side) => Math.min(side - 1, Math.max(0, Math.floor(value)));
-    send({ panel: now.key, x: within(x, columns), y: within(y, rows) });
+    send({ panel: now.key, x: clamp(Math.floor(x), 0, columns - 1), y: clamp(Math.floor(y), 0, rows - 1) });
   }
   if (panel.pick) {
-    stage.tabIndex = 0;
-    stage.setAttribute("role", "application");
-    stage.setAttribute("aria-roledescription", "picture to point at");
-    stage.classList.add("fss-pick");
-    const follow = (event) => {
-      const area = photo.getBoundingClientRect();
-      choose(((event.clientX - area.left) / area.width) * now.size[1],
-        ((event.clientY - area.top) / area.height) * now.size[0]);
-    };
+    const follow = (event) => choose(...within(event, photo).map((share, axis) => share * now.size[1 - axis]));
     let held = false;
     stage.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;
@@ -78,8 +62,9 @@ function figure(panel, send) {
         style: `left:${(100 * (x + 0.5)) / columns}%;top:${(100 * (y + 0.5)) / rows}%` }, text)));
   }
   draw(panel);
-  return { node, draw, free: () => url && URL.revokeObjectURL(url), kind: `${Boolean(panel.bars)} ${panel.pick}` };
+  return { node, draw, free: () => url && URL.revokeObjectURL(url), kind: kind(panel) };
 }
+const kind = (panel) => `${Boolean(panel.bars)} ${panel.pick}`; // a figure can be changed in place while it stays
 
 // Rows of bars as a table: read aloud it is the numbers, looked at it is a chart.
 function bars({ bars: rows, alt, width }) {
@@ -132,35 +117,29 @@ function render({ model, el }) {
   };
 
   function draw() {
-    const panels = model.get("panels"), keys = new Set(panels.map((panel) => panel.key));
-    for (const [key, figure] of shown) {
-      if (keys.has(key)) continue;
-      figure.free();
-      figure.node.remove();
+    const panels = model.get("panels"), kinds = new Map(panels.map((panel) => [panel.key, kind(panel)]));
+    for (const [key, { node, free, kind: before }] of shown) {
+      if (kinds.get(key) === before) continue;
+      free();
+      node.remove();
       shown.delete(key);
     }
     panels.forEach((panel, at) => {
-      let own = shown.get(panel.key);
-      if (own && own.kind !== `${Boolean(panel.bars)} ${panel.pick}`) {
-        own.free();
-        own.node.remove();
-        own = undefined;
-      }
-      if (own) own.draw(panel);
-      else shown.set(panel.key, (own = figure(panel, send)));
-      if (place.children[at] !== own.node) place.insertBefore(own.node, place.children[at] ?? null);
+      if (shown.has(panel.key)) shown.get(panel.key).draw(panel);
+      else shown.set(panel.key, figure(panel, send));
+      const { node } = shown.get(panel.key);
+      if (place.children[at] !== node) place.insertBefore(node, place.children[at] ?? null);
     });
     care(el);
     root.dataset.drawn = Number(root.dataset.drawn ?? 0) + 1;
   }
-  const tell = () => (words.textContent = model.get("words"));
-  const complain = () => (trouble.textContent = model.get("trouble"));
   // The style sheet shows it only after 300 ms: quick answers do not flicker.
   const work = () => {
     root.classList.toggle("fss-working", model.get("busy"));
     root.setAttribute("aria-busy", model.get("busy"));
   };
-  const changes = { "change:panels": draw, "change:words": tell, "change:trouble": complain, "change:busy": work };
+  const changes = { "change:panels": draw, "change:words": () => (words.textContent = model.get("words")),
+    "change:trouble": () => (trouble.textContent = model.get("trouble")), "change:busy": work };
   for (const [name, act] of Object.entries(changes)) model.on(name, act);
   for (const act of Object.values(changes)) act();
   requestAnimationFrame(() => care(el)); // once everything is on the page

@@ -73,7 +73,7 @@ class Board(anywidget.AnyWidget):
     """Panels side by side, with a sentence and room for a complaint. `point`: what was last pointed at on the page,
     `{"panel": key, "x": column, "y": row}`, in pixels of that picture."""
 
-    _esm = HERE / "board.js"
+    _esm = "".join((HERE / name).read_text("utf-8") for name in ("page.js", "board.js"))
     _css = HERE / "board.css"
     panels = traitlets.List().tag(sync=True)
     words = traitlets.Unicode().tag(sync=True)

@@ -1,7 +1,5 @@
 """Which episode an explorer looks at: data set, fold, class, supports and query as controls."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 import torch

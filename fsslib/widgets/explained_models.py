@@ -1,7 +1,5 @@
 """Models as explorers use them: they explain themselves, remember features, and are left as they were found."""
 
-from __future__ import annotations
-
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -27,10 +25,8 @@ MEMORY = 512 * 2**20  # bytes of features that a model keeps
 class ExplainedModel:
     """A model in eval mode with explanations; features of images it has seen are not computed again.
 
-    Args:
-        model: a method, the name of one (its shipped weights on fold `fold`), or a file of `save_model`.
-    Attributes:
-        size: pixels a side that suit its backbone.
+    Args: model: a method, the name of one (its shipped weights on fold `fold`), or a file of `save_model`.
+    Attributes: size: pixels a side that suit its backbone.
     """
 
     def __init__(self, model: FewShotModel | str | Path, fold: int = 0):

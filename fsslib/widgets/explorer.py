@@ -81,10 +81,7 @@ class Explorer(ipywidgets.VBox):
 
     def set(self, **values: Any) -> "Explorer":
         """Change several controls, and `point`, and draw once. Raises FsslibError for an unknown control or value."""
-        targets = {
-            **{name: (widget, "value") for name, widget in self.controls.items()},
-            "point": (self.board, "point"),
-        }
+        targets = {name: (widget, "value") for name, widget in self.controls.items()} | {"point": (self.board, "point")}
         for name, value in values.items():
             if name not in targets:
                 raise FsslibError(f"{self.board.label} has no control {name!r}; there are: {', '.join(targets)}.")
@@ -148,8 +145,7 @@ class Explorer(ipywidgets.VBox):
         if self._still:
             return
         if not from_page():
-            self._renew(name)
-            return
+            return self._renew(name)
         self._pending.pop(name, None)
         self._pending[name] = None
         loop = asyncio.get_running_loop()
@@ -162,8 +158,7 @@ class Explorer(ipywidgets.VBox):
 
     def _late(self) -> None:
         self._timer = None
-        names = list(self._pending)
-        self._pending.clear()
+        names, self._pending = self._pending, {}
         with suppress(FsslibError):  # on the page already
             self._renew(*names)
 
@@ -176,9 +171,8 @@ class Explorer(ipywidgets.VBox):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
         """The live view, and for everything that cannot show one a picture of the state as it is now, with words."""
-        live, notes = super()._repr_mimebundle_(**kwargs), {}
-        if isinstance(live, tuple):
-            live, notes = live
+        live = super()._repr_mimebundle_(**kwargs)
+        live, notes = live if isinstance(live, tuple) else (live, {})
         seen = "; ".join(panel.caption for panel in self.scene.panels)
         data, metadata = bundle(self.scene.panels, f"{self.board.label}: {seen}. {self.scene.words}")
         return {**(live or {}), **data}, {**notes, **metadata}
@@ -198,8 +192,7 @@ def from_page() -> bool:
 def dropdown(label: str, options: Any, value: Any = None, **how: Any) -> ipywidgets.Dropdown:
     """A choice with a label that fits beside it."""
     options = list(options.items()) if isinstance(options, Mapping) else list(options)
-    if value is not None:
-        how["value"] = value
+    how |= {} if value is None else {"value": value}
     return ipywidgets.Dropdown(options=options, description=label, style=LABELLED, **how)
 
 

@@ -13,7 +13,6 @@ const TWICE = 500; // milliseconds between the two clicks of a double click
 const NAMES = { 1: "object", 0: "background" };
 const INK = { 1: "#d55e00", 0: "#0072b2" };
 const STRIPE = "#56b4e9"; // background is striped: colour alone must not tell the two apart
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const HELP = `<summary>How to draw</summary>
 <p><b>Brush</b>, <b>box</b> and <b>polygon</b> say exactly what is object; all the rest is background. <b>Scribbles</b>
 are hints: once one marks background, what nobody marked stays unlabelled. The <b>eraser</b> makes pixels unmarked
@@ -27,14 +26,10 @@ focus: arrows move the crosshair (with <kbd>Shift</kbd> in large steps, with <kb
 <kbd>Space</kbd> or <kbd>Enter</kbd> begins and ends a stroke, <kbd>Esc</kbd> drops it. In a polygon <kbd>Space</kbd>
 sets a corner, <kbd>Backspace</kbd> takes the last one back, <kbd>Enter</kbd> closes it.</p>`;
 
-const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const away = ([x0, y0], [x1, y1]) => Math.hypot(x1 - x0, y1 - y0);
 
-function make(name, attributes = {}, ...children) {
-  const node = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...children);
-  return node;
+function trace(context, points) {
+  points.forEach(([x, y], at) => (at ? context.lineTo(x, y) : context.moveTo(x, y)));
 }
 
 function stripes(context) {
@@ -45,8 +40,7 @@ function stripes(context) {
   pen.lineWidth = 2.5;
   for (const shift of [-8, 0, 8]) {
     pen.beginPath();
-    pen.moveTo(shift - 2, 10);
-    pen.lineTo(shift + 10, -2);
+    trace(pen, [[shift - 2, 10], [shift + 10, -2]]);
     pen.stroke();
   }
   return context.createPattern(tile, "repeat");
@@ -71,7 +65,7 @@ function paint(context, stroke, view, ink, first = 0) {
     context.arc(...points[0], (stroke.width * view.scale) / 2, 0, 2 * Math.PI);
     return context.fill();
   }
-  points.forEach(([x, y], at) => (at ? context.lineTo(x, y) : context.moveTo(x, y)));
+  trace(context, points);
   if (stroke.tool === "polygon") return context.fill("evenodd");
   context.lineWidth = stroke.width * view.scale;
   context.lineCap = context.lineJoin = "round";
@@ -92,13 +86,12 @@ function render({ model, el }) {
   const url = URL.createObjectURL(new Blob([model.get("_photo")], { type: "image/jpeg" }));
 
   // ---- what is on the screen -------------------------------------------------------------------------------------
-  const buttons = {};
-  function button(name, text, keys, act, pressed) {
-    const node = make("button", { type: "button", title: `${text} (${keys})`, "aria-label": text }, text);
-    if (pressed) node.setAttribute("aria-pressed", "false");
-    if (/^[a-z0-9]$/.test(keys)) node.setAttribute("aria-keyshortcuts", keys);
-    node.addEventListener("click", act);
-    return (buttons[name] = node);
+  const buttons = {}, keys = {}; // by name; what a key does
+  function button(name, text, hint, act, pressed = false) {
+    const key = /^[a-z0-9]$/.test(hint) && hint;
+    if (key) keys[key] = act;
+    return (buttons[name] = make("button", { type: "button", title: `${text} (${hint})`, "aria-label": text,
+      "aria-pressed": pressed && "false", "aria-keyshortcuts": key, click: act }, text));
   }
   const group = (label, ...nodes) => make("div", { class: "fss-group", role: "group", "aria-label": label }, ...nodes);
   const tools = Object.entries(KEYS).map(([key, tool]) => button(tool, TOOLS[tool], key, () => choose(tool), true));
@@ -108,7 +101,7 @@ function render({ model, el }) {
   labels.forEach((node, at) =>
     node.prepend(make("span", { class: `fss-swatch ${NAMES[1 - at]}`, "aria-hidden": "true" })));
   const size = make("input", { type: "range", min: 1, max: largest, step: 1,
-    "aria-label": "Brush size in image pixels" });
+    "aria-label": "Brush size in image pixels", input: () => resize(Number(size.value)) });
   const sizeText = make("output", { "aria-hidden": "true" });
   const bar = make("div", { class: "fss-bar" },
     group("Tool", ...tools), group("What the stroke marks", ...labels),
@@ -236,8 +229,8 @@ function render({ model, el }) {
     if (others.length) paint(over, { ...state.stroke, points }, view, colours);
     over.globalAlpha = 1;
     if (tool === "box") return outline(() => over.rect(...first, last[0] - first[0], last[1] - first[1]));
-    outline(() => [first, ...others].forEach(([x, y]) => over.lineTo(x, y)));
-    if (others.length > 1) outline(() => (over.moveTo(...last), over.lineTo(...first)), [5, 5]);
+    outline(() => trace(over, [first, ...others]));
+    if (others.length > 1) outline(() => trace(over, [last, first]), [5, 5]);
     const closes = aimed && set.length > 2 && closing();
     set.map((point) => toCanvas(view, point)).forEach(([x, y], at) => {
       const half = (at ? 2.5 : closes ? 6 : 4) * dots;
@@ -252,10 +245,8 @@ function render({ model, el }) {
     const ends = view.from.map((from, axis) => [from, from + (sides[axis] * whole) / view.scale].map((value) =>
       edge + (value / sides[axis]) * (size[axis] - 3 * edge)));
     outline(() => {
-      over.moveTo(ends[0][0], size[1] - edge);
-      over.lineTo(ends[0][1], size[1] - edge);
-      over.moveTo(size[0] - edge, ends[1][0]);
-      over.lineTo(size[0] - edge, ends[1][1]);
+      trace(over, ends[0].map((x) => [x, size[1] - edge]));
+      trace(over, ends[1].map((y) => [size[0] - edge, y]));
     });
   }
   function showCursor() {
@@ -273,10 +264,7 @@ function render({ model, el }) {
     if (focused() || !radius) {
       const arm = radius + 12 * dots, gap = radius ? radius + 2 * dots : 3 * dots;
       outline(() => {
-        for (const [dx, dy] of Object.values(ARROWS)) {
-          over.moveTo(x + dx * gap, y + dy * gap);
-          over.lineTo(x + dx * arm, y + dy * arm);
-        }
+        for (const [dx, dy] of Object.values(ARROWS)) trace(over, [gap, arm].map((by) => [x + dx * by, y + dy * by]));
       });
     }
   }
@@ -373,14 +361,9 @@ function render({ model, el }) {
     refresh();
     say(`Size ${widths[state.tool]} pixels.`);
   }
-  size.addEventListener("input", () => resize(Number(size.value)));
 
   // ---- mouse, finger, pen ----------------------------------------------------------------------------------------
-  function spot(event) {
-    const area = stage.getBoundingClientRect();
-    const [x, y] = [event.clientX - area.left, event.clientY - area.top];
-    return [(x / area.width) * columns * whole, (y / area.height) * rows * whole];
-  }
+  const spot = (event) => within(event, stage).map((share, axis) => share * sides[axis] * whole);
   const follow = (event) => (state.at = toImage(view, spot(event)));
   stage.addEventListener("pointerdown", (event) => {
     if (event.button > 0 && event.button !== 5) return; // 5: the eraser end of a pen
@@ -409,10 +392,8 @@ function render({ model, el }) {
   }
   function stretch(event) {
     if (!state.pinch.has(event.pointerId)) return;
-    const measured = () => {
-      const [one, other] = [...state.pinch.values()];
-      return [away(one, other), one.map((value, axis) => (value + other[axis]) / 2)];
-    };
+    const measured = ([one, other] = state.pinch.values()) =>
+      [away(one, other), one.map((value, axis) => (value + other[axis]) / 2)];
     const [before, middle] = measured(), point = toImage(view, middle);
     state.pinch.set(event.pointerId, spot(event));
     const [after, now] = measured();
@@ -474,11 +455,7 @@ function render({ model, el }) {
   }, { passive: false });
 
   // ---- keyboard --------------------------------------------------------------------------------------------------
-  const keys = { u: () => move(-1), r: () => move(1), 0: () => mark(0), 1: () => mark(1), i: () => zoom(1),
-    o: () => zoom(-1), w: () => zoom(0),
-    "+": () => resize(widths[state.tool] + 1), "=": () => resize(widths[state.tool] + 1),
-    "-": () => resize(widths[state.tool] - 1) };
-  for (const [key, tool] of Object.entries(KEYS)) keys[key] = () => choose(tool);
+  for (const [key, by] of [["+", 1], ["=", 1], ["-", -1]]) keys[key] = () => resize(widths[state.tool] + by);
 
   // Half a pixel from the border: the crosshair always stands in a pixel.
   const settle = (by) => (state.at = state.at.map((value, axis) =>

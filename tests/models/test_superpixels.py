@@ -68,7 +68,7 @@ def blob(generator: torch.Generator, height: int, width: int, kind: str) -> torc
 KINDS = ("noise", "box", "border", "smooth", "all", "nothing")
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=4),
@@ -87,26 +87,7 @@ def test_published_seeds_are_the_plain_ones(seed, kinds, sides, most, area):
         assert found.points[i].tolist() == points.tolist() and int(found.counts[i]) == count, (i, kinds[i])
 
 
-@pytest.mark.parametrize(("cells", "count"), [(2, 1), (3, 2), (4, 2), (5, 2), (6, 3), (7, 4), (9, 4), (20, 5)])
-def test_counts_round_halves_to_even_and_down_when_clean(cells, count):
-    mask = torch.zeros(1, 9, 9, dtype=torch.bool)
-    rows, columns = torch.arange(cells) // 5 + 2, torch.arange(cells) % 5 + 2
-    mask[0, rows, columns] = True
-    assert int(published_seeds(mask, (9, 9), 5, 2.0).counts) == count
-    assert int(clean_seeds(mask, (9, 9), 5, 2.0).counts) == min(cells // 2, 5)
-
-
-def test_a_zero_coordinate_costs_the_last_published_seed_and_no_clean_one():
-    mask = torch.zeros(1, 9, 9, dtype=torch.bool)
-    mask[0, :3] = mask[0, :, :3] = True
-    found, clean = (place(mask, (9, 9), 5, 4.0) for place in (published_seeds, clean_seeds))
-    lost = max(int((found.points[0, :, axis] == 0).sum()) for axis in (0, 1))
-    least = min(int((found.points[0, :, axis] == 0).sum()) for axis in (0, 1))
-    assert lost >= least > 0 and int(found.counts) == 5 - least
-    assert int(clean.counts) == 5 and clean.points.flatten(1).any()
-
-
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 2**31), kind=st.sampled_from(KINDS), side=st.integers(9, 60), area=st.sampled_from([1.0, 4.0])
 )
@@ -131,7 +112,7 @@ def test_clean_seeds_lie_on_the_cells_that_are_clustered(seed, kind, side, area)
         assert left[tuple(points[i])] == pytest.approx(left.max())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=5),
@@ -164,19 +145,6 @@ def test_clustering_is_the_plain_one_for_every_image_of_a_batch(seed, kinds, ite
         assert not found.prototypes[i, count:].any() and not found.assignment[i, count:].any()
 
 
-def test_an_image_of_a_batch_is_clustered_as_if_alone():
-    generator = torch.Generator().manual_seed(3)
-    masks = torch.stack([blob(generator, 49, 49, kind) for kind in KINDS])
-    features, small = torch.randn(len(KINDS), 8, 7, 7, generator=generator), resize(masks.float(), (7, 7))
-    seeds = published_seeds(masks, (7, 7), 5, 4.0)
-    whole = cluster(features, small, seeds)
-    assert (seeds.counts >= 2).any() and (seeds.counts < 2).any()
-    for i in range(len(KINDS)):
-        alone = cluster(features[i : i + 1], small[i : i + 1], Seeds(seeds.points[i : i + 1], seeds.counts[i : i + 1]))
-        for name in ("prototypes", "used", "assignment"):
-            torch.testing.assert_close(getattr(whole, name)[i], getattr(alone, name)[0], rtol=1e-5, atol=1e-6)
-
-
 def test_clustering_survives_where_exponentials_underflow():
     """All distances above 104 are 0/0 in the authors' code; a seed beside the cells makes it so at once."""
     features, mask = 300 * torch.randn(1, 16, 5, 5), torch.ones(1, 5, 5)
@@ -187,15 +155,7 @@ def test_clustering_survives_where_exponentials_underflow():
     torch.testing.assert_close(found.assignment.sum((-2, -1)), torch.ones(1, 2))
 
 
-def test_clustering_passes_no_gradient_and_leaves_its_inputs_alone():
-    features, mask = torch.randn(1, 4, 5, 5, requires_grad=True), torch.ones(1, 5, 5)
-    kept = features.detach().clone()
-    found = cluster(features, mask, Seeds(torch.tensor([[[1, 1], [3, 3]]]), torch.tensor([2])))
-    assert not found.prototypes.requires_grad and not found.assignment.requires_grad
-    assert torch.equal(features.detach(), kept)
-
-
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**31), batch=st.integers(1, 3), most=st.integers(1, 6), merge=st.sampled_from(["sum", "mean"])
 )
@@ -227,14 +187,6 @@ def test_equal_prototypes_are_told_apart_by_their_order():
     found = allocate(-direction[0, 0].view(1, 6, 1, 1).expand(1, 6, 3, 3), prototypes, used)
     assert (found.guide == 1).all() and torch.equal(found.features, direction.view(1, 6, 1, 1).expand(1, 6, 3, 3))
     torch.testing.assert_close(found.probability, torch.full((1, 1, 3, 3), -2.0))
-
-
-def test_gradients_of_the_allocation_reach_the_query_only():
-    query, prototypes = torch.randn(1, 6, 3, 3, requires_grad=True), torch.randn(1, 2, 6)
-    found = allocate(query, prototypes, torch.ones(1, 2, dtype=torch.bool))
-    assert not found.features.requires_grad and found.probability.requires_grad
-    found.probability.square().sum().backward()
-    assert query.grad.abs().sum() > 0
 
 
 def test_half_precision_features_are_clustered_in_full_precision():

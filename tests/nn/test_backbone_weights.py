@@ -35,13 +35,10 @@ def test_real_resnet18_file(shared):
     assert torch.equal(backbone.layer3[1].bn2.bias, expected["layer3.1.bn2.bias"])
 
 
-@pytest.mark.parametrize(
-    "name, file, options",
-    [
-        ("resnet18", "resnet18-imagenet-to-layer3.pth", {}),
-        ("resnet50", "resnet50-imagenet-to-layer3-stride-in-1x1.pth", {"stride_on": "1x1"}),
-    ],
-)
+@pytest.mark.parametrize("name, file, options", [
+    ("resnet18", "resnet18-imagenet-to-layer3.pth", {}),
+    ("resnet50", "resnet50-imagenet-to-layer3-stride-in-1x1.pth", {"stride_on": "1x1"}),
+])  # fmt: skip
 def test_real_weights_recognise_a_photograph(shared, name, file, options):
     """A dark, grey, mirrored copy is found among 12 photographs by layer3 means; random weights only see the colour."""
     colour, grey = [], []
@@ -119,18 +116,14 @@ def _broken(case, state):
     return {"something.else": torch.zeros(3)}
 
 
-@pytest.mark.parametrize(
-    "case, message",
-    [
-        ("half a stage", r"8? ?missing \(layer2\.0\.bn1\.weight, .*…\)"),
-        ("hole", r"missing \(layer2"),
-        ("shape", r"1 of another shape \(layer1\.0\.conv1\.weight \(16, 16, 5, 5\) instead of \(16, 16, 3, 3\)\)"),
-        ("nan", r"1 not finite .*layer3\.0\.bn1\.bias"),
-        ("unknown", r"1 unknown \(decoder\.weight\)"),
-        ("kind", r"1 of another kind \(layer1\.0\.bn1\.bias torch\.int64\)"),
-        ("other network", r"missing \(layer0\.0\.weight.*1 unknown \(something\.else\)"),
-    ],
-)
+@pytest.mark.parametrize("case, message", [
+    ("half a stage", r"8? ?missing \(layer2\.0\.bn1\.weight, .*…\)"),
+    ("hole", r"missing \(layer2"),
+    ("shape", r"1 of another shape \(layer1\.0\.conv1\.weight \(16, 16, 5, 5\) instead of \(16, 16, 3, 3\)\)"),
+    ("nan", r"1 not finite .*layer3\.0\.bn1\.bias"), ("unknown", r"1 unknown \(decoder\.weight\)"),
+    ("kind", r"1 of another kind \(layer1\.0\.bn1\.bias torch\.int64\)"),
+    ("other network", r"missing \(layer0\.0\.weight.*1 unknown \(something\.else\)"),
+])  # fmt: skip
 def test_files_that_do_not_fit(case, message, tiny_file, tmp_path):
     path = tmp_path / "broken.pth"
     torch.save(_broken(case, read_state(tiny_file)), path)

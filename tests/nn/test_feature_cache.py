@@ -85,26 +85,6 @@ def test_half_precision_storage(dtype, tolerance):
     assert cached.stored_bytes == 2 * numbers
 
 
-def test_least_recently_used_goes_first():
-    plain = frozen()
-    one = plain(images(1), ["layer4"])["layer4"].nbytes
-    cached = CachedBackbone(plain, max_bytes=3 * one + 5, dtype=torch.float32)
-    x = images(4)
-    for i in (0, 1, 2, 0, 3):  # 1 is the oldest when 3 arrives
-        cached(x[i : i + 1], ["layer4"])
-    assert cached.stored_bytes == 3 * one and (cached.hits, cached.misses) == (1, 4)
-    for i, hit in ((0, True), (2, True), (3, True), (1, False)):
-        before = cached.hits
-        cached(x[i : i + 1], ["layer4"])
-        assert (cached.hits > before) == hit, i
-    many = images(6, seed=9)
-    torch.testing.assert_close(cached(many, ["layer4"])["layer4"], plain(many, ["layer4"])["layer4"])
-    assert cached.stored_bytes == 3 * one
-    nothing = CachedBackbone(plain, max_bytes=one - 1, dtype=torch.float32)
-    assert torch.equal(nothing(x, ["layer4"])["layer4"], plain(x, ["layer4"])["layer4"])
-    assert nothing.stored_bytes == 0 and not nothing(x[:0], ["layer4"])["layer4"].numel()
-
-
 @pytest.mark.parametrize("name", ["tiny", "vgg16"])
 def test_names_and_stages_are_the_backbones(name):
     plain = frozen(name, last="layer3")

@@ -93,7 +93,7 @@ def test_a_folder_that_cannot_be_used(tmp_path):
 def test_killed_writers_leave_only_whole_features(tmp_path):
     pace, whole = random.Random(1), feature(5, 200_000)
     killed = 0
-    for _ in range(20):
+    for _ in range(8):
         pid = os.fork()
         if not pid:
             store = DiskStore(tmp_path)
@@ -105,7 +105,7 @@ def test_killed_writers_leave_only_whole_features(tmp_path):
         killed += os.waitpid(pid, 0)[1] == signal.SIGKILL
         for file in tmp_path.glob("*.npy"):
             assert np.array_equal(np.load(file), whole.numpy())
-    assert killed >= 15
+    assert killed >= 6
     store = DiskStore(tmp_path)
     assert len(store) and all(torch.equal(store.get(bytes.fromhex(n[:-4])), whole) for n in list(store._sizes))
 
@@ -134,13 +134,12 @@ def test_features_on_disk_serve_the_same_weights_only(tmp_path):
     assert rough.misses == 3, "rounded features are others"
 
 
-@pytest.mark.parametrize("options", [({"stride": 4}, {"stride": 8})])
-def test_options_without_weights_make_other_features(tmp_path, options):
+def test_options_without_weights_make_other_features(tmp_path):
     """The same weights with another stride are another network."""
     nets = []
-    for how in options:
+    for stride in (4, 8):
         torch.manual_seed(0)
-        nets.append(build_backbone("tiny", **how).freeze())
+        nets.append(build_backbone("tiny", stride=stride).freeze())
     assert all(torch.equal(a, b) for a, b in zip(nets[0].parameters(), nets[1].parameters()))
     for net in nets:
         found = CachedBackbone(net, dtype=torch.float32, store=DiskStore(tmp_path))(images(), ["layer4"])["layer4"]

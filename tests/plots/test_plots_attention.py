@@ -37,17 +37,13 @@ def test_matches_shows_only_object_positions_and_stays_inside_the_picture():
     assert np.argwhere(~shown.mask).tolist() == [[0, 0], [0, 1]]
     (left, right), (bottom, top) = figure.axes[1].get_xlim(), figure.axes[1].get_ylim()
     assert (left, top) == (0, 0) and right == bottom <= 9
-
-
-def test_matches_stands_an_empty_mask():
     figure, alt, _ = drawn_matches(cosines(), {"A": (4, 4)})
-    assert "0 object positions" in alt and picture(figure)
+    assert "0 object positions" in alt and picture(figure), "it stands an empty mask"
 
 
 def test_values_tell_the_object_from_the_rest(drawn):
-    figure, alt, data = pictures.values(
-        {"prior": (torch.full((4,), 0.8), torch.tensor([0.0, 0.2])), "other": ([-1], [2])}
-    )
+    maps = {"prior": (torch.full((4,), 0.8), torch.tensor([0.0, 0.2])), "other": ([-1], [2])}
+    figure, alt, data = pictures.values(maps)
     assert "prior from 0.0 to 0.8, mean 0.80 on it, 0.10 off" in alt and "other from -1.0 to 2.0" in alt
     assert data.loc["prior, elsewhere", "mean"] == 0.1 and data.loc["other, object", "lowest"] == -1
     heights = [line.get_ydata().max() for line, points in drawn(figure.axes[0]) if len(points) > 2]
@@ -66,10 +62,8 @@ def test_gallery_gives_every_column_one_scale():
 
 
 def test_dots_put_every_value_with_its_interval_on_its_group(drawn):
-    series = {
-        "prior": {"a": (0.9, 0.8, 0.95), "b": (0.5, 0.4, 0.6)},
-        "head": {"a": (0.7, 0.6, 0.8), "b": (0.6, 0.5, 0.7)},
-    }
+    head = {"a": (0.7, 0.6, 0.8), "b": (0.6, 0.5, 0.7)}
+    series = {"prior": {"a": (0.9, 0.8, 0.95), "b": (0.5, 0.4, 0.6)}, "head": head}
     figure, alt, data = pictures.dots(series, "AUC", line=0.5, limits=(0, 1))
     axis = figure.axes[0]
     assert "prior: a 0.90, b 0.50; head: a 0.70, b 0.60" in alt and data.loc["b", "head"] == 0.6
@@ -79,11 +73,8 @@ def test_dots_put_every_value_with_its_interval_on_its_group(drawn):
     assert (np.nanmin(bar[:, 0]), np.nanmax(bar[:, 0])) == pytest.approx((0.8, 0.95)) and abs(places[1][1]) < 0.5
     assert [t.get_text() for t in axis.get_yticklabels()] == ["a", "b"]
     assert [t.get_text() for t in axis.get_legend().get_texts()] == ["prior", "head"]
-
-
-def test_dots_of_one_series_need_no_name():
     figure, alt, _ = pictures.dots({"": {"a": (0.9, 0.8, 1.0)}}, "AUC")
-    assert figure.axes[0].get_legend() is None and "intervals. a 0.90." in alt
+    assert figure.axes[0].get_legend() is None and "intervals. a 0.90." in alt, "one series needs no name"
 
 
 def test_emergence_draws_loss_and_measurements():
@@ -91,8 +82,5 @@ def test_emergence_draws_loss_and_measurements():
     figure, alt, data = pictures.emergence([0.7, 0.3, 0.2], points, "AUC")
     assert "Loss from 0.70 to 0.20" in alt and "query from 0.40 to 0.80" in alt
     assert figure.axes[0].lines[0].get_xdata().tolist() == [1, 2, 3] and data.loc[10, "support"] == 0.9
-
-
-def test_emergence_stands_a_training_of_no_step():
     figure, alt, _ = pictures.emergence([], {"support": {0: 0.5}})
     assert "of no step" in alt and picture(figure)

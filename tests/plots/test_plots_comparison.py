@@ -11,12 +11,10 @@ from fsslib.plots.display import picture
 
 PAIRS = {
     ("a", "b"): ((5.0, 4.0, 6.0), [5, 4, 6]),
-    ("b", "a"): ((-5.0, -6.0, -4.0), [-5, -4, -6]),
     ("a", "c"): ((5.5, 4.0, 7.0), [5, 5, 6.5]),
-    ("c", "a"): ((-5.5, -7.0, -4.0), [-5, -5, -6.5]),
     ("b", "c"): ((0.5, -1.0, 2.0), [0.5, 1, 0]),
-    ("c", "b"): ((-0.5, -2.0, 1.0), [-0.5, -1, 0]),
 }
+PAIRS |= {(b, a): ((-v, -high, -low), [-seed for seed in each]) for (a, b), ((v, low, high), each) in PAIRS.items()}
 
 
 def test_the_matrix_puts_unclear_differences_in_brackets():
@@ -29,19 +27,11 @@ def test_the_matrix_puts_unclear_differences_in_brackets():
     assert low == -high == -5.5, "0 is the middle of the colours"
 
 
-def row(knob, value, method, miou, gain=(0, 0, 0)):
-    return {"knob": knob, "value": value, "method": method, "miou": miou, "gain over panet": gain}
-
-
+MIOU = {("gap", 0): (50, 60), ("gap", 1): (40, 38), ("area", 1): (50, 60), ("area", 0.5): (49, 63)}
 ROWS = [
-    row("gap", 0, "panet", (50, 48, 52)),
-    row("gap", 0, "own", (60, 58, 62), (10, 9, 11)),
-    row("gap", 1, "panet", (40, 38, 42)),
-    row("gap", 1, "own", (38, 36, 40), (-2, -3, -1)),
-    row("area", 1, "panet", (50, 48, 52)),
-    row("area", 1, "own", (60, 58, 62), (10, 9, 11)),
-    row("area", 0.5, "panet", (49, 47, 51)),
-    row("area", 0.5, "own", (63, 61, 65), (14, 13, 15)),
+    {"knob": knob, "value": value, "method": method, "miou": (miou, miou - 2, miou + 2)}
+    for (knob, value), pair in MIOU.items()
+    for method, miou in zip(("panet", "own"), pair)
 ]
 NAMES = {"panet": "PANet", "own": "Own"}
 

@@ -31,10 +31,8 @@ def test_heat_keeps_the_colours_of_a_plain_picture_and_needs_no_mask():
 
 
 def test_heat_stands_rows_of_different_length_and_empty_masks():
-    rows = {
-        "a": [("x", IMAGE, None, torch.zeros(33, 33).long())] * 2,
-        "b": [("y", None, torch.full((2, 2), 0.004), None)],
-    }
+    flat = torch.full((2, 2), 0.004)
+    rows = {"a": [("x", IMAGE, None, torch.zeros(33, 33).long())] * 2, "b": [("y", None, flat, None)]}
     figure, alt, _ = pictures.heat(rows, "Two rows.")
     assert len(figure.axes) == 4 and picture(figure) and "b, y 0.004 to 0.004" in alt
     assert not figure.axes[0].collections

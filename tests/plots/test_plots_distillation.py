@@ -21,23 +21,17 @@ def test_curves_keeps_the_panels_apart_and_says_first_and_last():
     assert "distance: first without 0.5, with 60; last without 0.25, with 61" in alt
     assert data.loc[25, ("distance", "without")] == 0.25 and data.loc[0, ("mIoU, %", "with")] == 60
     assert picture(figure)
-
-
-def test_curves_marks_counts_and_needs_no_legend_for_one_curve():
     figure, _, _ = pictures.curve_panels({"mIoU": {"only": {1: (1, 0, 2), 5: (2, 1, 3)}}}, "shots K", integer=True)
-    assert not figure.legends and figure.axes[0].get_xticks().tolist() == [1, 5]
+    assert not figure.legends and figure.axes[0].get_xticks().tolist() == [1, 5], "one curve, at counts"
 
 
-def test_gate_channels_sorts_by_the_mean_and_counts_the_damped():
+def test_gate_channels_sorts_by_the_mean_counts_the_damped_and_tells_classes_apart():
     gates = torch.tensor([[0.9, 0.1, 0.4], [0.7, 0.3, 0.4], [0.8, 0.2, 0.4], [0.8, 0.2, 0.4]])
     figure, alt, data = pictures.gate_channels(gates, ["b", "b", "a", "a"])
     assert data.index.tolist() == [1, 2, 0] and data.columns.tolist() == ["a", "b"]
     assert data["b"].tolist() == [0.2, 0.4, 0.8]
     assert "means from 0.20 to 0.80, 2 below one half" in alt and "2 classes lie 0.00 apart" in alt
     assert picture(figure)
-
-
-def test_gate_channels_sees_classes_that_differ():
     gates = torch.tensor([[0.9, 0.1], [0.5, 0.5]])
     assert "2 classes lie 0.40 apart" in pictures.gate_channels(gates, ["a", "b"])[1]
 
@@ -52,11 +46,8 @@ def test_distributions_share_one_order_and_one_scale():
     assert data.loc["entropy, student", "tau 9"] == pytest.approx(np.log(3), abs=1e-3)
     assert data.loc["entropy, student", "tau 1"] < data.loc["entropy, teacher", "tau 1"]
     assert "over 3 channels" in alt and "tau 1: largest 0.700" in alt and picture(figure)
-
-
-def test_distributions_stand_a_channel_without_mass():
     data = pictures.distributions({"one": (torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.0]))})[2]
-    assert data.loc["entropy, student", "one"] == 0
+    assert data.loc["entropy, student", "one"] == 0, "a channel may have no mass"
 
 
 def test_shares_add_up_to_a_hundred_and_name_the_small_ones():

@@ -48,12 +48,11 @@ def test_every_map_of_the_episode_stands_in_the_figure(sheet):
     (figure, alt, _), prediction = sheet
     shown = {a.get_title(): np.asarray(a.images[0].get_array()) for a in figure.axes if a.images}
     maps = prediction.maps
-    assert np.allclose(shown["prior R"], maps["prior"][0, 0])
-    assert np.allclose(shown["attention A"], maps["attention"][0, 0])
-    assert np.allclose(shown["re-weighted query"], maps["query_reweighted"][0].norm(dim=0))
-    assert np.allclose(shown["P(object)"], prediction.logits[0].softmax(0)[1])
-    for name, key in (("17x17", "inner/0"), ("8x8", "inner/1"), ("4x4", "inner/2")):
-        assert np.allclose(shown[f"{name}: aux loss"], maps[key][0].softmax(0)[1])
+    wanted = {"prior R": maps["prior"][0, 0], "attention A": maps["attention"][0, 0]}
+    wanted |= {"re-weighted query": maps["query_reweighted"][0].norm(dim=0)}
+    wanted |= {"P(object)": prediction.logits[0].softmax(0)[1]}
+    wanted |= {f"{s}: aux loss": maps[f"inner/{i}"][0].softmax(0)[1] for i, s in enumerate(("17x17", "8x8", "4x4"))}
+    assert all(np.allclose(shown[title], values) for title, values in wanted.items())
     bars = {a.get_title(): [b.get_height() for b in a.patches] for a in figure.axes if a.patches and a.get_title()}
     assert np.allclose(bars["gate $g=(a+1)/2$"], (maps["gate"][0, 0] + 1) / 2)
     assert np.allclose(bars["student $S=g\\cdot p$"], maps["students"][0, 0])
@@ -80,13 +79,12 @@ def test_no_picture_leaves_the_sheet_or_covers_another(sheet):
 
 
 def test_what_cannot_be_drawn_is_refused(net):
-    for size, words in (({"shot": 2}, "(1, 1, 2)"), ({"batch": 2}, "(2, 1, 1)")):
-        with pytest.raises(FsslibError, match=re.escape(f"found (episodes, ways, shots) = {words}")):
-            drawn(net, episode(**size))
     bare = build_model("sdaanet", backbone="tiny", width=8, scales=(1.0, 0.5), saam=False).eval()
-    bare.explain = True
-    with pytest.raises(FsslibError, match="needs the maps attention:"):
-        drawn(bare, episode())
+    bare.explain, counts = True, "found (episodes, ways, shots) ="
+    refused = [(net, {"shot": 2}, f"{counts} (1, 1, 2)"), (net, {"batch": 2}, f"{counts} (2, 1, 1)")]
+    for model, size, words in [*refused, (bare, {}, "needs the maps attention:")]:
+        with pytest.raises(FsslibError, match=re.escape(words)):
+            drawn(model, episode(**size))
 
 
 def test_ablation_figure_holds_every_score_and_every_training(drawn):

@@ -25,9 +25,8 @@ def test_switches_have_a_panel_for_each_group_and_hollow_marks_where_episodes_di
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["same", "other"]
     assert [t.get_text() for t in other.get_yticklabels()] == ["area filter"]
     lines = [(line, *point) for axis in figure.axes for line, points in drawn(axis) for point in points]
-    (first, x, y), (second, _, lower), (hollow, *_) = (
-        at for at in lines if at[0].get_marker() in ("o", "s") and np.isfinite(at[1])
-    )
+    marks = (at for at in lines if at[0].get_marker() in ("o", "s") and np.isfinite(at[1]))
+    (first, x, y), (second, _, lower), (hollow, *_) = marks
     assert x == 1.0 and y < lower, "sources stand beside each other"
     assert to_hex(hollow.get_markerfacecolor()) == "#ffffff" != to_hex(second.get_markerfacecolor())
     assert first.get_marker() != second.get_marker(), "not told apart by colour alone"

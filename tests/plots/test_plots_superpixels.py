@@ -20,12 +20,9 @@ def test_tinted_enlarges_numbers_without_mixing_them():
     assert (shown[:11, :11] == to_rgb(common.HUES[0])).all()
     assert (shown[22:, 11:22] == to_rgb(common.HUES[1])).all()  # 7 has the colour of 2
     assert np.ptp(shown[0, 20]) == 0  # elsewhere grey
-
-
-def test_tinted_leaves_the_picture_visible():
     image = torch.stack([torch.linspace(-1, 1, 33).expand(33, 33)] * 3)
     shown = common.tinted(torch.ones(3, 3), image)
-    assert shown[0, -1].sum() > shown[0, 0].sum() and shown.min() >= 0 and shown.max() <= 1
+    assert shown[0, -1].sum() > shown[0, 0].sum() and shown.min() >= 0 and shown.max() <= 1, "the picture is seen"
 
 
 def drawn_placement(count):
@@ -42,11 +39,8 @@ def test_placement_numbers_the_seeds_on_their_cells():
     assert len(figure.axes[1].texts) == 3
     assert [a.get_title() for a in figure.axes] == ["published: 2", "clean: 3"]
     assert "a disc, published: 2 superpixels; a disc, clean: 3 superpixels" in alt
-
-
-def test_placement_of_a_single_superpixel_has_no_seed():
     figure, alt, _ = drawn_placement(1)
-    assert not figure.axes[0].texts and "published: 1 superpixel;" in alt and picture(figure)
+    assert not figure.axes[0].texts and "published: 1 superpixel;" in alt and picture(figure), "one needs no seed"
 
 
 def test_clustering_draws_the_way_of_every_centre():
@@ -54,10 +48,8 @@ def test_clustering_draws_the_way_of_every_centre():
     cells[2:7, 2:7] = True
     weights = torch.zeros(2, 9, 9)
     weights[0, 3, 3], weights[0, 4, 4] = 0.5, 0.25
-    stages = {
-        0: (torch.tensor([[2.0, 2.0], [2.0, 6.0]]), weights),
-        5: (torch.tensor([[4.0, 4.0], [4.0, 5.0]]), weights),
-    }
+    centres = {0: [[2.0, 2.0], [2.0, 6.0]], 5: [[4.0, 4.0], [4.0, 5.0]]}
+    stages = {step: (torch.tensor(places), weights) for step, places in centres.items()}
     figure, alt, _ = pictures.clustering({"exp(-D)": stages}, cells)
     assert [a.get_title() for a in figure.axes] == ["t = 0", "t = 5"]
     way, end = figure.axes[1].lines[:2]
@@ -77,10 +69,9 @@ def test_counts_tell_how_many_supports_have_how_many():
 
 
 def row(parts, shots, gain, seeds):
-    value = gain[0]
-    own = {"parts": parts, "shots": shots, "several": [50 + value, 45, 60], "one": [50, 45, 55]}
-    own |= {"several per seed": [50 + s for s in seeds], "one per seed": [50] * len(seeds)}
-    return own | {"gain of several": list(gain)}
+    scores = {"several": [50 + gain[0], 45, 60], "one": [50, 45, 55], "gain of several": list(gain)}
+    scores |= {"several per seed": [50 + s for s in seeds], "one per seed": [50] * len(seeds)}
+    return {"parts": parts, "shots": shots, **scores}
 
 
 CLEAR = [row(2, 5, (-4, -6, -2), (-3, -5, -4)), row(1, 1, (0.1, -1, 1), (1, -1, 0.3)), row(2, 1, (3, 1, 5), (2, 3, 4))]

@@ -27,6 +27,7 @@ from fsslib.models import base
 from fsslib.models.asgnet import ASGNet, Seeds, Superpixels, cluster
 
 LOSSES = ("main", "aux", "total")
+VARIANTS = (True,), (False,)  # the feature enrichment, the ASPP decoder
 SCALES = ((".bn3.weight", 0.25), ("down_conv.0.weight", 0.6))
 RELATIVE = (1.0, 0.5, 0.25, 0.125)
 # The golden README's tolerances: per tensor, as a share of its largest value.

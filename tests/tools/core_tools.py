@@ -17,10 +17,10 @@ def shapes(split: str = "train", pool: int = 40, seed: int = 0):
     return load_dataset("shapes", fold=0, split=split, size=SIZE, pool=pool, seed=seed, val_classes=0)
 
 
-def panet(seed: int = 0, **options) -> PANet:
-    """A seeded PANet on the tiny backbone, in eval mode."""
+def panet(seed: int = 0, backbone: str = "tiny", **options) -> PANet:
+    """A seeded PANet, in eval mode."""
     torch.manual_seed(seed)
-    return build_model("panet", backbone="tiny", **options).eval()
+    return build_model("panet", backbone=backbone, **options).eval()
 
 
 def random_episode(batch=2, way=1, shot=1, height=SIZE, width=SIZE, seed=0, extras=False) -> Episode:

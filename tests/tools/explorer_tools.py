@@ -2,8 +2,15 @@
 
 from functools import cache
 
-from fsslib import load_model, widgets
+import pytest
+import torch
+
+from fsslib import build_model, load_dataset, load_model, widgets
 from fsslib.checkpoints import shipped
+from fsslib.metrics import FewShotIoU
+from fsslib.widgets import strokes
+
+pytest.importorskip("anywidget")
 
 
 @cache
@@ -25,6 +32,37 @@ def explaining(name):
     return model
 
 
+def own(name, method, shots=2, data=None, **options):
+    """An explorer of an own model in training mode, which it leaves so, and own data in another size; and the model."""
+    model = build_model(method, backbone="tiny", **options).train()
+    data = data or load_dataset("shapes", fold=1, split="test", size=65)
+    explorer = getattr(widgets, name)(data, model, size=65, shots=shots)
+    assert panel(explorer, "query").pixels.shape == (65, 65, 3) and f"support {shots - 1}" in keys(explorer)
+    query = explorer.values["query"]
+    assert explorer.set(query=query + 1).set(query=query) and not {"data", "fold"} & explorer.controls.keys()
+    assert model.training and not model.explain and all(part.training for part in model.children())
+    return explorer, model
+
+
+def counted(monkeypatch, kind, *methods):
+    """A list that grows by the name of one of these methods whenever it runs."""
+    calls = []
+
+    def noting(name, run):
+        return lambda *given, **how: calls.append(name) or run(*given, **how)
+
+    for name in methods:
+        monkeypatch.setattr(kind, name, noting(name, getattr(kind, name)))
+    return calls
+
+
+def document(*history, size):
+    out = strokes.empty(*size)
+    for stroke in history:
+        out = strokes.add(out, stroke)
+    return out
+
+
 def panel(explorer, key):
     return next(panel for panel in explorer.scene.panels if panel.key == key)
 
@@ -34,4 +72,6 @@ def keys(explorer):
 
 
 def overlap(mask, truth):
-    return float(((mask == 1) & (truth == 1)).sum() / ((mask == 1) | (truth == 1)).sum())
+    meter = FewShotIoU()
+    meter.update(mask[None], truth[None], torch.ones(1, 1, dtype=torch.long))
+    return float(meter.compute().episode_iou()[0])

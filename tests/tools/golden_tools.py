@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from fsslib import Episode, load_official
+from fsslib import Episode, build_model, load_official
 from fsslib.errors import CheckpointError
 
 ROOT_GOLDEN = Path(__file__).parents[1] / "golden"
@@ -95,6 +95,26 @@ def reduced_episode(stored: dict[str, Tensor]) -> Episode:
     """The episode of a reduced file, which keeps images in steps of 1/32 and masks as bytes."""
     parts = {key: stored[key].float() / 32 if "images" in key else stored[key].long() for key in FIELDS}
     return Episode(**parts).validate()
+
+
+def reduced_numbers(tools, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a method's tools find in the episode of its reduced file: an evaluation and a training step."""
+    episode, numbers = tools.reduced_episode(stored), {}
+    for variant in getattr(tools, "VARIANTS", ((),)):
+        model = tools.reduced_model(*variant)
+        numbers |= tools.reduced_evaluation(model, episode) | tools.reduced_training(model, episode)
+    return numbers
+
+
+def reduced_panet(stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same for PANet, of two ways with two shots: losses, norms of gradients, then logits."""
+    model = with_named_weights(build_model("panet", backbone="vgg16")).train()
+    parts = {key: stored[key].float() if "images" in key else stored[key].long() for key in FIELDS[:4]}
+    episode = Episode(**parts, classes=torch.tensor([[3, 8]])).validate()
+    losses = model.losses(episode)
+    numbers = {"losses": terms(losses), "gradnorms": gradient_norms(losses["total"], model.parameters())}
+    with torch.no_grad():
+        return numbers | {"logits": model.eval()(episode).logits}
 
 
 @torch.no_grad()

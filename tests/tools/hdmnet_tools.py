@@ -1,6 +1,6 @@
 """HDMNet for the tests: models, and every intermediate value under the name that the golden files give it."""
 
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from statistics import median
 
@@ -53,8 +53,14 @@ def official_model(shared: Path, facts: dict) -> HDMNet:
     assert facts["recipe_scales"] == [list(scale) for scale in (SCALES[1:] if vgg else SCALES)]
     state = official_state(shared, f"{'vgg16' if vgg else 'resnet50'}_{facts['data_set']}_1shot")
     state = state | (official_state(shared, "extra_5shot") if shot == 5 else {})
-    built = {"backbone": "vgg16_bn" if vgg else "resnet50", "base_classes": 60 if coco else 15, "shots": shot}
-    return load_official(golden_tools.without_dropout(build_model("hdmnet", **built)), state).eval()
+    model = _built("vgg16_bn" if vgg else "resnet50", 60 if coco else 15, shot)
+    return load_official(model, state).eval()
+
+
+@lru_cache(maxsize=2)
+def _built(backbone: str, base_classes: int, shots: int) -> HDMNet:
+    model = build_model("hdmnet", backbone=backbone, base_classes=base_classes, shots=shots)
+    return golden_tools.without_dropout(model)
 
 
 def golden_file(shared: Path, name: str) -> tuple[dict[str, Tensor], dict, Episode]:

@@ -129,37 +129,23 @@ PLANTED = {
 TRAINING = {
     "auxiliary weight of PFENet": (setting("", "aux_weight", 0.4), "loss.total"),
     "allocation without gradient": (
-        function("allocate", lambda f: lambda q, *args, **options: f(q.detach(), *args, **options)),
-        "grad_norms",
-    ),
-    "one backbone call for all images": (
-        lambda patch, model: patch.setattr(type(model), "batch_statistics", False),
-        "query_layer1",
-    ),
-}
+        function("allocate", lambda f: lambda q, *args, **options: f(q.detach(), *args, **options)), "grad_norms"),
+    "one backbone call for all images": (lambda patch, model: patch.setattr(type(model), "batch_statistics", False),
+        "query_layer1"),
+}  # fmt: skip
 
 soft_cells = function("cluster", lambda f: lambda x, masks, *rest, **options: f(x, masks.ceil(), *rest, **options))
 REDUCED_TOO = {
     "seeds counted as placed": (function("published_seeds", counted_as_placed), "prototypes"),
     "cells that are half object": (soft_cells, "prototypes"),
     "scales only swapped": (setting("context", "scales", (9, 5, 3, 4)), "logits"),
-    "align_corners False": "logits",
-    "softmax over the superpixels": "prototypes",
+    "align_corners False": "logits", "softmax over the superpixels": "prototypes",
     "positions divided by r instead of r²": "prototypes",
-    "iterations of the training": "prototypes",
-    "floor instead of rounding": "seeds",
-    "the paper's seeds": "seeds",
-    "column before row": "prototypes",
-    "masked average of the whole image": "prototypes",
-    "mean prototype everywhere": "logits",
-    "mean of the cosines": "probability",
-    "shots averaged": "logits",
-    "ReLU behind the reduction": "prototypes",
-    "layer2 before layer3": "prototypes",
-    "prototype before query in the merge": "logits",
-    "levels not enlarged in between": "logits",
-    "identity past the ReLU": "aspp_logits",
-    "image mean last": "aspp_logits",
-    "dilations swapped": "aspp_logits",
+    "iterations of the training": "prototypes", "floor instead of rounding": "seeds", "the paper's seeds": "seeds",
+    "column before row": "prototypes", "masked average of the whole image": "prototypes",
+    "mean prototype everywhere": "logits", "mean of the cosines": "probability", "shots averaged": "logits",
+    "ReLU behind the reduction": "prototypes", "layer2 before layer3": "prototypes",
+    "prototype before query in the merge": "logits", "levels not enlarged in between": "logits",
+    "identity past the ReLU": "aspp_logits", "image mean last": "aspp_logits", "dilations swapped": "aspp_logits",
     "outline before context": "aspp_logits",
-}
+}  # fmt: skip

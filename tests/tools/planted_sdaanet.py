@@ -67,16 +67,10 @@ def hard_masks(patch, model):
 
 
 REDUCED_TOO = {
-    "hard masks": (hard_masks, "logits"),
-    "layer2 before layer3": "logits",
+    "hard masks": (hard_masks, "logits"), "layer2 before layer3": "logits",
     "scales only swapped": (setting("enrichment", "scales", (9, 5, 3, 4)), "logits"),
-    "align_corners False": "logits",
-    "missing extra factor": "logits",
-    "sigmoid on the attention": "logits",
-    "levels not enlarged in between": "logits",
-    "support unmasked before layer4": "prior",
-    "attention='each_support'": "attention",
-    "teacher mask bilinear": "eval_losses",
-    "teacher_query='reweighted'": "eval_losses",
-    "second mask of the prior dropped": "prior",
-}
+    "align_corners False": "logits", "missing extra factor": "logits", "sigmoid on the attention": "logits",
+    "levels not enlarged in between": "logits", "support unmasked before layer4": "prior",
+    "attention='each_support'": "attention", "teacher mask bilinear": "eval_losses",
+    "teacher_query='reweighted'": "eval_losses", "second mask of the prior dropped": "prior",
+}  # fmt: skip

@@ -44,8 +44,7 @@ def test_all_methods_get_the_drawing(four):
     facts = found.scene.facts
     assert list(facts["masks"]) == list(four) == list(facts["iou"])
     data = load_dataset("shapes", fold=0, split="test")
-    images = data.images_of(1)
-    support, query = data[images[0]][0], data[images[found.controls["query"].value]][0]
+    support, query = (data[data.images_of(1)[i]][0] for i in (0, found.controls["query"].value))
     for name, model in four.items():
         wanted = fsslib.segment(query, support, found.painter, model=model)
         assert torch.equal(facts["masks"][name], torch.from_numpy(wanted)), name
@@ -59,10 +58,9 @@ def test_a_stroke_changes_the_answer_and_the_true_mask_is_at_hand(four):
     found.painter.document = strokes.add(strokes.empty(97, 97), BOX)
     assert not torch.equal(found.scene.facts["masks"]["PANet"], before)
     assert found.scene.facts["support_mask"].sum() == 35 * 25
-    found.set(marked="true mask")
     data = load_dataset("shapes", fold=0, split="test")
-    truth = data[data.images_of(1)[0]][1] == 1
-    assert torch.equal(found.scene.facts["support_mask"] == 1, truth)
+    marked = found.set(marked="true mask").scene.facts["support_mask"]
+    assert torch.equal(marked == 1, data[data.images_of(1)[0]][1] == 1)
     found.set(marked="your drawing")
     found.painter.clear()
     assert found.scene.facts["masks"] == {} and "Mark the object" in found.scene.words
@@ -92,9 +90,8 @@ def test_the_last_action_decides_where_a_picture_comes_from(four):
 def test_pictures_from_python(four):
     shape = {"tool": "brush", "label": 1, "width": 9, "points": [[20, 20], [40, 22]]}
     drawing = strokes.add(strokes.empty(50, 70), shape)
-    found = compare_methods(
-        {"PANet": four["panet"]}, support=photograph(50, 70), query=photograph(400, 600, 2), document=drawing
-    )
+    pictures = {"support": photograph(50, 70), "query": photograph(400, 600, 2), "document": drawing}
+    found = compare_methods({"PANet": four["panet"]}, **pictures)
     assert found.scene.facts["masks"]["PANet"].shape == (400, 600)
     assert max(found.scene.panels[1].pixels.shape) <= 320, "large pictures are shown smaller"
     found.use(query=photograph(30, 30))
@@ -129,12 +126,9 @@ def test_photographs_and_shipped_models_are_commented():
 def test_slow_methods_do_not_hold_up_the_others(four, monkeypatch):
     """What is ready is shown, what is not keeps its last picture and says so."""
     monkeypatch.setattr(compare, "SLOW", 0)
-    found = compare_methods({"PANet": four["panet"], "ASGNet": four["asgnet"]})
-    seen = []
+    found, seen = compare_methods({"PANet": four["panet"], "ASGNet": four["asgnet"]}), []
     found.board.observe(lambda change: seen.append([panel["caption"] for panel in change["new"]]), "panels")
     found.set(query=9)
-    assert [captions[-2:] for captions in seen[:-1]] == [
-        ["PANet, computing …", "ASGNet, computing …"],
-        [seen[-1][-2], "ASGNet, computing …"],
-    ]
+    waiting = [[seen[-1][-2], "ASGNet, computing …"]]
+    assert [captions[-2:] for captions in seen[:-1]] == [["PANet, computing …", "ASGNet, computing …"], *waiting]
     assert "IoU" in seen[-1][-1] and "IoU" in seen[-1][-2]

@@ -3,12 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from explorer_tools import counted, keys, own, panel
 
-pytest.importorskip("anywidget")
-
-from explorer_tools import keys, panel
-
-from fsslib import build_model, load_dataset
+from fsslib import load_dataset
 from fsslib.models.sdaanet import SDAANet
 from fsslib.ops import prior_mask, resize
 from fsslib.widgets import explore_attention
@@ -56,11 +53,11 @@ def test_the_best_match_is_the_prior_before_stretching(explorer, net, masking, x
     assert (row, column) == (y * 25 // 97, x * 25 // 97)
     table, raw = all_cosines(net, facts["episode"], masking)
     torch.testing.assert_close(facts["best"], raw[:, row, column], atol=1e-5, rtol=0)
-    own = table[..., row * 25 + column]
+    here = table[..., row * 25 + column]
     for k, found in enumerate(facts["matches"]):
         assert found[0][2] == pytest.approx(float(facts["best"][k]), abs=1e-5)
         for r, c, value in found:
-            assert value == pytest.approx(float(own[k, r, c]), abs=1e-4)
+            assert value == pytest.approx(float(here[k, r, c]), abs=1e-4)
     prior = by_model(net, facts["episode"], prior_masking=masking).maps["prior"][0, 0]
     torch.testing.assert_close(facts["prior"], prior)
 
@@ -77,8 +74,7 @@ def test_matches_are_numbered_best_first_and_apart(explorer, net):
     table = all_cosines(net, facts["episode"])[0][0, ..., row * 25 + column]
     for r, c in (table > values[-1] + 1e-5).nonzero().tolist():
         assert any(max(abs(r - a), abs(c - b)) <= 1 and v >= table[r, c] - 1e-5 for a, b, v in found)
-    marks = panel(explorer, "support 0").marks
-    assert [mark[2] for mark in marks] == ["1", "2", "3", "4"]
+    assert [mark[2] for mark in panel(explorer, "support 0").marks] == ["1", "2", "3", "4"]
     assert len(explorer.set(top=2).scene.facts["matches"][0]) == 2
 
 
@@ -92,9 +88,8 @@ def test_the_views_of_a_support_show_its_object(explorer):
     for x, y, *_ in panel(explorer, "support 1").marks:
         assert 0 <= x < width and 0 <= y < height
     assert "support 2" in panel(explorer, "matches").caption and "0." in panel(explorer, "support 1").caption
-    before = panel(explorer, "matches").pixels
     explorer.set(shot=1)
-    assert before.shape != panel(explorer, "matches").pixels.shape
+    assert panel(explorer, "matches").pixels.shape[:2] != (height, width)
     explorer.set(shots=1)
     assert explorer.controls["shot"].max == 1 and explorer.controls["shot"].disabled
 
@@ -105,13 +100,12 @@ def test_the_decoder_gets_what_is_said(explorer, net):
     maps = by_model(net, episode).maps
     given = {"prior": maps["prior"], "attention": maps["attention"]}
     stand_ins = {"its mean": lambda m: torch.full_like(m, float(m.mean())), "zeros": torch.zeros_like}
-    swapped = {"prior only": ["attention"], "attention only": ["prior"], "neither": ["prior", "attention"]}
-    seen = set()
+    swapped, seen = {"prior only": ["attention"], "attention only": ["prior"], "neither": ["prior", "attention"]}, set()
     for instead, stand_in in stand_ins.items():
         for guides, names in swapped.items():
             facts = explorer.set(guides=guides, instead=instead).scene.facts
-            own = [stand_in(m) if name in names else m for name, m in given.items()]
-            small, _ = net.enrichment(maps["prototypes"], maps["query_reweighted"], torch.cat(own, 1))
+            both = torch.cat([stand_in(m) if name in names else m for name, m in given.items()], 1)
+            small, _ = net.enrichment(maps["prototypes"], maps["query_reweighted"], both)
             assert (facts["prediction"] == resize(small, (97, 97)).argmax(1)[0]).float().mean() > 0.999
             assert facts["iou_both"] > 0.5, "the comparison stays"
             for told in (instead.split()[-1], *(f"the {name} by" for name in names)):
@@ -122,16 +116,12 @@ def test_the_decoder_gets_what_is_said(explorer, net):
 
 
 def test_pointing_at_the_query_runs_no_model(explorer, monkeypatch):
-    calls = []
-    features, segment = SDAANet.features, SDAANet.segment
-    monkeypatch.setattr(SDAANet, "features", lambda *given: calls.append("features") or features(*given))
-    monkeypatch.setattr(SDAANet, "segment", lambda *given, **how: calls.append("segment") or segment(*given, **how))
+    calls = counted(monkeypatch, SDAANet, "features", "segment")
     explorer.set(query=12)
     assert calls == ["features", "segment"]
-    before = panel(explorer, "matches").pixels
-    for change in ({"point": {"panel": "prior", "x": 3, "y": 90}}, {"top": 2}, {"guides": "neither"}):
+    before, point = panel(explorer, "matches").pixels, {"panel": "prior", "x": 3, "y": 90}
+    for change in ({"point": point}, {"top": 2}, {"guides": "neither", "instead": "zeros"}):
         explorer.set(**change)
-    explorer.set(instead="zeros")
     assert len(calls) == 2 and not (before == panel(explorer, "matches").pixels).all()
     explorer.set(masking="after")
     assert len(calls) == 4
@@ -146,11 +136,11 @@ def test_a_point_out_of_date_is_no_point(explorer, point):
 
 
 def test_own_model_and_data():
-    own = build_model("sdaanet", backbone="tiny", width=8, scales=[1.0, 0.5])
-    explorer = explore_attention(load_dataset("shapes", fold=1, split="test", size=65), own, size=65, shots=2, top=3)
-    facts = explorer.scene.facts
+    explorer, model = own("explore_attention", "sdaanet", width=8, scales=[1.0, 0.5])
+    facts = explorer.set(top=3).scene.facts
+    assert explorer.values["shot"] == 1
     with torch.no_grad():
-        wanted = own.eval()(facts["episode"])
+        wanted = model.eval()(facts["episode"])
     assert torch.equal(facts["prediction"], wanted.masks()[0]) and facts["prediction"].shape == (65, 65)
     assert all(len(found) <= 3 for found in facts["matches"]) and len(facts["matches"]) == 2
     explorer.set(cls=explorer.controls["cls"].options[1][1])

@@ -3,26 +3,15 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from explorer_tools import counted, explaining, keys, overlap, own, panel
 
-pytest.importorskip("anywidget")
-
-from explorer_tools import explaining, keys, overlap, panel
-
-from fsslib import build_model, load_dataset
+from fsslib import build_model
 from fsslib.models.hdmnet import HDMNet, block_mask, correlate, to_tokens
 from fsslib.ops import resize
 from fsslib.widgets import explore_correlation
 from fsslib.widgets.episode_controls import EpisodeControls
 
 EXPLORER, METHOD = "explore_correlation", "hdmnet"
-
-
-@pytest.fixture
-def runs(monkeypatch):
-    """A list that grows by one with every run of a model."""
-    counted, forward = [], HDMNet.forward
-    monkeypatch.setattr(HDMNet, "forward", lambda self, episode: counted.append(1) or forward(self, episode))
-    return counted
 
 
 def library_attention(net, episode, stage, softmax):
@@ -92,22 +81,22 @@ def test_beside_the_object_nothing_is_read(explorer):
     assert stale.facts["attention"].ndim == 3 and panel(explorer, "query").marks
 
 
-def test_settings_reach_the_model_and_leave_it_as_it_was(runs):
+def test_settings_reach_the_model_and_leave_it_as_it_was():
     model, other, episode = explaining("hdmnet"), explaining("hdmnet"), EpisodeControls().episode()
     model.explain, names = False, list(model.state_dict())
-    own = explore_correlation(model=model)
-    shown = own.set(softmax="support", temperature=0.5).scene.facts
+    mine = explore_correlation(model=model)
+    shown = mine.set(softmax="support", temperature=0.5).scene.facts
     for match in other.transformer.match:
         match.attention.softmax, match.attention.temperature = "support", 0.5
     with torch.no_grad():
         found = other(episode)
     assert shown["iou"] == pytest.approx(overlap(found.masks()[0], episode.query_masks[0]), abs=1e-6)
     torch.testing.assert_close(shown["correlation"], found.maps["correlation/0"][0])
-    assert "other settings" in own.scene.words
+    assert "other settings" in mine.scene.words
     plain = build_model(**{**model.config, "self_attention": False}).eval()
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if k in plain.state_dict()})
     plain.explain = True
-    shown = own.set(softmax="query", temperature=0.1, self_attention=False).scene.facts
+    shown = mine.set(softmax="query", temperature=0.1, self_attention=False).scene.facts
     with torch.no_grad():
         torch.testing.assert_close(shown["correlation"], plain(episode).maps["correlation/0"][0])
     assert list(model.state_dict()) == names and len(model.transformer.stages[0].layers) == 2
@@ -115,18 +104,17 @@ def test_settings_reach_the_model_and_leave_it_as_it_was(runs):
     assert not model.explain
 
 
-def test_stage_ensemble_and_point_run_nothing_again(explorer, runs):
+def test_stage_ensemble_and_point_run_nothing_again(explorer, monkeypatch):
+    runs = counted(monkeypatch, HDMNet, "forward")
     both = explorer.scene.facts["ious"]
-    explorer.set(ensemble=False)
-    assert explorer.scene.facts["iou"] == both["meta"] != both["ensemble"]
+    assert explorer.set(ensemble=False).scene.facts["iou"] == both["meta"] != both["ensemble"]
     assert "not used" in panel(explorer, "base_map").caption
     explorer.set(stage=1, point={"panel": "query", "x": 3, "y": 3})
     explorer.set(stage=2, point={"panel": "support 0", "x": 3, "y": 3})
     assert not runs
-    explorer.set(temperature=1.0)
-    assert len(runs) == 1
-    explorer.set(temperature=0.1)
-    assert len(runs) == 1
+    for temperature in (1.0, 0.1):  # at first it is 0.1
+        explorer.set(temperature=temperature)
+        assert len(runs) == 1
 
 
 @pytest.mark.parametrize("change", [{"fold": 1}, {"shots": 2}, {"support": 3}, {"query": 3}, {"temperature": 0.02}])
@@ -137,11 +125,10 @@ def test_other_controls_change_prediction_and_attention(explorer, change):
 
 
 def test_a_model_without_self_attention_and_ensemble():
-    options = {"backbone": "tiny", "width": 32, "stages": 2, "self_attention": False, "ensemble": False}
-    model = build_model("hdmnet", **options)
-    data = load_dataset("shapes", fold=1, split="train", val_classes=0)
-    own = explore_correlation(data, model, size=65, stage=1)
-    assert own.scene.facts["correlation"].shape == (9, 9)
-    assert not {"self_attention", "ensemble"} & own.controls.keys()
-    assert [label for label, _ in own.controls["stage"].options] == ["0, fine", "1, coarse"]
-    assert list(own.scene.facts["ious"]) == ["meta"] and "ensemble" not in own.scene.words
+    options = {"width": 32, "stages": 2, "match_temperature": 0.3, "self_attention": False, "ensemble": False}
+    mine, _ = own("explore_correlation", "hdmnet", **options)
+    assert mine.values["temperature"] == 0.3
+    assert mine.set(stage=1).scene.facts["correlation"].shape == (9, 9)
+    assert not {"self_attention", "ensemble"} & mine.controls.keys()
+    assert [label for label, _ in mine.controls["stage"].options] == ["0, fine", "1, coarse"]
+    assert list(mine.scene.facts["ious"]) == ["meta"] and "ensemble" not in mine.scene.words

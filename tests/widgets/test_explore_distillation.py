@@ -2,15 +2,11 @@
 
 import pytest
 import torch
+from explorer_tools import counted, overlap, own, panel
 from torch.nn import functional as F
 
-pytest.importorskip("anywidget")
-
-from explorer_tools import overlap, panel
-
-from fsslib import build_model, load_dataset
+from fsslib import load_dataset
 from fsslib.models.sdaanet import SDAANet
-from fsslib.widgets import explore_distillation
 from fsslib.widgets.episode_controls import EpisodeControls
 
 EXPLORER, METHOD = "explore_distillation", "sdaanet"
@@ -20,26 +16,20 @@ EXPLORER, METHOD = "explore_distillation", "sdaanet"
 def test_the_losses_are_those_of_the_model(explorer, net):
     losses, facts = net.losses(EpisodeControls().episode()), explorer.scene.facts
     assert facts["kd"] == pytest.approx(float(losses["kd"]), rel=1e-4)
-    assert facts["terms"] == pytest.approx(
-        {n: net.weights[n] * float(losses[n]) for n in ("main", "aux", "kd", "saam")}, rel=1e-3
-    )
+    terms = {n: net.weights[n] * float(losses[n]) for n in ("main", "aux", "kd", "saam")}
+    assert facts["terms"] == pytest.approx(terms, rel=1e-3)
     assert sum(facts["terms"].values()) == pytest.approx(float(losses["total"]), rel=1e-3)
     assert facts["share"] == pytest.approx(50 * float(losses["kd"] / losses["total"]), rel=1e-3)
 
 
+CHANGES = [{"temperature": 0.2}, {"mean": "prototypes"}, {"teacher_query": "reweighted"}, {"query": 3}, {"fold": 2}]
+CHANGES += [{"teacher": "distributions", "temperature": 0.1}, {"shots": 3, "teachers": "integral"}]
+
+
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "change",
-    [
-        *({"temperature": 0.2}, {"mean": "prototypes"}, {"teacher_query": "reweighted"}, {"query": 3}, {"fold": 2}),
-        {"teacher": "distributions", "temperature": 0.1},
-        {"shots": 3, "teachers": "integral"},
-        {"shots": 3, "support": 4},
-    ],
-)
+@pytest.mark.parametrize("change", [*CHANGES, {"shots": 3, "support": 4}])
 def test_with_every_setting(explorer, net, change):
-    before = explorer.scene.facts["kd"]
-    explorer.set(**change)
+    before, after = explorer.scene.facts["kd"], explorer.set(**change).scene.facts["kd"]
     picks = EpisodeControls(shots=change.get("shots", 1))
     for name in ("fold", "support", "query"):
         if name in change:
@@ -49,8 +39,7 @@ def test_with_every_setting(explorer, net, change):
         setattr(net.sdpm, name, change.get(name, getattr(net.sdpm, name)))
     net.distil |= {name: change[name] for name in ("temperature", "mean") if name in change}
     expected = float(net.losses(picks.episode())["kd"])
-    assert explorer.scene.facts["kd"] == pytest.approx(expected, rel=1e-3, abs=1e-9)
-    assert explorer.scene.facts["kd"] != pytest.approx(before, rel=1e-2)
+    assert after == pytest.approx(expected, rel=1e-3, abs=1e-9) and after != pytest.approx(before, rel=1e-2)
 
 
 @torch.no_grad()
@@ -58,21 +47,19 @@ def test_bars_and_pictures_are_those_of_the_model(explorer, net):
     episode, facts = EpisodeControls().episode(), explorer.scene.facts
     found, truth = net(episode), episode.query_masks[0]
     student, teacher = ((found.maps[name][0, 0] / 5).softmax(0) for name in ("students", "teacher"))
-    torch.testing.assert_close(facts["student"], student, atol=1e-6, rtol=1e-4)
-    torch.testing.assert_close(facts["teacher"], teacher, atol=1e-6, rtol=1e-4)
-    rows = panel(explorer, "shares").rows
-    top = teacher.topk(8).indices.tolist()
+    rows, top = panel(explorer, "shares").rows, teacher.topk(8).indices.tolist()
     assert list(rows) == [f"Channel {c}" for c in top] + ["24 others"]
     for column, expected in (("student", student), ("teacher", teacher)):
+        torch.testing.assert_close(facts[column], expected, atol=1e-6, rtol=1e-4)
         whole = sum(row[column] for row in list(rows.values())[:-1]) + 24 * rows["24 others"][column]
         assert whole == pytest.approx(1, abs=1e-5)
         assert rows[f"Channel {top[0]}"][column] == pytest.approx(float(expected[top[0]]), rel=1e-4)
     gate = panel(explorer, "gates").rows[f"Channel {top[0]}"]
     assert gate["support"] == pytest.approx(float((found.maps["gate"][0, 0, top[0]] + 1) / 2), rel=1e-4)
     assert gate["query"] == pytest.approx(float(found.maps["query_factor"][0, top[0]]), rel=1e-4)
-    own = found.maps["query_prototype"][0]
+    known = found.maps["query_prototype"][0]
     for name, kept in (("pooled", "pooled"), ("student", "students"), ("teacher", "teacher")):
-        expected = float(F.cosine_similarity(found.maps[kept][0, 0], own, dim=0))
+        expected = float(F.cosine_similarity(found.maps[kept][0, 0], known, dim=0))
         assert facts["cosines"][name] == pytest.approx(expected, abs=1e-4)
     assert facts["iou"] == pytest.approx(overlap(found.masks()[0], truth), abs=1e-6)
     net.sdpm.gate.register_forward_hook(lambda module, inputs, gate: torch.ones_like(gate))
@@ -80,16 +67,14 @@ def test_bars_and_pictures_are_those_of_the_model(explorer, net):
 
 
 def test_temperature_and_weight_run_nothing_again(explorer, monkeypatch):
-    runs, segment = [], SDAANet.segment
-    monkeypatch.setattr(SDAANet, "segment", lambda self, *given: runs.append(1) or segment(self, *given))
+    runs = counted(monkeypatch, SDAANet, "segment")
     flat, kd = explorer.scene.facts["spread"], explorer.scene.facts["kd"]
-    explorer.set(alpha=0.0)
-    assert explorer.scene.facts["share"] == 0 and explorer.scene.facts["kd"] == kd
-    explorer.set(alpha=5000.0)
-    assert explorer.scene.facts["terms"]["kd"] == pytest.approx(5000 * kd) and "5000" in explorer.scene.words
+    facts = explorer.set(alpha=0.0).scene.facts
+    assert facts["share"] == 0 and facts["kd"] == kd
+    facts = explorer.set(alpha=5000.0).scene.facts
+    assert facts["terms"]["kd"] == pytest.approx(5000 * kd) and "5000" in explorer.scene.words
     assert panel(explorer, "terms").rows["5000 · KD"][""] == pytest.approx(5000 * kd)
-    explorer.set(temperature=0.05)
-    assert explorer.scene.facts["spread"] < 0.5 < 0.99 < flat
+    assert explorer.set(temperature=0.05).scene.facts["spread"] < 0.5 < 0.99 < flat
     explorer.set(mean="prototypes", teacher="distributions", teacher_query="reweighted", teachers="integral")
     assert not runs
     explorer.set(query=6)
@@ -97,16 +82,15 @@ def test_temperature_and_weight_run_nothing_again(explorer, monkeypatch):
 
 
 def test_the_model_is_left_as_it_was():
-    model = build_model("sdaanet", backbone="tiny", width=16, temperature=3.0, alpha=7.0, dropout=0.5)
-    data = load_dataset("shapes", fold=1, split="train", val_classes=0)
-    own = explore_distillation(data, model, size=65, shots=2)
-    assert own.scene.facts["teacher"].shape == (16,)
-    first = own.scene.facts["kd"]
-    own.set(temperature=0.1, teacher="distributions")
-    own.set(temperature=3.0, teacher="prototypes")
-    assert own.scene.facts["kd"] == first  # no dropout
+    data, options = load_dataset("shapes", fold=1, split="train", val_classes=0), {"temperature": 3.0, "alpha": 7.0}
+    mine, model = own("explore_distillation", "sdaanet", data=data, width=16, dropout=0.5, **options)
+    assert mine.scene.facts["teacher"].shape == (16,) and options.items() <= mine.values.items()
+    first = mine.scene.facts["kd"]
+    mine.set(temperature=0.1, teacher="distributions")
+    mine.set(temperature=3.0, teacher="prototypes")
+    assert mine.scene.facts["kd"] == first  # no dropout
     assert model.sdpm.teacher == "prototypes"
     with torch.no_grad():
-        chosen = own.scene.facts["terms"]["kd"]
+        chosen = mine.scene.facts["terms"]["kd"]
         picks = EpisodeControls(data, size=65, shots=2)
         assert chosen == pytest.approx(7 * float(model.eval().losses(picks.episode())["kd"]), rel=1e-3)

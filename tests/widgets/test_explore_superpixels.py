@@ -3,15 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from explorer_tools import counted, overlap, own, panel
 
-pytest.importorskip("anywidget")
-
-from explorer_tools import panel
-
-from fsslib import build_model, load_dataset
-from fsslib.metrics import FewShotIoU
 from fsslib.models.asgnet import ASGNet
-from fsslib.widgets import explore_superpixels
 from fsslib.widgets.episode_controls import EpisodeControls
 
 EXPLORER, METHOD = "explore_superpixels", "asgnet"
@@ -22,9 +16,7 @@ DATA = "Objects of 3 parts"
 def test_the_facts_are_those_of_the_library(explorer, net):
     episode = EpisodeControls().episode()
     found, facts = net(episode), explorer.scene.facts
-    meter = FewShotIoU()
-    meter.update(found.masks(), episode.query_masks, episode.classes)
-    assert facts["iou"] == pytest.approx(float(meter.compute().episode_iou()[0]), abs=1e-6)
+    assert facts["iou"] == pytest.approx(overlap(found.masks()[0], episode.query_masks[0]), abs=1e-6)
     used = found.maps["prototypes_used"][0].bool()
     assert facts["used"] == int(used.sum()) == sum(facts["counts"]) == 5
     assert torch.equal(facts["guide"], found.maps["guide"][0, 0].long() + 1)  # one support: all numbers follow
@@ -35,8 +27,7 @@ def test_the_facts_are_those_of_the_library(explorer, net):
     pairs = [float(torch.cosine_similarity(p[i], p[j], dim=0)) for i in range(5) for j in range(i)]
     assert facts["alike"] == pytest.approx(np.mean(pairs), abs=1e-4)
     net.max_superpixels = 1
-    alone, truth = net(episode).masks()[0], episode.query_masks[0]
-    assert facts["single"] == pytest.approx(float(((alone == 1) & (truth == 1)).sum() / ((alone + truth) > 0).sum()))
+    assert facts["single"] == pytest.approx(overlap(net(episode).masks()[0], episode.query_masks[0]))
 
 
 def test_the_centres_are_where_the_clustering_ended(explorer, net):
@@ -59,18 +50,13 @@ def test_the_centres_are_where_the_clustering_ended(explorer, net):
     np.testing.assert_allclose(rings[0], side * (centres[0].numpy() + 0.5) + shift, atol=1e-2)
 
 
-@pytest.mark.parametrize(
-    "before, change",
-    [
-        ({"adaptive": False}, {"superpixels": 9}),
-        ({"superpixels": 10}, {"adaptive": False}),
-        ({"iterations": 1}, {"seeds": "clean"}),
-        ({"iterations": 1}, {"allocation": "expand"}),
-        ({"shots": 3}, {"shot_merge": "average"}),
-        *(({}, change) for change in ({"iterations": 1}, {"reach": 1.0}, {"similarity": "mean"}, {"data": DATA})),
-        *(({}, change) for change in ({"fold": 1}, {"cls": 6}, {"shots": 2}, {"support": 3}, {"query": 3})),
-    ],
-)
+CHANGES = [{"iterations": 1}, {"reach": 1.0}, {"similarity": "mean"}, {"data": DATA}, {"fold": 1}, {"cls": 6}]
+CHANGES = [({}, change) for change in [*CHANGES, {"shots": 2}, {"support": 3}, {"query": 3}]]
+CHANGES += [({"adaptive": False}, {"superpixels": 9}), ({"superpixels": 10}, {"adaptive": False})]
+CHANGES += [({"iterations": 1}, change) for change in ({"seeds": "clean"}, {"allocation": "expand"})]
+
+
+@pytest.mark.parametrize("before, change", [*CHANGES, ({"shots": 3}, {"shot_merge": "average"})])
 def test_every_control_changes_the_pictures(explorer, before, change):
     explorer.set(**before)
     told = {"superpixels": "used", "adaptive": "used", "iterations": "alike", "reach": "alike", "seeds": "alike"}
@@ -85,9 +71,7 @@ def test_every_control_changes_the_pictures(explorer, before, change):
 
 
 def test_pointing_compares_one_position_and_runs_nothing(explorer, net, monkeypatch):
-    runs = []
-    forward = ASGNet.forward
-    monkeypatch.setattr(ASGNet, "forward", lambda self, episode: runs.append(1) or forward(self, episode))
+    runs = counted(monkeypatch, ASGNet, "forward")
     explorer.set(point={"panel": "query", "x": 50, "y": 9})
     assert not runs and explorer.scene.facts["position"] == (2, 12)
     with torch.no_grad():
@@ -96,10 +80,9 @@ def test_pointing_compares_one_position_and_runs_nothing(explorer, net, monkeypa
     rows = panel(explorer, "bars").rows
     assert [row["cosine"] for row in rows.values()] == pytest.approx(expected.tolist(), abs=1e-6)
     runs.clear()
-    explorer.set(iterations=6)
-    assert len(runs) == 1  # one prototype each was known already
-    explorer.set(iterations=5)
-    assert len(runs) == 1
+    for iterations in (6, 5):  # at first there are 5, and one prototype each is known already
+        explorer.set(iterations=iterations)
+        assert len(runs) == 1
     explorer.set(point={"panel": "gone", "x": 5000, "y": 9})
     assert explorer.scene.facts["position"] != (2, 12)
 
@@ -115,9 +98,8 @@ def test_true_parts_are_told_where_the_data_set_knows_them(explorer):
 
 
 def test_more_superpixels_than_an_own_model_has():
-    model = build_model("asgnet", backbone="tiny", width=16, max_superpixels=3, superpixel_area=5.0)
-    own = explore_superpixels(load_dataset("shapes", fold=1, split="train", val_classes=0), model, size=65, shots=2)
-    assert own.scene.facts["guide"].shape == (17, 17)
-    many = own.set(superpixels=10, adaptive=False).scene
-    assert many.facts["counts"] == [10, 10] and len(panel(own, "bars").rows) == 8
+    mine, model = own("explore_superpixels", "asgnet", width=16, max_superpixels=3, superpixel_area=5.0)
+    assert mine.scene.facts["guide"].shape == (17, 17) and mine.values["superpixels"] == 3
+    many = mine.set(superpixels=10, adaptive=False).scene
+    assert many.facts["counts"] == [10, 10] and len(panel(mine, "bars").rows) == 8
     assert (model.max_superpixels, model.adaptive, model.iterations) == (3, True, (10, 5))

@@ -42,6 +42,7 @@ def counting(**options):
 
 
 def test_a_value_set_from_python_shows_at_once():
+    assert explorer.from_page() is False
     found, drawn = counting()
     assert drawn == [(1, 2)] and found.board.words == "a is 1, b is 2"
     found.controls["a"].value = 5
@@ -63,10 +64,9 @@ def test_mistakes_are_told_on_the_page_and_lose_nothing():
     assert found.board.trouble == "eight is no picture."
     found.set(a=2)
     assert found.board.trouble == "" and found.board.words == "a is 2, b is 2"
-    with pytest.raises(FsslibError, match=r"no control 'c'; there are: a, b, point"):
-        found.set(c=1)
-    with pytest.raises(FsslibError, match="b='many'"):
-        found.set(b="many")
+    for change, told in (({"c": 1}, "no control 'c'; there are: a, b, point"), ({"b": "many"}, "b='many'")):
+        with pytest.raises(FsslibError, match=told):
+            found.set(**change)
 
 
 def test_controls_that_change_others_are_settled_before_drawing():
@@ -157,15 +157,9 @@ def test_every_control_that_the_page_has_moved_is_settled(monkeypatch):
     asyncio.run(move())
 
 
-def test_no_kernel_is_no_page():
-    assert explorer.from_page() is False
-
-
 def test_an_explained_model_is_left_as_it_was():
-    model = build_model("asgnet", backbone="tiny", width=32).train()
-    episode = EpisodeControls().episode()
-    plain, before = model.backbone, model.max_superpixels
-    explained = ExplainedModel(model)
+    model, episode = build_model("asgnet", backbone="tiny", width=32).train(), EpisodeControls().episode()
+    plain, before, explained = model.backbone, model.max_superpixels, ExplainedModel(model)
     one = explained(episode, max_superpixels=1)
     assert one.maps["prototypes"].shape[1] == 1 and one.maps.keys() > {"guide", "probability"}
     assert model.training and not model.explain and model.backbone is plain and model.max_superpixels == before
@@ -183,10 +177,9 @@ def test_features_of_unchanged_images_are_not_computed_again(monkeypatch):
     monkeypatch.setattr(backbone, "forward", lambda *given: calls.append(len(given[1])) or forward(*given))
     found = explore_episode(models=model)
     assert calls == [2]
-    found.set(query=9)
-    assert calls == [2, 1], "the support is known"
-    found.set(query=5)
-    assert calls == [2, 1], "both are known"
+    for query in (9, 5):  # the support is known, and then both are
+        found.set(query=query)
+        assert calls == [2, 1]
 
 
 def test_models_by_name_file_function_and_fold(tmp_path):
@@ -218,12 +211,8 @@ def test_episode_controls_offer_what_there_is():
     picks.controls["query"].value = picks.controls["support"].value + 1
     picks.controls["shots"].value = 3
     supports, query = picks.indices()
-    assert len(supports) == 3 and query not in supports
-    assert picks.episode() is picks.episode()
-    episode = picks.episode().validate()
-    data = picks.dataset
-    assert torch.equal(episode.query_masks[0] == 1, data[query][1] == picks.cls)
-
+    assert len(supports) == 3 and query not in supports and picks.episode() is picks.episode()
+    assert torch.equal(picks.episode().validate().query_masks[0] == 1, picks.dataset[query][1] == picks.cls)
     one = load_dataset("shapes", fold=2, split="val")
     alone = EpisodeControls(one, show=("cls", "query"))
     assert list(alone.controls) == ["cls", "query"] and alone.dataset is one
@@ -250,11 +239,8 @@ def test_the_episode_explorer_shows_what_the_library_computes():
         assert not torch.equal(found.scene.facts["prediction"], before), name
     assert len(found.scene.panels) == 8 and "trained" not in found.scene.words
     assert "has seen the classes of fold 1" in found.scene.words
-
-
-def test_an_own_method_can_be_explored():
-    model = build_model("panet", backbone="tiny")
-    found = explore_episode(load_dataset("shapes", fold=3, split="test"), {"mine": model})
+    mine = {"mine": build_model("panet", backbone="tiny")}
+    found = explore_episode(load_dataset("shapes", fold=3, split="test"), mine)
     assert "fold" not in found.controls and found.controls["method"].options == ("mine",)
 
 

@@ -4,13 +4,14 @@ import base64
 import io
 import subprocess
 import sys
+from functools import partial
 
+import explorer_tools
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("anywidget")
 from fsslib.episode import Episode
 from fsslib.errors import DatasetError
 from fsslib.widgets import SupportPainter, strokes
@@ -26,11 +27,7 @@ def painter():
     return SupportPainter(GREY)
 
 
-def document(*history):
-    out = strokes.empty(40, 60)
-    for entry in history:
-        out = strokes.add(out, entry)
-    return out
+document = partial(explorer_tools.document, size=(40, 60))
 
 
 def test_the_mask_follows_the_document(painter):
@@ -41,17 +38,12 @@ def test_the_mask_follows_the_document(painter):
     mask = painter.mask_tensor()
     assert mask.dtype == torch.long and mask.tolist() == strokes.rasterise(painter.document, 40, 60).tolist()
     assert mask[20, 50] == 0 and mask[20, 40] == 255 and mask[10, 20] == 1
+    image, cls = torch.zeros(1, 1, 1, 3, 40, 60), torch.ones(1, 1, dtype=torch.long)
+    Episode(image[:, 0, 0], None, image, mask[None, None, None], cls).validate()
     painter.document = document(TRIANGLE)
     assert painter.mask.sum() == 190 and painter.mask[5, 5] == 1 and "object 7.9%" in painter._summary
     with pytest.raises(DatasetError, match="three or more corners"):
         painter.document = {**document(), "history": [{**TRIANGLE, "points": [[0, 0], [20, 0]]}]}
-
-
-def test_the_mask_is_a_support_mask(painter):
-    painter.document = document(OBJECT, HINT)
-    image = torch.zeros(1, 1, 1, 3, 40, 60)
-    masks = painter.mask_tensor()[None, None, None]
-    Episode(image[:, 0, 0], None, image, masks, torch.ones(1, 1, dtype=torch.long)).validate()
 
 
 def test_undo_redo_clear(painter):
@@ -66,17 +58,14 @@ def test_undo_redo_clear(painter):
     assert not painter.mask.any()
     painter.undo()
     assert painter.document["cursor"] == 2 and painter.mask[10, 20] == 1
-
-
-def test_documents_of_any_size_take_the_pictures(painter):
     painter.document = {**document(OBJECT), "size": None}
-    assert painter.document["size"] == [40, 60]
+    assert painter.document["size"] == [40, 60], "a document of any size takes the picture's"
 
 
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [({**document(), "size": [60, 40]}, "drawn on 60 x 40"), ({**document(), "cursor": 3}, "cursor 3"), ({}, "found")],
-)
+WRONG = {"drawn on 60 x 40": {**document(), "size": [60, 40]}, "cursor 3": {**document(), "cursor": 3}, "found": {}}
+
+
+@pytest.mark.parametrize(("said", "wrong"), WRONG.items())
 def test_refused_documents_change_nothing(painter, wrong, said):
     painter.document = document(OBJECT)
     with pytest.raises(DatasetError, match=said):

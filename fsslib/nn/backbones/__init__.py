@@ -14,14 +14,9 @@ from .base import Backbone
 
 
 def build_backbone(
-    name: str,
-    *,
-    stem: str | None = None,
-    bn: str = "frozen",
-    last: str | None = None,
-    weights: str | os.PathLike | None = None,
-    **options,
-) -> Backbone:
+    name: str, *, stem: str | None = None, bn: str = "frozen", last: str | None = None,
+    weights: str | os.PathLike | None = None, **options,
+) -> Backbone:  # fmt: skip
     """Build a backbone by name.
 
     Args:
@@ -36,10 +31,7 @@ def build_backbone(
         ModelError: an unknown name, stage or option (with the nearest valid one), or options that exclude each other.
         CheckpointError: a weight file that is missing, damaged or made for another network.
     """
-    from .resnet import (
-        DilatedResNet,  # here, because these modules need the Backbone class above
-        TinyResNet,
-    )
+    from .resnet import DilatedResNet, TinyResNet
     from .vgg import VGG16BN, PANetVGG16
     from .weights import load_weights
 

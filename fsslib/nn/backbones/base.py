@@ -13,7 +13,7 @@ BN_MODES = ("frozen", "batch")
 
 
 class Backbone(nn.Module):
-    """A chain of stages; subclasses add the stage modules named in `channels` and end with `self.set_bn(bn)`.
+    """A chain of stages; subclasses add the stage modules named in `channels` and end with `self._finish(bn)`.
 
     Attributes:
         name: the name `build_backbone` knows it by.
@@ -32,6 +32,13 @@ class Backbone(nn.Module):
         self.strides: dict[str, int] = dict(zip(kept, strides))
         self.bn = "frozen"
 
+    def _finish(self, bn: str, fan: str = "fan_out") -> None:
+        """torchvision's initialisation (Kaiming-normal convolutions), and the batch-norm mode."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode=fan, nonlinearity="relu")
+        self.set_bn(bn)
+
     @property
     def deepest(self) -> str:
         """Name of the deepest stage that exists."""
@@ -40,14 +47,10 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:
         """Features of the wanted stages from one pass that stops at the deepest of them.
 
-        Args:
-            images: (B, 3, H, W) floating point, ImageNet-normalised.
-            stages: names from `channels`.
-        Returns:
-            Stage name -> (B, channels[name], ceil(H / strides[name]), ceil(W / strides[name])) for an (8k+1)-pixel
-            image, in the order of `stages`.
-        Raises:
-            ModelError: a stage that does not exist, or images of another shape or dtype.
+        Args: images: (B, 3, H, W) floating point, ImageNet-normalised. stages: names from `channels`.
+        Returns: stage name -> (B, channels[name], ceil(H / strides[name]), ceil(W / strides[name])) for an image of
+            8k + 1 pixels, in the order of `stages`.
+        Raises ModelError: a stage that does not exist, or images of another shape or dtype.
         """
         self.check_request(images, stages)
         features: dict[str, Tensor] = {}
@@ -70,15 +73,12 @@ class Backbone(nn.Module):
             raise ModelError(f"stages={stages!r}: expected a list of stage names, e.g. ['layer2', 'layer3'].")
         for stage in stages:
             if stage in STAGES and stage not in self.channels:
-                raise ModelError(
-                    f"{self.name} was built with last={self.deepest!r} and has no {stage}; leave `last` out."
-                )
+                reason = f"was built with last={self.deepest!r} and has no {stage}"
+                raise ModelError(f"{self.name} {reason}; leave `last` out.")
             choose(stage, tuple(self.channels), f"{self.name}: stage")
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ModelError(
-                f"{self.name}: images are {tuple(images.shape)} {images.dtype}, expected (B, 3, H, W) floating point, "
-                "normalised with the ImageNet mean and standard deviation."
-            )
+            expected = "(B, 3, H, W) floating point, normalised with the ImageNet mean and standard deviation"
+            raise ModelError(f"{self.name}: images are {tuple(images.shape)} {images.dtype}, expected {expected}.")
 
     def train(self, mode: bool = True) -> "Backbone":
         """As in torch, except that batch norm stays on running statistics when `bn` is `"frozen"`."""

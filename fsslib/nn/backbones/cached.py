@@ -11,7 +11,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -27,62 +26,77 @@ _FEATURE, _PART = re.compile(r"[0-9a-f]{48}\.npy"), re.compile(r"[0-9a-f]{48}\.n
 ABANDONED = 3600  # seconds after which a temporary file belongs to a process that was killed
 
 
-class Store(Protocol):
-    """A dictionary of features with a limit. `persistent` stores outlive the process and are shared by models."""
+class Store:
+    """A dictionary of features, at most `max_bytes` of them; what was used longest ago goes first.
 
-    persistent: bool
-    max_bytes: int
-    stored_bytes: int
-
-    def get(self, key: bytes) -> Tensor | None:
-        """The feature, or None; it counts as used."""
-
-    def put(self, key: bytes, feature: Tensor) -> None:
-        """Keep a feature, unless it alone exceeds the limit."""
-
-    def clear(self) -> None:
-        """Forget everything."""
-
-
-class MemoryStore(Store):
-    """Features in memory, at most `max_bytes` of them; what was used longest ago goes first."""
+    `persistent` stores outlive the process and are shared by models.
+    """
 
     persistent = False
 
-    def __init__(self, max_bytes: int = 4 * 2**30):
+    def __init__(self, max_bytes: int):
         check_count(max_bytes, "max_bytes", 0, unit="bytes")
-        self.max_bytes = max_bytes
-        self.clear()
+        self.max_bytes, self.stored_bytes = max_bytes, 0
+        self._sizes: OrderedDict = OrderedDict()  # in the order of their last use
 
     def __len__(self) -> int:
-        return len(self._features)
+        return len(self._sizes)
+
+    def get(self, key: bytes) -> Tensor | None:
+        """The feature, or None; it counts as used."""
+        raise NotImplementedError
+
+    def put(self, key: bytes, feature: Tensor) -> None:
+        """Keep a feature, unless it alone exceeds the limit."""
+        raise NotImplementedError
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for name in list(self._sizes):
+            self._delete(name)
+
+    def _count(self, name: bytes | str, size: int) -> None:
+        self.stored_bytes += size - self._sizes.pop(name, 0)
+        self._sizes[name] = size
+
+    def _make_room(self) -> None:
+        while self.stored_bytes > self.max_bytes:
+            self._delete(next(iter(self._sizes)))
+
+    def _delete(self, name: bytes | str) -> None:
+        self.stored_bytes -= self._sizes.pop(name, 0)
+
+
+class MemoryStore(Store):
+    """Features in memory."""
+
+    def __init__(self, max_bytes: int = 4 * 2**30):
+        super().__init__(max_bytes)
+        self._features: dict[bytes, Tensor] = {}
 
     def get(self, key: bytes) -> Tensor | None:
         if key in self._features:
-            self._features.move_to_end(key)
+            self._sizes.move_to_end(key)
         return self._features.get(key)
 
     def put(self, key: bytes, feature: Tensor) -> None:
-        if feature.nbytes > self.max_bytes:
-            return
-        old = self._features.pop(key, None)
-        self.stored_bytes += feature.nbytes - (old.nbytes if old is not None else 0)
-        self._features[key] = feature
-        while self.stored_bytes > self.max_bytes:
-            self.stored_bytes -= self._features.popitem(last=False)[1].nbytes
+        if feature.nbytes <= self.max_bytes:
+            self._features[key] = feature
+            self._count(key, feature.nbytes)
+            self._make_room()
 
-    def clear(self) -> None:
-        self._features: OrderedDict[bytes, Tensor] = OrderedDict()
-        self.stored_bytes = 0
+    def _delete(self, name: bytes) -> None:
+        super()._delete(name)
+        del self._features[name]
 
 
 class DiskStore(Store):
-    """Features as memory-mapped files in `folder`, at most `max_bytes` of them; what was used longest ago goes first.
+    """Features as memory-mapped files in `folder`.
 
     Every file is written beside its name and renamed; one that cannot be read is deleted and counts as unknown. Files
     of other names are left alone. Several processes may share a folder; each keeps to the limit by what it has seen,
     so together they may exceed it until the next one opens the folder. Raises ModelError for a folder that cannot be
-    written.
+    written, or a full disk.
     """
 
     persistent = True
@@ -90,8 +104,8 @@ class DiskStore(Store):
     def __init__(self, folder: str | Path, max_bytes: int = 20 * 2**30):
         if not str(folder):
             raise ModelError("features need a folder of their own: name one, '' is none.")
-        check_count(max_bytes, "max_bytes", 0, unit="bytes")
-        self.folder, self.max_bytes = Path(folder).expanduser(), max_bytes
+        super().__init__(max_bytes)
+        self.folder = Path(folder).expanduser()
         features = []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -103,13 +117,9 @@ class DiskStore(Store):
                         os.unlink(entry)
         except OSError as error:
             raise ModelError(f"features cannot be kept in {folder}: {error.strerror}. Name another folder.") from error
-        features.sort(key=lambda item: item[0].st_mtime_ns)
-        self._sizes = OrderedDict((name, stat.st_size) for stat, name in features)
-        self.stored_bytes = sum(self._sizes.values())
+        for stat, name in sorted(features, key=lambda item: item[0].st_mtime_ns):
+            self._count(name, stat.st_size)
         self._make_room()
-
-    def __len__(self) -> int:
-        return len(self._sizes)
 
     def get(self, key: bytes) -> Tensor | None:
         name = f"{key.hex()}.npy"
@@ -118,18 +128,13 @@ class DiskStore(Store):
             # A copy out of the map: the file may be evicted while the tensor lives.
             feature = torch.from_numpy(np.array(np.load(path, mmap_mode="r", allow_pickle=False)))
             os.utime(path)
-            size = path.stat().st_size
+            self._count(name, path.stat().st_size)  # another process may have written it
         except (OSError, ValueError, EOFError):  # unknown, or unreadable
             self._delete(name)
             return None
-        if name not in self._sizes:  # another process wrote it
-            self._sizes[name] = size
-            self.stored_bytes += size
-        self._sizes.move_to_end(name)
         return feature
 
     def put(self, key: bytes, feature: Tensor) -> None:
-        """Keep a feature, unless it alone exceeds the limit. Raises ModelError when the disk is full."""
         if feature.nbytes + 128 > self.max_bytes:
             return
         name = f"{key.hex()}.npy"
@@ -140,26 +145,12 @@ class DiskStore(Store):
         except OSError as error:
             cure = "Free space, lower max_bytes, or use another folder."
             raise ModelError(f"features cannot be kept in {self.folder}: {error.strerror}. {cure}") from error
-        self._forget(name)
-        self._sizes[name] = size
-        self.stored_bytes += size
+        self._count(name, size)
         self._make_room()
-
-    def clear(self) -> None:
-        """Delete every feature in the folder."""
-        for name in list(self._sizes):
-            self._delete(name)
-
-    def _make_room(self) -> None:
-        while self.stored_bytes > self.max_bytes:
-            self._delete(next(iter(self._sizes)))
 
     def _delete(self, name: str) -> None:
         (self.folder / name).unlink(missing_ok=True)
-        self._forget(name)
-
-    def _forget(self, name: str) -> None:
-        self.stored_bytes -= self._sizes.pop(name, 0)
+        super()._delete(name)
 
 
 class CachedBackbone(Backbone):
@@ -168,10 +159,9 @@ class CachedBackbone(Backbone):
     Features are addressed by content: a 128-bit hash of the image's bytes, dtype and shape, plus the stage and whether
     autocast was on. So an image that a method masks is another image for every class. An image whose stages are all
     known is a hit; the others of the batch go through the backbone together, once. Features are stored in `dtype` and
-    come back on the images' device in the dtype the backbone computed. A hit and a miss return the same rounded
-    values, so a result never depends on what was cached before, except that a backbone's last bits may depend on the
-    size of the batch an image was first computed in: with `dtype=torch.float32` the values are bitwise those of the
-    plain backbone when the batches are the same.
+    come back on the images' device in the dtype the backbone computed; hits and misses return the same rounded values.
+    Only a backbone's last bits may depend on the batch an image was first computed in: with `dtype=torch.float32` they
+    are those of the plain backbone when the batches are the same.
 
     The wrapper shares the backbone's stages, so the names in `state_dict` and `load_state_dict` are exactly the
     backbone's and no cached tensor is among them; deep copies and pickles start with an empty cache in memory.
@@ -181,24 +171,18 @@ class CachedBackbone(Backbone):
     Args:
         backbone: with `bn="frozen"`, and frozen (`backbone.freeze()`) unless it is only evaluated: in eval mode
             without gradients nothing changes a backbone.
-        max_bytes: limit of the features in memory; the least recently used go first.
+        max_bytes: limit of the features in memory. store: where they live instead, e.g. a `DiskStore`.
         dtype: storage type; float16 halves the memory and keeps 3 decimal digits.
-        store: where features live instead, e.g. a `DiskStore`.
-    Attributes:
-        hits, misses: images (not stages) answered from the cache / computed, since it was last emptied.
-        stored_bytes: size of the stored features.
+    Attributes: hits, misses: images (not stages) answered from the cache / computed, since it was last emptied.
     Raises:
         ModelError: the backbone is no `Backbone`, trainable or in batch-norm mode `"batch"` (also when it becomes so
             later), `max_bytes` or `dtype` make no sense, or features do not fit into float16.
     """
 
     def __init__(
-        self,
-        backbone: Backbone,
-        max_bytes: int = 4 * 2**30,
-        dtype: torch.dtype = torch.float16,
+        self, backbone: Backbone, max_bytes: int = 4 * 2**30, dtype: torch.dtype = torch.float16,
         store: Store | None = None,
-    ):
+    ):  # fmt: skip
         if not isinstance(backbone, Backbone) or isinstance(backbone, CachedBackbone):
             raise ModelError(f"CachedBackbone wraps a plain Backbone, not {type(backbone).__name__}.")
         if not dtype.is_floating_point:
@@ -216,11 +200,6 @@ class CachedBackbone(Backbone):
         self._weights = ""
         self.train(backbone.training)
         self._check_frozen()
-
-    @property
-    def max_bytes(self) -> int:
-        """Limit of the stored features."""
-        return self.store.max_bytes
 
     @property
     def stored_bytes(self) -> int:
@@ -256,14 +235,13 @@ class CachedBackbone(Backbone):
         ends = [_short(f"{kind}{stage} {mode} {self.dtype} {self._weights}") for stage in stages]
         keys = [[digest + end for end in ends] for digest in _digests(images)]
         rows: dict[int, list[Tensor]] = {}
+        first: dict[bytes, int] = {}  # where each unknown image stands; a repeat of it is not computed again
         for i, row in enumerate(keys):
             # Collected before anything is stored: storing may evict what this very batch needs.
             stored = [self.store.get(key) for key in row]
             if all(feature is not None for feature in stored):
                 rows[i] = stored
-        first: dict[bytes, int] = {}  # where each unknown image stands; a repeat of it is not computed again
-        for i, row in enumerate(keys):
-            if i not in rows:
+            else:
                 first.setdefault(row[0], i)
         missing = list(first.values())
         self.misses += len(missing)
@@ -274,7 +252,8 @@ class CachedBackbone(Backbone):
         native = _autocast(images.device.type) or images.dtype
         # Converted one by one: autocast on a CPU refuses to stack float16.
         columns = ([rows[i][s].to(images.device, native) for i in range(len(keys))] for s in range(len(stages)))
-        layout = _layout(images)
+        last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+        layout = torch.channels_last if last else torch.contiguous_format
         return {s: torch.stack(column).contiguous(memory_format=layout) for s, column in zip(stages, columns)}
 
     def _compute(
@@ -333,12 +312,12 @@ class CachedBackbone(Backbone):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if "plain" not in self.__dict__:
-                raise
-            return getattr(self.__dict__["plain"], name)
+            if "plain" in self.__dict__:
+                return getattr(self.plain, name)
+            raise
 
     def __getstate__(self) -> dict:
-        store = self.store if self.store.persistent else MemoryStore(self.max_bytes)
+        store = self.store if self.store.persistent else MemoryStore(self.store.max_bytes)
         return self.__dict__ | {"store": store, "hits": 0, "misses": 0, "_seen": None}
 
 
@@ -357,17 +336,11 @@ def _short(text: str) -> bytes:
 def _digest_of(tensors: Sequence[Tensor]) -> str:
     """A hash of weights and buffers, for features that outlive the process."""
     digest = hashlib.blake2b(digest_size=16)
-    for tensor in tensors:
-        value = tensor.detach().cpu().contiguous()
+    for value in tensors:
         digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy().data)
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def _autocast(device: str) -> torch.dtype | None:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-
-
-def _layout(images: Tensor) -> torch.memory_format:
-    last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format

@@ -1,6 +1,7 @@
 """ResNets with output stride 8, as few-shot segmentation uses them."""
 
 import re
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -8,17 +9,18 @@ from ...arguments import choose
 from ...errors import ModelError
 from .base import Backbone
 
+Convs = list[tuple[int, int, int, int]]  # kernel, channels, stride, dilation
+
 
 class _Block(nn.Module):
-    """A residual block with torchvision's names: `convN`, `bnN` for every (kernel, channels, stride, dilation)."""
+    """A residual block with torchvision's names: `convN`, `bnN` for every convolution."""
 
-    def __init__(self, inputs: int, convs: list[tuple[int, int, int, int]], downsample: nn.Module | None):
+    def __init__(self, inputs: int, convs: Convs, downsample: nn.Module | None = None):
         super().__init__()
         self.relu = nn.ReLU(inplace=True)
         self.depth = len(convs)
         for i, (kernel, outputs, stride, dilation) in enumerate(convs, start=1):
-            reach = dilation * (kernel // 2)
-            conv = nn.Conv2d(inputs, outputs, kernel, stride, reach, dilation, bias=False)
+            conv = nn.Conv2d(inputs, outputs, kernel, stride, dilation * (kernel // 2), dilation, bias=False)
             self.add_module(f"conv{i}", conv)
             self.add_module(f"bn{i}", nn.BatchNorm2d(outputs))
             inputs = outputs
@@ -34,62 +36,39 @@ class _Block(nn.Module):
         return self.relu(result)
 
 
-class BasicBlock(_Block):
+def _basic(planes: int, stride: int, dilation: int) -> Convs:
     """Two 3x3 convolutions (ResNet-18); the first strides."""
-
-    expansion = 1
-
-    def __init__(self, inputs: int, planes: int, stride: int, dilation: int, downsample: nn.Module | None = None):
-        super().__init__(inputs, [(3, planes, stride, dilation), (3, planes, 1, dilation)], downsample)
+    return [(3, planes, stride, dilation), (3, planes, 1, dilation)]
 
 
-class Bottleneck(_Block):
+def _bottleneck(planes: int, stride: int, dilation: int) -> Convs:
     """1x1, 3x3 and 1x1 convolutions (ResNet-50 and -101); the 3x3 strides."""
-
-    expansion = 4
-
-    def __init__(self, inputs: int, planes: int, stride: int, dilation: int, downsample: nn.Module | None = None):
-        convs = [(1, planes, 1, 1), (3, planes, stride, dilation), (1, 4 * planes, 1, 1)]
-        super().__init__(inputs, convs, downsample)
+    return [(1, planes, 1, 1), (3, planes, stride, dilation), (1, 4 * planes, 1, 1)]
 
 
-_DEPTHS = {18: (BasicBlock, (2, 2, 2, 2)), 50: (Bottleneck, (3, 4, 6, 3)), 101: (Bottleneck, (3, 4, 23, 3))}
-
-
+_DEPTHS = {18: (_basic, 1, (2, 2, 2, 2)), 50: (_bottleneck, 4, (3, 4, 6, 3)), 101: (_bottleneck, 4, (3, 4, 23, 3))}
+# Inputs, outputs, kernel and stride of the convolutions in front of the pool.
+_STEMS = {"classic": ((3, 64, 7, 2),), "deep": ((3, 64, 3, 2), (64, 64, 3, 1), (64, 128, 3, 1))}
 # Deep-stem files number the stem's layers conv1 bn1 conv2 bn2 conv3 bn3; a classic stem has the first pair only.
-_STEM = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4, "conv3": 6, "bn3": 7}
+_STEM_INDEX = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4, "conv3": 6, "bn3": 7}
 
 
 def residual_stage(
-    block: type[nn.Module], inputs: int, planes: int, blocks: int, *, stride: int = 1, dilation: int = 1
+    block: Callable[[int, int, int], Convs], inputs: int, planes: int, blocks: int, *, stride: int, dilation: int = 1
 ) -> nn.Sequential:
     """`blocks` residual blocks; only the first strides, every 3x3 convolution is dilated (the first block's too)."""
-    outputs = planes * block.expansion
+    first, others = block(planes, stride, dilation), block(planes, 1, dilation)
+    outputs = first[-1][1]
     shortcut = None
     if stride != 1 or inputs != outputs:
         shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-    first = block(inputs, planes, stride, dilation, shortcut)
-    return nn.Sequential(first, *(block(outputs, planes, 1, dilation) for _ in range(blocks - 1)))
+    more = (_Block(outputs, others) for _ in range(blocks - 1))
+    return nn.Sequential(_Block(inputs, first, shortcut), *more)
 
 
-def init_residual(network: nn.Module) -> None:
-    """torchvision's initialisation: convolutions Kaiming-normal (fan-out), batch norm 1 and 0."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
-def _classic_stem() -> nn.Sequential:
-    conv = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1))
-
-
-def _deep_stem() -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for inputs, outputs, stride in ((3, 64, 2), (64, 64, 1), (64, 128, 1)):
-        conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-        layers += [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.MaxPool2d(3, stride=2, padding=1))
+def _conv_norm_relu(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+    return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
 
 class DilatedResNet(Backbone):
@@ -108,43 +87,34 @@ class DilatedResNet(Backbone):
             so a weight file cannot tell: if its source says the stride sits in the 1x1, this option must say so too,
             or the features are silently wrong.
         bn, last: see `build_backbone`.
-    Raises:
-        ModelError: unknown stem, stage or mode, or `stride_on="1x1"` for ResNet-18, which has no 1x1 to stride on.
+    Raises ModelError: unknown stem, stage or mode, or `stride_on="1x1"` for ResNet-18, which has no 1x1 to stride on.
     """
 
     def __init__(
-        self,
-        depth: int,
-        *,
-        stem: str = "classic",
-        bn: str = "frozen",
-        last: str | None = None,
-        stride_on: str = "3x3",
+        self, depth: int, *, stem: str = "classic", bn: str = "frozen", last: str | None = None, stride_on: str = "3x3"
     ):
-        choose(stem, ("classic", "deep"), "stem=")
+        choose(stem, tuple(_STEMS), "stem=")
         choose(stride_on, ("3x3", "1x1"), "stride_on=")
-        block, blocks = _DEPTHS[depth]
-        if stride_on == "1x1" and block is BasicBlock:
+        block, expansion, blocks = _DEPTHS[depth]
+        if stride_on == "1x1" and block is _basic:
             raise ModelError("stride_on='1x1' needs bottleneck blocks; resnet18 has none: leave it out.")
-        width = 128 if stem == "deep" else 64
-        channels = (width, *(planes * block.expansion for planes in (64, 128, 256, 512)))
+        channels = (_STEMS[stem][-1][1], *(planes * expansion for planes in (64, 128, 256, 512)))
         super().__init__(f"resnet{depth}", channels, (4, 4, 8, 8, 8), last)
         self.stem, self.stride_on = stem, stride_on
-        self.layer0 = _deep_stem() if stem == "deep" else _classic_stem()
+        layers = [layer for conv in _STEMS[stem] for layer in _conv_norm_relu(*conv)]
+        self.layer0 = nn.Sequential(*layers, nn.MaxPool2d(3, stride=2, padding=1))
         for i, (stride, dilation) in enumerate(((1, 1), (2, 1), (1, 2), (1, 4)), start=1):
             if f"layer{i}" in self.channels:
-                planes = 64 * 2 ** (i - 1)
-                stage = residual_stage(block, channels[i - 1], planes, blocks[i - 1], stride=stride, dilation=dilation)
-                self.add_module(f"layer{i}", stage)
+                of = block, channels[i - 1], channels[i] // expansion, blocks[i - 1]
+                self.add_module(f"layer{i}", residual_stage(*of, stride=stride, dilation=dilation))
         if stride_on == "1x1" and "layer2" in self.channels:
             first = self.layer2[0]
             first.conv1.stride, first.conv2.stride = first.conv2.stride, first.conv1.stride
-        init_residual(self)
-        self.set_bn(bn)
+        self._finish(bn)
 
     def rename(self, key: str) -> str:
         found = re.fullmatch(r"(conv[123]|bn[123])\.(\w+)", key)
-        return f"layer0.{_STEM[found[1]]}.{found[2]}" if found else key
+        return f"layer0.{_STEM_INDEX[found[1]]}.{found[2]}" if found else key
 
 
 # A ResNet small enough to learn Shapes-5i within minutes on one CPU core.
@@ -166,10 +136,8 @@ class TinyResNet(Backbone):
 
     Args:
         stride: output stride, 4 or 8; 8 trains twice as fast, 4 draws finer outlines.
-        width: w, a positive whole number.
-        bn, last: see `build_backbone`.
-    Raises:
-        ModelError: another stride, width, stage or mode.
+        width: w, a positive whole number. bn, last: see `build_backbone`.
+    Raises ModelError: another stride, width, stage or mode.
     """
 
     def __init__(self, *, stride: int = 4, width: int = 16, bn: str = "frozen", last: str | None = None):
@@ -179,10 +147,8 @@ class TinyResNet(Backbone):
             raise ModelError(f"tiny: width={width!r}: expected a whole number from 1.")
         channels = (width, width, 2 * width, 4 * width, 4 * width)
         super().__init__("tiny", channels, (2, 2, 4, stride, stride), last)
-        conv = nn.Conv2d(3, width, 5, stride=2, padding=2, bias=False)
-        self.layer0 = nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.layer0 = nn.Sequential(*_conv_norm_relu(3, width, 5, 2))
         for i, step in enumerate((1, 2, stride // 4, 1), start=1):
             if f"layer{i}" in self.channels:
-                self.add_module(f"layer{i}", residual_stage(BasicBlock, channels[i - 1], channels[i], 1, stride=step))
-        init_residual(self)
-        self.set_bn(bn)
+                self.add_module(f"layer{i}", residual_stage(_basic, channels[i - 1], channels[i], 1, stride=step))
+        self._finish(bn)

@@ -24,10 +24,8 @@ class PANetVGG16(Backbone):
     Args:
         pool: `"3x3"` as published, or `"2x2"` for the three striding pools as in torchvision, rounded up so that the
             grid stays the same (the fourth pool stays 3x3: a 2x2 pool of stride 1 would shift the grid by half a cell).
-        bn: accepted for uniformity; there is no batch norm.
-        last: see `build_backbone`.
-    Raises:
-        ModelError: another pool, stage or mode.
+        bn: accepted for uniformity; there is no batch norm. last: see `build_backbone`.
+    Raises ModelError: another pool, stage or mode.
     """
 
     def __init__(self, *, pool: str = "3x3", bn: str = "frozen", last: str | None = None):
@@ -36,29 +34,22 @@ class PANetVGG16(Backbone):
         layers: list[nn.Module] = []
         inputs = 3
         for i, outputs in enumerate(self.channels.values()):
-            layers.append(_plain_block(inputs, outputs, _CONVS[i], dilated=i == 4))
-            if i < 3:
-                small = nn.MaxPool2d(2, stride=2, ceil_mode=True)
-                layers.append(small if pool == "2x2" else nn.MaxPool2d(3, stride=2, padding=1))
-            elif i == 3:
-                layers.append(nn.MaxPool2d(3, stride=1, padding=1))
+            block = _convs(inputs, outputs, _CONVS[i], reach=2 if i == 4 else 1)
+            layers.append(nn.Sequential(*(block[:-1] if i == 4 else block)))
+            if i < 3 and pool == "2x2":
+                layers.append(nn.MaxPool2d(2, stride=2, ceil_mode=True))
+            elif i < 4:
+                layers.append(nn.MaxPool2d(3, stride=2 if i < 3 else 1, padding=1))
             inputs = outputs
         self.features = nn.Sequential(*layers)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        self.set_bn(bn)
+        self._finish(bn, fan="fan_in")
 
     def _stage(self, index: int) -> nn.Sequential:
         if STAGES[index] not in self.channels:
-            raise AttributeError(f"vgg16 was built with last={self.deepest!r} and has no {STAGES[index]}")
+            raise AttributeError(STAGES[index])
         return self.features[2 * index : 2 * index + 2]
 
-    layer0 = property(lambda self: self._stage(0))
-    layer1 = property(lambda self: self._stage(1))
-    layer2 = property(lambda self: self._stage(2))
-    layer3 = property(lambda self: self._stage(3))
-    layer4 = property(lambda self: self._stage(4))
+    layer0, layer1, layer2, layer3, layer4 = (property(lambda self, i=i: self._stage(i)) for i in range(5))
 
     def rename(self, key: str) -> str:
         return _from_torchvision(key, batch_norm=False)
@@ -74,51 +65,43 @@ class VGG16BN(Backbone):
     Pools are 2x2, stride 2, rounded up; layer4 has none. Strides 2, 4, 8, 16, 16 (97 pixels: 49, 25, 13, 7, 7 cells).
     Names restart inside each stage (`layer0.0.weight`, …), as in the published checkpoints.
 
-    Args:
-        bn, last: see `build_backbone`.
-    Raises:
-        ModelError: another stage or mode.
+    Args: bn, last: see `build_backbone`.
+    Raises ModelError: another stage or mode.
     """
 
     def __init__(self, *, bn: str = "frozen", last: str | None = None):
         super().__init__("vgg16_bn", _WIDTHS, (2, 4, 8, 16, 16), last)
         inputs = 3
         for i, (stage, outputs) in enumerate(self.channels.items()):
-            layers: list[nn.Module] = []
-            for _ in range(_CONVS[i]):
-                layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-                inputs = outputs
+            layers = _convs(inputs, outputs, _CONVS[i], norm=True)
             if i < 4:
                 layers.append(nn.MaxPool2d(2, stride=2, ceil_mode=True))
             self.add_module(stage, nn.Sequential(*layers))
+            inputs = outputs
+        self._finish(bn)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(module.bias)
-        self.set_bn(bn)
 
     def rename(self, key: str) -> str:
         return _from_torchvision(key, batch_norm=True)
 
 
-def _plain_block(inputs: int, outputs: int, convs: int, dilated: bool) -> nn.Sequential:
+def _convs(inputs: int, outputs: int, count: int, *, reach: int = 1, norm: bool = False) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    reach = 2 if dilated else 1
-    for _ in range(convs):
-        layers += [nn.Conv2d(inputs, outputs, 3, padding=reach, dilation=reach), nn.ReLU(inplace=True)]
-        inputs = outputs
-    return nn.Sequential(*layers[:-1] if dilated else layers)
+    for i in range(count):
+        layers.append(nn.Conv2d(outputs if i else inputs, outputs, 3, padding=reach, dilation=reach))
+        layers += [nn.BatchNorm2d(outputs)] * norm + [nn.ReLU(inplace=True)]
+    return layers
 
 
 def _from_torchvision(key: str, batch_norm: bool) -> str:
     """`features.N.x` of torchvision's flat VGG-16 in our names; any other name comes back as it is."""
-    found = re.fullmatch(r"features\.(\d+)\.(\w+)", key)
-    index = int(found[1]) if found else -1
-    start = 0
+    flat = re.fullmatch(r"features\.(\d+)\.(\w+)", key)
+    index = int(flat[1]) if flat else -1
     for i, convs in enumerate(_CONVS):
-        length = convs * (3 if batch_norm else 2) + 1  # and the pool
-        if start <= index < start + length - 1:
-            block = f"layer{i}" if batch_norm else f"features.{2 * i}"
-            return f"{block}.{index - start}.{found[2]}"
-        start += length
+        length = convs * (3 if batch_norm else 2)
+        if 0 <= index < length:
+            return f"{f'layer{i}' if batch_norm else f'features.{2 * i}'}.{index}.{flat[2]}"
+        index -= length + 1  # and the pool
     return key

@@ -42,17 +42,15 @@ def load_weights(backbone: Backbone, weights: str | os.PathLike) -> None:
 
 def _imagenet_state(backbone: Backbone) -> dict[str, Tensor]:
     ways_out = "give weights a PATH to a file made for this network, or weights=None (random)"
+    reason = None
     if backbone.name == "tiny":
-        raise ModelError(f"weights='imagenet': there are no ImageNet weights for tiny; {ways_out}.")
-    if getattr(backbone, "stem", "classic") == "deep":
-        raise ModelError(
-            f"weights='imagenet': torchvision has no {backbone.name} with a deep stem. "
-            f"Ways out: stem='classic', {ways_out}."
-        )
-    if getattr(backbone, "stride_on", "3x3") == "1x1":
-        raise ModelError(
-            f"weights='imagenet': torchvision's {backbone.name} strides on the 3x3; drop stride_on or {ways_out}."
-        )
+        reason = f"there are no ImageNet weights for tiny; {ways_out}"
+    elif getattr(backbone, "stem", "classic") == "deep":
+        reason = f"torchvision has no {backbone.name} with a deep stem. Ways out: stem='classic', {ways_out}"
+    elif getattr(backbone, "stride_on", "3x3") == "1x1":
+        reason = f"torchvision's {backbone.name} strides on the 3x3; drop stride_on or {ways_out}"
+    if reason:
+        raise ModelError(f"weights='imagenet': {reason}.")
     from torchvision.models import get_model_weights
 
     try:
@@ -67,12 +65,9 @@ def _imagenet_state(backbone: Backbone) -> dict[str, Tensor]:
 
 
 def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Name -> tensor (CPU) of a `.pth`, `.pt` or `.safetensors` file, without executing any code in it.
+    """`clean_state` of a `.pth`, `.pt` or `.safetensors` file, on the CPU, without executing any code in it.
 
-    Without the wrapper `state_dict` and the prefix `module.`, as `clean_state` has it.
-
-    Raises:
-        CheckpointError: the file is missing, unreadable, truncated, or holds something else than named tensors.
+    Raises CheckpointError: the file is missing, unreadable, truncated, or holds something else than named tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -118,9 +113,8 @@ def apply_state(backbone: Backbone, state: Mapping[str, Tensor], source: str) ->
     absent = _absent_stages(backbone, entries)
     problems = _problems(backbone, entries, absent)
     if problems:
-        raise CheckpointError(
-            f"{source} does not fit {backbone.name}: {'; '.join(problems)}.{_hint(backbone, entries)}"
-        )
+        text = f"{'; '.join(problems)}.{_hint(backbone, entries)}"
+        raise CheckpointError(f"{source} does not fit {backbone.name}: {text}")
     backbone.load_state_dict(entries, strict=False)
     if absent:
         names = " and ".join(absent)
@@ -141,29 +135,18 @@ def _absent_stages(backbone: Backbone, entries: Mapping[str, Tensor]) -> list[st
 
 
 def _problems(backbone: Backbone, entries: Mapping[str, Tensor], absent: list[str]) -> list[str]:
-    own = backbone.state_dict()
-    needed = [k for k in own if backbone.stage_of(k) not in absent and not k.endswith("num_batches_tracked")]
-    shared = [key for key in entries if key in own]
-    found = {
-        "missing": [key for key in needed if key not in entries],
-        "unknown": [key for key in entries if key not in own],
-        "of another shape": [
-            f"{key} {tuple(entries[key].shape)} instead of {tuple(own[key].shape)}"
-            for key in shared
-            if entries[key].shape != own[key].shape
-        ],
-        "of another kind": [
-            f"{key} {entries[key].dtype}"
-            for key in shared
-            if entries[key].is_floating_point() != own[key].is_floating_point()
-        ],
-        "not finite (NaN or inf)": [key for key in shared if not torch.isfinite(entries[key]).all()],
-    }
-    return [
-        f"{len(keys)} {what} ({', '.join(keys[:_SHOWN])}{', …' if len(keys) > _SHOWN else ''})"
-        for what, keys in found.items()
-        if keys
-    ]
+    ours = backbone.state_dict()
+    needed = [k for k in ours if backbone.stage_of(k) not in absent and not k.endswith("num_batches_tracked")]
+    wrong = {"missing": [key for key in needed if key not in entries]}
+    wrong["unknown"] = [key for key in entries if key not in ours]
+    pairs = [(key, value, ours[key]) for key, value in entries.items() if key in ours]
+    shapes = [(key, tuple(new.shape), tuple(old.shape)) for key, new, old in pairs]
+    wrong["of another shape"] = [f"{key} {new} instead of {old}" for key, new, old in shapes if new != old]
+    kinds = [(key, new.dtype) for key, new, old in pairs if new.is_floating_point() != old.is_floating_point()]
+    wrong["of another kind"] = [f"{key} {dtype}" for key, dtype in kinds]
+    wrong["not finite (NaN or inf)"] = [key for key, value, _ in pairs if not torch.isfinite(value).all()]
+    more = {what: ", …" if len(keys) > _SHOWN else "" for what, keys in wrong.items()}
+    return [f"{len(keys)} {what} ({', '.join(keys[:_SHOWN])}{more[what]})" for what, keys in wrong.items() if keys]
 
 
 def _hint(backbone: Backbone, entries: Mapping[str, Tensor]) -> str:

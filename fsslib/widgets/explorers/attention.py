@@ -1,7 +1,5 @@
 """`explore_attention`: what a query cell matched in the support, and which map SD-AANet's decoder listens to."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -129,7 +127,7 @@ class Run:
     cosines: list[Tensor]
 
     @classmethod
-    def of(cls, explained: ExplainedModel, episode: Episode, masking: str) -> Run:
+    def of(cls, explained: ExplainedModel, episode: Episode, masking: str) -> "Run":
         """Run the model, its supports masked `"twice"` or only `"after"` the deepest stage."""
         with explained.ready(prior_masking=masking, explain=False) as model:  # SAAM on the supports is not looked at
             query, supports = model.features(episode.to(explained.device))
@@ -140,10 +138,9 @@ class Run:
         weights = resize((episode.support_masks[0, 0] == 1).float(), tuple(supports.shape[-2:])).flatten(1)
         cells = [(weight > 0).nonzero()[:, 0] for weight in weights]
         rows, cosines = query.flatten(1), []
-        for k, chosen in enumerate(cells):
-            objects = supports[k].flatten(1)[:, chosen] * weights[k, chosen]
-            norms = objects.norm(dim=0)[:, None] * rows.norm(dim=0)
-            cosines.append(objects.T @ rows / (norms + EPS_PRIOR))
+        for support, weight, chosen in zip(supports.flatten(2), weights, cells):
+            objects = support[:, chosen] * weight[chosen]
+            cosines.append(objects.T @ rows / (objects.norm(dim=0)[:, None] * rows.norm(dim=0) + EPS_PRIOR))
         over = tuple(episode.query_images.shape[-2:]), tuple(query.shape[-2:])
         return cls(maps, (way.logits.cpu(), maps["inner/0"]), over, cells, cosines)
 
@@ -168,8 +165,7 @@ class Run:
 
     def chosen(self, point: dict, truth: Tensor) -> tuple[float, float, int, int]:
         """Pixel x, y and the row and column of the cell that was pointed at; else the best matched of the object."""
-        spot = panels.pointed(point, ("query", "prior", "attention"), self.over[0])
-        if spot is not None:
+        if spot := panels.pointed(point, ("query", "prior", "attention"), self.over[0]):
             return *spot[1:], *panels.cell_at(*spot[1:], *self.over)
         share = resize((truth == 1).float()[None], self.over[1])[0]
         best = self.peaks().mean(0).masked_fill(share < share.max(), -1)
@@ -214,13 +210,11 @@ def _closer(panel: Panel, mask: Tensor) -> Panel:
 def _words(run: Run, facts: Mapping, at: Mapping, inside: bool, swapped: Sequence[str], instead: str) -> str:
     row, column = (value + 1 for value in facts["cell"])
     best = " and ".join(f"{value:.2f}" for value in facts["best"].tolist())
-    words = (
-        f"The query cell in row {row}, column {column}, {'on' if inside else 'off'} the object, has a best cosine of "
-        f"{best}; stretched, its prior is {at['prior']:.2f}. "
-    )
+    where = f"The query cell in row {row}, column {column}, {'on' if inside else 'off'} the object"
+    words = f"{where}, has a best cosine of {best}; stretched, its prior is {at['prior']:.2f}."
+    reached = f"the decoder reaches IoU {facts['iou']:.0%}"
     if not swapped:
-        return words + f"Given both maps, the decoder reaches IoU {facts['iou']:.0%}."
+        return f"{words} Given both maps, {reached}."
     stand_ins = {name: "zeros" if instead == "zeros" else f"its mean ({run.maps[name].mean():.2f})" for name in swapped}
     swaps = " and ".join(f"the {name} by {stand_in}" for name, stand_in in stand_ins.items())
-    both = f"with both maps {facts['iou_both']:.0%}"
-    return f"{words}Replacing {swaps}, the decoder reaches IoU {facts['iou']:.0%}; {both}."
+    return f"{words} Replacing {swaps}, {reached}; with both maps {facts['iou_both']:.0%}."

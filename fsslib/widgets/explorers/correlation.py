@@ -1,8 +1,7 @@
 """`explore_correlation`: what HDMNet compares at each scale, who attends to whom, and what the ensemble decides."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -68,19 +67,15 @@ def explore_correlation(
         settings = (softmax, temperature, self_attention)
         answer = memo((picks.key, *settings), lambda: explained(episode, **_options(explained.model, *settings)))
         maps, truth = answer.maps, episode.query_masks[0]
-        pairs, alike = attended(
-            (picks.key, *settings, stage),
-            lambda: _attention(explained.model, maps, episode, stage, softmax, temperature),
-        )
+        related = partial(_attention, explained.model, maps, episode, stage, softmax, temperature)
+        pairs, alike = attended((picks.key, *settings, stage), related)
         # Without the ensemble the probabilities of the matching network are the answer.
         logits = {"meta": resize(maps["meta"], tuple(truth.shape))}
         if explained.model.ensemble is not None:
             logits["ensemble"] = answer.logits
         masks = {name: strongest(value)[0] for name, value in logits.items()}
-        chosen = "ensemble" if ensemble else "meta"
-        facts = {**_facts(maps, episode, stage, pairs), "like": alike}
-        facts["ious"] = {name: panels.iou(mask, truth) for name, mask in masks.items()}
-        facts["iou"] = facts["ious"][chosen]
+        chosen, ious = "ensemble" if ensemble else "meta", {n: panels.iou(mask, truth) for n, mask in masks.items()}
+        facts = _facts(maps, episode, stage, pairs) | {"like": alike, "ious": ious, "iou": ious[chosen]}
         shown = _inputs(episode, maps, pairs, stage, point, facts, picks.name)
         shown += _answers(maps, episode, masks[chosen], ensemble)
         changed = settings != (trained.softmax, trained.temperature, True)
@@ -124,8 +119,8 @@ def _facts(maps: Mapping[str, Tensor], episode: Episode, stage: int, pairs: Tens
     inside = F.adaptive_avg_pool2d((episode.query_masks == 1).float(), correlation.shape)[0]
     on, off = (float((correlation * part).sum() / part.sum().clamp_min(1e-9)) for part in (inside, 1 - inside))
     share = float((received * inside).sum() / received.sum().clamp_min(1e-9))
-    facts = {"correlation": correlation, "on": on, "off": off, "received": received, "share": share}
-    return {**facts, "area": float(inside.mean())}
+    area = float(inside.mean())
+    return {"correlation": correlation, "on": on, "off": off, "received": received, "share": share, "area": area}
 
 
 def _inputs(
@@ -158,8 +153,8 @@ def _inputs(
             shown.append(panels.heat(f"attention {k}", caption, attention[k], image, limits=limits))
     else:
         attention = facts["attention"] = pairs[:, :, numbers[panel], row, column]
-        captions = "The ring lies beside the object: unread", "Where the ring is read in the query"
-        caption = captions[bool(attention.any())]
+        read = attention.any()
+        caption = "Where the ring is read in the query" if read else "The ring lies beside the object: unread"
         shown.append(panels.heat("attention", caption, attention, query, mask=truth))
     facts["amount"] = float(attention.sum())
     return shown

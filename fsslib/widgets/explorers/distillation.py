@@ -1,7 +1,5 @@
 """`explore_distillation`: SD-AANet's gate, its teacher and student, and what their divergence weighs in the loss."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +83,7 @@ class _Run:
     ungated: Tensor
 
     @classmethod
-    def of(cls, explained: ExplainedModel, episode: Episode) -> _Run:
+    def of(cls, explained: ExplainedModel, episode: Episode) -> "_Run":
         """One pass for maps and losses together, and the short way to the mask without the gate."""
         episode = episode.to(explained.device)
         with explained.ready() as model:
@@ -104,21 +102,15 @@ class _Run:
 
 def _channels(maps: Mapping[str, Tensor], log_teacher: Tensor, prototypes: Tensor, temperature: float) -> dict:
     """Distributions, factors and likenesses; those of several supports as their means."""
-    teacher = log_teacher.exp()
-    student = log_distribution(maps["students"], temperature).exp()
-    entropy = -(teacher * log_teacher.clamp_min(-1e4)).sum(-1) / torch.tensor(float(teacher.shape[-1])).log()
-    query = maps["query_prototype"][:, None]
+    teachers, query = log_teacher.exp(), maps["query_prototype"][:, None]
+    entropy = -(teachers * log_teacher.clamp_min(-1e4)).sum(-1) / torch.tensor(float(teachers.shape[-1])).log()
+    teacher, student = teachers[0].mean(0), log_distribution(maps["students"], temperature).exp()[0].mean(0)
+    channels = teacher.argsort(descending=True, stable=True)[:SHOWN].tolist()
     sides = {"pooled": maps["pooled"], "student": maps["students"], "teacher": prototypes}
-    mean = teacher[0].mean(0)
-    return {
-        "teacher": mean,
-        "student": student[0].mean(0),
-        "channels": mean.argsort(descending=True, stable=True)[:SHOWN].tolist(),
-        "spread": float(entropy.mean()),
-        "gate": (maps["gate"][0].mean(0) + 1) / 2,
-        "factor": maps["query_factor"][0],
-        "cosines": {name: float(F.cosine_similarity(side, query, dim=-1).mean()) for name, side in sides.items()},
-    }
+    cosines = {name: float(F.cosine_similarity(side, query, dim=-1).mean()) for name, side in sides.items()}
+    facts = {"teacher": teacher, "student": student, "channels": channels, "spread": float(entropy.mean())}
+    gate, factor = (maps["gate"][0].mean(0) + 1) / 2, maps["query_factor"][0]
+    return {**facts, "gate": gate, "factor": factor, "cosines": cosines}
 
 
 def _pictures(episode: Episode, run: _Run, facts: dict, name: str) -> list:

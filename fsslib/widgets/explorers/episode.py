@@ -1,7 +1,5 @@
 """`explore_episode`: any class, any supports, any query, any method."""
 
-from __future__ import annotations
-
 from ...ops import strongest
 from .. import panels
 from ..episode_controls import Datasets, EpisodeControls

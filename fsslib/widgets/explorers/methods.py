@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import ipywidgets
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -20,6 +19,7 @@ from ...data.pictures import image_tensor
 from ...data.transforms import Resize, normalise
 from ...errors import DatasetError
 from ...inference import infer, supports
+from ...plots.pixels import enlarged
 from .. import panels, strokes
 from ..board import Panel
 from ..episode_controls import Datasets, EpisodeControls
@@ -110,12 +110,10 @@ class _Comparison(Explorer):
 
     def _take_examples(self, sides: Sequence[str]) -> None:
         """From the data set."""
-        supports, query = self._picks.indices()
-        for side, index in (("support", supports[0]), ("query", query)):
-            if side in sides:
-                image, mask = self._picks.dataset[index]
-                name = f"{self._picks.name}, {self._picks.dataset.name}"
-                self._lay(side, image, self._picks.object_in(mask), name)
+        (first, *_), query = self._picks.indices()
+        for side in sides:
+            image, mask = self._picks.dataset[query if side == "query" else first]
+            self._lay(side, image, self._picks.object_in(mask), f"{self._picks.name}, {self._picks.dataset.name}")
 
     def _take(self, pictures: Mapping[str, Picture | None], document: dict | None) -> None:
         """Somebody's own; None changes nothing."""
@@ -145,12 +143,11 @@ class _Comparison(Explorer):
         mask = support_truth if marked == TRUTH else torch.from_numpy(self.painter.mask)
         drawn = bool((mask == 1).any())
         caption = f"Support: {support_name}" + ", nothing marked yet" * (not drawn)
-        shown = [_photo("support", caption, support, mask if drawn else None)]
-        shown.append(_photo("query", f"Query: {name}", query))
+        shown = [_photo("support", caption, support, mask if drawn else None), _photo("query", f"Query: {name}", query)]
         facts: dict = {"support_mask": mask, "masks": {}, "iou": {}}
         if not drawn:
-            words = "Mark the object in the upper picture: every method starts from the same drawing."
-            return Scene(shown, words, facts)
+            hint = "Mark the object in the upper picture: every method starts from the same drawing."
+            return Scene(shown, hint, facts)
         key, start = tuple(map(_digest, (query, support, mask))), time.monotonic()
         for number, label in enumerate(self._models.labels):
             if time.monotonic() - start > SLOW:
@@ -235,7 +232,7 @@ def _photo(key: str, caption: str, image: Tensor, mask: Tensor | None = None) ->
         size = [max(1, round(side * SHOWN / longest)) for side in image.shape[-2:]]
         image = interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0].to(torch.uint8)
         if mask is not None:
-            mask = torch.from_numpy(panels.enlarged(np.asarray(mask), *size))
+            mask = torch.from_numpy(enlarged(mask, image))
     return panels.photo(key, caption, normalise(image), mask)
 
 

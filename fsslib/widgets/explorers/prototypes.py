@@ -1,7 +1,5 @@
 """`explore_prototypes`: move the prototype, and see the cosine maps and the mask follow."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import ipywidgets
@@ -90,9 +88,8 @@ def explore_prototypes(
         if list(choice.options) != offered:
             choice.options = offered
         choice.value = chosen if chosen in offered else "mask"
-        easel.place(
-            (picks.dataset, picks.indices()[0][0], picks.key[-1]), denormalise(picks.episode().support_images[0, 0, 0])
-        )
+        picture = picks.dataset, picks.indices()[0][0], picks.key[-1]
+        easel.place(picture, denormalise(picks.episode().support_images[0, 0, 0]))
         easel.layout.display = None if choice.value == "drawing" else "none"
 
     def draw(source: str, scale: float, point: dict, stage: str | None = None, **_) -> Scene:
@@ -126,15 +123,13 @@ def explore_prototypes(
         ends = (float(cosine.min()), float(cosine.max()))
         shades = f"{ends[0]:.2f} (dark) to {ends[1]:.2f} (bright)"
         predicted, score = panels.prediction("prediction", "Prediction", image, mask, truth)
-        shown = [
-            *panels.supports(episode, "what is pooled", masks, marks, pick=True),
-            panels.photo("query", "Query", image),
-            panels.heat("object", f"Cosine, object: {shades}", cosine[0, 1], image, limits=ends),
-            panels.heat("background", f"Cosine, background: {shades}", cosine[0, 0], image, limits=ends),
-            panels.heat("probability", f"Object's probability, α = {scale:g}", probability[1], image, limits=(0, 1)),
-            predicted,
-            panels.photo("truth", f"True mask: {picks.name}", image, truth),
-        ]
+        shown = panels.supports(episode, "what is pooled", masks, marks, pick=True)
+        shown.append(panels.photo("query", "Query", image))
+        for key, values in (("object", cosine[0, 1]), ("background", cosine[0, 0])):
+            shown.append(panels.heat(key, f"Cosine, {key}: {shades}", values, image, limits=ends))
+        caption = f"Object's probability, α = {scale:g}"
+        shown += [panels.heat("probability", caption, probability[1], image, limits=(0, 1)), predicted]
+        shown.append(panels.photo("truth", f"True mask: {picks.name}", image, truth))
         facts = {"iou": score, "prototype": prototype, "background": background, "moved": float(moved), "sure": sure}
         facts |= {"cosine": cosine[0], "probability": probability[1], "prediction": mask, "masks": masks[0, 0]}
         words = _words(source, facts, upsample(cosine, pixels)[0, :, truth == 1])
@@ -213,8 +208,7 @@ def _marked(picks: EpisodeControls, masks: Tensor, source: str, margin: int) -> 
 def _pixel(point: dict, masks: Tensor) -> tuple[int, int, int]:
     """Support, x and y that were pointed at; else the object's pixel nearest to its middle in the first support."""
     shot, height, width = masks.shape
-    spot = panels.pointed(point, [f"support {k}" for k in range(shot)], (height, width))
-    if spot is not None:
+    if spot := panels.pointed(point, [f"support {k}" for k in range(shot)], (height, width)):
         return int(spot[0].split()[1]), int(spot[1]), int(spot[2])
     inside = (masks[0] == 1).nonzero()
     inside = inside if len(inside) else torch.tensor([[height // 2, width // 2]])

@@ -1,7 +1,5 @@
 """`explore_superpixels`: how many prototypes an object gets, where they lie, and who is given which."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -133,19 +131,14 @@ class _Clusters:
     def facts(self, point: Mapping) -> dict:
         """What does not depend on the prediction."""
         count, unit = len(self.prototypes), F.normalize(self.prototypes, dim=-1)
-        row, column = divmod(int(self.maps["probability"][0, 0].argmax()), self.guide.shape[1])
+        alike = float(((unit @ unit.T).sum() - count) / (count * count - count)) if count > 1 else 1.0
+        shares = torch.bincount(self.guide.flatten(), minlength=count + 1)[1:] / self.guide.numel()
+        counts = torch.bincount(self.owner, minlength=self.episode.shot).tolist()
+        likeliest = divmod(int(self.maps["probability"][0, 0].argmax()), self.guide.shape[1])
         spot = panels.pointed(point, ("query",), self.over[0])
-        if spot is not None:
-            row, column = panels.cell_at(*spot[1:], *self.over)
-        return {
-            "used": count,
-            "counts": torch.bincount(self.owner, minlength=self.episode.shot).tolist(),
-            "alike": float(((unit @ unit.T).sum() - count) / (count * count - count)) if count > 1 else 1.0,
-            "guide": self.guide,
-            "shares": torch.bincount(self.guide.flatten(), minlength=count + 1)[1:] / self.guide.numel(),
-            "position": (row, column),
-            "cosines": self.similarity[:, row, column],
-        }
+        row, column = panels.cell_at(*spot[1:], *self.over) if spot else likeliest
+        facts = {"used": count, "counts": counts, "alike": alike, "guide": self.guide, "shares": shares}
+        return {**facts, "position": (row, column), "cosines": self.similarity[:, row, column]}
 
     def bars(self, facts: Mapping) -> Bars:
         """Cosines at the ring, and what each prototype is given of the query."""
@@ -153,8 +146,8 @@ class _Clusters:
         values = {"cosine": facts["cosines"], "share": facts["shares"]}
         rows = {f"Prototype {i + 1}": {name: float(value[i]) for name, value in values.items()} for i in order}
         left = facts["used"] - len(order)
-        caption = "Cosine at the ring; share of the query it is given"
-        return Bars("bars", caption + f" (without {left} less similar ones)" * bool(left), rows)
+        without = f" (without {left} less similar ones)" * bool(left)
+        return Bars("bars", f"Cosine at the ring; share of the query it is given{without}", rows)
 
 
 def _span(inside: Tensor, axis: int, margin: int = 1) -> tuple[int, int]:
@@ -188,22 +181,20 @@ def _parts(weights: Tensor, owner: Tensor, picks: EpisodeControls) -> dict:
         if len(areas):
             pure += on_part.amax(1).tolist()
             largest += [float(areas.max() / areas.sum().clamp_min(1))] * len(mine)
-    means = {
-        name: sum(shares) / len(shares) if pure else None for name, shares in (("purity", pure), ("largest", largest))
-    }
-    return {**means, "parts": max(parts)}
+    means = (sum(shares) / len(shares) if pure else None for shares in (pure, largest))
+    return {"parts": max(parts), **dict(zip(("purity", "largest"), means))}
 
 
 def _words(facts: Mapping) -> str:
     """The scene in a few sentences."""
     if facts["used"] == 1:
         return f"One prototype, the masked average, finds {facts['iou']:.0%} (IoU)."
-    words = f"{facts['used']} prototypes, alike by a mean cosine of {facts['alike']:.2f}, find {facts['iou']:.0%} "
-    words += f"(IoU); one per support finds {facts['single']:.0%}."
-    if facts["parts"] not in (None, 1):
-        words += f" {facts['purity']:.0%} of a superpixel's weight lies on one true part; the largest part is "
-        words += f"{facts['largest']:.0%} of the object."
-    return words
+    alike = f"{facts['used']} prototypes, alike by a mean cosine of {facts['alike']:.2f}"
+    words = f"{alike}, find {facts['iou']:.0%} (IoU); one per support finds {facts['single']:.0%}."
+    if facts["parts"] in (None, 1):
+        return words
+    pure = f"{facts['purity']:.0%} of a superpixel's weight lies on one true part"
+    return f"{words} {pure}; the largest part is {facts['largest']:.0%} of the object."
 
 
 def _shapes() -> dict:
