@@ -20,10 +20,8 @@ def finite(state: Mapping[str, Tensor], source: str | Path) -> Mapping[str, Tens
     """The state itself; raises CheckpointError when a tensor holds NaN or infinity."""
     bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
-        raise CheckpointError(
-            f"{source}: {len(bad)} tensors hold NaN or infinity ({', '.join(bad[:3])}): the training that made them "
-            "diverged. Use an earlier checkpoint or a lower learning rate."
-        )
+        cause = "the training that made them diverged. Use an earlier checkpoint or a lower learning rate."
+        raise CheckpointError(f"{source}: {len(bad)} tensors hold NaN or infinity ({', '.join(bad[:3])}): {cause}")
     return state
 
 
@@ -84,9 +82,8 @@ def load_model(path: str | Path) -> FewShotModel:
         config = dict(read_note(path)["config"])
         model = build_model(config.pop("name"), **config)
     except (ModelError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: its model cannot be built here ({error}). Was it made by another version?"
-        ) from error
+        question = "Was it made by another version?"
+        raise CheckpointError(f"{path}: its model cannot be built here ({error}). {question}") from error
     load_strict(model, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, path)
     return model.eval()
 
@@ -128,23 +125,15 @@ def load_official(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
 def load_strict(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
     """`load_state_dict(strict=True)` that lists all that does not fit before it touches a weight."""
     expected = model.state_dict()
-    misfits = {
-        "missing": expected.keys() - state.keys(),
-        "unexpected": state.keys() - expected.keys(),
-        "of another shape": [
-            f"{name} is {tuple(state[name].shape)}, the model has {tuple(expected[name].shape)}"
-            for name in expected.keys() & state.keys()
-            if state[name].shape != expected[name].shape
-        ],
-    }
+    misfits = {"missing": expected.keys() - state.keys(), "unexpected": state.keys() - expected.keys()}
+    shapes = {n: (tuple(state[n].shape), tuple(expected[n].shape)) for n in expected.keys() & state.keys()}
+    misfits["of another shape"] = [f"{n} is {a}, the model has {b}" for n, (a, b) in shapes.items() if a != b]
     problems = [
-        f"{len(names)} {what}: {', '.join(sorted(names)[:6])}{' …' if len(names) > 6 else ''}"
+        f"{len(names)} {what}: {', '.join(sorted(names)[:6])}{' …' * (len(names) > 6)}"
         for what, names in misfits.items()
         if names
     ]
     if problems:
-        raise CheckpointError(
-            f"{source} does not fit this {type(model).__name__}: {'; '.join(problems)}. "
-            "Build the model with the backbone, stem and options that the file was made for."
-        )
+        advice = "Build the model with the backbone, stem and options that the file was made for."
+        raise CheckpointError(f"{source} does not fit this {type(model).__name__}: {'; '.join(problems)}. {advice}")
     model.load_state_dict(state)

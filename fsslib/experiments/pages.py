@@ -193,14 +193,11 @@ def write_index(runs: str | Path = "runs", title: str = "Few-shot segmentation: 
     # What all rows share is said once, above the table.
     same = [name for name in scores.columns if len(scores) > 1 and scores[name].map(str).nunique() == 1]
     shared = {name: scores[name].iloc[0] for name in same if name not in ("run", "shot", "duration_s")}
-    table = scores.drop(columns=[*shared]).to_html(
-        index=False, border=0, float_format=lambda v: f"{v:.1f}" if abs(v) >= 1 else f"{v:.3f}", na_rep=""
-    )
+    look = {"index": False, "border": 0, "na_rep": "", "float_format": lambda v: f"{v:.{1 if abs(v) >= 1 else 3}f}"}
+    table = "" if scores.empty else scores.drop(columns=[*shared]).to_html(**look)
+    shared = {name: value for name, value in shared.items() if value not in (None, {})}
     shown = {"page_title": title, "page_css": css(), "cards": [_card(folder) for folder in folders]}
-    shown |= {
-        "shared": {k: v for k, v in shared.items() if v not in (None, {})},
-        "scores": "" if scores.empty else table,
-    }
+    shown |= {"shared": shared, "scores": table}
     made = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True).get_template("runs.html.j2").render(shown)
     refuse_external(made, f"the index of {runs}")
     return write_text(runs / "index.html", made)

@@ -215,14 +215,8 @@ def result(
             scores[str(row["shots"])] = {k: round(v, 4) for k, v in row.items() if k not in ("shots", "model")}
             scores[str(row["shots"])]["per_class"] = per_class
     selected = [history.selected for history in (histories or {}).values() if history.selected]
-    return {
-        "scores": scores,
-        "selection": {"rule": p.selection, **(selected[-1] if selected else {})},
-        "rows": [{k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows],
-        "protocol": last.protocol.as_dict(),
-        "versions": versions(),
-        "seed": p.seed,
-        "list_hash": last.protocol.list_hash,
-        "duration_s": round(time.time() - began, 1),
-        "parameters": p.model_dump(),
-    }
+    rows = [{k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+    rule = {"rule": p.selection, **(selected[-1] if selected else {})}
+    made = {"scores": scores, "selection": rule, "rows": rows, "protocol": last.protocol.as_dict()}
+    made |= {"versions": versions(), "seed": p.seed, "list_hash": last.protocol.list_hash}
+    return made | {"duration_s": round(time.time() - began, 1), "parameters": p.model_dump()}

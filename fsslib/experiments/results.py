@@ -74,10 +74,8 @@ def write_result(path: str | Path | None, result: dict[str, Any]) -> Path | None
     check_result(result)
     if path is None:
         return None
-    parameters = {
-        name: Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
-        for name, value in result["parameters"].items()
-    }
+    short = {k: Path(v).name for k, v in result["parameters"].items() if isinstance(v, str) and os.path.isabs(v)}
+    parameters = {**result["parameters"], **short}
     result = {"command": command(parameters), **result, "parameters": parameters}
     try:
         text = json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False)

@@ -265,16 +265,11 @@ def stop_all() -> None:
 
 
 def _ended_well(order: dict[str, Any], part: Path, lock: int) -> bool:
-    child = subprocess.Popen(
-        [sys.executable, "-P", execute_notebook.__file__],  # -P: this package's folder must not shadow other modules
-        cwd=part,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=None if order["progress"] else subprocess.DEVNULL,
-        pass_fds=[lock],
-        start_new_session=True,  # an interrupt reaches this process, which then closes the child's standard input
-        text=True,
-    )
+    command = [sys.executable, "-P", execute_notebook.__file__]  # -P: this folder must not shadow other modules
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True, "pass_fds": [lock]}
+    pipes["stderr"] = None if order["progress"] else subprocess.DEVNULL
+    # A session of its own: an interrupt reaches this process, which then closes the child's standard input.
+    child = subprocess.Popen(command, cwd=part, start_new_session=True, **pipes)
     _AT_WORK.add(child.stdin)
     try:
         child.stdin.write(json.dumps(order) + "\n")

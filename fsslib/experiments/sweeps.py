@@ -127,8 +127,5 @@ def sweep(
     how = {"runs": runs, "notebook": notebook, "progress": False}
     problems = side_by_side({name: partial(run, planned[name], **how) for name in todo}, jobs, report)
     states |= {name: "failed" if problem else "done" for name, problem in problems.items()}
-    rows = [
-        {"run": name, **{n: checked[n] for n in grid}, "state": states[name], "problem": problems.get(name, "")}
-        for name, checked in planned.items()
-    ]
+    rows = [(name, *map(p.get, grid), states[name], problems.get(name, "")) for name, p in planned.items()]
     return pd.DataFrame(rows, columns=["run", *grid, "state", "problem"])

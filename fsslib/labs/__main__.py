@@ -18,24 +18,16 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("notebook", type=Path)
     one.add_argument("--name", default="", help="your name, for the class table")
     one.add_argument("--out", type=Path, help="the result file (default: NOTEBOOK.result.json beside the notebook)")
-    every = commands.add_parser(
-        "collect",
-        help="the table of a class from a folder with notebooks and result files (submits what has no result)",
-    )
+    what = "the table of a class from a folder with notebooks and result files (submits what has no result)"
+    every = commands.add_parser("collect", help=what)
     every.add_argument("folder", type=Path)
     every.add_argument("--rerun", action="store_true", help="run every notebook, whatever its result file says")
     every.add_argument("--out", type=Path, help="where class.csv, class.html and the results go (default: FOLDER)")
     every.add_argument("--jobs", type=int, default=1, help="notebooks at the same time (default 1)")
     for command in (one, every):
-        command.add_argument(
-            "--cell-limit",
-            type=float,
-            default=Limits.cell,
-            help="seconds of processor time for a cell (default %(default)g)",
-        )
-        command.add_argument(
-            "--limit", type=float, default=Limits.total, help="the same for a notebook (default %(default)g)"
-        )
+        for option, limit, what in (("--cell-limit", Limits.cell, "cell"), ("--limit", Limits.total, "notebook")):
+            words = f"seconds of processor time for a {what} (default %(default)g)"
+            command.add_argument(option, type=float, default=limit, help=words)
     return parser
 
 

@@ -29,18 +29,12 @@ _LOOKS = {
     "missing": ("?", "not found", "#d55e00"),
     "unsolved": ("…", "not solved yet", "#0072b2"),
 }
-# What an exception usually means here: pattern of its text -> (slip, message).
+# What an exception usually means here: pattern of its text -> "slip: message".
 _CAUSES = {
     r"must match the size|shape mismatch|shapes? .* not (aligned|match)|size mismatch|could not be broadcast|cannot be "
-    r"multiplied": (
-        "sizes do not fit",
-        "Tensors of different sizes meet. Masks have the size of the image, features that of the grid: was one of them "
-        "resized to the other? Print both shapes.",
-    ),
-    r"requires grad.*numpy|call \.?detach": (
-        "left the graph",
-        "The answer leaves PyTorch on its way: stay with tensors.",
-    ),
+    r"multiplied": "sizes do not fit: Tensors of different sizes meet. Masks have the size of the image, features that "
+    "of the grid: was one of them resized to the other? Print both shapes.",
+    r"requires grad.*numpy|call \.?detach": "left the graph: The answer leaves PyTorch on its way: stay with tensors.",
 }
 
 
@@ -154,7 +148,8 @@ def check(function: Callable, limit: float = LIMIT) -> Result:
 
 def _check(function: Callable, limit: float) -> Result:
     if not inspect.isfunction(function):
-        return Result(_name_of(function), "unknown", _no_function(function))
+        name = str(getattr(function, "__name__", type(function).__name__))
+        return Result(name, "unknown", _no_function(function))
     known = exercises()
     if function.__name__ not in known:
         return Result(function.__name__, "unknown", _no_exercise(function.__name__, list(known)))
@@ -207,14 +202,9 @@ def _run(function: Callable, label: str, arguments: tuple) -> Any:
     except (Exception, SystemExit) as error:
         return _Stopped(label, error)
     for name, old, new in zip(inspect.signature(function).parameters, before, arguments):
-        if old is not None and not (
-            old.shape == new.shape and torch.equal(old.nan_to_num(), new.detach().nan_to_num())
-        ):
-            raise Wrong(
-                "input changed",
-                f"On {label}: the argument `{name}` was changed in place. Whoever calls the function still needs it: "
-                "work on a copy.",
-            )
+        if old is not None and not torch.equal(old.nan_to_num(), new.detach().nan_to_num()):
+            why = f"the argument `{name}` was changed in place. Whoever calls the function still needs it"
+            raise Wrong("input changed", f"On {label}: {why}: work on a copy.")
     return result
 
 
@@ -254,9 +244,8 @@ def _parameters(task: Exercise, function: Callable) -> None:
         inspect.signature(function).bind(*task.parameters)
     except TypeError:
         wanted, given = ", ".join(task.parameters), ", ".join(inspect.signature(function).parameters)
-        raise Wrong(
-            "other arguments", f"The function takes ({given}), but it is called with ({wanted}): keep the first line."
-        ) from None
+        why = f"The function takes ({given}), but it is called with ({wanted}): keep the first line."
+        raise Wrong("other arguments", why) from None
 
 
 def _stopped(task: Exercise, function: Callable, stop: _Stopped) -> Result:
@@ -270,12 +259,8 @@ def _stopped(task: Exercise, function: Callable, stop: _Stopped) -> Result:
     slip, cause = type(error).__name__, ""
     for pattern, named in _CAUSES.items():
         if re.search(pattern, str(error)):
-            slip, cause = named
+            slip, cause = named.split(": ", 1)
     return Result(task.name, "stopped", f"On {stop.label} it stopped{where} with {words}\n{cause}".strip(), slip)
-
-
-def _name_of(value: Any) -> str:
-    return str(getattr(value, "__name__", type(value).__name__))
 
 
 def _no_function(value: Any) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import atomic
+from ..files import write_text
 from .exercise import exercises
 
 MARKS = {"right": "✓", "unsolved": "…", "unchecked": "-"}
@@ -16,9 +16,8 @@ MARKS = {"right": "✓", "unsolved": "…", "unchecked": "-"}
 
 def report(result: dict[str, Any]) -> str:
     """One result as text: cells to look at, then the exercises."""
-    lines = [
-        f"{result['notebook']} ({result['stage']}), run from top to bottom in a fresh kernel: {result['seconds']} s"
-    ]
+    about = f"{result['notebook']} ({result['stage']})"
+    lines = [f"{about}, run from top to bottom in a fresh kernel: {result['seconds']} s"]
     for row in result["cells"]:
         place = f"cell {row['cell']} `{row['source']}`" if row["cell"] else "whole notebook"
         lines.append(f"  ! {place}\n      {row['problem']}: {row['message']}")
@@ -61,22 +60,16 @@ def solved(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, in
 
 def common_slips(rows: Sequence[dict[str, Any]]) -> list[tuple[tuple[str, str], int]]:
     """((exercise, slip), how often), the most frequent first."""
-    counts = Counter(
-        (x["name"], x["slip"] or "another value")
-        for row in rows
-        for x in row["result"]["exercises"]
-        if x["status"] not in ("right", "unsolved", "unchecked") and x["slip"] != "missing"
-    )
+    answers = [x for row in rows for x in row["result"]["exercises"]]
+    wrong = [x for x in answers if x["status"] not in MARKS and x["slip"] != "missing"]
+    counts = Counter((x["name"], x["slip"] or "another value") for x in wrong)
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def write_table(rows: Sequence[dict[str, Any]], out: str | Path) -> list[Path]:
     """Write `class.csv` (one line per student and exercise) and `class.html` into the folder `out`; returns both."""
     texts = {Path(out) / "class.csv": _csv(rows), Path(out) / "class.html": _page(rows)}
-    for file, text in texts.items():
-        with atomic(file) as part:
-            part.write_text(text, encoding="utf-8")
-    return list(texts)
+    return [write_text(file, text) for file, text in texts.items()]
 
 
 def _by_stage(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -37,7 +37,7 @@ def collect(
     if not folder.is_dir():
         raise SubmissionError(f"{folder} is not a folder: name the one that holds the notebooks of the class.")
     books = list(_files(folder, ".ipynb"))
-    lone = [f for f in _files(folder, SUFFIX) if not _book_of(f).exists()]
+    lone = [f for f in _files(folder, SUFFIX) if not Path(str(f).removesuffix(SUFFIX) + ".ipynb").exists()]
     if not books and not lone:
         raise SubmissionError(f"{folder} holds neither notebooks (*.ipynb) nor results (*{SUFFIX}).")
     with ThreadPoolExecutor(max(1, jobs)) as pool:
@@ -65,10 +65,6 @@ def _files(folder: Path, suffix: str) -> Iterator[Path]:
         parts = path.relative_to(folder).parts
         if OWN not in parts and not any(p.startswith(".") for p in parts) and path.is_file():
             yield path
-
-
-def _book_of(result: Path) -> Path:
-    return result.with_name(result.name.removesuffix(SUFFIX) + ".ipynb")
 
 
 def _row(folder: Path, book: Path, results: Path, limits: Limits, rerun: bool) -> dict[str, Any]:

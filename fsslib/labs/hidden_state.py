@@ -139,8 +139,8 @@ def hidden_state(
             if not above:
                 findings.append(Finding(i, name, _no_definition(name, i, cells, given or {})))
                 continue
-            ran = [k for k, c in enumerate(cells) if name in c.bound and _before(counts[k], counts[i]) and k != i]
-            last = max(ran, key=lambda k: counts[k] or 0, default=above[-1])
+            ran = [k for k, c in enumerate(cells) if name in c.bound and 0 < (counts[k] or 0) < (counts[i] or 0)]
+            last = max(ran, key=counts.__getitem__, default=above[-1])
             if last > i:
                 message = (
                     f"`{name}` came from cell {last + 1} further down when this cell was run last; from top to bottom "
@@ -148,10 +148,6 @@ def hidden_state(
                 )
                 findings.append(Finding(i, name, message))
     return findings
-
-
-def _before(first: int | None, second: int | None) -> bool:
-    return first is not None and second is not None and first < second
 
 
 def _no_definition(name: str, i: int, cells: Sequence[Names], given: dict[str, str]) -> str:
@@ -162,7 +158,5 @@ def _no_definition(name: str, i: int, cells: Sequence[Names], given: dict[str, s
         return f"`{name}` is used in this cell before the cell sets it: a first run finds nothing there."
     if name in given:
         return f"`{name}` was defined in a cell that is gone from the notebook: `{given[name]}`. Bring it back."
-    return (
-        f"`{name}` is defined nowhere in the notebook: its cell was deleted, changed, or it was typed elsewhere. "
-        "Define it above this cell."
-    )
+    lost = "its cell was deleted, changed, or it was typed elsewhere"
+    return f"`{name}` is defined nowhere in the notebook: {lost}. Define it above this cell."

@@ -137,18 +137,15 @@ class Kernel:
             kind, content = message["msg_type"], message["content"]
             size += _size(content)
             if kind == "status" and content["execution_state"] == "idle":
-                return self._with_reply(outcome, request)
+                # The reply knows of an error whose message was lost, as when there was no memory left to send it.
+                reply = self._reply(request, 60.0)
+                if outcome.status == "ok" and reply.get("status") == "error":
+                    outcome.fail(reply)
+                return outcome
             if kind == "error" and outcome.status == "ok":
                 outcome.fail(content)
             elif kind == "execute_result" and size <= self.limits.output:
                 outcome.texts.append(content["data"].get("text/plain", "")[:2000])
-
-    def _with_reply(self, outcome: Outcome, request: str) -> Outcome:
-        """The reply knows of an error whose message was lost, as when there was no memory left to send it."""
-        reply = self._reply(request, 60.0)
-        if outcome.status == "ok" and reply.get("status") == "error":
-            outcome.fail(reply)
-        return outcome
 
     def _reply(self, request: str, seconds: float) -> dict[str, Any]:
         meter = _Meter(self.pid, seconds, IMPATIENT)
@@ -186,13 +183,9 @@ def fresh_kernel(limits: Limits, setup: str = SETUP) -> Iterator[Kernel]:
         settings = {"IPYTHONDIR": folder, "TQDM_DISABLE": "1", "FSSLIB_FIGURES": folder, "PYTHONHASHSEED": "0"}
         # Under that variable ipykernel does not pass on what other programs print.
         inherited = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
-        manager.start_kernel(
-            stdout=subprocess.DEVNULL,  # ipykernel repeats there what it sends
-            stderr=subprocess.DEVNULL,
-            cwd=work,
-            env={"OMP_NUM_THREADS": "1", **inherited, **settings},
-            extra_arguments=["--IPKernelApp.log_level=50"],
-        )
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # ipykernel repeats there what it sends
+        quiet["extra_arguments"] = ["--IPKernelApp.log_level=50"]
+        manager.start_kernel(cwd=work, env={"OMP_NUM_THREADS": "1", **inherited, **settings}, **quiet)
         client = manager.client()
         try:
             client.start_channels()

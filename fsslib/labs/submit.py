@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FsslibError
-from ..files import atomic
+from ..files import write_text
 from ..progress import bar
 from ..version import __version__
 from .check import TURN
@@ -53,17 +53,9 @@ def submit(path: str | Path, name: str = "", limits: Limits | None = None, progr
     numbers = [count for count in counts if count is not None]
     if numbers != sorted(numbers):
         reports.insert(0, {"cell": 0, "problem": "order", "message": "The cells were not run from top to bottom."})
-    result = {
-        "format": FORMAT,
-        "stage": stage,
-        "name": name,
-        "notebook": Path(path).name,
-        "notebook_sha256": digest,
-        "fsslib": __version__,
-        "seconds": round(time.monotonic() - start, 1),
-        "exercises": rows if rows is not None else _unchecked(stage, outcomes),
-        "cells": reports,
-    }
+    result = {"format": FORMAT, "stage": stage, "name": name, "notebook": Path(path).name, "notebook_sha256": digest}
+    result |= {"fsslib": __version__, "seconds": round(time.monotonic() - start, 1)}
+    result |= {"exercises": rows if rows is not None else _unchecked(stage, outcomes), "cells": reports}
     return result | {"sha256": sign(result)}
 
 
@@ -84,17 +76,15 @@ def read_notebook(path: str | Path) -> tuple[dict[str, Any], str]:
         meta["fsslib"] = ours = dict(meta.get("fsslib") or {})
         ours["names"] = {str(k): str(v) for k, v in dict(ours.get("names") or {}).items()}
         for cell in book["cells"]:
-            cell["source"] = "".join(cell["source"])
-            count = cell.get("execution_count")
+            cell["source"], count = "".join(cell["source"]), cell.get("execution_count")
             cell["execution_count"] = count if isinstance(count, int) else None
             texts = [o.get("data", {}).get("text/plain", "") for o in cell.get("outputs", [])]
             cell["said"] = ["".join(text) for text in texts]
         if book["nbformat"] != 4 or not {c["cell_type"] for c in book["cells"]} >= {"code"}:
             raise ValueError("format")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise SubmissionError(
-            f"{path} is not a notebook (format 4), or it was cut short: open it in JupyterLab, save it and try again."
-        ) from error
+        advice = "open it in JupyterLab, save it and try again"
+        raise SubmissionError(f"{path} is not a notebook (format 4), or it was cut short: {advice}.") from error
     return book, hashlib.sha256(raw).hexdigest()
 
 
@@ -120,9 +110,7 @@ def write_result(result: dict[str, Any], path: str | Path) -> Path:
     """Write a result beside its notebook (`NAME.result.json`) or to `path` if that ends in .json; returns the file."""
     path = Path(path)
     target = path if path.suffix == ".json" else path.with_name(path.stem + SUFFIX)
-    with atomic(target) as part:
-        part.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return target
+    return write_text(target, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
 def _verdicts(kernel: Kernel, stage: str) -> list[dict[str, Any]] | None:

@@ -82,6 +82,13 @@ def spot(tab, x, y):
     return box["x"] + x * box["width"] / COLUMNS + 1, box["y"] + y * box["height"] / ROWS + 1
 
 
+def strike(tab, keys):
+    """Press keys, given as in "b 3*Shift+ArrowLeft Space"."""
+    for times, key in re.findall(r"(?:(\d+)\*)?(\S+)", keys):
+        for _ in range(int(times or 1)):
+            tab.page.keyboard.press(key)
+
+
 def drag(tab, *points):
     mouse = tab.page.mouse
     mouse.move(*spot(tab, *points[0]))
@@ -189,18 +196,12 @@ def test_every_tool_with_the_mouse(tab):
     assert said(tab) == "Nothing to redo."
 
 
-def test_strokes_may_leave_the_picture(tab):
+def test_strokes_may_leave_the_picture_and_all_of_a_quick_succession_arrive(tab):
     drag(tab, (80, 30), (120, 30), (120, 80), (50, 80), (50, 50))
-    found = mask(tab, 1)
-    assert found[30, 96] == 1 and found[63, 50] == 1 and found[50, 80] == 0
-    agrees(tab)
-
-
-def test_strokes_in_quick_succession_all_arrive(tab):
     for y in range(5, 60, 9):
-        drag(tab, (10, y), (80, y))
-    found = mask(tab, 7)
-    assert all(found[y, 40] == 1 for y in range(5, 60, 9))
+        drag(tab, (10, y), (40, y))
+    found = mask(tab, 8)
+    assert found[30, 96] == found[63, 50] == 1 and found[50, 80] == 0 and (found[5:60:9, 25] == 1).all()
     agrees(tab)
 
 
@@ -355,17 +356,13 @@ def test_a_polygon_waits_while_the_view_changes(tab):
 
 
 def test_a_polygon_with_the_keyboard(tab):
-    keys = tab.page.keyboard
     tab.page.locator(".fss-stage").focus()
-    for key in ["p", *["Shift+ArrowLeft"] * 10, *["Shift+ArrowUp"] * 7, "Shift+ArrowRight", "Shift+ArrowDown", "Space"]:
-        keys.press(key)
+    strike(tab, "p 10*Shift+ArrowLeft 7*Shift+ArrowUp Shift+ArrowRight Shift+ArrowDown Space")
     assert said(tab) == "Polygon object, corner 1 at column 10, row 10; set the next one."
     tab.page.mouse.move(*spot(tab, 80, 50))  # nobody's hand: what the keyboard draws stays where it is
-    for key in ["Space", *["Shift+ArrowRight"] * 4, "Space", "ArrowLeft", "Space"]:
-        keys.press(key)
+    strike(tab, "Space 4*Shift+ArrowRight Space ArrowLeft Space")
     assert said(tab) == "Polygon object, corner 3 at column 49, row 10; Enter closes it."
-    for key in ["Backspace", *["Shift+ArrowDown"] * 4, "Space", "Enter"]:
-        keys.press(key)
+    strike(tab, "Backspace 4*Shift+ArrowDown Space Enter")
     found = mask(tab, 1)
     assert tab.ask("painter.document['history'][0]['points']") == [[10.5, 10.5], [50.5, 10.5], [49.5, 50.5]]
     assert found[15, 40] == 1 and found[45, 20] == 0 and said(tab) == "Polygon object closed with 3 corners."
@@ -384,8 +381,7 @@ def test_zoom_by_button_key_and_wheel(tab):
     before = spot(tab, 40, 30)
     page.keyboard.press("i")
     assert zoomed(tab)[0] == 4 and np.allclose(spot(tab, 40, 30), before, atol=2), "around the pointer"
-    page.keyboard.press("i")
-    page.keyboard.press("i")
+    strike(tab, "i i")
     assert zoomed(tab)[0] == 8 and page.evaluate(off, "Zoom in") == "true"
     page.keyboard.press("o")
     assert zoomed(tab)[0] == 4
@@ -448,88 +444,56 @@ def test_drawn_where_it_is_seen_however_zoomed(tab):
 
 
 def test_the_view_follows_the_crosshair(tab):
-    keys = tab.page.keyboard
     tab.page.locator(".fss-stage").focus()
-    for key in [*["Shift+ArrowLeft"] * 10, *["Shift+ArrowUp"] * 7, "i", "i", "Space"]:
-        keys.press(key)
+    strike(tab, "10*Shift+ArrowLeft 7*Shift+ArrowUp i i Space")
     assert np.allclose(zoomed(tab), (4, 0.4, 0.4), atol=0.1)  # where the crosshair was is where it stays
-    for _ in range(24):
-        keys.press("Shift+ArrowRight")  # as far on the screen as ever: less of the picture
+    strike(tab, "24*Shift+ArrowRight")  # as far on the screen as ever: less of the picture
     assert said(tab) == "Drawing, column 72, row 0."
     times, across, down = zoomed(tab)
     assert times == 4 and across + COLUMNS / 8 < 72 < across + COLUMNS / 4 and down == pytest.approx(0, abs=0.5)
-    keys.press("Space")
+    strike(tab, "Space")
     assert mask(tab, 1)[0, :70].all()
     agrees(tab)
 
 
 def test_the_keyboard_alone(tab):
-    keys = tab.page.keyboard
     cells = tab.page.locator(".jp-Notebook .jp-Cell").count()
     tab.page.get_by_role("button", name="Whole picture").focus()
-    keys.press("Tab")
+    strike(tab, "Tab")
     assert "fss-stage" in tab.page.evaluate(FOCUSED)
     outline = tab.page.evaluate("getComputedStyle(document.querySelector('.fss-stage')).outlineStyle")
     drawn = "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(Boolean)"
     assert outline == "solid" and tab.page.locator(".fss-cursor").evaluate(drawn), "focus and crosshair must be seen"
 
-    def go(key, times=1):
-        for _ in range(times):
-            keys.press(key)
-
     # To the upper left corner and from there: the border holds the crosshair.
-    go("Shift+ArrowLeft", 10)
-    go("Shift+ArrowUp", 7)
-    assert said(tab) == "column 0, row 0."
-    go("Shift+ArrowRight")
-    go("Shift+ArrowDown")
-    go("Alt+ArrowRight", 2)
-    assert said(tab) == "column 12, row 10."
-    keys.press("x")
-    assert said(tab) == "Box, marks object."
-    keys.press("Space")
-    assert said(tab).startswith("Box object begins at column 12, row 10")
-    go("Shift+ArrowRight", 3)
-    go("Shift+ArrowDown", 3)
-    keys.press("Enter")
+    for keys, words in (
+        ("10*Shift+ArrowLeft 7*Shift+ArrowUp", "column 0, row 0."),
+        ("Shift+ArrowRight Shift+ArrowDown 2*Alt+ArrowRight", "column 12, row 10."),
+        ("x", "Box, marks object."),
+        ("Space", "Box object begins at column 12, row 10"),
+    ):
+        strike(tab, keys)
+        assert said(tab).startswith(words)
+    strike(tab, "3*Shift+ArrowRight 3*Shift+ArrowDown Enter")
     found = mask(tab, 1)
     assert (found[11:40, 13:42] == 1).all() and 28**2 <= found.sum() <= 32**2
-    keys.press("e")
-    keys.press("Space")
-    go("ArrowLeft", 8)
-    keys.press("Space")
+    strike(tab, "e Space 8*ArrowLeft Space")
     assert mask(tab, 2)[40, 38] == 0
-    keys.press("s")
-    keys.press("0")
-    keys.press("+")
-    assert re.fullmatch(r"Size 3 pixels\.", said(tab))
-    go("Shift+ArrowRight", 4)
-    keys.press("Space")
-    go("ArrowDown", 12)
-    keys.press("Enter")
+    strike(tab, "s 0 +")
+    assert said(tab) == "Size 3 pixels."
+    strike(tab, "4*Shift+ArrowRight Space 12*ArrowDown Enter")
     found = mask(tab, 3)
     assert found[45, 74] == 0 and found[5, 90] == 255
     assert tab.ask("painter.document['history'][2]['width']") == 3
-    keys.press("b")
-    keys.press("1")
-    keys.press("Space")
-    go("ArrowUp", 3)
-    keys.press("Escape")
+    strike(tab, "b 1 Space 3*ArrowUp Escape")
     assert said(tab) == "Stroke dropped." and tab.ask("painter.document['cursor']") == 3
-    keys.press("-")
+    strike(tab, "-")
     assert said(tab) == "Size 6 pixels."
     agrees(tab)
-    keys.press("u")
-    assert 255 not in mask(tab, 2)
-    keys.press("r")
-    assert 255 in mask(tab, 3)
-    keys.press("Control+z")
-    mask(tab, 2)
-    keys.press("Control+Shift+z")
-    mask(tab, 3)
-    keys.press("a")  # means nothing here, and in JupyterLab a new cell; on a button as well
-    keys.press("Shift+Tab")
-    keys.press("a")
+    for key, strokes_in_force in (("u", 2), ("r", 3), ("Control+z", 2), ("Control+Shift+z", 3)):
+        strike(tab, key)
+        assert (255 in mask(tab, strokes_in_force)) == (strokes_in_force == 3)
+    strike(tab, "a Shift+Tab a")  # means nothing here, and in JupyterLab a new cell; on a button as well
     assert tab.page.locator(".jp-Notebook .jp-Cell").count() == cells, "JupyterLab must not take the keys for its own"
 
 
@@ -565,10 +529,12 @@ def test_every_control_says_what_it_is(tab):
     assert live.get_attribute("aria-live") == "polite" and live.get_attribute("role") == "status"
 
 
-@pytest.mark.parametrize(
-    ("theme", "system", "dark"),
-    [("Light", "light", False), ("Dark", "light", True), ("Light", "dark", False), ("Dark", "dark", True)],
-)
+@pytest.mark.parametrize(("theme", "system", "dark"), [
+    ("Light", "light", False),
+    ("Dark", "light", True),
+    ("Light", "dark", False),
+    ("Dark", "dark", True),
+])  # fmt: skip
 def test_themes(tab, theme, system, dark):
     """JupyterLab's theme rules, whatever the system wishes; text keeps the contrast that WCAG AA asks for."""
     page = tab.page

@@ -198,10 +198,11 @@ def clock(monkeypatch):
     return times
 
 
-@pytest.mark.parametrize(
-    "seconds, share, words",
-    [(20 * 170, 1 / 20, ""), (200, 1, "used 180 s of processor time"), (700, 0.01, "waited 10 minutes")],
-)
+@pytest.mark.parametrize("seconds, share, words", [
+    (20 * 170, 1 / 20, ""),
+    (200, 1, "used 180 s of processor time"),
+    (700, 0.01, "waited 10 minutes"),
+])  # fmt: skip
 def test_only_processor_time_makes_a_loop(clock, seconds, share, words):
     """A cell of 170 s on a machine that is 20 times too busy ends well; sleep in small pieces does not go on."""
     meter, told = kernel._Meter(0, LIMITS.cell * 3, LIMITS.wait), ""
@@ -294,21 +295,18 @@ def test_what_is_not_there(arguments, capsys, tmp_path, monkeypatch):
         collect.collect(tmp_path, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda b: b.update(nbformat=3),
-        lambda b: b.update(cells=[]),
-        lambda b: b.update(cells={"a": 1}),
-        lambda b: b.update(metadata=[1]),
-        lambda b: b["cells"][0].update(source=3),
-        lambda b: b["cells"][0].update(source=[1, 2]),
-        lambda b: b["cells"][0].pop("cell_type"),
-        lambda b: b["cells"][0].update(outputs=[{"data": {"text/plain": 3}}]),
-        lambda b: b["cells"].append("no cell"),
-        lambda b: b["metadata"].update(fsslib={"names": 3}),
-    ],
-)
+@pytest.mark.parametrize("change", [
+    lambda b: b.update(nbformat=3),
+    lambda b: b.update(cells=[]),
+    lambda b: b.update(cells={"a": 1}),
+    lambda b: b.update(metadata=[1]),
+    lambda b: b["cells"][0].update(source=3),
+    lambda b: b["cells"][0].update(source=[1, 2]),
+    lambda b: b["cells"][0].pop("cell_type"),
+    lambda b: b["cells"][0].update(outputs=[{"data": {"text/plain": 3}}]),
+    lambda b: b["cells"].append("no cell"),
+    lambda b: b["metadata"].update(fsslib={"names": 3}),
+])  # fmt: skip
 def test_files_that_are_no_notebooks(tmp_path, change):
     made = json.loads(nbformat.writes(book()))
     change(made)

@@ -138,18 +138,15 @@ def library(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "text, expected",
-    [
-        ("from lib import Shape", {"shapes.py", "deep/core.py", "errors.py"}),
-        ("import lib\nlib.Shape()", {"shapes.py", "deep/core.py", "errors.py"}),
-        ("import lib.shapes as s\ns.Shape", {"shapes.py", "deep/core.py", "errors.py"}),
-        ("from lib.other import *", {"other.py"}),
-        ("from lib import build", {"models/__init__.py", "models/one.py", "other.py", "names.py"}),
-        ("from lib.models import One", {"models/one.py", "other.py"}),
-        ("import numpy\nfrom os import path", set()),
-    ],
-)
+@pytest.mark.parametrize("text, expected", [
+    ("from lib import Shape", {"shapes.py", "deep/core.py", "errors.py"}),
+    ("import lib\nlib.Shape()", {"shapes.py", "deep/core.py", "errors.py"}),
+    ("import lib.shapes as s\ns.Shape", {"shapes.py", "deep/core.py", "errors.py"}),
+    ("from lib.other import *", {"other.py"}),
+    ("from lib import build", {"models/__init__.py", "models/one.py", "other.py", "names.py"}),
+    ("from lib.models import One", {"models/one.py", "other.py"}),
+    ("import numpy\nfrom os import path", set()),
+])  # fmt: skip
 def test_imports_are_followed_by_name(library, text, expected):
     source = source_in(library, text, "book.py")
     found = Imports(library, "lib").of(source)

@@ -91,19 +91,16 @@ def test_a_changed_file_is_run_anew(own_method):
     assert "closest" in models.available()
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("import nothing_like_this", "ModuleNotFoundError"),
-        ("raise SystemExit(3)", "SystemExit"),
-        ("a = 1", "registers no method"),
-        (
-            "import fsslib\nfrom fsslib.models.panet import PANet\n@fsslib.register('panet')\nclass Mine(PANet): pass",
-            "taken",
-        ),
-        (None, "no Python file"),
-    ],
-)
+@pytest.mark.parametrize(("text", "said"), [
+    ("import nothing_like_this", "ModuleNotFoundError"),
+    ("raise SystemExit(3)", "SystemExit"),
+    ("a = 1", "registers no method"),
+    (
+        "import fsslib\nfrom fsslib.models.panet import PANet\n@fsslib.register('panet')\nclass Mine(PANet): pass",
+        "taken",
+    ),
+    (None, "no Python file"),
+])  # fmt: skip
 def test_a_file_that_is_no_method(tmp_path, text, said):
     path = tmp_path / "mine.py"
     if text is not None:

@@ -68,16 +68,13 @@ def test_set():
     return load_dataset("shapes", fold=0, split="test")
 
 
-@pytest.mark.parametrize(
-    ("weights", "row"),
-    [
-        ("panet-shapes-fold0", "panet-shapes-fold0"),
-        ("panet-shapes-fold0-short", "comparison/panet-0"),
-        ("sdaanet-shapes-fold0", "comparison/sdaanet-0"),
-        ("asgnet-shapes-fold0", "comparison/asgnet-0"),
-        ("hdmnet-shapes-fold0", "comparison/hdmnet-0"),
-    ],
-)
+@pytest.mark.parametrize(("weights", "row"), [
+    ("panet-shapes-fold0", "panet-shapes-fold0"),
+    ("panet-shapes-fold0-short", "comparison/panet-0"),
+    ("sdaanet-shapes-fold0", "comparison/sdaanet-0"),
+    ("asgnet-shapes-fold0", "comparison/asgnet-0"),
+    ("hdmnet-shapes-fold0", "comparison/hdmnet-0"),
+])  # fmt: skip
 def test_a_stored_row_is_recomputed(test_set, weights, row):
     """The stored counts of all episodes give the stored score; the first of the same list, evaluated again from the
     weights as they ship, give the same counts. Another processor turns a few pixels, and half precision did."""

@@ -1,11 +1,12 @@
 """What the tests of the exercises share: the solutions in the notebooks' sources, and answers made of a body."""
 
 import ast
-import importlib
 import re
 import textwrap
 from functools import cache
 from types import CodeType
+
+from wrong_bodies import WRONG
 
 from fsslib.labs.exercise import exercises
 from fsslib.labs.hidden_state import names
@@ -49,6 +50,12 @@ def answer(name: str, body: str):
     return run(task.stage, f"def {name}({', '.join(task.parameters)}):\n{lines}\n")[name]
 
 
+def named(name: str, function):
+    """The function under another name, as students' answers are found."""
+    function.__name__ = name
+    return function
+
+
 # Answers to any open question: slip -> body.
 ESSAYS = {
     "no text": "print('the class falls by 38 points, for its prototype is gone')",
@@ -56,13 +63,14 @@ ESSAYS = {
     "repeats itself": "return 'the object falls by 38 ' * 10",
     "beside the point": "return ' '.join('the score goes down a lot when we change what stands in between, that is how "
     "it ought to be because otherwise nothing would depend on them, which we saw at 19 percent'.split())",
+    "no measurement": "return ('Each cell of the class is compared with the prototype under its mask, and the interval "
+    "of such a score is so wide that nobody can tell from one picture whether the background made the difference.')",
 }
 
 
-def wrong_answers(stage: str) -> dict[str, dict[str, str]]:
-    """exercise -> slip -> body, from `wrong_NN.py`; open questions have those of ESSAYS, too."""
-    bodies = importlib.import_module(f"wrong_{stage[:2]}").WRONG
-    return {name: (ESSAYS if exercises()[name].written else {}) | bodies[name] for name in bodies}
+def wrong_answers(name: str) -> dict[str, str]:
+    """slip -> body, of an exercise."""
+    return ESSAYS if exercises()[name].written else WRONG.get(name, {})
 
 
 def box(text: str) -> re.Match | None:
@@ -72,4 +80,4 @@ def box(text: str) -> re.Match | None:
     )
 
 
-__all__ = ["STAGES", "answer", "box", "run", "solutions", "tagged", "wrong_answers"]
+__all__ = ["STAGES", "answer", "box", "named", "run", "solutions", "tagged", "wrong_answers"]

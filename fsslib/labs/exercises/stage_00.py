@@ -26,34 +26,23 @@ def _unclear(labels: Tensor, rest: Tensor) -> Tensor:
     return rest.long().masked_fill(labels == 255, 255)
 
 
-def _one_after_the_other(labels: Tensor, class_id: int) -> Tensor:
-    mask = labels.clone()
-    mask[mask == class_id] = 1
-    mask[(mask != 1) & (mask != 255)] = 0
-    return mask
-
-
-@exercise(
-    STAGE,
-    _support_cases,
-    slips={
-        "255 became background: Pixels marked 255 became 0. They are not background either: no prototype may be made "
-        "of them.": lambda m, c: (m == c).long(),
-        "255 became object: Pixels marked 255 became 1. Nobody knows what they show: no prototype may be made of "
-        "them.": lambda m, c: ((m == c) | (m == 255)).long(),
-        "every object: Every object is marked. The support has to say *which* of them is meant: where does the class "
-        "come in?": lambda m, c: _unclear(m, m > 0),
-        "other classes kept: The other objects keep their class numbers. For this episode they are background like "
-        "everything else.": lambda m, c: torch.where(m == c, 1, m),
-        "other classes left out: The other objects became 255. But they are known not to be the class: they are "
-        "background.": lambda m, c: torch.where(m == c, 1, torch.where(m == 0, 0, 255)),
-        "class number kept: The object still has its class number. An episode calls its class 1, whatever its number "
-        "is.": lambda m, c: m * ((m == c) | (m == 255)),
-        "inverted: Object and background are exchanged: the object is 1.": lambda m, c: _unclear(m, m != c),
-        "the label 1 mixed up with class 1: Class 1 of the data set was taken for the 1 of the new mask: compare the "
-        "labels as they were given.": _one_after_the_other,
-    },
-)
+@exercise(STAGE, _support_cases, slips={
+    "255 became background: Pixels marked 255 became 0. They are not background either: no prototype may be made of "
+    "them.": lambda m, c: (m == c).long(),
+    "255 became object: Pixels marked 255 became 1. "
+    "Nobody knows what they show: no prototype may be made of them.": lambda m, c: ((m == c) | (m == 255)).long(),
+    "every object: Every object is marked. The support has to say *which* of them is meant: where does the class come "
+    "in?": lambda m, c: _unclear(m, m > 0),
+    "other classes kept: The other objects keep their class numbers. For this episode they are background like "
+    "everything else.": lambda m, c: torch.where(m == c, 1, m),
+    "other classes left out: The other objects became 255. But they are known not to be the class: "
+    "they are background.": lambda m, c: torch.where(m == c, 1, torch.where(m == 0, 0, 255)),
+    "class number kept: The object still has its class number. "
+    "An episode calls its class 1, whatever its number is.": lambda m, c: m * ((m == c) | (m == 255)),
+    "inverted: Object and background are exchanged: the object is 1.": lambda m, c: _unclear(m, m != c),
+    "the label 1 mixed up with class 1: Class 1 of the data set was taken for the 1 of the new mask: compare the "
+    "labels as they were given.": lambda m, c: (lambda x: x * ((x == 1) | (x == 255)))(torch.where(m == c, 1, m)),
+})  # fmt: skip
 def support_mask(labels: Tensor, class_id: int) -> Tensor:
     return base_table([class_id])[labels.long()]
 
@@ -92,10 +81,6 @@ def _ious(p: Tensor, t: Tensor) -> Tensor:
     return _share(a & b, a | b)
 
 
-def _dice(p: Tensor, t: Tensor) -> Tensor:
-    return 2 / (1 + 1 / _ious(p, t))
-
-
 def _pooled(p: Tensor, t: Tensor) -> Tensor:
     a, b = _sides(p, t)
     return (a & b).sum() / (a | b).sum()
@@ -106,30 +91,26 @@ def _filled(p: Tensor, t: Tensor, empty: float) -> Tensor:
     return ((a & b).sum((1, 2)) / (a | b).sum((1, 2))).nan_to_num(empty)
 
 
-@exercise(
-    STAGE,
-    _iou_cases,
-    slips={
-        "one number for the batch: This is one number for all episodes together. Each has an IoU of its own: sum "
-        "over its pixels.": _pooled,
-        "255 counted: What is predicted where the target is 255 counts as wrong here. Such "
-        "pixels are in no union.": lambda p, t: _share((p == 1) & (t == 1), (p == 1) | (t == 1)),
-        "255 counted as object: Pixels marked 255 were taken for the object: everything that is not 0 is more than "
-        "what is 1.": lambda p, t: _share((p == 1) & (t > 0), (p == 1) | (t > 0)),
-        "divided by the target: This is recall: marking the whole image would give 1. The union also holds what was "
-        "marked in vain.": lambda p, t: _share(_sides(p, t)[0] & (t == 1), t == 1),
-        "divided by the prediction: This is precision: a single safe pixel would give 1. The union also holds what "
-        "was missed.": lambda p, t: _share(_sides(p, t)[0] & (t == 1), _sides(p, t)[0]),
-        "Dice: This is the Dice score (F1): it divides by the sum of the two areas. IoU divides by the union.": _dice,
-        "pixel accuracy: This is the share of pixels that are right. Background is easy and large: an empty "
-        "prediction would score high. IoU leaves out what "
-        "both call background.": lambda p, t: _share((p == t) & (t != 255), t != 255),
-        "two empty masks, NaN: Where both masks are empty, this is 0 / 0, and one NaN makes every mean NaN: treat "
-        "this case.": lambda p, t: _filled(p, t, torch.nan),
-        "two empty masks, 0: Two empty masks score 0 here, as if something had been missed. They agree in every "
-        "pixel.": lambda p, t: _filled(p, t, 0.0),
-    },
-)
+@exercise(STAGE, _iou_cases, slips={
+    "one number for the batch: This is one number for all episodes together. Each has an IoU of its own: sum over its "
+    "pixels.": _pooled,
+    "255 counted: What is predicted where the target is 255 counts as wrong here. "
+    "Such pixels are in no union.": lambda p, t: _share((p == 1) & (t == 1), (p == 1) | (t == 1)),
+    "255 counted as object: Pixels marked 255 were taken for the object: everything that is not 0 is more than what is "
+    "1.": lambda p, t: _share((p == 1) & (t > 0), (p == 1) | (t > 0)),
+    "divided by the target: This is recall: marking the whole image would give 1. The union also holds what was marked "
+    "in vain.": lambda p, t: _share(_sides(p, t)[0] & (t == 1), t == 1),
+    "divided by the prediction: This is precision: a single safe pixel would give 1. The union also holds what was "
+    "missed.": lambda p, t: _share(_sides(p, t)[0] & (t == 1), _sides(p, t)[0]),
+    "Dice: This is the Dice score (F1): it divides by the sum of the two areas. "
+    "IoU divides by the union.": lambda p, t: 2 / (1 + 1 / _ious(p, t)),
+    "pixel accuracy: This is the share of pixels that are right. Background is easy and large: an empty prediction "
+    "would score high. IoU leaves out what both call background.": lambda p, t: _share((p == t) & (t != 255), t != 255),
+    "two empty masks, NaN: Where both masks are empty, this is 0 / 0, and one NaN makes every mean NaN: treat this "
+    "case.": lambda p, t: _filled(p, t, torch.nan),
+    "two empty masks, 0: Two empty masks score 0 here, as if something had been missed. "
+    "They agree in every pixel.": lambda p, t: _filled(p, t, 0.0),
+})  # fmt: skip
 def iou_of(prediction: Tensor, target: Tensor) -> Tensor:
     counts = FewShotIoU()
     counts.update(prediction, target, torch.zeros(len(target), 1, dtype=torch.long))
@@ -155,26 +136,21 @@ def _both(change):
     return lambda images, masks: (change(images), change(masks))
 
 
-@exercise(
-    STAGE,
-    _episode_cases,
-    slips={
-        "nothing moved: Every episode still has its own support.": lambda i, m: (i, m),
-        "masks stayed: The images moved, the masks stayed: each mask now cuts "
-        "out anything. They belong together.": lambda i, m: (i.roll(-1, 0), m),
-        "images stayed: The masks moved, the images stayed: each image now has a "
-        "foreign mask. They belong together.": lambda i, m: (i, m.roll(-1, 0)),
-        "the episode before: This is the support of the episode *before*. The first episode shall get that of the "
-        "second.": _both(lambda x: x.roll(1, 0)),
-        "shifted by single values: All values moved by one place, over the borders of images. Move whole episodes: "
-        "the first dimension.": _both(lambda x: x.roll(-1)),
-        "shots exchanged: The shots changed places within their episode, which keeps its support. B is the first "
-        "dimension.": _both(lambda x: x.roll(-1, 2)),
-        "last one keeps its own: The last episode still has its own support: it gets that of the first.": _both(
-            lambda x: torch.cat([x[1:], x[-1:]])
-        ),
-    },
-)
+@exercise(STAGE, _episode_cases, slips={
+    "nothing moved: Every episode still has its own support.": lambda i, m: (i, m),
+    "masks stayed: The images moved, the masks stayed: "
+    "each mask now cuts out anything. They belong together.": lambda i, m: (i.roll(-1, 0), m),
+    "images stayed: The masks moved, the images stayed: "
+    "each image now has a foreign mask. They belong together.": lambda i, m: (i, m.roll(-1, 0)),
+    "the episode before: This is the support of the episode *before*. "
+    "The first episode shall get that of the second.": _both(lambda x: x.roll(1, 0)),
+    "shifted by single values: All values moved by one place, over the borders of images. Move whole episodes: the "
+    "first dimension.": _both(lambda x: x.roll(-1)),
+    "shots exchanged: The shots changed places within their episode, which keeps its support. "
+    "B is the first dimension.": _both(lambda x: x.roll(-1, 2)),
+    "last one keeps its own: The last episode still has its own support: "
+    "it gets that of the first.": _both(lambda x: torch.cat([x[1:], x[-1:]])),
+})  # fmt: skip
 def foreign_supports(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     order = [*range(1, len(images)), 0]
     return images[order], masks[order]

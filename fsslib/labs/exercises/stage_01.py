@@ -47,32 +47,26 @@ def _prototype_carries_gradients(answer) -> None:
         raise Wrong("detached", "No gradient reaches the features: the network could not learn through this prototype.")
 
 
-@exercise(
-    STAGE,
-    _prototype_cases,
-    slips={
-        "mean over the whole image: The average runs over all pixels, the background included: where does the mask "
-        "come in?": lambda f, m: f.mean((1, 2)),
-        "divided by the image: Divide by the area of the mask, not by the number of all pixels: small objects get "
-        "short prototypes this way.": lambda f, m: _pooled(f, (m == 1).float(), m.numel()),
-        "normalised: The vector has length 1. An average keeps its length; the cosine normalises later.": lambda f, m: (
-            F.normalize(masked_average(f[None], (m == 1).float()[None, None])[0, 0], dim=0)
-        ),
-        "not divided: This is the sum. A mean is divided by the area of the mask: otherwise a large object gets a "
-        "long prototype.": lambda f, m: _pooled(f, (m == 1).float(), 1.0),
-        "255 counted as object: Pixels marked 255 are neither object nor background: leave them out. Ask for `mask "
-        "== 1`, not for `mask > 0`.": lambda f, m: _pooled(f, (m > 0).float(), (m > 0).sum() + 1e-5),
-        "255 used as a weight: The labels were used as weights, so that a pixel marked 255 counts 255 times. Ask for "
-        "`mask == 1` first.": lambda f, m: _pooled(f, m.float(), m.float().sum() + 1e-5),
-        "mask rounded: The mask was brought to the grid by nearest neighbours, which throws away thin parts. Enlarge "
-        "the features to the mask instead.": _rounded,
-        "mean over the wrong axis: This averages over the channels and leaves positions. A prototype keeps every "
-        "channel: average over rows and columns.": lambda f, m: f.mean(0),
-        "empty mask: On an empty mask the area is 0, and 0 / 0 is NaN: add a "
-        "little to the area, as PANet does.": lambda f, m: _pooled(f, (m == 1).float(), (m == 1).sum()),
-    },
-    tests=[_prototype_carries_gradients],
-)
+@exercise(STAGE, _prototype_cases, tests=[_prototype_carries_gradients], slips={
+    "mean over the whole image: The average runs over all pixels, the background included: "
+    "where does the mask come in?": lambda f, m: f.mean((1, 2)),
+    "divided by the image: Divide by the area of the mask, not by the number of all pixels: small objects get short "
+    "prototypes this way.": lambda f, m: _pooled(f, (m == 1).float(), m.numel()),
+    "normalised: The vector has length 1. An average keeps its length; the cosine normalises "
+    "later.": lambda f, m: F.normalize(masked_average(f[None], (m == 1).float()[None, None])[0, 0], dim=0),
+    "not divided: This is the sum. A mean is divided by the area of the mask: otherwise a large object gets a long "
+    "prototype.": lambda f, m: _pooled(f, (m == 1).float(), 1.0),
+    "255 counted as object: Pixels marked 255 are neither object nor background: leave them out. Ask for `mask == 1`, "
+    "not for `mask > 0`.": lambda f, m: _pooled(f, (m > 0).float(), (m > 0).sum() + 1e-5),
+    "255 used as a weight: The labels were used as weights, so that a pixel marked 255 counts 255 times. Ask for `mask "
+    "== 1` first.": lambda f, m: _pooled(f, m.float(), m.float().sum() + 1e-5),
+    "mask rounded: The mask was brought to the grid by nearest neighbours, which throws away thin parts. Enlarge the "
+    "features to the mask instead.": _rounded,
+    "mean over the wrong axis: This averages over the channels and leaves positions. A prototype keeps every channel: "
+    "average over rows and columns.": lambda f, m: f.mean(0),
+    "empty mask: On an empty mask the area is 0, and 0 / 0 is NaN: "
+    "add a little to the area, as PANet does.": lambda f, m: _pooled(f, (m == 1).float(), (m == 1).sum()),
+})  # fmt: skip
 def prototype(features: Tensor, mask: Tensor) -> Tensor:
     return masked_average(features[None], (mask == 1).float()[None, None])[0, 0]
 
@@ -89,30 +83,24 @@ def _cosine_cases() -> Cases:
     }
 
 
-@exercise(
-    STAGE,
-    _cosine_cases,
-    slips={
-        "unnormalised: This is the dot product: long feature vectors win although they point elsewhere. Normalise "
-        "both sides.": lambda f, p: torch.einsum("chw,c->hw", f, p),
-        "only the prototype normalised: Only the prototype has length 1: bright cells still get large values. "
-        "Normalise the features, too.": lambda f, p: torch.einsum("chw,c->hw", f, F.normalize(p, dim=0)),
-        "only the features normalised: Only the features have length 1: the map still grows with the length of the "
-        "prototype, and the temperature means something else "
-        "for every support.": lambda f, p: torch.einsum("chw,c->hw", F.normalize(f, dim=0), p),
-        "normalised over the positions: The features were normalised over the image. A cosine compares vectors of "
-        "channels: dimension 0.": lambda f, p: torch.einsum(
-            "chw,c->hw", F.normalize(f.flatten(1), dim=1).view_as(f), F.normalize(p, dim=0)
-        ),
-        "temperature included: The map is 20 times too large: the temperature comes later, cosines lie between -1 "
-        "and 1.": lambda f, p: cosine_maps(f[None], p[None, None])[0, 0],
-        "Euclidean distance: This is a distance: it is small where the cosine is large, and it depends on the length "
-        "of the vectors.": lambda f, p: (f - p[:, None, None]).norm(dim=0),
-        "zero vector: A vector of length 0 gives 0 / 0: keep the lengths above a tiny number.": lambda f, p: (
-            torch.einsum("chw,c->hw", f / f.norm(dim=0), p / p.norm())
-        ),
-    },
-)
+@exercise(STAGE, _cosine_cases, slips={
+    "unnormalised: This is the dot product: long feature vectors win although they point elsewhere. Normalise both "
+    "sides.": lambda f, p: torch.einsum("chw,c->hw", f, p),
+    "only the prototype normalised: Only the prototype has length 1: bright cells still get large values. Normalise "
+    "the features, too.": lambda f, p: torch.einsum("chw,c->hw", f, F.normalize(p, dim=0)),
+    "only the features normalised: Only the features have length 1: the map still grows with the length of the "
+    "prototype, and the temperature means something else for every "
+    "support.": lambda f, p: torch.einsum("chw,c->hw", F.normalize(f, dim=0), p),
+    "normalised over the positions: The features were normalised over the image. A cosine compares vectors of "
+    "channels: dimension "
+    "0.": lambda f, p: torch.einsum("chw,c->hw", F.normalize(f.flatten(1), dim=1).view_as(f), F.normalize(p, dim=0)),
+    "temperature included: The map is 20 times too large: the temperature comes later, "
+    "cosines lie between -1 and 1.": lambda f, p: cosine_maps(f[None], p[None, None])[0, 0],
+    "Euclidean distance: This is a distance: it is small where the cosine is large, and it depends on the length of "
+    "the vectors.": lambda f, p: (f - p[:, None, None]).norm(dim=0),
+    "zero vector: A vector of length 0 gives 0 / 0: "
+    "keep the lengths above a tiny number.": lambda f, p: torch.einsum("chw,c->hw", f / f.norm(dim=0), p / p.norm()),
+})  # fmt: skip
 def cosine_map(features: Tensor, prototype: Tensor) -> Tensor:
     return cosine_maps(features[None], prototype[None, None], scale=1.0)[0, 0]
 
@@ -124,29 +112,22 @@ def _temperature_undoes_softmax(answer) -> None:
             raise Wrong("", f"With your α, a softmax over α·0.3 and α·{0.3 - margin:.2f} does not give {probability}.")
 
 
-@exercise(
-    STAGE,
-    lambda: {
-        "margin 0.1, probability 0.95": (0.1, 0.95),
-        "margin 0.5, probability 0.6": (0.5, 0.6),
-        "probability 0.5 (no confidence: α = 0)": (0.2, 0.5),
-    },
-    slips={
-        "logarithm of P alone: The two classes share the probability: the odds P / (1 "
-        "- P) count, not P alone.": lambda d, p: math.log(p) / d,
-        "times the margin: A smaller margin needs a *larger* α to become as clear: divide by it.": lambda d, p: (
-            math.log(p / (1 - p)) * d
-        ),
-        "sign: The sign is wrong: this α makes the class with the *lower* cosine more probable.": lambda d, p: (
-            math.log((1 - p) / p) / d
-        ),
-        "P / d: Softmax is exponential: solve P = 1 / (1 + exp(-α d)) for α.": lambda d, p: p / d,
-        "base 10 or 2: The logarithm has the wrong base: softmax uses e.": lambda d, p: math.log10(p / (1 - p)) / d,
-        "the margin is forgotten: These are the log odds. α multiplies the margin to "
-        "give them: where is it?": lambda d, p: math.log(p / (1 - p)),
-    },
-    tests=[_temperature_undoes_softmax],
-)
+@exercise(STAGE, lambda: {
+    "margin 0.1, probability 0.95": (0.1, 0.95),
+    "margin 0.5, probability 0.6": (0.5, 0.6),
+    "probability 0.5 (no confidence: α = 0)": (0.2, 0.5),
+}, tests=[_temperature_undoes_softmax], slips={
+    "logarithm of P alone: "
+    "The two classes share the probability: the odds P / (1 - P) count, not P alone.": lambda d, p: math.log(p) / d,
+    "times the margin: "
+    "A smaller margin needs a *larger* α to become as clear: divide by it.": lambda d, p: math.log(p / (1 - p)) * d,
+    "sign: The sign is wrong: "
+    "this α makes the class with the *lower* cosine more probable.": lambda d, p: math.log((1 - p) / p) / d,
+    "P / d: Softmax is exponential: solve P = 1 / (1 + exp(-α d)) for α.": lambda d, p: p / d,
+    "base 10 or 2: The logarithm has the wrong base: softmax uses e.": lambda d, p: math.log10(p / (1 - p)) / d,
+    "the margin is forgotten: "
+    "These are the log odds. α multiplies the margin to give them: where is it?": lambda d, p: math.log(p / (1 - p)),
+})  # fmt: skip
 def temperature(margin: float, probability: float) -> float:
     return math.log(probability) / margin - math.log1p(-probability) / margin
 
@@ -177,25 +158,18 @@ def _border(masks: Tensor, label: int = 255, thin: bool = True, reach: int = 5, 
     return torch.where(edge, label, masks)
 
 
-@exercise(
-    STAGE,
-    _inside_cases,
-    slips={
-        "border made background: The border became 0. It is not background: mark it 255, so that neither prototype "
-        "sees it.": lambda m: _border(m, label=0),
-        "thin objects vanish: The line lost all its pixels, and its prototype would be zero: an object without an "
-        "inside keeps its mask.": lambda m: _border(m, thin=False),
-        "ring too narrow: The ring is one pixel wide; two are asked for: a window of 5 x 5 sees them.": lambda m: (
-            _border(m, reach=3)
-        ),
-        "ring outside: The ring lies outside the object. Here the object's own edge is to be left out.": lambda m: (
-            _border(m, grow=True)
-        ),
-        "ring kept, inside dropped: The inside became 255 and the ring stayed: the other way round.": lambda m: (
-            torch.where((m == 1) & (_border(m, thin=False) == 1), 255, m)
-        ),
-    },
-)
+@exercise(STAGE, _inside_cases, slips={
+    "border made background: The border became 0. "
+    "It is not background: mark it 255, so that neither prototype sees it.": lambda m: _border(m, label=0),
+    "thin objects vanish: The line lost all its pixels, and its prototype would be zero: an object without an inside "
+    "keeps its mask.": lambda m: _border(m, thin=False),
+    "ring too narrow: "
+    "The ring is one pixel wide; two are asked for: a window of 5 x 5 sees them.": lambda m: _border(m, reach=3),
+    "ring outside: "
+    "The ring lies outside the object. Here the object's own edge is to be left out.": lambda m: _border(m, grow=True),
+    "ring kept, inside dropped: The inside became 255 and the ring stayed: "
+    "the other way round.": lambda m: torch.where((m == 1) & (_border(m, thin=False) == 1), 255, m),
+})  # fmt: skip
 def inside_only(masks: Tensor) -> Tensor:
     return _border(masks)
 

@@ -57,29 +57,24 @@ def _every_support_counts(answer: Callable) -> None:
         raise Wrong("order of the supports", "The factor changes when the supports change places. They have no order.")
 
 
-@exercise(
-    STAGE,
-    _factor_cases,
-    slips={
-        "product: This is the published product: right for one shot, but every further gate shrinks it. Three "
-        "supports that agree should say what one of them says.": lambda a: factor_of(a, "product"),
-        "all factors multiplied: Each support's whole factor is multiplied in: this shrinks with K even faster than "
-        "the product of gates.": lambda a: (half(a) * half(half(a))).prod(1),
-        "the paper's mean: This is the paper's rule. It keeps its size for every K, but at K = 1 it is not what "
-        "these weights were trained with: what else is the query multiplied with?": lambda a: factor_of(a, "mean"),
-        "mean squared: The mean is multiplied with itself. In the trained rule the second time counts half: it is "
-        "mixed with 1.": lambda a: half(a).mean(1).square(),
-        "half of the original forgotten: The gate a was used where g belongs: half of the original is kept, so that "
-        "no channel is closed.": lambda a: a.mean(1) * half(a.mean(1)),
-        "sum over the supports: The supports are added up: now the factor grows with K, which is as new to the "
-        "network as shrinking.": lambda a: half(a).sum(1) * half(half(a).mean(1)),
-        "supports not merged: There is a factor for each support, but only one query: merge them into one number per "
-        "channel.": lambda a: half(a) * half(half(a)),
-        "averaged over the channels: The average runs over the channels, which the gate is there to tell apart. The "
-        "supports are dimension 1.": lambda a: half(a).mean(-1) * half(half(a).mean(-1)),
-    },
-    tests=[_every_support_counts],
-)
+@exercise(STAGE, _factor_cases, tests=[_every_support_counts], slips={
+    "product: This is the published product: right for one shot, but every further gate shrinks it. Three supports "
+    "that agree should say what one of them says.": lambda a: factor_of(a, "product"),
+    "all factors multiplied: Each support's whole factor is multiplied in: this shrinks with K even faster than the "
+    "product of gates.": lambda a: (half(a) * half(half(a))).prod(1),
+    "the paper's mean: This is the paper's rule. It keeps its size for every K, but at K = 1 it is not what these "
+    "weights were trained with: what else is the query multiplied with?": lambda a: factor_of(a, "mean"),
+    "mean squared: The mean is multiplied with itself. In the trained rule the second time counts half: it is mixed "
+    "with 1.": lambda a: half(a).mean(1).square(),
+    "half of the original forgotten: The gate a was used where g belongs: half of the original is kept, so that no "
+    "channel is closed.": lambda a: a.mean(1) * half(a.mean(1)),
+    "sum over the supports: The supports are added up: now the factor grows with K, which is as new to the network as "
+    "shrinking.": lambda a: half(a).sum(1) * half(half(a).mean(1)),
+    "supports not merged: There is a factor for each support, but only one query: merge them into one number per "
+    "channel.": lambda a: half(a) * half(half(a)),
+    "averaged over the channels: The average runs over the channels, which the gate is there to tell apart. The "
+    "supports are dimension 1.": lambda a: half(a).mean(-1) * half(half(a).mean(-1)),
+})  # fmt: skip
 def lasting_factor(a: Tensor) -> Tensor:
     return factor_of(a, "average")
 
@@ -121,42 +116,34 @@ def _gradients_flow(answer: Callable) -> None:
             raise Wrong("no gradient", "No gradient reaches the student: nothing would be learned from this loss.")
         slope, right = (torch.autograd.grad(x, both, retain_graph=True, materialize_grads=True) for x in (loss, wanted))
         if not detached and not bool(slope[1].any()):
-            raise Wrong(
-                "teacher cut off",
-                "Your function cuts the gradient into the teacher. Whether the teacher is fixed is the caller's "
-                "choice: a T that is detached already needs nothing more, and the published code leaves it free.",
-            )
+            why = "Your function cuts the gradient into the teacher. Whether the teacher is fixed is the caller's "
+            why += "choice: a T that is detached already needs nothing more, and the published code leaves it free."
+            raise Wrong("teacher cut off", why)
         if not all(torch.allclose(x, y, atol=1e-5) for x, y in zip(slope, right)):
             raise Wrong("wrong gradient", "The value is right, its gradient is not: something on the way is detached.")
 
 
-@exercise(
-    STAGE,
-    _distil_cases,
-    slips={
-        "tau squared is missing: The factor τ² is missing: without it the gradients fade like 1/τ² as the "
-        "temperature grows.": lambda S, T, tau: _kl(S, T, tau) / tau**2,
-        "0.9 is missing: All is there but the constant 0.9 in front.": lambda S, T, tau: _kl(S, T, tau) / 0.9,
-        "softmax over the episodes: The softmax runs over the episodes. A distribution says how one prototype shares "
-        "itself out over its channels: the last dimension.": lambda S, T, tau: _kl(S.T, T.T, tau),
-        "student and teacher exchanged: This divergence is weighted by the student. The teacher says which channels "
-        "matter: its distribution stands in front of the logarithms.": lambda S, T, tau: _kl(T, S, tau),
-        "teacher without temperature: Only the student is softened: now the two differ "
-        "even where S = T.": lambda S, T, tau: _kl(S, T, tau, 1.0),
-        "temperature multiplied: The prototypes are multiplied by τ, which sharpens. "
-        "A high temperature flattens.": lambda S, T, tau: _kl(S, T, 1 / tau) * tau**4,
-        "summed over the channels: This is the usual divergence, a sum over the channels. The authors' code averages "
-        'over them, too: look at what "mean" and '
-        '"batchmean" divide by.': lambda S, T, tau: _kl(S, T, tau) * S.shape[-1],
-        "cross entropy: This is the cross entropy: it is not 0 where S = T, since the teacher's own entropy is not "
-        "taken off.": lambda S, T, tau: -0.9 * tau**2 * (log_q(T, tau).exp() * log_q(S, tau)).mean(),
-        "student not a logarithm: `F.kl_div` wants the logarithm of its first argument; here it got the "
-        "probabilities.": lambda S, T, tau: 0.9 * tau**2 * _mean_kl(log_q(S, tau).exp(), log_q(T, tau).exp()),
-        "teacher as a logarithm: NaN: `F.kl_div` got the teacher's logarithm, but takes its second argument for "
-        "probabilities unless told.": lambda S, T, tau: _mean_kl(log_q(S, tau), log_q(T, tau)),
-    },
-    tests=[_rounded_shares, _gradients_flow],
-)
+@exercise(STAGE, _distil_cases, tests=[_rounded_shares, _gradients_flow], slips={
+    "tau squared is missing: The factor τ² is missing: without it the gradients fade like 1/τ² as the temperature "
+    "grows.": lambda S, T, tau: _kl(S, T, tau) / tau**2,
+    "0.9 is missing: All is there but the constant 0.9 in front.": lambda S, T, tau: _kl(S, T, tau) / 0.9,
+    "softmax over the episodes: The softmax runs over the episodes. A distribution says how one prototype shares "
+    "itself out over its channels: the last dimension.": lambda S, T, tau: _kl(S.T, T.T, tau),
+    "student and teacher exchanged: This divergence is weighted by the student. The teacher says which channels "
+    "matter: its distribution stands in front of the logarithms.": lambda S, T, tau: _kl(T, S, tau),
+    "teacher without temperature: "
+    "Only the student is softened: now the two differ even where S = T.": lambda S, T, tau: _kl(S, T, tau, 1.0),
+    "temperature multiplied: The prototypes are multiplied by τ, which sharpens. "
+    "A high temperature flattens.": lambda S, T, tau: _kl(S, T, 1 / tau) * tau**4,
+    "summed over the channels: This is the usual divergence, a sum over the channels. The authors' code averages over "
+    'them, too: look at what "mean" and "batchmean" divide by.': lambda S, T, tau: _kl(S, T, tau) * S.shape[-1],
+    "cross entropy: This is the cross entropy: it is not 0 where S = T, since the teacher's own entropy is not taken "
+    "off.": lambda S, T, tau: -0.9 * tau**2 * (log_q(T, tau).exp() * log_q(S, tau)).mean(),
+    "student not a logarithm: `F.kl_div` wants the logarithm of its first argument; here it got the "
+    "probabilities.": lambda S, T, tau: 0.9 * tau**2 * _mean_kl(log_q(S, tau).exp(), log_q(T, tau).exp()),
+    "teacher as a logarithm: NaN: `F.kl_div` got the teacher's logarithm, but takes its second argument for "
+    "probabilities unless told.": lambda S, T, tau: _mean_kl(log_q(S, tau), log_q(T, tau)),
+})  # fmt: skip
 def distil(S: Tensor, T: Tensor, tau: float) -> Tensor:
     return _kl(S, T, tau)
 

@@ -52,40 +52,33 @@ def _best(query: Tensor, support: Tensor, masks: Tensor) -> Tensor:
     return prior_mask(query, support[:, None], _grid(query, masks == 1), stretch=False)[:, 0]
 
 
-@exercise(
-    STAGE,
-    _prior_cases,
-    atol=1e-3,
-    slips={
-        "mean of the matches: All matches are averaged. The prior keeps the best one: one similar piece of the "
-        "object is enough.": lambda q, s, m: _stretched(_pairs(q, s, m).mean(1), q),
-        "softmax of the cosines: A softmax makes every match depend on the others. The prior takes the largest "
-        "cosine as it is.": lambda q, s, m: _stretched(_pairs(q, s, m).softmax(1).amax(1), q),
-        "dot products: These are dot products: long vectors win although they point elsewhere. Give both sides "
-        "length 1.": lambda q, s, m: _stretched(_pairs(q, s, m, unit=False).amax(1), q),
-        "maximum over the query: The maximum runs over the query. Every query cell looks for its best partner in the "
-        "*support*.": lambda q, s, m: _stretched(_pairs(q, s, m).amax(2), q),
-        "background takes part: The support's background is compared, too: where does "
-        "the mask come in?": lambda q, s, m: _stretched(
-            _pairs(q, s, torch.ones_like(m)).amax(1) + 0 * _grid(q, m == 1).sum(), q
-        ),
-        "not stretched: The last step is missing: every map is brought to 0..1.": _best,
-        "stretched over the batch: One minimum and one maximum serve the whole batch: an episode's prior then "
-        "depends on its neighbours.": lambda q, s, m: (
-            lambda best: _stretched(best.flatten(), best.flatten()).view_as(best)
-        )(_best(q, s, m)),
-        "minimum not subtracted: The maximum is 1, but the minimum is not 0: stretching "
-        "needs both ends.": lambda q, s, m: (lambda best: best / best.amax((1, 2), keepdim=True))(_best(q, s, m)),
-        "255 counted as object: Pixels marked 255 are neither object nor background. "
-        "Ask for `masks == 1`.": lambda q, s, m: prior_mask(q, s[:, None], _grid(q, m > 0))[:, 0],
-        "mask rounded: The mask came to the grid by nearest neighbours, which may lose thin objects: resize it "
-        "bilinearly.": lambda q, s, m: prior_mask(
-            q, s[:, None], F.interpolate((m == 1).float()[:, None], q.shape[-2:])
-        )[:, 0],
-        "empty mask: On an empty mask all matches are equal, and stretching divides 0 by 0: add a little below the "
-        "line.": lambda q, s, m: _stretched(_pairs(q, s, m).amax(1) if m.any() else 0 * q[:, 0].flatten(1), q, eps=0),
-    },
-)
+@exercise(STAGE, _prior_cases, atol=1e-3, slips={
+    "mean of the matches: All matches are averaged. The prior keeps the best one: one similar piece of the object is "
+    "enough.": lambda q, s, m: _stretched(_pairs(q, s, m).mean(1), q),
+    "softmax of the cosines: A softmax makes every match depend on the others. The prior takes the largest cosine as "
+    "it is.": lambda q, s, m: _stretched(_pairs(q, s, m).softmax(1).amax(1), q),
+    "dot products: These are dot products: long vectors win although they point elsewhere. "
+    "Give both sides length 1.": lambda q, s, m: _stretched(_pairs(q, s, m, unit=False).amax(1), q),
+    "maximum over the query: The maximum runs over the query. Every query cell looks for its best partner in the "
+    "*support*.": lambda q, s, m: _stretched(_pairs(q, s, m).amax(2), q),
+    "background takes part: The support's background is compared, too: where does the mask come "
+    "in?": lambda q, s, m: _stretched(_pairs(q, s, torch.ones_like(m)).amax(1) + 0 * _grid(q, m == 1).sum(), q),
+    "not stretched: The last step is missing: every map is brought to 0..1.": _best,
+    "stretched over the batch: One minimum and one maximum serve the whole batch: an episode's prior then depends on "
+    "its neighbours.": lambda q, s, m: (
+        lambda best: _stretched(best.flatten(), best.flatten()).view_as(best)
+    )(_best(q, s, m)),
+    "minimum not subtracted: The maximum is 1, but the minimum is not 0: stretching needs both "
+    "ends.": lambda q, s, m: (lambda best: best / best.amax((1, 2), keepdim=True))(_best(q, s, m)),
+    "255 counted as object: Pixels marked 255 are neither object nor background. "
+    "Ask for `masks == 1`.": lambda q, s, m: prior_mask(q, s[:, None], _grid(q, m > 0))[:, 0],
+    "mask rounded: The mask came "
+    "to the grid by nearest neighbours, which may lose thin objects: resize it bilinearly.": lambda q, s, m: prior_mask(
+        q, s[:, None], F.interpolate((m == 1).float()[:, None], q.shape[-2:])
+    )[:, 0],
+    "empty mask: On an empty mask all matches are equal, and stretching divides 0 by 0: add a little below the "
+    "line.": lambda q, s, m: _stretched(_pairs(q, s, m).amax(1) if m.any() else 0 * q[:, 0].flatten(1), q, eps=0),
+})  # fmt: skip
 def my_prior(query: Tensor, support: Tensor, masks: Tensor) -> Tensor:
     inside = resize((masks == 1).float()[:, None], tuple(query.shape[-2:]))
     return prior_mask(query, support[:, None], inside)[:, 0]
@@ -118,24 +111,17 @@ def _leaves_out_255(answer) -> None:
             raise Wrong("255 counts", "The values under 255 matter. Such pixels are on no side, nor in the spread.")
 
 
-@exercise(
-    STAGE,
-    _contrast_cases,
-    atol=1e-3,
-    slips={
-        "not divided by the spread: This is the difference of the means: it doubles with the map. Measure it in "
-        "standard deviations.": lambda s, m: _contrast(s, m, 1.0),
-        "divided by the variance: This divides by the variance, whose unit is squared: then the scale of the map "
-        "still matters.": lambda s, m: _contrast(s, m, s.var() + 1e-7),
-        "sign: Higher on the object means a positive contrast.": lambda s, m: -_contrast(s, m, s.std() + 1e-7),
-        "means over all pixels: Products with the mask are averaged over *all* pixels. Divide by the number of "
-        "pixels of each side.": lambda s, m: _contrast(s, m, s.std() + 1e-7, weigh=True),
-        "no spread: A map of zeros has no spread, and 0 / 0 is NaN: add a little below the line.": lambda s, m: (
-            _contrast(s, m, s.std())
-        ),
-    },
-    tests=[_leaves_out_255],
-)
+@exercise(STAGE, _contrast_cases, atol=1e-3, tests=[_leaves_out_255], slips={
+    "not divided by the spread: This is the difference of the means: it doubles with the map. Measure it in standard "
+    "deviations.": lambda s, m: _contrast(s, m, 1.0),
+    "divided by the variance: This divides by the variance, whose unit is squared: then the scale of the map still "
+    "matters.": lambda s, m: _contrast(s, m, s.var() + 1e-7),
+    "sign: Higher on the object means a positive contrast.": lambda s, m: -_contrast(s, m, s.std() + 1e-7),
+    "means over all pixels: Products with the mask are averaged over *all* pixels. Divide by the number of pixels of "
+    "each side.": lambda s, m: _contrast(s, m, s.std() + 1e-7, weigh=True),
+    "no spread: A map of zeros has no spread, and 0 / 0 is NaN: "
+    "add a little below the line.": lambda s, m: _contrast(s, m, s.std()),
+})  # fmt: skip
 def contrast(score: Tensor, mask: Tensor) -> float:
     valid, weight = score[mask != 255].double(), (mask[mask != 255] == 1).double()
     gap = (valid * weight).sum() / weight.sum() - (valid * (1 - weight)).sum() / (1 - weight).sum()
@@ -167,25 +153,20 @@ def _learns(answer) -> None:
         raise Wrong("detached", "No gradient reaches the logits: the head would learn nothing from this supervision.")
 
 
-@exercise(
-    STAGE,
-    _loss_cases,
-    slips={
-        "softmax before the cross entropy: Probabilities went into the cross entropy. It takes logits and applies "
-        "the softmax itself.": lambda x, m: _entropy(resize(x, tuple(m.shape[-2:])).softmax(1), m),
-        "255 counted as background: Pixels marked 255 are trained as background, although nobody knows what they "
-        "show.": lambda x, m: _entropy(x, (m == 1).long()),
-        "255 counted as object: Pixels marked 255 are trained as object, although "
-        "nobody knows what they show.": lambda x, m: _entropy(x, (m > 0).long()),
-        "classes exchanged: Channel 0 of the logits is the background.": lambda x, m: _entropy(x.flip(1), m),
-        "divided by all pixels: Ignored pixels are missing above the line, but not below it: a broad border weakens "
-        "the supervision.": lambda x, m: _entropy(x, m, reduction="sum") / m.numel(),
-        "sum: The loss is a mean: larger pictures weigh no more.": lambda x, m: _entropy(x, m, reduction="sum"),
-        "mean over nothing: Where every pixel is 255, the mean is 0 / 0. One such support would turn all weights "
-        "into NaN.": lambda x, m: F.cross_entropy(resize(x, tuple(m.shape[-2:])), m, ignore_index=255),
-    },
-    tests=[_learns],
-)
+@exercise(STAGE, _loss_cases, tests=[_learns], slips={
+    "softmax before the cross entropy: Probabilities went into the cross entropy. It takes logits and applies the "
+    "softmax itself.": lambda x, m: _entropy(resize(x, tuple(m.shape[-2:])).softmax(1), m),
+    "255 counted as background: Pixels marked 255 are trained as background, "
+    "although nobody knows what they show.": lambda x, m: _entropy(x, (m == 1).long()),
+    "255 counted as object: Pixels marked 255 are trained as object, "
+    "although nobody knows what they show.": lambda x, m: _entropy(x, (m > 0).long()),
+    "classes exchanged: Channel 0 of the logits is the background.": lambda x, m: _entropy(x.flip(1), m),
+    "divided by all pixels: Ignored pixels are missing above the line, but not below it: a broad border weakens the "
+    "supervision.": lambda x, m: _entropy(x, m, reduction="sum") / m.numel(),
+    "sum: The loss is a mean: larger pictures weigh no more.": lambda x, m: _entropy(x, m, reduction="sum"),
+    "mean over nothing: Where every pixel is 255, the mean is 0 / 0. One such support would turn all weights into "
+    "NaN.": lambda x, m: F.cross_entropy(resize(x, tuple(m.shape[-2:])), m, ignore_index=255),
+})  # fmt: skip
 def attention_loss(logits: Tensor, masks: Tensor) -> Tensor:
     return segmentation(resize(logits, tuple(masks.shape[-2:])), masks)
 

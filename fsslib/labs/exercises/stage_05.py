@@ -34,24 +34,19 @@ def _shared(weights: Tensor, axis: int = 1) -> Tensor:
     return weights / weights.sum(axis, keepdim=True)
 
 
-@exercise(
-    STAGE,
-    _assign_cases,
-    slips={
-        "sum over the superpixels: The weights of a *cell* sum to 1, as in soft k-means. In ASGNet those of a "
-        "superpixel do, over the cells.": lambda s, x: _shared(_close(s, x), 0),
-        "not divided: A centre becomes a *mean*: its weights have to sum to 1. Do they?": _close,
-        "far cells weigh most: A far cell gets a large weight: the exponent has a sign.": lambda s, x: _shared(
-            1 / _close(s, x)
-        ),
-        "squared distance: The exponent holds the squared distance, a Gaussian. ASGNet "
-        "takes the distance itself.": lambda s, x: _shared(torch.exp(_close(s, x).log() * torch.cdist(s, x))),
-        "nearest centre only: Each cell belongs to one centre, as in k-means. Here every centre hears every cell, "
-        "far ones softly.": lambda s, x: F.one_hot(torch.cdist(s, x).argmin(0), len(s)).T.float(),
-        "underflow: Far from all cells every exp(-D) is 0 in float32, and 0 / 0 is NaN. A well-known function avoids "
-        "it.": lambda s, x: _shared(torch.exp(-torch.cdist(s, x))),
-    },
-)
+@exercise(STAGE, _assign_cases, slips={
+    "sum over the superpixels: The weights of a *cell* sum to 1, as in soft k-means. In ASGNet those of a superpixel "
+    "do, over the cells.": lambda s, x: _shared(_close(s, x), 0),
+    "not divided: A centre becomes a *mean*: its weights have to sum to 1. Do they?": _close,
+    "far cells weigh most: "
+    "A far cell gets a large weight: the exponent has a sign.": lambda s, x: _shared(1 / _close(s, x)),
+    "squared distance: The exponent holds the squared distance, a Gaussian. "
+    "ASGNet takes the distance itself.": lambda s, x: _shared(torch.exp(_close(s, x).log() * torch.cdist(s, x))),
+    "nearest centre only: Each cell belongs to one centre, as in k-means. Here every centre hears every cell, far ones "
+    "softly.": lambda s, x: F.one_hot(torch.cdist(s, x).argmin(0), len(s)).T.float(),
+    "underflow: Far from all cells every exp(-D) is 0 in float32, and 0 / 0 is NaN. "
+    "A well-known function avoids it.": lambda s, x: _shared(torch.exp(-torch.cdist(s, x))),
+})  # fmt: skip
 def soft_assign(centres: Tensor, cells: Tensor) -> Tensor:
     away = torch.cdist(centres, cells, compute_mode="donot_use_mm_for_euclid_dist")
     return _shared(torch.exp(away.amin(1, keepdim=True) - away))
@@ -96,27 +91,20 @@ def _query_learns(answer) -> None:
         raise Wrong("detached", "No gradient passes from Π to the query: the reduction learns through this map.")
 
 
-@exercise(
-    STAGE,
-    _allocation_cases,
-    slips={
-        "dot products: A long prototype wins everywhere: a cosine compares directions alone.": _other(unit=(0, 0)),
-        "only the prototypes normalised: Π grows with the length of the query's features.": _other(unit=(1, 0)),
-        "zero beats negative: A prototype that is not used has the value 0 where the best is chosen, above a "
-        "negative cosine: it must lose against everything.": _other(mask=0.0),
-        "unused prototypes count: `used` changes nothing: which prototypes exist at all?": _other(mask=None),
-        "infinite sum: Π became infinite: -∞ keeps a prototype from being chosen, but in a sum it has to count "
-        "nothing.": _other(rest=-torch.inf),
-        "unit vectors handed out: Length 1 serves the comparison, not what is handed out.": _other(hand=1),
-        "mean: This map is the mean of the cosines; published is their sum. (The mean "
-        "is exercise 3.)": lambda q, p, u: (allocate(q, p, u).features, allocate(q, p, u, merge="mean").probability),
-        "maximum: The map holds the best cosine only. Π adds up what all prototypes say.": lambda q, p, u: (
-            allocate(q, p, u).features,
-            _best(q, p, u),
-        ),
-    },
-    tests=[_query_learns],
-)
+@exercise(STAGE, _allocation_cases, tests=[_query_learns], slips={
+    "dot products: A long prototype wins everywhere: a cosine compares directions alone.": _other(unit=(0, 0)),
+    "only the prototypes normalised: Π grows with the length of the query's features.": _other(unit=(1, 0)),
+    "zero beats negative: A prototype that is not used has the value 0 where the best is chosen, above a negative "
+    "cosine: it must lose against everything.": _other(mask=0.0),
+    "unused prototypes count: `used` changes nothing: which prototypes exist at all?": _other(mask=None),
+    "infinite sum: Π became infinite: "
+    "-∞ keeps a prototype from being chosen, but in a sum it has to count nothing.": _other(rest=-torch.inf),
+    "unit vectors handed out: Length 1 serves the comparison, not what is handed out.": _other(hand=1),
+    "mean: This map is the mean of the cosines; published is their sum. (The mean is exercise "
+    "3.)": lambda q, p, u: (allocate(q, p, u).features, allocate(q, p, u, merge="mean").probability),
+    "maximum: The map holds the best cosine only. "
+    "Π adds up what all prototypes say.": lambda q, p, u: (allocate(q, p, u).features, _best(q, p, u)),
+})  # fmt: skip
 def my_allocation(query: Tensor, prototypes: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
     allocation = allocate(query, prototypes, used)
     return allocation.features, allocation.probability
@@ -143,35 +131,20 @@ def _stretched(total: Tensor, used: Tensor) -> Tensor:
     return (total - low) / (high - low + 1e-7)
 
 
-@exercise(
-    STAGE,
-    _map_cases,
-    slips={
-        "sum: This is still the sum: give each prototype twice and it doubles.": _map(lambda t, u: t),
-        "divided by all rows: Rows that are not used count here: small objects get a flat map.": _map(
-            lambda t, u: t / u.shape[1]
-        ),
-        "divided by the whole batch: All episodes share one number: each has its own.": _map(lambda t, u: t / u.sum()),
-        "numbers along the wrong axis: Each *column* got a number, not each episode: broadcasting begins at the last "
-        "axis.": _map(lambda t, u: t / u.sum(1)),
-        "stretched to 0..1: Like a prior mask, this map forgets *how* similar the object is: its level is lost.": _map(
-            _stretched
-        ),
-        "sigmoid: A sigmoid limits the map, but it still rises with every prototype.": _map(lambda t, u: t.sigmoid()),
-        "maximum: The maximum stays the same, too, but the mean is asked for: all have a say.": _best,
-    },
-)
+@exercise(STAGE, _map_cases, slips={
+    "sum: This is still the sum: give each prototype twice and it doubles.": _map(lambda t, u: t),
+    "divided by all rows: "
+    "Rows that are not used count here: small objects get a flat map.": _map(lambda t, u: t / u.shape[1]),
+    "divided by the whole batch: All episodes share one number: each has its own.": _map(lambda t, u: t / u.sum()),
+    "numbers along the wrong axis: Each *column* got a number, not each episode: "
+    "broadcasting begins at the last axis.": _map(lambda t, u: t / u.sum(1)),
+    "stretched to 0..1: "
+    "Like a prior mask, this map forgets *how* similar the object is: its level is lost.": _map(_stretched),
+    "sigmoid: A sigmoid limits the map, but it still rises with every prototype.": _map(lambda t, u: t.sigmoid()),
+    "maximum: The maximum stays the same, too, but the mean is asked for: all have a say.": _best,
+})  # fmt: skip
 def normalised_map(query: Tensor, prototypes: Tensor, used: Tensor) -> Tensor:
     return allocate(query, prototypes, used, merge="mean").probability
-
-
-def _range_cases() -> Cases:
-    return {
-        "five supports, S = 15": ([30, 45, 62, 110, 20], 15, 5),
-        "two objects too small for a superpixel": ([6, 3, 50], 15, 5),
-        "halves, which become even": ([25, 35, 45], 10, 5),
-        "N_max = 1, a plain average each": ([40, 80, 20], 15, 1),
-    }
 
 
 def _total(areas, area, most, low: float = 1, to=torch.round) -> float:
@@ -183,22 +156,23 @@ def _count(count: Callable) -> Callable:
     return lambda a, s, n: (count(a, s, n), -count(a, s, n), count(a, s, n))
 
 
-@exercise(
-    STAGE,
-    _range_cases,
-    slips={
-        "none for small objects: Too small an object gets one plain average.": _count(lambda *x: _total(*x, low=0)),
-        "rounded down: That is the paper; the code takes the nearest.": _count(lambda *x: _total(*x, to=torch.floor)),
-        "no upper limit: A large object has at most N_max superpixels.": _count(lambda a, s, n: _total(a, s, 10**6)),
-        "one limit for all: N_max limits each support by itself.": _count(lambda a, s, n: min(_total(a, s, 1e6), n)),
-        "N_max for every object: The number adapts to the object's size.": _count(lambda a, s, n: len(a) * n),
-        "one for each support: A larger object has several superpixels.": _count(lambda a, s, n: len(a)),
-        "range of a single cosine: One cosine lies between -1 and 1, and so does a mean. Π is a sum over all "
-        "prototypes.": lambda a, s, n: (_total(a, s, n), -1, 1),
-        "not below zero: A cosine may be negative: the reduced features pass no "
-        "ReLU, for this very reason.": lambda a, s, n: (_total(a, s, n), 0, _total(a, s, n)),
-    },
-)
+@exercise(STAGE, lambda: {
+    "five supports, S = 15": ([30, 45, 62, 110, 20], 15, 5),
+    "two objects too small for a superpixel": ([6, 3, 50], 15, 5),
+    "halves, which become even": ([25, 35, 45], 10, 5),
+    "N_max = 1, a plain average each": ([40, 80, 20], 15, 1),
+}, slips={
+    "none for small objects: Too small an object gets one plain average.": _count(lambda *x: _total(*x, low=0)),
+    "rounded down: That is the paper; the code takes the nearest.": _count(lambda *x: _total(*x, to=torch.floor)),
+    "no upper limit: A large object has at most N_max superpixels.": _count(lambda a, s, n: _total(a, s, 10**6)),
+    "one limit for all: N_max limits each support by itself.": _count(lambda a, s, n: min(_total(a, s, 1e6), n)),
+    "N_max for every object: The number adapts to the object's size.": _count(lambda a, s, n: len(a) * n),
+    "one for each support: A larger object has several superpixels.": _count(lambda a, s, n: len(a)),
+    "range of a single cosine: One cosine lies between -1 and 1, and so does a mean. "
+    "Π is a sum over all prototypes.": lambda a, s, n: (_total(a, s, n), -1, 1),
+    "not below zero: A cosine may be negative: "
+    "the reduced features pass no ReLU, for this very reason.": lambda a, s, n: (_total(a, s, n), 0, _total(a, s, n)),
+})  # fmt: skip
 def guide_range(areas: list[int], superpixel_area: float, most: int) -> tuple[float, float, float]:
     number = _total(areas, superpixel_area, most)
     return number, -number, number

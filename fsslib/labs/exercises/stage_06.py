@@ -31,40 +31,29 @@ def _some(mask: Tensor) -> Tensor:
     return mask
 
 
-def _of_the_query(S: Tensor, mask: Tensor) -> Tensor:
-    if len(S) != len(mask):
-        raise ValueError
-    return torch.softmax(S, 0) * mask[:, None]
-
-
 def _carries_gradients(answer) -> None:
     S, mask = next(iter(_attention_cases().values()))
     if not answer(S.requires_grad_(), mask).requires_grad:
         raise Wrong("detached", "No gradient reaches the scores: queries and keys would never be trained.")
 
 
-@exercise(
-    STAGE,
-    _attention_cases,
-    slips={
-        "softmax over the support: Every query cell shares out 1 among the support's cells, the background included. "
-        "In HDMNet each cell of the support shares out 1 among the query's.": lambda S, m: S.softmax(1) * _some(m),
-        "softmax over the support's object: Every query cell receives 1, however far from the object it is. Turn it "
-        "around: each object cell gives 1, and the amount "
-        "received is the message.": lambda S, m: S.masked_fill(_some(m) == 0, -1e9).softmax(1),
-        "the mask is missing: Cells off the object give as much as the object's.": lambda S, m: S.softmax(0),
-        "masked before the softmax: The mask came before the softmax: a column of equal scores, however small, still "
-        "gives 1, evenly.": lambda S, m: (S * m).softmax(0),
-        "minus infinity before the softmax: A whole column of minus infinity has no softmax: NaN. Silence a cell "
-        "after the softmax, not before.": lambda S, m: S.masked_fill(m == 0, float("-inf")).softmax(0),
-        "normalised again: The rows were brought to 1 again. Then each query cell receives the same, and the amount "
-        "says nothing.": lambda S, m: S.softmax(0) * _some(m) / (S.softmax(0) * m).sum(1, keepdim=True),
-        "mask on the query: The mask belongs to the support, the second axis.": _of_the_query,
-        "overflow: The exponential of a large score is infinite, and inf / inf is NaN. Softmax subtracts the maximum "
-        "first.": lambda S, m: S.exp() / S.exp().sum(0) * m,
-    },
-    tests=[_carries_gradients],
-)
+@exercise(STAGE, _attention_cases, tests=[_carries_gradients], slips={
+    "softmax over the support: Every query cell shares out 1 among the support's cells, the background included. In "
+    "HDMNet each cell of the support shares out 1 among the query's.": lambda S, m: S.softmax(1) * _some(m),
+    "softmax over the support's object: Every query cell receives 1, however far from the object it is. Turn it "
+    "around: each object cell gives 1, "
+    "and the amount received is the message.": lambda S, m: S.masked_fill(_some(m) == 0, -1e9).softmax(1),
+    "the mask is missing: Cells off the object give as much as the object's.": lambda S, m: S.softmax(0),
+    "masked before the softmax: The mask came before the softmax: a column of equal scores, however small, still gives "
+    "1, evenly.": lambda S, m: (S * m).softmax(0),
+    "minus infinity before the softmax: A whole column of minus infinity has no softmax: NaN. Silence a cell after the "
+    "softmax, not before.": lambda S, m: S.masked_fill(m == 0, float("-inf")).softmax(0),
+    "normalised again: The rows were brought to 1 again. Then each query cell receives the same, and the amount says "
+    "nothing.": lambda S, m: S.softmax(0) * _some(m) / (S.softmax(0) * m).sum(1, keepdim=True),
+    "mask on the query: The mask belongs to the support, the second axis.": lambda S, m: S.softmax(0) * m[:, None],
+    "overflow: The exponential of a large score is infinite, and inf / inf is NaN. "
+    "Softmax subtracts the maximum first.": lambda S, m: S.exp() / S.exp().sum(0) * m,
+})  # fmt: skip
 def inverse_attention(S: Tensor, mask: Tensor) -> Tensor:
     return torch.exp(S - S.logsumexp(0, keepdim=True)) * mask
 
@@ -79,26 +68,21 @@ def _map_cases() -> Cases:
     }
 
 
-@exercise(
-    STAGE,
-    _map_cases,
-    slips={
-        "the mask is missing: The mean runs over the whole support, background included.": lambda S, m: (
-            S.mean(1) + 0 * _some(m).sum()
-        ),
-        "divided by all cells: The sum leaves the background out, the number below the line does not: small objects "
-        "get a faint map.": lambda S, m: (S * _some(m)).mean(1),
-        "not divided: A sum grows with object and shots: the map is a mean.": lambda S, m: S @ _some(m),
-        "best match: This is the best match, as in a prior map. The correlation map "
-        "averages over the object's cells.": lambda S, m: S.masked_fill(_some(m) == 0, -1e9).amax(1),
-        "softmax before the mean: The scores went through a softmax. That is for x; "
-        "w averages the scores themselves.": lambda S, m: S.softmax(0) @ _some(m) / m.sum(),
-        "mean over the query: The mean runs over the query, so that one number per *support* cell is left. The map "
-        "lies on the query.": lambda S, m: S.mean(0) * _some(m),
-        "temperature twice: The scores are cosines / 0.1 already.": lambda S, m: S @ _some(m) / m.sum() / 0.1,
-        "empty mask: Without an object cell the mean is 0 / 0.": lambda S, m: S @ m / m.sum(),
-    },
-)
+@exercise(STAGE, _map_cases, slips={
+    "the mask is missing: "
+    "The mean runs over the whole support, background included.": lambda S, m: S.mean(1) + 0 * _some(m).sum(),
+    "divided by all cells: The sum leaves the background out, the number below the line does not: small objects get a "
+    "faint map.": lambda S, m: (S * _some(m)).mean(1),
+    "not divided: A sum grows with object and shots: the map is a mean.": lambda S, m: S @ _some(m),
+    "best match: This is the best match, as in a prior map. "
+    "The correlation map averages over the object's cells.": lambda S, m: S.masked_fill(_some(m) == 0, -1e9).amax(1),
+    "softmax before the mean: The scores went through a softmax. "
+    "That is for x; w averages the scores themselves.": lambda S, m: S.softmax(0) @ _some(m) / m.sum(),
+    "mean over the query: The mean runs over the query, so that one number per *support* cell is left. The map lies on "
+    "the query.": lambda S, m: S.mean(0) * _some(m),
+    "temperature twice: The scores are cosines / 0.1 already.": lambda S, m: S @ _some(m) / m.sum() / 0.1,
+    "empty mask: Without an object cell the mean is 0 / 0.": lambda S, m: S @ m / m.sum(),
+})  # fmt: skip
 def correlation_map(S: Tensor, mask: Tensor) -> Tensor:
     return S[:, mask == 1].sum(1) / mask.sum().clamp_min(1)
 
@@ -143,39 +127,32 @@ def _only_the_student_learns(answer) -> None:
     if grads[1] is None:
         raise Wrong("student detached", "The student gets no gradient, the teacher does: the wrong one is detached.")
     if grads[0] is not None and grads[0].any():
-        raise Wrong(
-            "teacher learns", "The teacher gets a gradient, too: a coarse map that gives in agrees just as well."
-        )
+        why = "The teacher gets a gradient, too: a coarse map that gives in agrees just as well."
+        raise Wrong("teacher learns", why)
 
 
-@exercise(
-    STAGE,
-    _lesson_cases,
-    slips={
-        "reverse divergence: The student weighs the logarithms, KL(W, T). Then it may ignore cells where the teacher "
-        "is sure.": lambda t, s: _divergence(*_logs(t, s)[::-1]).sum(1).mean(),
-        "mean over the cells: The divergence was averaged over the cells, too: finer maps would get weaker lessons. "
-        "Sum over them.": lambda t, s: _divergence(*_logs(t, s)).mean(),
-        "sum over the batch: The episodes are summed: the loss would grow with "
-        "the batch. Take their mean.": lambda t, s: _divergence(*_logs(t, s)).sum(),
-        "cross entropy: This is the cross entropy, which also counts the teacher's own entropy: it is not 0 where "
-        "both agree.": lambda t, s: -(_logs(t, s)[0].exp() * _logs(t, s)[1]).sum(1).mean(),
-        "softmax over one axis: The softmax runs along the height alone. A map is *one* distribution.": _along(1),
-        "softmax over one axis: The softmax runs along the width alone. A map is *one* distribution.": _along(2),
-        "softmax over the batch: The softmax runs over the batch: the episodes have nothing "
-        "to do with each other.": _along(0),
-        "squared difference: This compares the scores themselves. Taken as distributions, maps that differ by a "
-        "constant agree.": lambda t, s: F.mse_loss(s, t) + 0 * _logs(t, s)[0].sum(),
-        "sign: The sign is turned: this is negative and best where the maps differ most.": lambda t, s: (
-            -_divergence(*_logs(t, s)).sum(1).mean()
-        ),
-        "logarithm of zero: A teacher may give a cell 0, and 0 times the logarithm of 0 is NaN. It should count "
-        "nothing.": lambda t, s: (
-            (t.flatten(1).softmax(1) * (t.flatten(1).softmax(1).log() - s.flatten(1).log_softmax(1))).sum(1).mean()
-        ),
-    },
-    tests=[_only_the_student_learns],
-)
+@exercise(STAGE, _lesson_cases, tests=[_only_the_student_learns], slips={
+    "reverse divergence: The student weighs the logarithms, KL(W, T). Then it may ignore cells where the teacher is "
+    "sure.": lambda t, s: _divergence(*_logs(t, s)[::-1]).sum(1).mean(),
+    "mean over the cells: The divergence was averaged over the cells, too: finer maps would get weaker lessons. Sum "
+    "over them.": lambda t, s: _divergence(*_logs(t, s)).mean(),
+    "sum over the batch: The episodes are summed: "
+    "the loss would grow with the batch. Take their mean.": lambda t, s: _divergence(*_logs(t, s)).sum(),
+    "cross entropy: This is the cross entropy, which also counts the teacher's own entropy: it is not 0 where both "
+    "agree.": lambda t, s: -(_logs(t, s)[0].exp() * _logs(t, s)[1]).sum(1).mean(),
+    "softmax over one axis: The softmax runs along the height alone. A map is *one* distribution.": _along(1),
+    "softmax over one axis: The softmax runs along the width alone. A map is *one* distribution.": _along(2),
+    "softmax over the batch: "
+    "The softmax runs over the batch: the episodes have nothing to do with each other.": _along(0),
+    "squared difference: This compares the scores themselves. Taken as distributions, maps that differ by a constant "
+    "agree.": lambda t, s: F.mse_loss(s, t) + 0 * _logs(t, s)[0].sum(),
+    "sign: The sign is turned: "
+    "this is negative and best where the maps differ most.": lambda t, s: -_divergence(*_logs(t, s)).sum(1).mean(),
+    "logarithm of "
+    "zero: A teacher may give a cell 0, and 0 times the logarithm of 0 is NaN. It should count nothing.": lambda t, s: (
+        (t.flatten(1).softmax(1) * (t.flatten(1).softmax(1).log() - s.flatten(1).log_softmax(1))).sum(1).mean()
+    ),
+})  # fmt: skip
 def lesson(teacher: Tensor, student: Tensor) -> Tensor:
     return correlation_distillation(torch.zeros(0), [teacher, student], truth=False)[0]
 
