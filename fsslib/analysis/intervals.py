@@ -57,11 +57,9 @@ def over_folds(values: Sequence[Interval]) -> Interval:
 
 # What each knob does, as the label of its axis.
 KNOBS = {
-    "gap": "support/query gap",
-    "parts": "parts of an object",
-    "area": "size of the objects (radius)",
+    "gap": "support/query gap", "parts": "parts of an object", "area": "size of the objects (radius)",
     "co_occurrence": "base classes in the background",
-}
+}  # fmt: skip
 
 
 def clear(difference: Interval, seeds: Sequence[float]) -> bool:

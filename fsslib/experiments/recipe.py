@@ -106,12 +106,9 @@ def features_only(trained: FewShotModel) -> FewShotModel:
 
 
 def train(
-    p: ExperimentParameters,
-    net: FewShotModel,
-    data: SegmentationDataset,
-    folder: str | Path | None = None,
+    p: ExperimentParameters, net: FewShotModel, data: SegmentationDataset, folder: str | Path | None = None,
     stage: str = "both",
-) -> dict[str, History]:
+) -> dict[str, History]:  # fmt: skip
     """Base pre-training, then episodic training (or only the one `stage`: `"pretrain"` or `"episodic"`).
 
     Unless `selection` is `"last"`, the net ends with the state that scored best on its validation episodes, and the
@@ -193,12 +190,9 @@ def versions() -> dict[str, str]:
 
 
 def result(
-    p: ExperimentParameters,
-    evaluations: Mapping[str, Evaluation],
-    names: Mapping[int, str],
-    began: float,
+    p: ExperimentParameters, evaluations: Mapping[str, Evaluation], names: Mapping[int, str], began: float,
     histories: Mapping[str, History] | None = None,
-) -> dict:
+) -> dict:  # fmt: skip
     """What `result.json` holds. The last evaluation is the score, the first the reference it is compared with.
 
     Args:

@@ -66,14 +66,9 @@ def _identity(checked: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(
-    parameters: dict[str, Any],
-    *,
-    runs: str | Path = "runs",
-    notebook: str | Path = EXPERIMENT,
-    name: str | None = None,
-    force: bool = False,
-    progress: bool = True,
-) -> Path:
+    parameters: dict[str, Any], *, runs: str | Path = "runs", notebook: str | Path = EXPERIMENT,
+    name: str | None = None, force: bool = False, progress: bool = True,
+) -> Path:  # fmt: skip
     """Run a notebook with parameters; returns the finished run's folder, at once if it is there already.
 
     Args:
@@ -93,13 +88,9 @@ def run(
 
 
 def run_notebook(
-    path: str | Path,
-    out: str | Path,
-    parameters: dict[str, Any] | None = None,
-    *,
-    force: bool = False,
+    path: str | Path, out: str | Path, parameters: dict[str, Any] | None = None, *, force: bool = False,
     progress: bool = True,
-) -> Path:
+) -> Path:  # fmt: skip
     """Run any notebook (a path or a name) into the folder `out`; otherwise like `run`.
 
     A run with another version of the notebook, or with other parameters, is replaced.

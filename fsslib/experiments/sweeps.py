@@ -97,15 +97,9 @@ def side_by_side(
 
 
 def sweep(
-    grid: dict[str, list],
-    *,
-    base: dict[str, Any] | None = None,
-    jobs: int = 1,
-    runs: str | Path = "runs",
-    dry_run: bool = False,
-    notebook: str | Path = EXPERIMENT,
-    report: Callable[[str], None] = print,
-) -> "pd.DataFrame":
+    grid: dict[str, list], *, base: dict[str, Any] | None = None, jobs: int = 1, runs: str | Path = "runs",
+    dry_run: bool = False, notebook: str | Path = EXPERIMENT, report: Callable[[str], None] = print,
+) -> "pd.DataFrame":  # fmt: skip
     """Run every combination of a grid; finished runs are skipped, a failure does not stop the others.
 
     Args:

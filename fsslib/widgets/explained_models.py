@@ -135,13 +135,9 @@ def _shipped(name: str, fold: int) -> tuple[FewShotModel, str]:
 
 
 def only(
-    name: str,
-    kind: type[FewShotModel],
-    model: FewShotModel | str | Path | Callable[[int], FewShotModel] | None,
-    explorer: str,
-    fits: Callable[[FewShotModel], bool] = lambda _: True,
-    lacking: str = "",
-) -> Callable[[int], ExplainedModel]:
+    name: str, kind: type[FewShotModel], model: FewShotModel | str | Path | Callable[[int], FewShotModel] | None,
+    explorer: str, fits: Callable[[FewShotModel], bool] = lambda _: True, lacking: str = "",
+) -> Callable[[int], ExplainedModel]:  # fmt: skip
     """For an explorer of one method: fold -> the given model, or the method's shipped weights.
 
     Args:
