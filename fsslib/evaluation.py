@@ -129,9 +129,8 @@ def evaluate(
         cache: remember the backbone's features of every image, which changes the speed, never the score: `"memory"`
             (up to 4 GiB, forgotten afterwards), a folder (memory-mapped files, up to 20 GiB, found again by the next
             evaluation with the same weights), or a store of `fsslib.nn.backbones.cached` with another limit.
-    Raises:
-        DatasetError: too few classes or images for the ways and shots. ProtocolError: impossible `shots`, `batch` or
-            `cache`.
+    Raises: DatasetError: too few classes or images for the ways and shots. ProtocolError: impossible `shots`, `batch`
+        or `cache`.
     """
     check_count(batch, "batch", unit="episodes", error=ProtocolError)
     protocol = protocol or Protocol()

@@ -17,9 +17,8 @@ from .errors import ProtocolError
 class FewShotIoU:
     """Collects one small confusion matrix per episode, counted on the device of the predictions.
 
-    Args:
-        counting: `"all"` counts every pixel; `"present"` drops the counts of channels that the label does not hold
-            (the habit of PANet's evaluation, so that false positives on absent classes are free).
+    Args: counting: `"all"` counts every pixel; `"present"` drops the counts of channels that the label does not hold
+        (the habit of PANet's evaluation, so that false positives on absent classes are free).
     """
 
     def __init__(self, counting: str = "all"):

@@ -55,8 +55,7 @@ class EpisodeSampler:
     Args:
         dataset: any SegmentationDataset; episodes target its `classes`.
         protocol: input size, resizing, void policy, ways, query order, annotation of the supports, augmentation.
-        shot: K.
-        seed: base of the training batches; fixed lists have seeds of their own.
+        shot: K. seed: base of the training batches; fixed lists have seeds of their own.
         augment: random changes of the protocol's kind, drawn per image (training only).
         keep: bytes of resized images to keep in memory.
     Attributes:

@@ -113,8 +113,7 @@ def page(notebook: Any, title: str | None = None, hide_code: bool = False, folde
         title: of the browser's tab; by default the notebook's title or first heading.
         hide_code: fold every code cell behind a "Code" line, as in a report.
         folder: where pictures named in the text are looked up; they are embedded.
-    Raises:
-        FsslibError: a formula that cannot be converted completely.
+    Raises: FsslibError: a formula that cannot be converted completely.
     """
     title = title or notebook.metadata.get("title") or title_of(notebook, "Notebook")
     resources = {"metadata": {"name": title}, "page_title": title, "page_css": css(), "hide_code": hide_code}

@@ -72,12 +72,9 @@ def run(
     """Run a notebook with parameters; returns the finished run's folder, at once if it is there already.
 
     Args:
-        parameters: names and values; what is not given keeps its default.
-        runs: folder of all runs.
-        notebook: a notebook's name or path.
-        name: of the run; by default made from the parameters.
-        force: run again; the old run is replaced when the new one has succeeded.
-        progress: show a bar.
+        parameters: names and values; what is not given keeps its default. runs: folder of all runs.
+        notebook: a notebook's name or path. name: of the run; by default made from the parameters.
+        force: run again; the old run is replaced when the new one has succeeded. progress: show a bar.
     Raises:
         ParameterError: before anything runs, or if `name` is taken by a run with other parameters.
         TrainingError: a cell failed. The partial notebook and `error.json` stay in `<runs>/<name>.part/`.

@@ -54,11 +54,8 @@ def side_by_side(
 ) -> dict[str, str]:
     """Make several runs, `jobs` at a time, started in the order given; a failure does not stop the others.
 
-    Args:
-        calls: name -> what makes this run.
-        report: gets a line for each run that ends.
-    Returns:
-        Name -> what went wrong, empty where nothing did.
+    Args: calls: name -> what makes this run. report: gets a line for each run that ends.
+    Returns: Name -> what went wrong, empty where nothing did.
     Raises:
         ParameterError: `jobs` is not a whole number from 1.
         KeyboardInterrupt: once every run has been stopped; finished ones stay.
@@ -103,15 +100,10 @@ def sweep(
     """Run every combination of a grid; finished runs are skipped, a failure does not stop the others.
 
     Args:
-        grid: parameter -> list of values.
-        base: parameters that all runs share.
-        jobs: processes at a time.
-        dry_run: only say what would be done.
-        report: gets a line for each run that ends.
-    Returns:
-        One row for each run: `run`, the grid's parameters, `state` (done, skipped, failed, planned), `problem`.
-    Raises:
-        ParameterError: before the first run starts, if any combination is not valid.
+        grid: parameter -> list of values. base: parameters that all runs share. jobs: processes at a time.
+        dry_run: only say what would be done. report: gets a line for each run that ends.
+    Returns: One row for each run: `run`, the grid's parameters, `state` (done, skipped, failed, planned), `problem`.
+    Raises: ParameterError: before the first run starts, if any combination is not valid.
     """
     import pandas as pd
 

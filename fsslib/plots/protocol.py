@@ -16,9 +16,8 @@ def switches(rows: Sequence[Mapping], sources: Mapping[str, str]) -> Drawing:
     A filled mark is a paired difference on the same episodes, a hollow one compares different episodes. Small dots
     below a mark are single trainings.
 
-    Args:
-        rows: dictionaries with `group`, `label`, `data` (a key of `sources`), `difference` (value, low, high),
-            `paired`, and for trainings `difference per seed`. sources: key -> shown name.
+    Args: rows: dictionaries with `group`, `label`, `data` (a key of `sources`), `difference` (value, low, high),
+        `paired`, and for trainings `difference per seed`. sources: key -> shown name.
     """
     groups = list(dict.fromkeys(row["group"] for row in rows))
     labels = {g: list(dict.fromkeys(row["label"] for row in rows if row["group"] == g)) for g in groups}

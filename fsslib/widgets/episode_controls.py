@@ -25,8 +25,7 @@ class EpisodeControls:
     Args:
         dataset: a data set; or label -> data set, or function fold -> data set, to choose from; None: the embedded
             Shapes-5i with its four folds.
-        model_of: the model that looks at a fold.
-        size: pixels a side of the images; None: what suits the model.
+        model_of: the model that looks at a fold. size: pixels a side of the images; None: what suits the model.
         shots, fold: values at first.
         show: which controls there are, of `ALL`; the others keep their first values. `data` and `fold` also stay away
             where there is nothing to choose.

@@ -15,10 +15,9 @@ FILES = ("classes.txt", "names.txt", "labels.txt", "classes.json", "names.json")
 def class_names(names: Mapping | Sequence[str] | str | Path | None, base: Path) -> dict[int, str] | None:
     """Class id -> name; None when nothing is known.
 
-    Args:
-        names: id -> name (or name -> id); a list of names; or the path of a text file (one name a line) or JSON file
-            with either. None looks for one of `FILES` in `base`. A list counts from 1, or from 0 if it starts with
-            "background"; a first "__ignore__", as labelme writes it, stands for 255.
+    Args: names: id -> name (or name -> id); a list of names; or the path of a text file (one name a line) or JSON file
+        with either. None looks for one of `FILES` in `base`. A list counts from 1, or from 0 if it starts with
+        "background"; a first "__ignore__", as labelme writes it, stands for 255.
     Raises DatasetError for a missing or broken file, and for ids outside 1 to 254.
     """
     source = "names"

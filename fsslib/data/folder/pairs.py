@@ -32,8 +32,7 @@ def read_binary(file: Path) -> np.ndarray:
 def examine(image: Path, mask: Path, kind: str) -> dict[int, int]:
     """Pixels of every value in a mask, after both files were decoded and compared. Raises Fault for what is wrong.
 
-    Args:
-        kind: `"ids"` for label maps, `"binary"` for masks of one object.
+    Args: kind: `"ids"` for label maps, `"binary"` for masks of one object.
     """
     upright, stored = image_size(image)
     label = _grey(mask, _open_mask(mask), kind)

@@ -214,9 +214,8 @@ def rasterise(
     that where two overlap the smaller is seen. PFENet's ready-made PNGs, which most papers use, do not say their order:
     single pixels may differ. Crowds become 255 where no object is drawn.
 
-    Args:
-        objects: (class id, whether it is a crowd, segmentation) each, the latter polygons or a run-length code that
-            `fault` has nothing against.
+    Args: objects: (class id, whether it is a crowd, segmentation) each, the latter polygons or a run-length code that
+        `fault` has nothing against.
     Raises DatasetError where pycocotools is not installed.
     """
     parts = []

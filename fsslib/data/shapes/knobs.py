@@ -37,9 +37,8 @@ class ShapesKnobs:
         backgrounds: 1..4, background is not one class. Number of texture families backgrounds are drawn from.
         occlusion: 0..1. A bar across every object, up to 1.1 radii wide at 1 (hides roughly 60 %). It gives way where
             fewer than 12 pixels of the target would stay visible.
-        label_noise: 0..1, boundary noise of the masks that the data set returns; `truth(i).clean_mask` stays clean.
-            At 1 borders move by about 3 % of the image's side, at most 9 %; the masks of tiny objects may come out
-            empty.
+        label_noise: 0..1, boundary noise of the masks that the data set returns; `truth(i).clean_mask` stays clean. At
+            1 borders move by about 3 % of the image's side, at most 9 %; the masks of tiny objects may come out empty.
         absent: 0..1, for evaluating absent targets. Probability that an image listed for a class shows an object of
             another class in its place and none of its own; `truth(i).absent` and `plan(i).absent` tell.
         swap: which cue counts. "texture" draws every object with its class's shape and a random other texture, so

@@ -32,8 +32,7 @@ def explore_attention(
         model: an SD-AANet with prior and attention, a file of one, or a function fold -> SDAANet; None: the shipped
             weights, of fold 0.
         fold, top, guides: first values of the controls.
-    Returns:
-        an `Explorer` with the controls of `EpisodeControls`, and
+    Returns: an `Explorer` with the controls of `EpisodeControls`, and
 
         * `top`: how many matches are numbered in every support.
         * `shot`: the support whose match map is shown: its object cells' cosines with the query cell. Its colours mean

@@ -31,8 +31,7 @@ def explore_correlation(
 
     Args:
         dataset, size, shots: see `explore_episode`.
-        model: an HDMNet or a file of `save_model`; None: the shipped weights.
-        stage: the scale at first, from 0 (fine).
+        model: an HDMNet or a file of `save_model`; None: the shipped weights. stage: the scale at first, from 0 (fine).
     Returns:
         an `Explorer` with the controls of `EpisodeControls` and `stage`, `softmax` (`"query"` or `"support"`),
         `temperature`, and, where the model has them, `self_attention` and `ensemble` (on or off). Facts, at the chosen

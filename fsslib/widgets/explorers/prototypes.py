@@ -41,8 +41,7 @@ def explore_prototypes(
         dataset, size, shots: see `explore_episode`.
         model: a PANet, a file of one, or a function fold -> PANet; None: the shipped weights of the chosen fold.
         fold, source, scale: first values of the controls; scale None: the model's own.
-    Returns:
-        an `Explorer` with the controls of `EpisodeControls`, and
+    Returns: an `Explorer` with the controls of `EpisodeControls`, and
 
         * `source`: what is pooled. `"mask"`; `"scribble"` and `"box"` as `annotate` makes them; `"inside"`, half a cell
           away from the outline; `"left half"`, `"right half"`, or where Shapes-5i draws parts `"part 1"`…; `"one
