@@ -81,9 +81,7 @@ def examples(
     evaluation: Evaluation, dataset: SegmentationDataset, *, shot: int, each: int = 2
 ) -> tuple[Episode, list[str]]:
     """The best, median and worst `each` episodes by their own IoU, and a note of its rank and IoU for each.
-
-    Raises ProtocolError for an evaluation read from a file: it knows the counts, not the episodes.
-    """
+    Raises ProtocolError for an evaluation read from a file: it knows the counts, not the episodes."""
     if not evaluation.lists:
         raise ProtocolError("this evaluation holds no episode lists (it was read from a file): run evaluate() again.")
     ious = evaluation.scores[shot].episode_iou()

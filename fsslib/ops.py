@@ -144,9 +144,7 @@ def prior_mask(query: Tensor, support: Tensor, masks: Tensor, *, stretch: bool =
 @full_precision
 def strongest(logits: Tensor) -> Tensor:
     """The channel of the largest value at every position, (B, C, H, W) to (B, H, W) long; ties: the lower channel.
-
-    Equal to `argmax(1)`, which on CPUs takes tens of times as long for a few channels.
-    """
+    Equal to `argmax(1)`, which on CPUs takes tens of times as long for a few channels."""
     best, winner = logits[:, 0], torch.zeros_like(logits[:, 0], dtype=torch.long)
     for channel in range(1, logits.shape[1]):
         higher = logits[:, channel] > best

@@ -18,9 +18,7 @@ SPLITS = ("train", "val", "test")
 
 class SegmentationDataset(ABC):
     """Images with one label map each, restricted to the classes of one split of one fold.
-
-    "train" and "val" classes are disjoint parts of the base classes; "test" holds the fold's novel classes.
-    """
+    "train" and "val" classes are disjoint parts of the base classes; "test" holds the fold's novel classes."""
 
     name: str  # of the data set, e.g. "shapes"
     fold: int  # which is held out

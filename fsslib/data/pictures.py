@@ -61,9 +61,7 @@ def read_image(file: Path) -> np.ndarray:
 
 def deep_words(mode: str, opened: str, saved: str) -> tuple[str, str] | None:
     """What is wrong with a photograph of a PIL `mode` with more than 8 bit, and code that mends it; None if nothing is.
-
-    `opened` and `saved` are Python source: the picture, and the file that it becomes. Pillow itself would clip it.
-    """
+    `opened` and `saved` are Python source: the picture, and the file that it becomes. Pillow itself would clip it."""
     if not mode.startswith(("I", "F")):
         return None
     cure = f"`from PIL import Image; import numpy as np; a = np.array({opened}).astype(float); "
@@ -284,8 +282,6 @@ def soft(label: np.ndarray, values: np.ndarray, kind: str, lossy: bool = False) 
 
 def void_outweighs(label: np.ndarray) -> bool:
     """Whether a mask of one object has other values besides 0 and 255, but fewer such pixels than 255.
-
-    What is "neither" is a thin border; this much of it is the object itself.
-    """
+    What is "neither" is a thin border; this much of it is the object itself."""
     void = int((label == IGNORE).sum())
     return 0 < int((label != 0).sum()) - void < void

@@ -23,9 +23,7 @@ REPORT_PARAMETERS: dict[str, Any] = {
 
 def parse_value(text: str, name: str = "") -> Any:
     """A value from the command line: JSON where it is JSON (5, 0.1, true, null, [1, 5]), otherwise the text itself.
-
-    A parameter whose default is a text takes the text in any case: `precision=32` means "32".
-    """
+    A parameter whose default is a text takes the text in any case: `precision=32` means "32"."""
     from .parameters import ExperimentParameters
 
     try:

@@ -42,9 +42,7 @@ HELD_BACK = 3
 
 def datasets(p: ExperimentParameters) -> tuple[SegmentationDataset, SegmentationDataset]:
     """Training and test split of parameters `p`.
-
-    All base classes train, unless the checkpoint is selected on some that are held back for it.
-    """
+    All base classes train, unless the checkpoint is selected on some that are held back for it."""
     return _split(p, "train", p.train_size or p.size), _split(p, "test", p.size)
 
 
@@ -77,9 +75,7 @@ def protocol(p: ExperimentParameters) -> Protocol:
 
 def model(p: ExperimentParameters) -> FewShotModel:
     """The model of parameters `p`, seeded; with a frozen backbone its features are cached.
-
-    Raises CheckpointError when `checkpoint` holds another method or backbone than the parameters say.
-    """
+    Raises CheckpointError when `checkpoint` holds another method or backbone than the parameters say."""
     torch.manual_seed(p.seed)
     if p.start:
         built = load_model(p.start)

@@ -35,9 +35,7 @@ PATHS = {"root": (), "plugin": (), "plugin_checkpoint": (), "weights": ("imagene
 
 def check(parameters: dict[str, Any], notebook: str | Path = EXPERIMENT) -> dict[str, Any]:
     """All parameters of a run, defaults filled in; raises ParameterError listing every problem.
-
-    The notebook `experiment` is held to `ExperimentParameters`, any other to its own parameters cell.
-    """
+    The notebook `experiment` is held to `ExperimentParameters`, any other to its own parameters cell."""
     source = find(notebook)
     if source.stem != EXPERIMENT:
         return check_against(load(source), parameters)
@@ -89,9 +87,7 @@ def run_notebook(
     progress: bool = True,
 ) -> Path:  # fmt: skip
     """Run any notebook (a path or a name) into the folder `out`; otherwise like `run`.
-
-    A run with another version of the notebook, or with other parameters, is replaced.
-    """
+    A run with another version of the notebook, or with other parameters, is replaced."""
     source, out = find(path), Path(out)
     checked, record = check(parameters or {}, source), _record(out)
     changed = record is not None and record != {**record, **_stamp(source, checked)}
@@ -177,10 +173,8 @@ def status(runs: str | Path = "runs") -> list[tuple[str, str, str]]:
 
 @contextlib.contextmanager
 def claimed(part: Path) -> Iterator[int]:
-    """Hold the working folder of a run for this process alone; the system lets go of it when the process dies.
-
-    Yields the lock's file descriptor. An empty folder is removed again. Raises FsslibError if another process has it.
-    """
+    """Hold the working folder of a run for this process alone; the system lets go of it when the process dies. Yields
+    the lock's file descriptor. An empty folder is removed again. Raises FsslibError if another process has it."""
     while True:
         part.mkdir(parents=True, exist_ok=True)
         lock = os.open(part, os.O_RDONLY)

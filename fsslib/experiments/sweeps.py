@@ -22,9 +22,7 @@ def plan(
     grid: dict[str, list], base: dict[str, Any] | None = None, notebook: str | Path = EXPERIMENT
 ) -> dict[str, dict[str, Any]]:
     """Run name -> all its parameters, for every combination of the grid's values on top of `base`.
-
-    Raises ParameterError for a grid that is not one, or listing what is wrong with which combination.
-    """
+    Raises ParameterError for a grid that is not one, or listing what is wrong with which combination."""
     base = base or {}
     if not isinstance(grid, dict):
         raise ParameterError(f"grid: expected names with lists of values, found {type(grid).__name__}.")

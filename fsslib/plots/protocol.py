@@ -54,9 +54,7 @@ def switches(rows: Sequence[Mapping], sources: Mapping[str, str]) -> Drawing:
 @theme()
 def flips(chances: Mapping[str, Mapping[str, Mapping[int, float]]]) -> Drawing:
     """Chance that an order turns round against the number of episodes: title -> {label: {episodes: percent}}.
-
-    The labels are the same in all panels.
-    """
+    The labels are the same in all panels."""
     figure, axes = panels(len(chances), 2.9, 2.8, sharey=True)
     words = []
     for axis, (title, lines) in zip(axes, chances.items()):

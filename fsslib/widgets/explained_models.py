@@ -88,9 +88,7 @@ class ExplainedModel:
 
 class ModelChoice:
     """Methods to choose from: label -> model, its name or file, or a function fold -> one of these; made when needed.
-
-    None means the four methods with the shipped weights.
-    """
+    None means the four methods with the shipped weights."""
 
     def __init__(self, models: Models = None):
         self.shipped = models is None

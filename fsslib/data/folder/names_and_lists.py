@@ -103,9 +103,7 @@ def split_list(lists: Mapping, split: str, base: Path) -> tuple[Path, list[str]]
 
 def listed(names: Sequence[str], entries: Sequence[Entry], base: Path) -> tuple[list[int], list[str]]:
     """Sorted positions of the entries that a list names, and the names that fit none.
-
-    A name is an image's id or its path below `base`, each with or without its ending.
-    """
+    A name is an image's id or its path below `base`, each with or without its ending."""
     known: dict[str, int] = {}
     for at, entry in enumerate(entries):
         path = entry.image.relative_to(base).as_posix() if entry.image.is_relative_to(base) else entry.image.as_posix()

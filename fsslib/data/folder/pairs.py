@@ -23,9 +23,7 @@ def read_ids(file: Path) -> np.ndarray:
 
 def read_binary(file: Path) -> np.ndarray:
     """A mask of one object (H, W) uint8: 1 object, 0 background, 255 neither. Raises Fault.
-
-    As `pictures.mask_tensor` reads masks: what is not 0 is object, but 255 is neither where there are other values.
-    """
+    As `pictures.mask_tensor` reads masks: what is not 0 is object, but 255 is neither where there are other values."""
     return _binary(_grey(file, _open_mask(file), "binary"))
 
 

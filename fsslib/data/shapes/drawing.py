@@ -52,9 +52,7 @@ def _star(x: ndarray, y: ndarray, outer: float = 1.22, inner: float = 0.6) -> nd
 
 def texture(kind: int, u: ndarray, v: ndarray, phase: float, swirl: float) -> ndarray:
     """How much of the second colour (0..1) texture number `kind` shows; u, v are turned coordinates, 2 pi a period.
-
-    `phase` moves the pattern along u (pi is half a period), `swirl` moves it along v and shapes the marble.
-    """
+    `phase` moves the pattern along u (pi is half a period), `swirl` moves it along v and shapes the marble."""
     if kind == 0:
         wave = 2.2 * np.sin(u + phase)
     elif kind == 1:

@@ -28,9 +28,7 @@ ABANDONED = 3600  # seconds after which a temporary file belongs to a process th
 
 class Store:
     """A dictionary of features, at most `max_bytes` of them; what was used longest ago goes first.
-
-    `persistent` stores outlive the process and are shared by models.
-    """
+    `persistent` stores outlive the process and are shared by models."""
 
     persistent = False
 
