@@ -35,8 +35,7 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear resize of (..., h, w) to `size`, PFENet's convention (`align_corners=True`): the corner cells' centres
-    stay on the corners, which fits images of 8k + 1 pixels. SD-AANet, ASGNet and HDMNet use it everywhere.
-    """
+    stay on the corners, which fits images of 8k + 1 pixels. SD-AANet, ASGNet and HDMNet use it everywhere."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     flat = maps.reshape(-1, 1, *maps.shape[-2:]) if maps.ndim != 4 else maps

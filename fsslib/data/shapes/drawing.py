@@ -223,8 +223,7 @@ class Scene(NamedTuple):
 def draw_scene(classes: tuple[int, ...], shift: float, knobs: ShapesKnobs, size: int, rng: Generator) -> Scene:
     """Draw the objects `classes` (slot 0 on top; 0 leaves a slot empty) on a textured background.
 
-    Args: `shift` is the domain's, in [-gap / 2, gap / 2]; `rng` is consumed by a fixed number of draws, whatever the
-    classes and knobs are.
+    Args: `shift` is the domain's, in [-gap / 2, gap / 2]; `rng` makes as many draws whatever classes and knobs are.
     """
     poses = [Pose(*row) for row in rng.random((SLOTS, len(Pose._fields))).tolist()]
     pairs = colour_pairs(rng.random((SLOTS, len(TEXTURES), 5, 3)))
