@@ -5,8 +5,13 @@
 
 from ..names import on_demand
 
-# An explorer is a function `explore_…` in the module of its name that returns an `Explorer`.
-IDEAS = "episode", "prototypes", "distillation", "attention", "superpixels", "correlation"
-_homes = {"painter": "SupportPainter", "explorer": "Explorer", "explorers.methods": "compare_methods"}
-_homes |= {f"explorers.{idea}": f"explore_{idea}" for idea in IDEAS}
-__getattr__, __dir__, __all__ = on_demand(__name__, _homes)
+# An explorer is a function that returns an `Explorer`.
+__getattr__, __dir__, __all__ = on_demand(
+    __name__,
+    {
+        "painter": "SupportPainter", "explorer": "Explorer", "explorers.methods": "compare_methods",
+        "explorers.episode": "explore_episode", "explorers.prototypes": "explore_prototypes",
+        "explorers.distillation": "explore_distillation", "explorers.attention": "explore_attention",
+        "explorers.superpixels": "explore_superpixels", "explorers.correlation": "explore_correlation",
+    },
+)  # fmt: skip
