@@ -27,10 +27,7 @@ def same(a, b) -> bool:
 
 
 @pytest.mark.parametrize("options", [
-    {},
-    {"width": 12, "freeze": True},
-    {"bn": "batch", "align_weight": 0.5},
-    {"last": "layer3", "stage": "layer2"},
+    {}, {"width": 12, "freeze": True}, {"bn": "batch", "align_weight": 0.5}, {"last": "layer3", "stage": "layer2"},
 ])  # fmt: skip
 def test_round_trip(tmp_path, options):
     model = panet(seed=3, backbone_options={"stride": 8, "width": 8}, **options)

@@ -13,12 +13,10 @@ from fsslib import Episode
 from fsslib.errors import EpisodeError
 
 FIELDS = [item.name for item in fields(Episode)]
-sizes = st.fixed_dictionaries(
-    {
-        "batch": st.integers(1, 3), "way": st.integers(1, 3), "shot": st.integers(1, 3), "height": st.integers(1, 9),
-        "width": st.integers(1, 9), "seed": st.integers(0, 10**6), "extras": st.booleans(),
-    }
-)  # fmt: skip
+sizes = st.fixed_dictionaries({
+    "batch": st.integers(1, 3), "way": st.integers(1, 3), "shot": st.integers(1, 3), "height": st.integers(1, 9),
+    "width": st.integers(1, 9), "seed": st.integers(0, 10**6), "extras": st.booleans(),
+})  # fmt: skip
 
 
 def equal(a: Episode, b: Episode) -> bool:

@@ -9,11 +9,9 @@ from fsslib import Protocol
 from fsslib.errors import ProtocolError
 
 PRESETS = {
-    "shapes5i": Protocol.shapes5i,
-    "pascal5i": Protocol.pascal5i,
-    "coco20i": Protocol.coco20i,
+    "shapes5i": Protocol.shapes5i, "pascal5i": Protocol.pascal5i, "coco20i": Protocol.coco20i,
     **{f"published {m}": lambda m=m, **c: Protocol.published(m, **c) for m in ("panet", "sdaanet", "asgnet", "hdmnet")},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PRESETS)

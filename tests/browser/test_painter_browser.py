@@ -530,10 +530,7 @@ def test_every_control_says_what_it_is(tab):
 
 
 @pytest.mark.parametrize(("theme", "system", "dark"), [
-    ("Light", "light", False),
-    ("Dark", "light", True),
-    ("Light", "dark", False),
-    ("Dark", "dark", True),
+    ("Light", "light", False), ("Dark", "light", True), ("Light", "dark", False), ("Dark", "dark", True),
 ])  # fmt: skip
 def test_themes(tab, theme, system, dark):
     """JupyterLab's theme rules, whatever the system wishes; text keeps the contrast that WCAG AA asks for."""

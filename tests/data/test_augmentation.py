@@ -169,17 +169,14 @@ def test_all_labels_of_a_query_move_together(photographs, kind):
     assert any(len(set(values) - {0, 255}) > 1 for values in several), "other base classes are still there"
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda i, m: augment_whole(i, m, 0, "photo", 33), "'photo' is unknown.*Valid: 'pfenet'"),
-        (lambda i, m: augment_whole(i, m, 0, "pfenet", 4), "size=4"),
-        (lambda i, m: augment_whole(i, m, 0.5, "pfenet", 33), "seed=0.5"),
-        (lambda i, m: augment_whole(i, m, True, "pfenet", 33), "seed=True"),
-        (lambda i, m: augment_whole(i, m[1:], 0, "pfenet", 33), "like its image"),
-        (lambda i, m: augment_whole(i.float(), m, 0, "hdmnet", 33), "uint8"),
-    ],
-)
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda i, m: augment_whole(i, m, 0, "photo", 33), "'photo' is unknown.*Valid: 'pfenet'"),
+    (lambda i, m: augment_whole(i, m, 0, "pfenet", 4), "size=4"),
+    (lambda i, m: augment_whole(i, m, 0.5, "pfenet", 33), "seed=0.5"),
+    (lambda i, m: augment_whole(i, m, True, "pfenet", 33), "seed=True"),
+    (lambda i, m: augment_whole(i, m[1:], 0, "pfenet", 33), "like its image"),
+    (lambda i, m: augment_whole(i.float(), m, 0, "hdmnet", 33), "uint8"),
+])  # fmt: skip
 def test_bad_input(call, message):
     with pytest.raises(DatasetError, match=message):
         call(*picture())

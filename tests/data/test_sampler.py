@@ -50,12 +50,9 @@ class Flags(SegmentationDataset):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    way=st.integers(1, 3),
-    shot=st.integers(1, 5),
-    seed=st.integers(0, 2**31),
-    index=st.integers(0, 10**6),
+    way=st.integers(1, 3), shot=st.integers(1, 5), seed=st.integers(0, 2**31), index=st.integers(0, 10**6),
     every=st.booleans(),
-)
+)  # fmt: skip
 def test_draws(way, shot, seed, index, every):
     queries = "every_image" if every else "uniform_class"
     drawer = sampler(way, shot, queries=queries)

@@ -131,17 +131,14 @@ def test_annotate_without_object_background_or_anything(kind):
         assert (out == value).any()
 
 
-@pytest.mark.parametrize(
-    "call, message",
-    [
-        (lambda: annotate(encoded(), "polygon"), "'polygon' is unknown. Valid: 'mask', 'box', 'scribble'"),
-        (lambda: annotate(encoded() * 3, "box"), r"found the values \[3, 253\]"),
-        (lambda: annotate(encoded()[None], "mask"), r"expected bool or integers \(H, W\)"),
-        (lambda: annotate(encoded().float(), "box"), "found float32"),
-        (lambda: annotate(encoded(), "scribble", seed="a"), "seed='a'"),
-        (lambda: annotate(encoded(), "scribble", seed=1.5), "seed=1.5"),
-    ],
-)
+@pytest.mark.parametrize("call, message", [
+    (lambda: annotate(encoded(), "polygon"), "'polygon' is unknown. Valid: 'mask', 'box', 'scribble'"),
+    (lambda: annotate(encoded() * 3, "box"), r"found the values \[3, 253\]"),
+    (lambda: annotate(encoded()[None], "mask"), r"expected bool or integers \(H, W\)"),
+    (lambda: annotate(encoded().float(), "box"), "found float32"),
+    (lambda: annotate(encoded(), "scribble", seed="a"), "seed='a'"),
+    (lambda: annotate(encoded(), "scribble", seed=1.5), "seed=1.5"),
+])  # fmt: skip
 def test_bad_input(call, message):
     with pytest.raises(DatasetError, match=message):
         call()

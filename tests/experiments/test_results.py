@@ -15,14 +15,9 @@ from fsslib.experiments.runs import check
 from fsslib.metrics import Scores
 
 RESULT = {
-    "scores": {"1": {"miou": 0.5}},
-    "protocol": {},
-    "versions": {},
-    "seed": 0,
-    "list_hash": {"1": "abc"},
-    "duration_s": 2,
-    "parameters": {"root": "/far/away/voc", "shots": [1]},
-}
+    "scores": {"1": {"miou": 0.5}}, "protocol": {}, "versions": {}, "seed": 0, "list_hash": {"1": "abc"},
+    "duration_s": 2, "parameters": {"root": "/far/away/voc", "shots": [1]},
+}  # fmt: skip
 
 
 def test_results_are_checked_and_written_whole(tmp_path):

@@ -88,10 +88,8 @@ def test_stubs_are_cut_from_solutions(handed, stage):
     for cell, solution in zip(answers, whole):
         (mine,), (full,) = ast.parse(cell.source).body, ast.parse(solution).body
         assert (mine.name, ast.dump(mine.args), ast.get_docstring(mine)) == (
-            full.name,
-            ast.dump(full.args),
-            ast.get_docstring(full),
-        )
+            full.name, ast.dump(full.args), ast.get_docstring(full),
+        )  # fmt: skip
         assert f'NotImplementedError("{mine.name}: your turn")' in cell.source
         assert check(run(stage, cell.source)[mine.name]).status == "unsolved"
         assert cell.metadata.nbgrader.grade_id == mine.name and cell.metadata.nbgrader.solution
@@ -111,10 +109,8 @@ def test_a_solution_is_one_documented_function():
         'def f(a):\n    """d"""\n    b = a\n    ### BEGIN SOLUTION\n    b = b + 1\n    ### END SOLUTION\n    return b'
     )
     assert editions.stub(part).splitlines()[2:] == [
-        "    b = a",
-        '    raise NotImplementedError("f: your turn")',
-        "    return b",
-    ]
+        "    b = a", '    raise NotImplementedError("f: your turn")', "    return b",
+    ]  # fmt: skip
 
 
 def code(book):

@@ -69,10 +69,8 @@ def test_set():
 
 
 @pytest.mark.parametrize(("weights", "row"), [
-    ("panet-shapes-fold0", "panet-shapes-fold0"),
-    ("panet-shapes-fold0-short", "comparison/panet-0"),
-    ("sdaanet-shapes-fold0", "comparison/sdaanet-0"),
-    ("asgnet-shapes-fold0", "comparison/asgnet-0"),
+    ("panet-shapes-fold0", "panet-shapes-fold0"), ("panet-shapes-fold0-short", "comparison/panet-0"),
+    ("sdaanet-shapes-fold0", "comparison/sdaanet-0"), ("asgnet-shapes-fold0", "comparison/asgnet-0"),
     ("hdmnet-shapes-fold0", "comparison/hdmnet-0"),
 ])  # fmt: skip
 def test_a_stored_row_is_recomputed(test_set, weights, row):

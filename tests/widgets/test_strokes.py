@@ -245,13 +245,10 @@ def test_two_thousand_strokes():
 
 GOOD = {"version": 1, "size": [6, 8], "cursor": 1, "history": [brush((1, 2))]}
 REFUSED = {
-    "version 2": [{"version": 2}],
-    "height, width": [{"size": [6]}, {"size": [6, 0]}, {"size": [6.5, 8]}],
-    "0 to 1": [{"cursor": 2}, {"cursor": -1}, {"cursor": True}],
-    "expected a list": [{"history": "brush"}],
-    "extra": [{"extra": 1}],
-    "stroke 1: tool 'spray'": [{"history": [brush((1, 2)), {"tool": "spray"}]}],
-}
+    "version 2": [{"version": 2}], "height, width": [{"size": [6]}, {"size": [6, 0]}, {"size": [6.5, 8]}],
+    "0 to 1": [{"cursor": 2}, {"cursor": -1}, {"cursor": True}], "expected a list": [{"history": "brush"}],
+    "extra": [{"extra": 1}], "stroke 1: tool 'spray'": [{"history": [brush((1, 2)), {"tool": "spray"}]}],
+}  # fmt: skip
 WRONG_STROKES = {
     "stroke 0: tool": [None, {"tool": ["brush"]}],
     "fields": [{"tool": "brush", "points": [[1, 2]]}, {"tool": "clear", "label": 1}],

@@ -70,15 +70,13 @@ def test_a_cut_download_fetches_only_the_rest(server, target):
 @pytest.mark.parametrize(
     ("had", "page", "sums", "asked"),
     [
-        (DATA[:3_000], {}, {}, ["bytes=3000-"]),
-        (DATA, {}, {}, ["bytes=4000-"]),  # killed after the last byte
+        (DATA[:3_000], {}, {}, ["bytes=3000-"]), (DATA, {}, {}, ["bytes=4000-"]),
         (DATA[:3_000], {"ranges": False}, {}, ["bytes=3000-"]),
-        (DATA[:3_000], {"shift": 100}, {}, ["bytes=3000-", None]),
-        (DATA + b"!", {}, {}, ["bytes=4001-", None]),  # the server's file is shorter by now
-        (DATA[:2_000] + bytes(1_000), {}, {"md5": MD5}, ["bytes=3000-", None]),  # as after a crash of the machine
+        (DATA[:3_000], {"shift": 100}, {}, ["bytes=3000-", None]), (DATA + b"!", {}, {}, ["bytes=4001-", None]),
+        (DATA[:2_000] + bytes(1_000), {}, {"md5": MD5}, ["bytes=3000-", None]),
     ],
     ids=["rest", "whole", "no ranges", "other range", "shorter", "spoilt"],
-)
+)  # fmt: skip
 def test_what_was_left_by_a_kill(server, target, had, page, sums, asked):
     """What belongs to the file is gone on with; whatever does not starts over, once."""
     log = server.add("x.bin", DATA, **page)

@@ -141,14 +141,10 @@ def test_faults_in_a_coco_file(tmp_path):
     report = check_folder(tree.write(file, document))
     at = tmp_path / "images"
     assert {(problem.file, problem.kind) for problem in report.problems} == {
-        (tmp_path / "c0.jpg", "image file missing"),
-        (at / "c1.jpg", "unreadable image"),
-        (at / "c2.jpg", "empty file"),
-        (at / "c3.jpg", "size mismatch"),
-        (file, "no polygon"),
-        (file, "unknown image or category"),
+        (tmp_path / "c0.jpg", "image file missing"), (at / "c1.jpg", "unreadable image"), (at / "c2.jpg", "empty file"),
+        (at / "c3.jpg", "size mismatch"), (file, "no polygon"), (file, "unknown image or category"),
         (at / "c8.jpg", "empty mask"),
-    }
+    }  # fmt: skip
     assert report.kinds["no polygon"] == 2 and report.kinds["unknown image or category"] == 3
     assert "annotation 5 on c5.jpg" in report.of("no polygon")[1].message
     with pytest.warns(UserWarning, match="3 of 8 pairs"):

@@ -49,16 +49,14 @@ def test_compressed_codes(tmp_path):
 
 
 FAULTS = {
-    "without a segmentation": [[], None],
-    "of an image or category that is not listed": [],
+    "without a segmentation": [[], None], "of an image or category that is not listed": [],
     "without a polygon of three points": [
         [[1, 1, 5, 5]], [[1, 1, 5]], [[1, 1, 5, 1, 5]], [[0, 0, 1e9, 0, 1e9, 9]], [[0, 0, float("nan"), 0, 3, 9]],
         "abc", [None],
     ],
     "with a run-length code that does not fill its image": [
         {"size": [H, W], "counts": [3, 9999]}, {"size": [W, H], "counts": [9, H * W - 9]},
-        {"size": [H, W], "counts": []},
-        {"size": [H, W], "counts": "PPPP"}, {"size": [H, W], "counts": [-4, H * W + 4]},
+        {"size": [H, W], "counts": []}, {"size": [H, W], "counts": "PPPP"}, {"size": [H, W], "counts": [-4, H * W + 4]},
         {"size": [H, W], "counts": [4.0, H * W - 4.0]},
     ],
     "that is no COCO annotation": [7, {"size": [H, W]}, {"counts": [1]}, [["a"] * 6]],

@@ -213,13 +213,10 @@ def test_broken_files_are_named(voc, file, change, message):
         quiet(voc, 0, "test")
 
 
-@pytest.mark.parametrize(
-    "images, message",
-    [
-        ("no/such/list.txt", "cannot read list file .*Pass the path"), ("trainaug", "needs SBD"),
-        ("pascal5i", r"train_noval\.txt, or ImageSets/Main"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("images, message", [
+    ("no/such/list.txt", "cannot read list file .*Pass the path"), ("trainaug", "needs SBD"),
+    ("pascal5i", r"train_noval\.txt, or ImageSets/Main"),
+])  # fmt: skip
 def test_lists_that_cannot_be(voc, images, message):
     with pytest.raises(DatasetError, match=message):
         Pascal5i(voc, images=images)
