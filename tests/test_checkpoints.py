@@ -167,8 +167,7 @@ def test_official_forms(tmp_path, prefix, wrapped, kind):
     if kind != "dict":
         torch.save(source, path) if kind == "pth" else save_file(state, path)
         source = path if kind == "pth" else str(path)
-    assert load_official(model, source) is model
-    assert same(trained, model)
+    assert load_official(model, source) is model and same(trained, model)
 
 
 def test_official_misfits_list_names_and_change_nothing():

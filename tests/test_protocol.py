@@ -17,8 +17,7 @@ PRESETS = {
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets(name):
     protocol = PRESETS[name]()
-    assert protocol.name == name
-    assert PRESETS[name](episodes=7).episodes == 7
+    assert protocol.name == name and PRESETS[name](episodes=7).episodes == 7
     assert Protocol(**protocol.as_dict()) == protocol, "plain values rebuild it"
     with pytest.raises(ProtocolError, match=r"no episods; it has .*episodes"):
         PRESETS[name](episods=7)

@@ -54,8 +54,7 @@ def test_everything_is_drawn_as_often_as_published(made):
     assert 0.42 < turned.mean() < 0.60
     bent = angles[turned]
     assert 9 < bent.max() < 10.5 and -10.5 < bent.min() < -9 and abs(bent.mean()) < 1.2
-    assert np.abs(bent).mean() == pytest.approx(5.2, abs=0.8)
-    assert 0.42 < flips.mean() < 0.58
+    assert np.abs(bent).mean() == pytest.approx(5.2, abs=0.8) and 0.42 < flips.mean() < 0.58
     # The largest weight of the blur is 0.37: no edge is steeper than that. One that was only interpolated is.
     steps = [image[0].int().masked_fill(mask == 255, 0).diff(dim=0).abs().max().item() / 255 for image, mask in made]
     blurred = np.array(steps) < 0.4
@@ -127,8 +126,7 @@ def test_hdmnet_resizes_the_picture_as_it_is(monkeypatch):
     monkeypatch.setattr(torch, "rand", lambda *shape, **how: untouched)
     out, label = augment_whole(image, mask, 0, "hdmnet", 61)
     plain = Resize(61)(image, mask)
-    assert torch.equal(label, plain[1]) and (out.int() - plain[0].int()).abs().max() <= 1
-    assert not (label == 255).any()
+    assert torch.equal(label, plain[1]) and (out.int() - plain[0].int()).abs().max() <= 1 and not (label == 255).any()
 
 
 @pytest.fixture(scope="module")

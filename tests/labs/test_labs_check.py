@@ -96,8 +96,7 @@ def test_the_notebook_is_left_as_it_was():
     expected = torch.rand(3)
     torch.manual_seed(5)
     with torch.no_grad():
-        assert check(right)
-        assert not torch.is_grad_enabled()
+        assert check(right) and not torch.is_grad_enabled()
     assert torch.equal(torch.rand(3), expected)
 
 

@@ -280,8 +280,7 @@ def test_the_student_s_command(tmp_path, capsys, monkeypatch, shared_kernel):
 @pytest.mark.parametrize("arguments", [["submit", "nowhere.ipynb"], ["collect", "nowhere"]])
 def test_what_is_not_there(arguments, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert command.main(arguments) == 2
-    assert "nowhere" in capsys.readouterr().err
+    assert command.main(arguments) == 2 and "nowhere" in capsys.readouterr().err
     with pytest.raises(submit.SubmissionError, match="neither notebooks"):
         collect.collect(tmp_path, tmp_path)
 
@@ -310,8 +309,7 @@ def test_odd_notebooks_are_read(tmp_path):
     (tmp_path / "odd.ipynb").write_text(json.dumps(made))
     read, _ = submit.read_notebook(tmp_path / "odd.ipynb")
     assert [c["execution_count"] for c in read["cells"]] == [None, 2, 3]
-    assert read["cells"][1]["said"] == ["", "✓ a: right"]
-    assert submit.stage_of(read, tmp_path) == "01_prototypes"
+    assert read["cells"][1]["said"] == ["", "✓ a: right"] and submit.stage_of(read, tmp_path) == "01_prototypes"
 
 
 def test_a_kernel_that_does_not_start(tmp_path, monkeypatch):

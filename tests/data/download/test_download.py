@@ -81,8 +81,7 @@ def test_what_was_left_by_a_kill(server, target, had, page, sums, asked):
     """What belongs to the file is gone on with; whatever does not starts over, once."""
     log = server.add("x.bin", DATA, **page)
     part_of(target, had)
-    assert get(server, target, **sums) == DATA and log.asked == asked
-    assert os.listdir(target.parent) == [target.name]
+    assert get(server, target, **sums) == DATA and log.asked == asked and os.listdir(target.parent) == [target.name]
 
 
 def test_wrong_bytes_never_get_the_name(server, target):
