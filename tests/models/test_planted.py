@@ -174,6 +174,9 @@ def test_the_reduced_file_notices_too(method, what, reduced, monkeypatch):
     if error and not error.features:
         monkeypatch.setattr(model, "features", lambda _: features)
     plant(monkeypatch, model.eval())
+    with torch.no_grad():
+        moved = model.features(episode)  # once for all that an evaluation asks
+    monkeypatch.setattr(model, "features", lambda _: moved)
     off = tools.reduced_excess({key: tools.reduced_evaluation(model, episode)[key]}, stored)[key]
     assert off > CLEAR_REDUCED[method]
 
