@@ -23,17 +23,8 @@ if TYPE_CHECKING:  # for editors; below is what runs
     from .protocol import Protocol
 
 install_former_names()
-__getattr__, __dir__, __all__ = on_demand(
-    __name__,
-    {
-        "checkpoints": "load_model load_official save_model",
-        "data": "load_dataset",
-        "data.episodes": "EpisodeSampler",
-        "episode": "Episode Prediction",
-        "errors": "FsslibError",
-        "evaluation": "evaluate",
-        "inference": "segment",
-        "models": "build_model register",
-        "protocol": "Protocol",
-    },
-)
+__getattr__, __dir__, __all__ = on_demand(__name__, {
+    "checkpoints": "load_model load_official save_model", "data": "load_dataset", "data.episodes": "EpisodeSampler",
+    "episode": "Episode Prediction", "errors": "FsslibError", "evaluation": "evaluate", "inference": "segment",
+    "models": "build_model register", "protocol": "Protocol",
+})  # fmt: skip

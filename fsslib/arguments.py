@@ -49,13 +49,9 @@ def check_switch(value: object, what: str, error: Error = ModelError) -> None:
 
 
 _CHECKS = {
-    bool: check_switch,
-    int: check_count,
-    Whole: partial(check_count, least=0),
-    float: check_number,
-    Positive: partial(check_number, zero=False),
-    Share: partial(check_number, most=1),
-}
+    bool: check_switch, int: check_count, Whole: partial(check_count, least=0), float: check_number,
+    Positive: partial(check_number, zero=False), Share: partial(check_number, most=1),
+}  # fmt: skip
 
 
 def check_options(owner: type, values: Mapping[str, object], what: str) -> None:

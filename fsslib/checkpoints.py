@@ -104,9 +104,8 @@ def load_official(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
     Args:
         model: a method, or HDMNet's `base_learner`: anything with `official_name` and `official_unused`.
         source: path of the file, or its state dict; with or without a `state_dict` wrapper and `module.` prefixes.
-    Raises:
-        CheckpointError: missing or unexpected names (listed) or shapes. Entries in `model.official_unused` are dropped;
-            an absent `num_batches_tracked` counts as 0.
+    Raises: CheckpointError: missing or unexpected names (listed) or shapes. Entries in `model.official_unused` are
+        dropped; an absent `num_batches_tracked` counts as 0.
     """
     on_disk = isinstance(source, (str, Path))
     label = source if on_disk else "the given state"

@@ -13,14 +13,9 @@ from .errors import EpisodeError
 IGNORE = 255
 # The axes of every field; "3" is three channels, the others are what an episode may choose.
 _AXES = {
-    "query_images": "B 3 H W",
-    "query_masks": "B H W",
-    "support_images": "B N K 3 H W",
-    "support_masks": "B N K H W",
-    "classes": "B N",
-    "base_masks": "B H W",
-    "class_index": "B",
-}
+    "query_images": "B 3 H W", "query_masks": "B H W", "support_images": "B N K 3 H W", "support_masks": "B N K H W",
+    "classes": "B N", "base_masks": "B H W", "class_index": "B",
+}  # fmt: skip
 _SHAPES = {name: f"({', '.join(axes.split())}{',' * (axes == 'B')})" for name, axes in _AXES.items()}
 
 

@@ -81,9 +81,7 @@ def examples(
     evaluation: Evaluation, dataset: SegmentationDataset, *, shot: int, each: int = 2
 ) -> tuple[Episode, list[str]]:
     """The best, median and worst `each` episodes by their own IoU, and a note of its rank and IoU for each.
-
-    Raises ProtocolError for an evaluation read from a file: it knows the counts, not the episodes.
-    """
+    Raises ProtocolError for an evaluation read from a file: it knows the counts, not the episodes."""
     if not evaluation.lists:
         raise ProtocolError("this evaluation holds no episode lists (it was read from a file): run evaluate() again.")
     ious = evaluation.scores[shot].episode_iou()
@@ -129,9 +127,8 @@ def evaluate(
         cache: remember the backbone's features of every image, which changes the speed, never the score: `"memory"`
             (up to 4 GiB, forgotten afterwards), a folder (memory-mapped files, up to 20 GiB, found again by the next
             evaluation with the same weights), or a store of `fsslib.nn.backbones.cached` with another limit.
-    Raises:
-        DatasetError: too few classes or images for the ways and shots. ProtocolError: impossible `shots`, `batch` or
-            `cache`.
+    Raises: DatasetError: too few classes or images for the ways and shots. ProtocolError: impossible `shots`, `batch`
+        or `cache`.
     """
     check_count(batch, "batch", unit="episodes", error=ProtocolError)
     protocol = protocol or Protocol()

@@ -67,9 +67,8 @@ def segment(
 def infer(model: FewShotModel, query: Tensor, ways: Sequence[tuple[Tensor, Tensor]], shape: Resize) -> Tensor:
     """`segment` for tensors whose masks are exact already.
 
-    Args:
-        query: (3, H, W) uint8. ways: of each class the supports (K, 3, S, S) normalised and their masks (K, S, S) long,
-            1 object, 0 background, 255 neither, as `supports` makes them. shape: what makes all pictures S x S.
+    Args: query: (3, H, W) uint8. ways: of each class the supports (K, 3, S, S) normalised and their masks (K, S, S)
+        long, 1 object, 0 background, 255 neither, as `supports` makes them. shape: what makes all pictures S x S.
     Returns: (H, W) uint8 on the CPU, 0 background, 1..N.
     """
     height, width = query.shape[-2:]

@@ -17,9 +17,8 @@ from .errors import ProtocolError
 class FewShotIoU:
     """Collects one small confusion matrix per episode, counted on the device of the predictions.
 
-    Args:
-        counting: `"all"` counts every pixel; `"present"` drops the counts of channels that the label does not hold
-            (the habit of PANet's evaluation, so that false positives on absent classes are free).
+    Args: counting: `"all"` counts every pixel; `"present"` drops the counts of channels that the label does not hold
+        (the habit of PANet's evaluation, so that false positives on absent classes are free).
     """
 
     def __init__(self, counting: str = "all"):
@@ -33,9 +32,7 @@ class FewShotIoU:
 
     def update(self, predicted: Tensor, target: Tensor, classes: Tensor, run: int = 0) -> None:
         """Add a batch: predicted and target (B, H, W) long with values 0..N (target also 255); classes (B, N) long.
-
-        Nothing here waits for a GPU. Raises ProtocolError for shapes that do not belong together.
-        """
+        Nothing here waits for a GPU. Raises ProtocolError for shapes that do not belong together."""
         if predicted.shape != target.shape or len(classes) != len(target):
             shapes = f"{tuple(predicted.shape)}, {tuple(target.shape)} and classes {tuple(classes.shape)}"
             raise ProtocolError(f"update(): predictions and labels are {shapes}; expected (B, H, W) twice and (B, N).")
@@ -54,9 +51,7 @@ class FewShotIoU:
 
     def compute(self) -> Scores:
         """All counts so far as Scores.
-
-        Raises ProtocolError when nothing was added, or a prediction held a channel that its classes do not have.
-        """
+        Raises ProtocolError when nothing was added, or a prediction held a channel that its classes do not have."""
         if not self._confusion:
             raise ProtocolError("no episode was scored: update() was never called.")
         wrong = int(torch.stack(self._outside).sum())

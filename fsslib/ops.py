@@ -35,8 +35,7 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear resize of (..., h, w) to `size`, PFENet's convention (`align_corners=True`): the corner cells' centres
-    stay on the corners, which fits images of 8k + 1 pixels. SD-AANet, ASGNet and HDMNet use it everywhere.
-    """
+    stay on the corners, which fits images of 8k + 1 pixels. SD-AANet, ASGNet and HDMNet use it everywhere."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     flat = maps.reshape(-1, 1, *maps.shape[-2:]) if maps.ndim != 4 else maps
@@ -144,9 +143,7 @@ def prior_mask(query: Tensor, support: Tensor, masks: Tensor, *, stretch: bool =
 @full_precision
 def strongest(logits: Tensor) -> Tensor:
     """The channel of the largest value at every position, (B, C, H, W) to (B, H, W) long; ties: the lower channel.
-
-    Equal to `argmax(1)`, which on CPUs takes tens of times as long for a few channels.
-    """
+    Equal to `argmax(1)`, which on CPUs takes tens of times as long for a few channels."""
     best, winner = logits[:, 0], torch.zeros_like(logits[:, 0], dtype=torch.long)
     for channel in range(1, logits.shape[1]):
         higher = logits[:, channel] > best

@@ -7,9 +7,7 @@ from typing import Any
 
 def bar(steps: Iterable | None = None, *, desc: str, show: bool = True, **options) -> Any:
     """A tqdm bar that disappears when it is done; `show=False` or TQDM_DISABLE=1 in the environment leaves it out.
-
-    The notebook's bar ignores that variable by itself.
-    """
+    The notebook's bar ignores that variable by itself."""
     if not show or os.environ.get("TQDM_DISABLE", "0") not in ("", "0"):
         # Not a disabled tqdm: its lock is shared with forked processes, and one killed while holding it blocks all.
         return Silent(steps)

@@ -129,9 +129,7 @@ class Protocol:
     @classmethod
     def published(cls, method: str, **changes) -> Protocol:
         """The habits behind a paper's PASCAL-5i numbers, as its authors' code has them (not a recommendation).
-
-        What `changes` replaces is named in `source`.
-        """
+        What `changes` replaces is named in `source`."""
         voc = {"fold_scheme": "VOC order, 5 a fold"}
         pfenet = {**voc, "area_filter": 2048, "input_size": 473, "selection": "test_fold", "queries": "every_image"}
         pfenet |= {"seeds": (321,), "bn": "batch"}

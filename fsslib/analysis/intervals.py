@@ -29,9 +29,7 @@ def percent(values: Interval) -> Interval:
 
 def mean_interval(values: Tensor | np.ndarray, draws: int = 1000, seed: int = 0) -> Interval:
     """Mean of (E,) numbers, one per episode, and its 95 % bootstrap interval.
-
-    Pass the differences of two measurements on the same episodes for a paired comparison.
-    """
+    Pass the differences of two measurements on the same episodes for a paired comparison."""
     values = np.asarray(values, float)
     picks = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
     low, high = np.quantile(values[picks].mean(1), [0.025, 0.975])
@@ -40,9 +38,7 @@ def mean_interval(values: Tensor | np.ndarray, draws: int = 1000, seed: int = 0)
 
 def apart(score: Interval, other: Interval) -> Interval:
     """Difference of two independent scores (value, low, high).
-
-    The halves of the intervals add in squares (Zou, Donner, Statistics in Medicine 2008).
-    """
+    The halves of the intervals add in squares (Zou, Donner, Statistics in Medicine 2008)."""
     (a, a_low, a_high), (b, b_low, b_high) = score, other
     return a - b, a - b - float(np.hypot(a - a_low, b_high - b)), a - b + float(np.hypot(a_high - a, b - b_low))
 
@@ -57,11 +53,9 @@ def over_folds(values: Sequence[Interval]) -> Interval:
 
 # What each knob does, as the label of its axis.
 KNOBS = {
-    "gap": "support/query gap",
-    "parts": "parts of an object",
-    "area": "size of the objects (radius)",
+    "gap": "support/query gap", "parts": "parts of an object", "area": "size of the objects (radius)",
     "co_occurrence": "base classes in the background",
-}
+}  # fmt: skip
 
 
 def clear(difference: Interval, seeds: Sequence[float]) -> bool:

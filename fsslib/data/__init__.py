@@ -44,12 +44,10 @@ def load_dataset(
 
     Args:
         name: `"shapes"` (embedded, needs no files), `"pascal"`, `"coco"`, `"fss1000"`, or `"folder"` (your own).
-        root: folder of the data set on disk; None for the embedded one.
-        fold: which fold's classes are novel.
+        root: folder of the data set on disk; None for the embedded one. fold: which fold's classes are novel.
         split: `"train"`, `"val"` (base classes held back for model selection) or `"test"` (the novel classes).
         options: the data set's own options; see `Shapes5i`, `Pascal5i`, `Coco20i`, `Fss1000` and `Folder`.
-    Raises:
-        DatasetError: unknown name, fold, split or option; missing or broken files; no usable class.
+    Raises: DatasetError: unknown name, fold, split or option; missing or broken files; no usable class.
     """
     if name not in DATASETS:
         raise DatasetError(f"data set {name!r} is unknown: {meant(name, DATASETS, 'known data sets')}")

@@ -18,9 +18,7 @@ SPLITS = ("train", "val", "test")
 
 class SegmentationDataset(ABC):
     """Images with one label map each, restricted to the classes of one split of one fold.
-
-    "train" and "val" classes are disjoint parts of the base classes; "test" holds the fold's novel classes.
-    """
+    "train" and "val" classes are disjoint parts of the base classes; "test" holds the fold's novel classes."""
 
     name: str  # of the data set, e.g. "shapes"
     fold: int  # which is held out
@@ -109,10 +107,7 @@ def positions(count: int) -> Tensor:
 
 def base_table(base_classes: Sequence[int], all_classes: Iterable[int] = ()) -> Tensor:
     """(256 or more,) long: class id -> position among the sorted base classes from 1, leaving out 255; 0 for every
-    other id, and 255 stays 255.
-
-    Raises DatasetError for 255 as a class id.
-    """
+    other id, and 255 stays 255. Raises DatasetError for 255 as a class id."""
     if IGNORE in base_classes:
         raise DatasetError(f"class id {IGNORE} means ignored pixels in label maps: give the class another id.")
     table = torch.zeros(max(IGNORE, *base_classes, *all_classes) + 1, dtype=torch.long)

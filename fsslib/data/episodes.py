@@ -39,9 +39,7 @@ class EpisodeList:
 
     def shots(self, count: int) -> EpisodeList:
         """The same queries and classes with the first `count` supports each, so that K can be compared in pairs.
-
-        Raises DatasetError when the list holds fewer.
-        """
+        Raises DatasetError when the list holds fewer."""
         held = len(self.specs[0].supports[0]) if self.specs else count
         if not 1 <= count <= held:
             raise DatasetError(f"shots({count}): the list was drawn with {held} supports a class, ask for 1 to {held}.")
@@ -55,8 +53,7 @@ class EpisodeSampler:
     Args:
         dataset: any SegmentationDataset; episodes target its `classes`.
         protocol: input size, resizing, void policy, ways, query order, annotation of the supports, augmentation.
-        shot: K.
-        seed: base of the training batches; fixed lists have seeds of their own.
+        shot: K. seed: base of the training batches; fixed lists have seeds of their own.
         augment: random changes of the protocol's kind, drawn per image (training only).
         keep: bytes of resized images to keep in memory.
     Attributes:
@@ -139,9 +136,7 @@ class EpisodeSampler:
 
     def build(self, specs: Sequence[EpisodeSpec], augment_seed: int | None = None) -> Episode:
         """Load the images of `specs` (all with the same N and K) into one Episode.
-
-        Raises DatasetError when a support image holds no pixel of its class.
-        """
+        Raises DatasetError when a support image holds no pixel of its class."""
         if len({(len(spec.classes), *map(len, spec.supports)) for spec in specs}) != 1:
             raise DatasetError("build() needs at least one spec, and the same number of ways and shots in all of them.")
         parts = [
@@ -156,9 +151,7 @@ class EpisodeSampler:
 
     def batch(self, step: int, size: int) -> Episode:
         """The training batch of `step`: a pure function of the sampler's seed and the step.
-
-        With `queries="every_image"` each epoch has an order of its own.
-        """
+        With `queries="every_image"` each epoch has an order of its own."""
         specs = [self.draw(self.seed, self._shuffled(step * size + item)) for item in range(size)]
         return self.build(specs, augment_seed=self.seed * 1_000_003 + step if self.augment else None)
 

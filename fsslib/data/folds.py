@@ -31,9 +31,7 @@ def fold_classes(classes: Sequence[int], fold: int, folds: int = 4, scheme: str 
 
 def held_back(wanted: int | Sequence[int], base: Sequence[int]) -> tuple[int, ...]:
     """The validation classes: the last `wanted` base classes, or the ids given; at least one class stays to train on.
-
-    Raises DatasetError for anything else.
-    """
+    Raises DatasetError for anything else."""
     if type(wanted) is int and 0 <= wanted < max(len(base), 1):
         return tuple(base[len(base) - wanted :])
     if isinstance(wanted, (tuple, list)) and set(wanted) < set(base):

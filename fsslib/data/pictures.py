@@ -61,9 +61,7 @@ def read_image(file: Path) -> np.ndarray:
 
 def deep_words(mode: str, opened: str, saved: str) -> tuple[str, str] | None:
     """What is wrong with a photograph of a PIL `mode` with more than 8 bit, and code that mends it; None if nothing is.
-
-    `opened` and `saved` are Python source: the picture, and the file that it becomes. Pillow itself would clip it.
-    """
+    `opened` and `saved` are Python source: the picture, and the file that it becomes. Pillow itself would clip it."""
     if not mode.startswith(("I", "F")):
         return None
     cure = f"`from PIL import Image; import numpy as np; a = np.array({opened}).astype(float); "
@@ -138,9 +136,8 @@ def mask_tensor(mask: Picture, name: str = "mask") -> Tensor:
     What is not 0 is object. 255 means "neither" where the mask has other non-zero values too; in a mask of nothing but
     0 and 255, as most drawing programs save it, 255 is the object. Of palettes see `mask_values`.
 
-    Args:
-        mask: a path, PIL image, array (H, W) or tensor (H, W), of bool or whole numbers; colour pictures only when
-            they are grey. name: what messages call it.
+    Args: mask: a path, PIL image, array (H, W) or tensor (H, W), of bool or whole numbers; colour pictures only when
+        they are grey. name: what messages call it.
     Raises DatasetError for anything else, and for masks that leave open what belongs: soft edges, a shape in the alpha
     channel, more pixels of 255 than of other values.
     """
@@ -197,8 +194,7 @@ def mask_values(picture: Image.Image, kind: str) -> tuple[np.ndarray, str]:
     colours numbers them as it likes (white is often 0): where all of them are grey, a mask of one object means the
     greys. A label map may mean either.
 
-    Args:
-        picture: upright, in any mode. kind: `"binary"` for a mask of one object, `"ids"` for a label map.
+    Args: picture: upright, in any mode. kind: `"binary"` for a mask of one object, `"ids"` for a label map.
     Returns (H, W) numbers and `""`; or RGB colours (H, W, 3) and `"colour"`, `"transparent"` (the shape may be in the
     alpha channel) or `"renumbered"` (the order of the palette contradicts its colours).
     """
@@ -286,8 +282,6 @@ def soft(label: np.ndarray, values: np.ndarray, kind: str, lossy: bool = False) 
 
 def void_outweighs(label: np.ndarray) -> bool:
     """Whether a mask of one object has other values besides 0 and 255, but fewer such pixels than 255.
-
-    What is "neither" is a thin border; this much of it is the object itself.
-    """
+    What is "neither" is a thin border; this much of it is the object itself."""
     void = int((label == IGNORE).sum())
     return 0 < int((label != 0).sum()) - void < void

@@ -21,14 +21,8 @@ if TYPE_CHECKING:  # for editors
     from .runs import run, run_name, run_notebook, status
     from .sweeps import sweep
 
-__getattr__, __dir__, __all__ = on_demand(
-    __name__,
-    {
-        "conflicts": "check_parameters",
-        "pages": "write_index",
-        "parameters": "ExperimentParameters parameters_help",
-        "results": "collect compare over_seeds read_result write_result",
-        "runs": "run run_name run_notebook status",
-        "sweeps": "sweep",
-    },
-)
+__getattr__, __dir__, __all__ = on_demand(__name__, {
+    "conflicts": "check_parameters", "pages": "write_index", "parameters": "ExperimentParameters parameters_help",
+    "results": "collect compare over_seeds read_result write_result", "runs": "run run_name run_notebook status",
+    "sweeps": "sweep",
+})  # fmt: skip

@@ -16,20 +16,14 @@ from ..progress import aligned
 # What `make reports` runs from scratch, beside the stage notebooks; short enough for a coffee break on two cores.
 # Stride 8 and 32 bits: half the time of the shipped recipe on any processor, some ten points below it.
 REPORT_PARAMETERS: dict[str, Any] = {
-    "checkpoint": None,
-    "options": {"backbone_options": {"stride": 8}},
-    "pretrain_steps": 1500,
-    "episodic_steps": 900,
-    "lr": 2e-3,
-    "episodes": 500,
-}
+    "checkpoint": None, "options": {"backbone_options": {"stride": 8}}, "pretrain_steps": 1500, "episodic_steps": 900,
+    "lr": 2e-3, "episodes": 500,
+}  # fmt: skip
 
 
 def parse_value(text: str, name: str = "") -> Any:
     """A value from the command line: JSON where it is JSON (5, 0.1, true, null, [1, 5]), otherwise the text itself.
-
-    A parameter whose default is a text takes the text in any case: `precision=32` means "32".
-    """
+    A parameter whose default is a text takes the text in any case: `precision=32` means "32"."""
     from .parameters import ExperimentParameters
 
     try:

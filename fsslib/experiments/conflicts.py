@@ -33,9 +33,8 @@ _EXPECTED |= {"finite_number": "a finite number", "bool_type": "true or false", 
 def check_parameters(given: dict[str, Any]) -> ExperimentParameters:
     """All parameters of an experiment, the defaults filled in.
 
-    Raises:
-        ParameterError: lists every problem: unknown names (with the nearest valid one), wrong types, impossible
-            combinations.
+    Raises: ParameterError: lists every problem: unknown names (with the nearest valid one), wrong types, impossible
+        combinations.
     """
     problems, bad = [], set()
     try:

@@ -14,9 +14,7 @@ OUT = "out"
 
 def find(name: str | Path) -> Path:
     """The file of a notebook: a path, or a name such as `experiment` or `01_prototypes`.
-
-    By name the built notebook is preferred to its source. Raises FsslibError if there is none.
-    """
+    By name the built notebook is preferred to its source. Raises FsslibError if there is none."""
     path = Path(name)
     if path.suffix in (".ipynb", ".py"):
         if not path.is_file():
@@ -57,9 +55,7 @@ def load(path: Path) -> Any:
 
 def defaults(notebook: Any) -> dict[str, Any]:
     """Names and default values of the cell tagged `parameters`; empty without such a cell.
-
-    Raises FsslibError unless every default is a plain value (a number, text, list, ...).
-    """
+    Raises FsslibError unless every default is a plain value (a number, text, list, ...)."""
     cells = [c for c in notebook.cells if c.cell_type == "code" and "parameters" in c.metadata.get("tags", [])]
     values = {}
     for node in ast.parse(cells[0].source if cells else "").body:

@@ -113,8 +113,7 @@ def page(notebook: Any, title: str | None = None, hide_code: bool = False, folde
         title: of the browser's tab; by default the notebook's title or first heading.
         hide_code: fold every code cell behind a "Code" line, as in a report.
         folder: where pictures named in the text are looked up; they are embedded.
-    Raises:
-        FsslibError: a formula that cannot be converted completely.
+    Raises: FsslibError: a formula that cannot be converted completely.
     """
     title = title or notebook.metadata.get("title") or title_of(notebook, "Notebook")
     resources = {"metadata": {"name": title}, "page_title": title, "page_css": css(), "hide_code": hide_code}
@@ -123,9 +122,7 @@ def page(notebook: Any, title: str | None = None, hide_code: bool = False, folde
 
 def external(html: str) -> list[str]:
     """What a browser would fetch or run by itself, at most 80 characters each; must be empty.
-
-    Links that a reader may click (`<a href>`) are allowed.
-    """
+    Links that a reader may click (`<a href>`) are allowed."""
     from bs4 import BeautifulSoup
 
     soup = BeautifulSoup(html, "html.parser")
@@ -179,9 +176,7 @@ def _card(folder: Path) -> dict[str, Any]:
 
 def write_index(runs: str | Path = "runs", title: str = "Few-shot segmentation: runs") -> Path:
     """Write `<runs>/index.html`, whole or not at all: it loads nothing and links to every run's own page.
-
-    Raises FsslibError if there is no finished run, or if the page would load anything.
-    """
+    Raises FsslibError if there is no finished run, or if the page would load anything."""
     from jinja2 import Environment, FileSystemLoader
 
     runs = Path(runs)

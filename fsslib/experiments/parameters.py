@@ -89,9 +89,7 @@ class ExperimentParameters(BaseModel):
     @cached_property
     def built_with(self) -> dict[str, Any]:
         """The arguments of `build_model`: those that the checkpoint was built with, or `configuration`.
-
-        Raises CheckpointError for a checkpoint that is missing or not one of ours.
-        """
+        Raises CheckpointError for a checkpoint that is missing or not one of ours."""
         if self.start is None:
             return self.configuration
         from ..checkpoints import read_note

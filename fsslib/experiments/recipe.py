@@ -42,9 +42,7 @@ HELD_BACK = 3
 
 def datasets(p: ExperimentParameters) -> tuple[SegmentationDataset, SegmentationDataset]:
     """Training and test split of parameters `p`.
-
-    All base classes train, unless the checkpoint is selected on some that are held back for it.
-    """
+    All base classes train, unless the checkpoint is selected on some that are held back for it."""
     return _split(p, "train", p.train_size or p.size), _split(p, "test", p.size)
 
 
@@ -77,9 +75,7 @@ def protocol(p: ExperimentParameters) -> Protocol:
 
 def model(p: ExperimentParameters) -> FewShotModel:
     """The model of parameters `p`, seeded; with a frozen backbone its features are cached.
-
-    Raises CheckpointError when `checkpoint` holds another method or backbone than the parameters say.
-    """
+    Raises CheckpointError when `checkpoint` holds another method or backbone than the parameters say."""
     torch.manual_seed(p.seed)
     if p.start:
         built = load_model(p.start)
@@ -106,12 +102,9 @@ def features_only(trained: FewShotModel) -> FewShotModel:
 
 
 def train(
-    p: ExperimentParameters,
-    net: FewShotModel,
-    data: SegmentationDataset,
-    folder: str | Path | None = None,
+    p: ExperimentParameters, net: FewShotModel, data: SegmentationDataset, folder: str | Path | None = None,
     stage: str = "both",
-) -> dict[str, History]:
+) -> dict[str, History]:  # fmt: skip
     """Base pre-training, then episodic training (or only the one `stage`: `"pretrain"` or `"episodic"`).
 
     Unless `selection` is `"last"`, the net ends with the state that scored best on its validation episodes, and the
@@ -193,12 +186,9 @@ def versions() -> dict[str, str]:
 
 
 def result(
-    p: ExperimentParameters,
-    evaluations: Mapping[str, Evaluation],
-    names: Mapping[int, str],
-    began: float,
+    p: ExperimentParameters, evaluations: Mapping[str, Evaluation], names: Mapping[int, str], began: float,
     histories: Mapping[str, History] | None = None,
-) -> dict:
+) -> dict:  # fmt: skip
     """What `result.json` holds. The last evaluation is the score, the first the reference it is compared with.
 
     Args:

@@ -35,9 +35,7 @@ PATHS = {"root": (), "plugin": (), "plugin_checkpoint": (), "weights": ("imagene
 
 def check(parameters: dict[str, Any], notebook: str | Path = EXPERIMENT) -> dict[str, Any]:
     """All parameters of a run, defaults filled in; raises ParameterError listing every problem.
-
-    The notebook `experiment` is held to `ExperimentParameters`, any other to its own parameters cell.
-    """
+    The notebook `experiment` is held to `ExperimentParameters`, any other to its own parameters cell."""
     source = find(notebook)
     if source.stem != EXPERIMENT:
         return check_against(load(source), parameters)
@@ -66,23 +64,15 @@ def _identity(checked: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(
-    parameters: dict[str, Any],
-    *,
-    runs: str | Path = "runs",
-    notebook: str | Path = EXPERIMENT,
-    name: str | None = None,
-    force: bool = False,
-    progress: bool = True,
-) -> Path:
+    parameters: dict[str, Any], *, runs: str | Path = "runs", notebook: str | Path = EXPERIMENT,
+    name: str | None = None, force: bool = False, progress: bool = True,
+) -> Path:  # fmt: skip
     """Run a notebook with parameters; returns the finished run's folder, at once if it is there already.
 
     Args:
-        parameters: names and values; what is not given keeps its default.
-        runs: folder of all runs.
-        notebook: a notebook's name or path.
-        name: of the run; by default made from the parameters.
-        force: run again; the old run is replaced when the new one has succeeded.
-        progress: show a bar.
+        parameters: names and values; what is not given keeps its default. runs: folder of all runs.
+        notebook: a notebook's name or path. name: of the run; by default made from the parameters.
+        force: run again; the old run is replaced when the new one has succeeded. progress: show a bar.
     Raises:
         ParameterError: before anything runs, or if `name` is taken by a run with other parameters.
         TrainingError: a cell failed. The partial notebook and `error.json` stay in `<runs>/<name>.part/`.
@@ -93,17 +83,11 @@ def run(
 
 
 def run_notebook(
-    path: str | Path,
-    out: str | Path,
-    parameters: dict[str, Any] | None = None,
-    *,
-    force: bool = False,
+    path: str | Path, out: str | Path, parameters: dict[str, Any] | None = None, *, force: bool = False,
     progress: bool = True,
-) -> Path:
+) -> Path:  # fmt: skip
     """Run any notebook (a path or a name) into the folder `out`; otherwise like `run`.
-
-    A run with another version of the notebook, or with other parameters, is replaced.
-    """
+    A run with another version of the notebook, or with other parameters, is replaced."""
     source, out = find(path), Path(out)
     checked, record = check(parameters or {}, source), _record(out)
     changed = record is not None and record != {**record, **_stamp(source, checked)}
@@ -189,10 +173,8 @@ def status(runs: str | Path = "runs") -> list[tuple[str, str, str]]:
 
 @contextlib.contextmanager
 def claimed(part: Path) -> Iterator[int]:
-    """Hold the working folder of a run for this process alone; the system lets go of it when the process dies.
-
-    Yields the lock's file descriptor. An empty folder is removed again. Raises FsslibError if another process has it.
-    """
+    """Hold the working folder of a run for this process alone; the system lets go of it when the process dies. Yields
+    the lock's file descriptor. An empty folder is removed again. Raises FsslibError if another process has it."""
     while True:
         part.mkdir(parents=True, exist_ok=True)
         lock = os.open(part, os.O_RDONLY)

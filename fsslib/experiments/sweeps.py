@@ -22,9 +22,7 @@ def plan(
     grid: dict[str, list], base: dict[str, Any] | None = None, notebook: str | Path = EXPERIMENT
 ) -> dict[str, dict[str, Any]]:
     """Run name -> all its parameters, for every combination of the grid's values on top of `base`.
-
-    Raises ParameterError for a grid that is not one, or listing what is wrong with which combination.
-    """
+    Raises ParameterError for a grid that is not one, or listing what is wrong with which combination."""
     base = base or {}
     if not isinstance(grid, dict):
         raise ParameterError(f"grid: expected names with lists of values, found {type(grid).__name__}.")
@@ -54,11 +52,8 @@ def side_by_side(
 ) -> dict[str, str]:
     """Make several runs, `jobs` at a time, started in the order given; a failure does not stop the others.
 
-    Args:
-        calls: name -> what makes this run.
-        report: gets a line for each run that ends.
-    Returns:
-        Name -> what went wrong, empty where nothing did.
+    Args: calls: name -> what makes this run. report: gets a line for each run that ends.
+    Returns: Name -> what went wrong, empty where nothing did.
     Raises:
         ParameterError: `jobs` is not a whole number from 1.
         KeyboardInterrupt: once every run has been stopped; finished ones stay.
@@ -97,27 +92,16 @@ def side_by_side(
 
 
 def sweep(
-    grid: dict[str, list],
-    *,
-    base: dict[str, Any] | None = None,
-    jobs: int = 1,
-    runs: str | Path = "runs",
-    dry_run: bool = False,
-    notebook: str | Path = EXPERIMENT,
-    report: Callable[[str], None] = print,
-) -> "pd.DataFrame":
+    grid: dict[str, list], *, base: dict[str, Any] | None = None, jobs: int = 1, runs: str | Path = "runs",
+    dry_run: bool = False, notebook: str | Path = EXPERIMENT, report: Callable[[str], None] = print,
+) -> "pd.DataFrame":  # fmt: skip
     """Run every combination of a grid; finished runs are skipped, a failure does not stop the others.
 
     Args:
-        grid: parameter -> list of values.
-        base: parameters that all runs share.
-        jobs: processes at a time.
-        dry_run: only say what would be done.
-        report: gets a line for each run that ends.
-    Returns:
-        One row for each run: `run`, the grid's parameters, `state` (done, skipped, failed, planned), `problem`.
-    Raises:
-        ParameterError: before the first run starts, if any combination is not valid.
+        grid: parameter -> list of values. base: parameters that all runs share. jobs: processes at a time.
+        dry_run: only say what would be done. report: gets a line for each run that ends.
+    Returns: One row for each run: `run`, the grid's parameters, `state` (done, skipped, failed, planned), `problem`.
+    Raises: ParameterError: before the first run starts, if any combination is not valid.
     """
     import pandas as pd
 

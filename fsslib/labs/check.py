@@ -21,14 +21,11 @@ WAIT = 60.0  # seconds by the clock in which an answer may do next to nothing
 TURN = "your turn"  # the stubs raise NotImplementedError("name: your turn")
 # status -> (mark, words, colour of the bar beside it); the words say it without the colour.
 _LOOKS = {
-    "right": ("✓", "right", "#009e73"),
-    "wrong": ("✗", "not yet", "#d55e00"),
-    "stopped": ("✗", "stopped with an error", "#d55e00"),
-    "slow": ("✗", "took too long", "#d55e00"),
-    "unknown": ("?", "not an exercise", "#d55e00"),
-    "missing": ("?", "not found", "#d55e00"),
+    "right": ("✓", "right", "#009e73"), "wrong": ("✗", "not yet", "#d55e00"),
+    "stopped": ("✗", "stopped with an error", "#d55e00"), "slow": ("✗", "took too long", "#d55e00"),
+    "unknown": ("?", "not an exercise", "#d55e00"), "missing": ("?", "not found", "#d55e00"),
     "unsolved": ("…", "not solved yet", "#0072b2"),
-}
+}  # fmt: skip
 # What an exception usually means here: pattern of its text -> "slip: message".
 _CAUSES = {
     r"must match the size|shape mismatch|shapes? .* not (aligned|match)|size mismatch|could not be broadcast|cannot be "

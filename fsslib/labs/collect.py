@@ -26,10 +26,8 @@ def collect(
     Args:
         folder: searched with all its subfolders. A student is known by the name in the result, else by the subfolder,
             else by the file's name.
-        out: folder for the results.
-        limits: for each notebook; what exceeds them is stopped.
-        rerun: run every notebook, whatever results there are.
-        jobs: notebooks at the same time.
+        out: folder for the results. limits: for each notebook; what exceeds them is stopped.
+        rerun: run every notebook, whatever results there are. jobs: notebooks at the same time.
     Returns: rows with the keys who, file, note and (unless the file was no notebook of the course) result.
     Raises SubmissionError if there is no folder, or nothing in it.
     """

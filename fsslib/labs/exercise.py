@@ -109,11 +109,9 @@ def essay(stage: str, name: str, terms: Sequence[str], words: int = 25, figure: 
     instructor.
 
     Args:
-        stage: the notebook's name.
-        name: of the function.
+        stage: the notebook's name. name: of the function.
         terms: words of the field, at least one of which a relevant answer contains (any case, parts of words count).
-        words: the least number of words.
-        figure: whether a number that was measured in the notebook has to be quoted.
+        words: the least number of words. figure: whether a number that was measured in the notebook has to be quoted.
     """
 
     def reference() -> str:

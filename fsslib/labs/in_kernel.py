@@ -18,9 +18,7 @@ LONGEST = 20_000  # characters of a written answer that are kept
 def verdicts(space: dict[str, Any], stage: str) -> str:
     """JSON: one object per exercise of `stage` (name, status, slip, message, and the text of a written answer).
 
-    Args:
-        space: the names that the notebook defined.
-        stage: e.g. "01_prototypes".
+    Args: space: the names that the notebook defined. stage: e.g. "01_prototypes".
     """
     unguard()
     rows = []

@@ -23,8 +23,7 @@ class Limits:
 
     Attributes:
         cell, total: seconds of processor time, of one cell and of all cells together, with the programs they start.
-        output: bytes that a cell may print.
-        memory: bytes of the kernel.
+        output: bytes that a cell may print. memory: bytes of the kernel.
         wait: seconds by the clock in which a cell may do next to nothing, as when it sleeps or waits for an answer.
     """
 

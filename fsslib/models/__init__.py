@@ -42,9 +42,7 @@ def available() -> tuple[str, ...]:
 
 def use(path: str | os.PathLike) -> tuple[str, ...]:
     """Run a Python file of your own that registers methods; returns their names. A second call runs it anew.
-
-    Raises ModelError: no such file, an error inside it, nothing registered, or a name that is taken.
-    """
+    Raises ModelError: no such file, an error inside it, nothing registered, or a name that is taken."""
     path = Path(path).expanduser().resolve()
     if path.suffix != ".py" or not path.is_file():
         raise ModelError(f"{path} is no Python file: give one that registers a method with @fsslib.register.")

@@ -94,9 +94,7 @@ def _span(some: Tensor) -> Tensor:
 
 def _squared_distance(background: Tensor) -> Tensor:
     """Exact squared Euclidean distance of every cell to the nearest true cell of (M, h, w), long; `_FAR` without one.
-
-    Separable: first along columns, then along rows.
-    """
+    Separable: first along columns, then along rows."""
     i, j = (torch.arange(n, device=background.device) for n in background.shape[-2:])
     along, across = (i[:, None] - i) ** 2, (j[:, None] - j) ** 2
     column = torch.where(background[:, None], along[:, :, None], _FAR).amin(2)

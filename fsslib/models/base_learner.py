@@ -58,8 +58,7 @@ class BaseLearner(nn.Module):
 
 def check_annotation(episode: Episode, classes: int) -> None:
     """Raise EpisodeError unless `episode` says what the base learner is trained with: the base annotation of its
-    queries, and for one way the position of its class. The values are read only where that does not wait for a GPU.
-    """
+    queries, and for one way the position of its class. The values are read only where no GPU has to be waited for."""
     needed = ["base_masks", "class_index"] if episode.way == 1 else ["base_masks"]
     missing = [name for name in needed if getattr(episode, name) is None]
     if missing:

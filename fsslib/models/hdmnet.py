@@ -215,9 +215,8 @@ class MatchingPyramid(nn.Module):
     meet, and the correlation at each stage is the only place where they do.
     All batch norms use running statistics in the method that owns this (they stay 0 and 1, as published).
 
-    Args:
-        width: channels C of the tokens, a multiple of 8. hidden: channels inside the decoder. guides: channels of the
-            prior maps that join behind every correlation. Others as in `HDMNet` and `Correlation`.
+    Args: width: channels C of the tokens, a multiple of 8. hidden: channels inside the decoder. guides: channels of the
+        prior maps that join behind every correlation. Others as in `HDMNet` and `Correlation`.
     """
 
     def __init__(
@@ -326,9 +325,8 @@ class Ensemble(nn.Module):
     def forward(self, meta: Tensor, base: Tensor, distance: Tensor) -> tuple[Tensor, Features]:
         """Merged scores (B, 2, h, w) of background and object, and the maps inside.
 
-        Args:
-            meta: (B, 2, h, w) probabilities of the matching network. base: (B, 1, h, w) probability of the base
-                classes. distance: (B,) ψ.
+        Args: meta: (B, 2, h, w) probabilities of the matching network. base: (B, 1, h, w) probability of the base
+            classes. distance: (B,) ψ.
         """
         scene = distance[:, None, None, None].expand_as(base)
         background, target = (self.scene(torch.cat([meta[:, c : c + 1], scene], 1)) for c in (0, 1))

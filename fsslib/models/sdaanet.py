@@ -146,8 +146,7 @@ class SDAANet(OneWayModel):
         attention: query map from the `"mean_prototype"`, or the mean of the maps of `"each_support"` (paper).
         prior_masking: mask the support `"twice"`, before and after the deepest stage, or only `"after"` it, which saves
             a pass through that stage and lets cached features serve.
-        dropout: channel dropout of the reduced features.
-        freeze: keep the backbone's parameters as they are.
+        dropout: channel dropout of the reduced features. freeze: keep the backbone's parameters as they are.
     Maps with `explain` (B episodes, K shots, C = width, on an h x w grid): `query_features`, `query_reweighted`
     (B, C, h, w), `support_features` (B, K, C, h, w), `pooled`, `gate`, `students`, `teacher` (B, K, C), `prototypes`,
     `query_factor`, `query_prototype` (B, C), `prior` and `attention` (B, 1, h, w), `prior_shots` (B, K, h, w),

@@ -37,9 +37,7 @@ def classifier(width: int) -> nn.Sequential:
 
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm that uses its running statistics where a batch holds one value per channel.
-
-    torch refuses to train on such a batch (one image pooled to 1x1), since its variance is not defined.
-    """
+    torch refuses to train on such a batch (one image pooled to 1x1), since its variance is not defined."""
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) normalised; with B = h = w = 1 in training by the running statistics, which then stay."""

@@ -60,9 +60,7 @@ def _short(value: float) -> str:
 @theme()
 def attention_axes(matrices: Mapping[str, Array]) -> Drawing:
     """Attention matrices with their sums at the margins: title -> (M, L), M support positions by L query positions.
-
-    Beside a matrix stands what every support position gives, below it what every query position receives.
-    """
+    Beside a matrix stands what every support position gives, below it what every query position receives."""
     matrices = {title: np.asarray(matrix, float) for title, matrix in matrices.items()}
     count, (rows, columns) = len(matrices), next(iter(matrices.values())).shape
     figure = plt.figure(figsize=(3.3 * count, 2.35))

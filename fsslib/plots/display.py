@@ -21,9 +21,7 @@ def _check_alt(alt: str) -> str:
 
 def picture(fig: Any, photo: bool = False, alt: str | None = None) -> bytes:
     """A matplotlib figure as bytes: a PNG with a palette, or a JPEG (quality 80) for photographs.
-
-    The bytes depend on the drawing alone; no version or date is stored. `alt` becomes the PNG's description.
-    """
+    The bytes depend on the drawing alone; no version or date is stored. `alt` becomes the PNG's description."""
     from PIL import Image, PngImagePlugin
 
     raw = io.BytesIO()

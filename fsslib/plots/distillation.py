@@ -67,9 +67,7 @@ def gate_channels(gates: Array, classes: Sequence[str]) -> Drawing:
 @theme()
 def distributions(rows: Mapping[str, tuple[Array, Array]], names: Sequence[str] = ("student", "teacher")) -> Drawing:
     """Two distributions over the channels in each panel, with their entropies: title -> (student, teacher), each (C,).
-
-    Channels are sorted by the student of the first panel.
-    """
+    Channels are sorted by the student of the first panel."""
     figure, axes = panels(len(rows), 2.6, 2.3, sharey=True)
     order = np.asarray(next(iter(rows.values()))[0]).argsort()[::-1]
     table, words, x = {}, [], np.arange(len(order))

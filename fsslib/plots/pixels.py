@@ -13,9 +13,7 @@ HUES = ["#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73"]  # light enough f
 
 def overlay(image: Tensor, mask: Tensor | None = None, tint: float = 0.2) -> np.ndarray:
     """(H, W, 3) picture in 0..1 of a normalised (3, H, W) image; with a (H, W) mask, what it marks stands out.
-
-    Everything else turns pale grey. Ways 1.. get a tint and an outline in their colour; 255 turns dark grey.
-    """
+    Everything else turns pale grey. Ways 1.. get a tint and an outline in their colour; 255 turns dark grey."""
     picture = denormalise(image.detach().cpu()).permute(1, 2, 0).numpy() / 255
     if mask is None:
         return picture

@@ -16,9 +16,8 @@ def switches(rows: Sequence[Mapping], sources: Mapping[str, str]) -> Drawing:
     A filled mark is a paired difference on the same episodes, a hollow one compares different episodes. Small dots
     below a mark are single trainings.
 
-    Args:
-        rows: dictionaries with `group`, `label`, `data` (a key of `sources`), `difference` (value, low, high),
-            `paired`, and for trainings `difference per seed`. sources: key -> shown name.
+    Args: rows: dictionaries with `group`, `label`, `data` (a key of `sources`), `difference` (value, low, high),
+        `paired`, and for trainings `difference per seed`. sources: key -> shown name.
     """
     groups = list(dict.fromkeys(row["group"] for row in rows))
     labels = {g: list(dict.fromkeys(row["label"] for row in rows if row["group"] == g)) for g in groups}
@@ -55,9 +54,7 @@ def switches(rows: Sequence[Mapping], sources: Mapping[str, str]) -> Drawing:
 @theme()
 def flips(chances: Mapping[str, Mapping[str, Mapping[int, float]]]) -> Drawing:
     """Chance that an order turns round against the number of episodes: title -> {label: {episodes: percent}}.
-
-    The labels are the same in all panels.
-    """
+    The labels are the same in all panels."""
     figure, axes = panels(len(chances), 2.9, 2.8, sharey=True)
     words = []
     for axis, (title, lines) in zip(axes, chances.items()):

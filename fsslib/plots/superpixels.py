@@ -16,9 +16,8 @@ from .common import HUES, LINES, MARKS, Drawing, around, badge, beside, blank, e
 def placement(rows: Mapping[str, tuple[Tensor, Tensor, Mapping[str, tuple[Tensor, int]]]], margin: int = 2) -> Drawing:
     """Where rules put the seeds of supports: one row per support, one panel per rule, seeds numbered in their order.
 
-    Args:
-        rows: label -> (image (3, H, W) normalised, mask (h, w) of the cells, rule -> (points (P, 2), count)).
-            Points beyond `count` are not drawn; a count below two means no seed at all.
+    Args: rows: label -> (image (3, H, W) normalised, mask (h, w) of the cells, rule -> (points (P, 2), count)). Points
+        beyond `count` are not drawn; a count below two means no seed at all.
     """
     columns = len(next(iter(rows.values()))[2])
     figure, axes = blank((1.35 * columns + 0.3, 1.45 * len(rows)), len(rows), columns, rows)
@@ -95,9 +94,8 @@ def counts(cells: Sequence[int], rules: Mapping[str, Sequence[int]], top: int | 
 def by_parts(rows: Sequence[Mapping]) -> Drawing:
     """mIoU of several prototypes and of one against the number of parts; below, the paired gain. A column a shot.
 
-    Args:
-        rows: dictionaries with `parts`, `shots`, and in percent `several`, `one`, `gain of several` (value, low, high)
-            and `several per seed`, `one per seed`; as in `data/results/asgnet-parts.json`.
+    Args: rows: dictionaries with `parts`, `shots`, and in percent `several`, `one`, `gain of several` (value, low,
+        high) and `several per seed`, `one per seed`; as in `data/results/asgnet-parts.json`.
     """
     ordered = sorted(rows, key=lambda row: (row["shots"], row["parts"]))
     shots = sorted({row["shots"] for row in rows})

@@ -1,7 +1,6 @@
 """Widgets for notebooks: the support painter and the explorers. Looks may change freely, recorded drawings may not.
 
-`from fsslib.widgets import SupportPainter` and the explorers need the extra `notebooks`; `fsslib.widgets.strokes`,
-drawings as data, does not.
+`SupportPainter` and the explorers need the extra `notebooks`; `fsslib.widgets.strokes`, drawings as data, does not.
 """
 
 from ..names import on_demand

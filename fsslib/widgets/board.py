@@ -20,8 +20,7 @@ class Panel:
 
     Attributes:
         key: names it from one drawing to the next, and in `Board.point`.
-        caption: one line below it. alt: what there is to see, for who cannot.
-        pixels: (H, W, 3) uint8.
+        caption: one line below it. alt: what there is to see, for who cannot. pixels: (H, W, 3) uint8.
         marks: (x, y, text, kind) in pixels; kind `"cross"`, or `"badge"` for a text of one or two letters.
         pick: whether it can be pointed at; the point is then its first cross.
     """

@@ -25,8 +25,7 @@ class EpisodeControls:
     Args:
         dataset: a data set; or label -> data set, or function fold -> data set, to choose from; None: the embedded
             Shapes-5i with its four folds.
-        model_of: the model that looks at a fold.
-        size: pixels a side of the images; None: what suits the model.
+        model_of: the model that looks at a fold. size: pixels a side of the images; None: what suits the model.
         shots, fold: values at first.
         show: which controls there are, of `ALL`; the others keep their first values. `data` and `fold` also stay away
             where there is nothing to choose.
@@ -34,15 +33,9 @@ class EpisodeControls:
     """
 
     def __init__(
-        self,
-        dataset: Datasets = None,
-        model_of: Callable[[int], ExplainedModel] | None = None,
-        *,
-        size: int | None = None,
-        shots: int = 1,
-        fold: int = 0,
-        show: Sequence[str] = ALL,
-    ):
+        self, dataset: Datasets = None, model_of: Callable[[int], ExplainedModel] | None = None, *,
+        size: int | None = None, shots: int = 1, fold: int = 0, show: Sequence[str] = ALL,
+    ):  # fmt: skip
         if dataset is None:
             dataset = {"Shapes-5i": lambda fold: load_dataset("shapes", fold=fold, split="test")}
         self._given = dict(dataset) if isinstance(dataset, Mapping) else {dataset.name: dataset}
@@ -50,13 +43,11 @@ class EpisodeControls:
             raise DatasetError("there is no data set to choose from: give one, or label -> data set.")
         self._model_of, self._size, self._sets, self._episodes = model_of, size, Memo(), Memo()
         self._every = every = {
-            "data": dropdown("Data", list(self._given)),
-            "fold": dropdown("Fold", FOLDS, fold, layout={"width": "8em"}),
+            "data": dropdown("Data", list(self._given)), "fold": dropdown("Fold", FOLDS, fold, layout={"width": "8em"}),
             "cls": dropdown("Class", [("", 0)], layout={"width": "15em"}),
-            "shots": slider("Supports K", shots, 1, MOST),
-            "support": slider("Support", 0, 0, 0),
+            "shots": slider("Supports K", shots, 1, MOST), "support": slider("Support", 0, 0, 0),
             "query": slider("Query", 0, 0, 0),
-        }
+        }  # fmt: skip
         self.prepare(None)
         useful = {"data": len(self._given) > 1, "fold": any(callable(given) for given in self._given.values())}
         self.controls = {name: widget for name, widget in every.items() if name in show and useful.get(name, True)}

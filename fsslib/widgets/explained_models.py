@@ -88,9 +88,7 @@ class ExplainedModel:
 
 class ModelChoice:
     """Methods to choose from: label -> model, its name or file, or a function fold -> one of these; made when needed.
-
-    None means the four methods with the shipped weights.
-    """
+    None means the four methods with the shipped weights."""
 
     def __init__(self, models: Models = None):
         self.shipped = models is None
@@ -135,13 +133,9 @@ def _shipped(name: str, fold: int) -> tuple[FewShotModel, str]:
 
 
 def only(
-    name: str,
-    kind: type[FewShotModel],
-    model: FewShotModel | str | Path | Callable[[int], FewShotModel] | None,
-    explorer: str,
-    fits: Callable[[FewShotModel], bool] = lambda _: True,
-    lacking: str = "",
-) -> Callable[[int], ExplainedModel]:
+    name: str, kind: type[FewShotModel], model: FewShotModel | str | Path | Callable[[int], FewShotModel] | None,
+    explorer: str, fits: Callable[[FewShotModel], bool] = lambda _: True, lacking: str = "",
+) -> Callable[[int], ExplainedModel]:  # fmt: skip
     """For an explorer of one method: fold -> the given model, or the method's shipped weights.
 
     Args:

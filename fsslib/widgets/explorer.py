@@ -50,16 +50,10 @@ class Explorer(ipywidgets.VBox):
     """
 
     def __init__(
-        self,
-        controls: Mapping[str, ipywidgets.Widget],
-        draw: Callable[..., Scene],
-        *,
-        label: str,
-        prepare: Callable[[str | None], None] | None = None,
-        above: Sequence[ipywidgets.Widget] = (),
-        beside: Sequence[ipywidgets.Widget] = (),
-        hidden: Sequence[str] = (),
-    ):
+        self, controls: Mapping[str, ipywidgets.Widget], draw: Callable[..., Scene], *, label: str,
+        prepare: Callable[[str | None], None] | None = None, above: Sequence[ipywidgets.Widget] = (),
+        beside: Sequence[ipywidgets.Widget] = (), hidden: Sequence[str] = (),
+    ):  # fmt: skip
         self.controls = dict(controls)
         self.board, self.scene, self.runs = Board(label=label), Scene((), ""), 0
         self._draw, self._prepare = draw, prepare

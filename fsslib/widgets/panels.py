@@ -33,15 +33,9 @@ def supports(
 
 
 def heat(
-    key: str,
-    caption: str,
-    values: Tensor,
-    image: Tensor,
-    *,
-    limits: tuple[float, float] | None = None,
-    mask: Tensor | None = None,
-    **how: object,
-) -> Panel:
+    key: str, caption: str, values: Tensor, image: Tensor, *, limits: tuple[float, float] | None = None,
+    mask: Tensor | None = None, **how: object,
+) -> Panel:  # fmt: skip
     """A map (h, w) in the colours of the notebooks' maps, cell by cell at the image's size.
 
     Args:

@@ -136,9 +136,7 @@ def _moved(document: dict, step: int) -> dict:
 
 def rasterise(document: dict, height: int, width: int) -> np.ndarray:
     """The mask (height, width) uint8 of a document: 1 object, 0 background, 255 neither (see the top of this file).
-
-    Raises DatasetError for a malformed document, and for one that was drawn on a picture of another size.
-    """
+    Raises DatasetError for a malformed document, and for one that was drawn on a picture of another size."""
     document = check(document)
     if document["size"] not in (None, [height, width]):
         drawn = " x ".join(map(str, document["size"]))

@@ -73,7 +73,7 @@ FAULTS = {
     "values[picks].mean(1), [0.025, 0.975])": ("values[picks].mean(1), [0.25, 0.75])", "test_plots_prototypes"),
     "and (min(seeds) > 0 or max(seeds) < 0)": ("", "test_plots_comparison"),
     "n // 2 for kind, n in found.items()": ("n for kind, n in found.items()", "test_costs"),
-    "marked = ((mask > 0) & (mask != IGNORE), torch.isin": ("marked = (mask > 99, torch.isin", "test_stored"),
+    "marked = ((masks > 0) & (masks != IGNORE), torch.isin": ("marked = (masks > 99, torch.isin", "test_stored"),
     # notebooks
     'name.encode() + b"\\0" + file.read_bytes()': ("name.encode()", "test_notebooks"),
 }

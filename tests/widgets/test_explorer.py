@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import ipywidgets
 import numpy as np
@@ -110,6 +111,12 @@ def test_large_pictures_travel_as_jpeg_and_small_ones_without_loss():
     assert Panel("l", "l", "grey", np.full((300, 300, 3), 9, np.uint8)).message()["mime"] == "image/jpeg"
 
 
+def in_a_loop(steps):
+    """In a thread of its own: a browser that other tests have opened keeps this one's loop."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, steps).result()
+
+
 def test_messages_of_the_page_wait_for_a_moment_and_only_the_last_counts(monkeypatch):
     """Fifty moves while a slow model runs: at most three runs, and it ends at the last value."""
     monkeypatch.setattr(explorer, "from_page", lambda: True)
@@ -134,7 +141,7 @@ def test_messages_of_the_page_wait_for_a_moment_and_only_the_last_counts(monkeyp
         await asyncio.sleep(0.2)
         return found, waits
 
-    found, waits = asyncio.run(moves())
+    found, waits = in_a_loop(moves())
     assert drawn[-1] == 50 and found.board.panels[0]["caption"] == "a = 50"
     assert len(drawn) - 1 <= 3 + waits, drawn  # on a slow machine the moves themselves take longer than patience lasts
 
@@ -154,7 +161,7 @@ def test_every_control_that_the_page_has_moved_is_settled(monkeypatch):
         await asyncio.sleep(0.1)
         assert found.board.trouble == "eight is no picture.", "trouble on the page stays there"
 
-    asyncio.run(move())
+    in_a_loop(move())
 
 
 def test_an_explained_model_is_left_as_it_was():

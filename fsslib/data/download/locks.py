@@ -58,8 +58,7 @@ def lock_of(path: Path) -> Path:
 def alone(path: Path) -> Iterator[None]:
     """Hold `path` for this process (a hidden lock file beside it); whoever comes second waits.
 
-    The system lets go of the lock when the process dies, however it dies. Raises DownloadError where no lock file can
-    be written.
+    The system lets go of the lock when the process dies, however it dies. Raises DownloadError if none can be written.
     """
     from filelock import FileLock, Timeout
 

@@ -104,9 +104,7 @@ def _sides(image: Path, _: Path) -> dict[int, int]:
 
 def _used_names(document: dict, masks: CocoMasks) -> dict[int, str]:
     """Class names without the headings that some exporters list as categories: no object, and others' supercategory.
-
-    Of categories with the same name all but the first are called "name (id 7)".
-    """
+    Of categories with the same name all but the first are called "name (id 7)"."""
     used = [annotation.get("category_id") for annotation in document["annotations"]]
     used = {number for number in used if isinstance(number, int)}
     listed = sorted(document["categories"], key=lambda entry: entry["id"])

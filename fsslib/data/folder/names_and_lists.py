@@ -15,10 +15,9 @@ FILES = ("classes.txt", "names.txt", "labels.txt", "classes.json", "names.json")
 def class_names(names: Mapping | Sequence[str] | str | Path | None, base: Path) -> dict[int, str] | None:
     """Class id -> name; None when nothing is known.
 
-    Args:
-        names: id -> name (or name -> id); a list of names; or the path of a text file (one name a line) or JSON file
-            with either. None looks for one of `FILES` in `base`. A list counts from 1, or from 0 if it starts with
-            "background"; a first "__ignore__", as labelme writes it, stands for 255.
+    Args: names: id -> name (or name -> id); a list of names; or the path of a text file (one name a line) or JSON file
+        with either. None looks for one of `FILES` in `base`. A list counts from 1, or from 0 if it starts with
+        "background"; a first "__ignore__", as labelme writes it, stands for 255.
     Raises DatasetError for a missing or broken file, and for ids outside 1 to 254.
     """
     source = "names"
@@ -104,9 +103,7 @@ def split_list(lists: Mapping, split: str, base: Path) -> tuple[Path, list[str]]
 
 def listed(names: Sequence[str], entries: Sequence[Entry], base: Path) -> tuple[list[int], list[str]]:
     """Sorted positions of the entries that a list names, and the names that fit none.
-
-    A name is an image's id or its path below `base`, each with or without its ending.
-    """
+    A name is an image's id or its path below `base`, each with or without its ending."""
     known: dict[str, int] = {}
     for at, entry in enumerate(entries):
         path = entry.image.relative_to(base).as_posix() if entry.image.is_relative_to(base) else entry.image.as_posix()

@@ -23,17 +23,14 @@ def read_ids(file: Path) -> np.ndarray:
 
 def read_binary(file: Path) -> np.ndarray:
     """A mask of one object (H, W) uint8: 1 object, 0 background, 255 neither. Raises Fault.
-
-    As `pictures.mask_tensor` reads masks: what is not 0 is object, but 255 is neither where there are other values.
-    """
+    As `pictures.mask_tensor` reads masks: what is not 0 is object, but 255 is neither where there are other values."""
     return _binary(_grey(file, _open_mask(file), "binary"))
 
 
 def examine(image: Path, mask: Path, kind: str) -> dict[int, int]:
     """Pixels of every value in a mask, after both files were decoded and compared. Raises Fault for what is wrong.
 
-    Args:
-        kind: `"ids"` for label maps, `"binary"` for masks of one object.
+    Args: kind: `"ids"` for label maps, `"binary"` for masks of one object.
     """
     upright, stored = image_size(image)
     label = _grey(mask, _open_mask(mask), kind)

@@ -30,9 +30,7 @@ _NUMPY = "from PIL import Image; import numpy as np; "
 @dataclass(frozen=True)
 class Problem:
     """One thing to mend: the file (or folder), one of `PROBLEM_KINDS`, what was found, and what to do about it.
-
-    Code in `cure` stands between backquotes and runs as it is, where Pillow and numpy are installed.
-    """
+    Code in `cure` stands between backquotes and runs as it is, where Pillow and numpy are installed."""
 
     file: Path
     kind: str

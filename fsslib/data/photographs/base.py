@@ -60,9 +60,7 @@ class Photographs(SegmentationDataset):
         self, novel_classes: Sequence[int], val_classes: int | Sequence[int], novel: str, min_area: int, cache: bool
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The classes that this split targets, and the unwanted ones (whose images `novel="drop"` leaves out).
-
-        Hidden are in "train" the novel and the validation classes, in "val" the novel ones, in "test" none.
-        """
+        Hidden are in "train" the novel and the validation classes, in "val" the novel ones, in "test" none."""
         choose(novel, NOVEL, "novel=", DatasetError)
         check_min_area(min_area)
         self.novel, self.area_filter = novel, min_area
@@ -165,9 +163,7 @@ def pixel_counts(mask: np.ndarray) -> dict[int, int]:
 
 def same_size(mask: np.ndarray, size: tuple[int, int], names: tuple[str, str]) -> None:
     """Raise DatasetError unless a mask (H, W) and an image of `size` (width, height) belong together.
-
-    `names` are the files of mask and image.
-    """
+    `names` are the files of mask and image."""
     if mask.shape[::-1] != tuple(size):
         turned = " The sides are swapped, as a rotation note does it." if mask.shape == tuple(size) else ""
         raise DatasetError(

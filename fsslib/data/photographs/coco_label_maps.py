@@ -79,9 +79,7 @@ class CocoMasks:
 
     def areas(self, images: Sequence[tuple[int, Path]]) -> np.ndarray:
         """(len(images), last class + 1) int32: pixels of each class id at the original size. Makes all maps first.
-
-        `images` are ids with their photographs. Raises DatasetError for the first that has not its annotated size.
-        """
+        `images` are ids with their photographs. Raises DatasetError for the first that has not its annotated size."""
         self._make_missing([number for number, _ in images])
         pairs = [(photograph, self.file_of(number)) for number, photograph in images]
         table = LabelIndex("coco", self.folder, self._counts).counts(pairs, max(*self.names, IGNORE) + 1)
@@ -214,9 +212,8 @@ def rasterise(
     that where two overlap the smaller is seen. PFENet's ready-made PNGs, which most papers use, do not say their order:
     single pixels may differ. Crowds become 255 where no object is drawn.
 
-    Args:
-        objects: (class id, whether it is a crowd, segmentation) each, the latter polygons or a run-length code that
-            `fault` has nothing against.
+    Args: objects: (class id, whether it is a crowd, segmentation) each, the latter polygons or a run-length code that
+        `fault` has nothing against.
     Raises DatasetError where pycocotools is not installed.
     """
     parts = []
@@ -238,9 +235,7 @@ def rasterise(
 
 def fault(annotation: dict, images: Mapping[int, tuple[str, int, int]], categories: Collection[int]) -> str | None:
     """Why an annotation cannot be drawn; None if it can.
-
-    Nothing goes to pycocotools unseen: it takes four numbers for a box, and a wrong run-length code can crash it.
-    """
+    Nothing goes to pycocotools unseen: it takes four numbers for a box, and a wrong run-length code can crash it."""
     image, category, shape = (annotation.get(name) for name in ("image_id", "category_id", "segmentation"))
     try:
         if image not in images or category not in categories:

@@ -47,9 +47,7 @@ class LabelIndex:
 
     def counts(self, pairs: Sequence[tuple[Path, Path]], classes: int = 256) -> np.ndarray:
         """(len(pairs), classes) int64 pixels of each class id in the masks of (image file, mask file) `pairs`.
-
-        Raises DatasetError for the first broken file; what was read before it is kept.
-        """
+        Raises DatasetError for the first broken file; what was read before it is kept."""
         keys = [os.path.relpath(mask.absolute(), self.root) for _, mask in pairs]
         stamps = [_stamp(*pair) for pair in pairs]
         stale = [i for i, (key, stamp) in enumerate(zip(keys, stamps)) if self._entries.get(key, (None,))[0] != stamp]

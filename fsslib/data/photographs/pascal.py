@@ -139,9 +139,7 @@ def voc_palette() -> np.ndarray:
 
 def read_mask(file: Path) -> np.ndarray:
     """Label map (H, W) uint8 from a PNG (palette indices or grey values) or SBD .mat: 0..20 and 255, nothing else.
-
-    Raises DatasetError for a broken file, a colour picture, a re-indexed palette or an unknown class id.
-    """
+    Raises DatasetError for a broken file, a colour picture, a re-indexed palette or an unknown class id."""
     mask = _read_mat(file) if file.suffix == ".mat" else _read_png(file)
     wrong = [value for value in pixel_counts(mask) if value > len(NAMES) and value != IGNORE]
     if wrong:

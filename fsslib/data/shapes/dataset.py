@@ -42,8 +42,7 @@ class Shapes5i(SegmentationDataset):
         fold_scheme: "crossed" (4 folds of 5 novel classes), "held_out_shape" (5 of 4) or "held_out_texture" (4 of 5).
         size: side in pixels, 33 to 1025; 8k + 1 fits stride-8 grids exactly. Everything scales with it.
         pool: number of images, or None for any index (`len` is then ENDLESS). Images do not depend on it.
-        seed: non-negative whole number.
-        knobs: a ShapesKnobs (or a mapping of its fields).
+        seed: non-negative whole number. knobs: a ShapesKnobs (or a mapping of its fields).
         val_classes: how many base classes are held back from "train" for "val"; 0 trains on all of them.
         cache: keep drawn images (uint8, 4 * size**2 bytes each). Has no effect with pool=None.
 

@@ -52,9 +52,7 @@ def _star(x: ndarray, y: ndarray, outer: float = 1.22, inner: float = 0.6) -> nd
 
 def texture(kind: int, u: ndarray, v: ndarray, phase: float, swirl: float) -> ndarray:
     """How much of the second colour (0..1) texture number `kind` shows; u, v are turned coordinates, 2 pi a period.
-
-    `phase` moves the pattern along u (pi is half a period), `swirl` moves it along v and shapes the marble.
-    """
+    `phase` moves the pattern along u (pi is half a period), `swirl` moves it along v and shapes the marble."""
     if kind == 0:
         wave = 2.2 * np.sin(u + phase)
     elif kind == 1:
@@ -225,8 +223,7 @@ class Scene(NamedTuple):
 def draw_scene(classes: tuple[int, ...], shift: float, knobs: ShapesKnobs, size: int, rng: Generator) -> Scene:
     """Draw the objects `classes` (slot 0 on top; 0 leaves a slot empty) on a textured background.
 
-    Args: `shift` is the domain's, in [-gap / 2, gap / 2]; `rng` is consumed by a fixed number of draws, whatever the
-    classes and knobs are.
+    Args: `shift` is the domain's, in [-gap / 2, gap / 2]; `rng` makes as many draws whatever classes and knobs are.
     """
     poses = [Pose(*row) for row in rng.random((SLOTS, len(Pose._fields))).tolist()]
     pairs = colour_pairs(rng.random((SLOTS, len(TEXTURES), 5, 3)))

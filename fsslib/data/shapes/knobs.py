@@ -23,9 +23,9 @@ class ShapesKnobs:
         gap: 0..1, support/query gap. Half of each class's images belong to domain 0, half to domain 1
             (`Shapes5i.domain(i)`, `images_of(c, domain=0)`); domain d is shifted by (d - 1/2) * gap. At gap 1 domain 1
             has warmer light, 1.65 times larger objects, shapes and textures turned by 45 degrees and textures half a
-            period on. Shape rotation, texture rotation and texture phase, free at gap 0, are
-            then fixed within a domain: their spread is (1 - gap) of the full circle. Take supports from one domain
-            and queries from the other for the full gap; episodes that mix domains have it half of the time.
+            period on. Shape rotation, texture rotation and texture phase, free at gap 0, are then fixed within a
+            domain: their spread is (1 - gap) of the full circle. Take supports from one domain and queries from the
+            other for the full gap; episodes that mix domains have it half of the time.
         parts: 1..4, one prototype is not enough. An object is cut into this many bands; band p has texture
             (class texture + p) mod 4 and colours of its own, the class's texture keeps the largest band.
         co_occurrence: 0..1, base-class bias. Probability that a distractor is drawn from the classes known from
@@ -37,9 +37,8 @@ class ShapesKnobs:
         backgrounds: 1..4, background is not one class. Number of texture families backgrounds are drawn from.
         occlusion: 0..1. A bar across every object, up to 1.1 radii wide at 1 (hides roughly 60 %). It gives way where
             fewer than 12 pixels of the target would stay visible.
-        label_noise: 0..1, boundary noise of the masks that the data set returns; `truth(i).clean_mask` stays clean.
-            At 1 borders move by about 3 % of the image's side, at most 9 %; the masks of tiny objects may come out
-            empty.
+        label_noise: 0..1, boundary noise of the masks that the data set returns; `truth(i).clean_mask` stays clean. At
+            1 borders move by about 3 % of the image's side, at most 9 %; the masks of tiny objects may come out empty.
         absent: 0..1, for evaluating absent targets. Probability that an image listed for a class shows an object of
             another class in its place and none of its own; `truth(i).absent` and `plan(i).absent` tell.
         swap: which cue counts. "texture" draws every object with its class's shape and a random other texture, so

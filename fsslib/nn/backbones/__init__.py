@@ -36,13 +36,11 @@ def build_backbone(
     from .weights import load_weights
 
     makers = {
-        "tiny": (TinyResNet, ("stride", "width")),
-        "resnet18": (partial(DilatedResNet, 18), ()),
+        "tiny": (TinyResNet, ("stride", "width")), "resnet18": (partial(DilatedResNet, 18), ()),
         "resnet50": (partial(DilatedResNet, 50), ("stride_on",)),
-        "resnet101": (partial(DilatedResNet, 101), ("stride_on",)),
-        "vgg16": (PANetVGG16, ("pool",)),
+        "resnet101": (partial(DilatedResNet, 101), ("stride_on",)), "vgg16": (PANetVGG16, ("pool",)),
         "vgg16_bn": (VGG16BN, ()),
-    }
+    }  # fmt: skip
     choose(name, tuple(makers), "backbone")
     maker, known = makers[name]
     for option in options:

@@ -28,9 +28,7 @@ ABANDONED = 3600  # seconds after which a temporary file belongs to a process th
 
 class Store:
     """A dictionary of features, at most `max_bytes` of them; what was used longest ago goes first.
-
-    `persistent` stores outlive the process and are shared by models.
-    """
+    `persistent` stores outlive the process and are shared by models."""
 
     persistent = False
 
@@ -174,9 +172,8 @@ class CachedBackbone(Backbone):
         max_bytes: limit of the features in memory. store: where they live instead, e.g. a `DiskStore`.
         dtype: storage type; float16 halves the memory and keeps 3 decimal digits.
     Attributes: hits, misses: images (not stages) answered from the cache / computed, since it was last emptied.
-    Raises:
-        ModelError: the backbone is no `Backbone`, trainable or in batch-norm mode `"batch"` (also when it becomes so
-            later), `max_bytes` or `dtype` make no sense, or features do not fit into float16.
+    Raises: ModelError: the backbone is no `Backbone`, trainable or in batch-norm mode `"batch"` (also when it becomes
+        so later), `max_bytes` or `dtype` make no sense, or features do not fit into float16.
     """
 
     def __init__(

@@ -66,9 +66,7 @@ def _imagenet_state(backbone: Backbone) -> dict[str, Tensor]:
 
 def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
     """`clean_state` of a `.pth`, `.pt` or `.safetensors` file, on the CPU, without executing any code in it.
-
-    Raises CheckpointError: the file is missing, unreadable, truncated, or holds something else than named tensors.
-    """
+    Raises CheckpointError: the file is missing, unreadable, truncated, or holds something else than named tensors."""
     path = Path(path)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"

@@ -22,15 +22,9 @@ FILLERS = {"its mean": lambda map_: map_.mean((2, 3), keepdim=True).expand_as(ma
 
 
 def explore_attention(
-    dataset: Datasets = None,
-    model: SDAANet | str | None = None,
-    *,
-    size: int | None = None,
-    shots: int = 1,
-    fold: int = 0,
-    top: int = 5,
-    guides: str = "both",
-) -> Explorer:
+    dataset: Datasets = None, model: SDAANet | str | None = None, *, size: int | None = None, shots: int = 1,
+    fold: int = 0, top: int = 5, guides: str = "both",
+) -> Explorer:  # fmt: skip
     """Point at a query cell and see its best matches in the supports; exchange the maps that the decoder is given.
 
     Args:
@@ -38,8 +32,7 @@ def explore_attention(
         model: an SD-AANet with prior and attention, a file of one, or a function fold -> SDAANet; None: the shipped
             weights, of fold 0.
         fold, top, guides: first values of the controls.
-    Returns:
-        an `Explorer` with the controls of `EpisodeControls`, and
+    Returns: an `Explorer` with the controls of `EpisodeControls`, and
 
         * `top`: how many matches are numbered in every support.
         * `shot`: the support whose match map is shown: its object cells' cosines with the query cell. Its colours mean
@@ -59,12 +52,10 @@ def explore_attention(
     picks = EpisodeControls(dataset, model_of, size=size, shots=shots, fold=fold)
     runs, decoded, masking = Memo(4), Memo(), model_of(fold).model.prior_masking
     controls = {
-        "top": slider("Matches", top, 1, 9),
-        "shot": slider("Match map of support", 1, 1, 1),
+        "top": slider("Matches", top, 1, 9), "shot": slider("Match map of support", 1, 1, 1),
         "masking": dropdown("Supports masked", {"twice": "twice", "only after": "after"}, masking),
-        "guides": dropdown("Decoder gets", list(GUIDES), guides),
-        "instead": dropdown("Instead", list(FILLERS)),
-    }
+        "guides": dropdown("Decoder gets", list(GUIDES), guides), "instead": dropdown("Instead", list(FILLERS)),
+    }  # fmt: skip
 
     def prepare(changed: str | None) -> None:
         picks.prepare(changed)

@@ -21,13 +21,9 @@ SMALL = board.WIDTH // 2
 
 
 def explore_correlation(
-    dataset: Datasets = None,
-    model: HDMNet | str | Path | None = None,
-    *,
-    size: int | None = None,
-    shots: int = 1,
+    dataset: Datasets = None, model: HDMNet | str | Path | None = None, *, size: int | None = None, shots: int = 1,
     stage: int = 0,
-) -> Explorer:
+) -> Explorer:  # fmt: skip
     """HDMNet from its correlation maps to its answer, with the settings of the matching in your hand.
 
     Settings change at test time: the layers behind were trained with those of the model. Point at the query to see what
@@ -35,8 +31,7 @@ def explore_correlation(
 
     Args:
         dataset, size, shots: see `explore_episode`.
-        model: an HDMNet or a file of `save_model`; None: the shipped weights.
-        stage: the scale at first, from 0 (fine).
+        model: an HDMNet or a file of `save_model`; None: the shipped weights. stage: the scale at first, from 0 (fine).
     Returns:
         an `Explorer` with the controls of `EpisodeControls` and `stage`, `softmax` (`"query"` or `"support"`),
         `temperature`, and, where the model has them, `self_attention` and `ensemble` (on or off). Facts, at the chosen

@@ -15,8 +15,7 @@ def explore_episode(
     Args:
         dataset: see `EpisodeControls`: one data set, several by label, or None for Shapes-5i.
         models: see `ModelChoice`: one model, several by label, or None for the shipped four.
-        size: pixels a side; None: what suits the chosen model's backbone.
-        shots: supports at first.
+        size: pixels a side; None: what suits the chosen model's backbone. shots: supports at first.
     Returns:
         an `Explorer` with the controls `data`, `fold`, `cls`, `shots`, `support`, `query`, `method`, those that have a
         choice; facts `iou` (0..1), `episode` (the `Episode`) and `prediction` (H, W).

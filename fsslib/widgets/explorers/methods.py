@@ -41,15 +41,9 @@ SIDES = ("support", "query")
 
 
 def compare_methods(
-    models: Models = None,
-    dataset: Datasets = None,
-    *,
-    support: Picture | None = None,
-    query: Picture | None = None,
-    document: dict | None = None,
-    size: int | None = None,
-    height: int | None = None,
-) -> Explorer:
+    models: Models = None, dataset: Datasets = None, *, support: Picture | None = None, query: Picture | None = None,
+    document: dict | None = None, size: int | None = None, height: int | None = None,
+) -> Explorer:  # fmt: skip
     """Draw a support, choose or upload a query, and see what several methods make of the same drawing.
 
     Args:

@@ -21,29 +21,18 @@ from ..explorer import Explorer, Scene, dropdown, slider
 from ..painter import SupportPainter
 
 SOURCES = {
-    "mask": "the whole mask",
-    "scribble": "a scribble on object and background",
-    "box": "a box",
-    "inside": "the mask without its rim",
-    "left half": "the object's left half",
-    "right half": "the object's right half",
-    "one cell": "a single cell",
-    "drawing": "your drawing",
-}
+    "mask": "the whole mask", "scribble": "a scribble on object and background", "box": "a box",
+    "inside": "the mask without its rim", "left half": "the object's left half",
+    "right half": "the object's right half", "one cell": "a single cell", "drawing": "your drawing",
+}  # fmt: skip
 SURE = 0.9
 EASEL = 290  # CSS pixels, about: the height of the picture to draw on
 
 
 def explore_prototypes(
-    dataset: Datasets = None,
-    model: PANet | str | None = None,
-    *,
-    size: int | None = None,
-    shots: int = 1,
-    fold: int = 0,
-    source: str = "mask",
-    scale: float | None = None,
-) -> Explorer:
+    dataset: Datasets = None, model: PANet | str | None = None, *, size: int | None = None, shots: int = 1,
+    fold: int = 0, source: str = "mask", scale: float | None = None,
+) -> Explorer:  # fmt: skip
     """Choose what the object's prototype is averaged from, and see what it finds in the query.
 
     A click on a support takes the feature of that one cell for the prototype.
@@ -52,8 +41,7 @@ def explore_prototypes(
         dataset, size, shots: see `explore_episode`.
         model: a PANet, a file of one, or a function fold -> PANet; None: the shipped weights of the chosen fold.
         fold, source, scale: first values of the controls; scale None: the model's own.
-    Returns:
-        an `Explorer` with the controls of `EpisodeControls`, and
+    Returns: an `Explorer` with the controls of `EpisodeControls`, and
 
         * `source`: what is pooled. `"mask"`; `"scribble"` and `"box"` as `annotate` makes them; `"inside"`, half a cell
           away from the outline; `"left half"`, `"right half"`, or where Shapes-5i draws parts `"part 1"`…; `"one
