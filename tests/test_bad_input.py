@@ -9,19 +9,10 @@ import pytest
 import torch
 from core_tools import SIZE, panet, random_episode, shapes
 
-from fsslib import EpisodeSampler, FsslibError, Protocol, build_model, load_dataset, segment
+from fsslib import EpisodeSampler, FsslibError, Protocol, build_model, errors, load_dataset, segment
 from fsslib import load_official as official
 from fsslib.data.download.fetch import fetch
-from fsslib.errors import (
-    CheckpointError,
-    DatasetError,
-    DownloadError,
-    EpisodeError,
-    ModelError,
-    ParameterError,
-    ProtocolError,
-    TrainingError,
-)
+from fsslib.errors import DatasetError, DownloadError, EpisodeError, ModelError, ParameterError, TrainingError
 from fsslib.experiments import check_parameters
 from fsslib.labs.collect import collect
 from fsslib.labs.submit import SubmissionError, read_notebook, submit
@@ -64,9 +55,9 @@ CASES = {
     "stage not built": (lambda t: panet_on("tiny", stage="layer4", last="layer2"), ModelError, ["layer4", "'layer2'"]),
     "options of a ready backbone": (lambda t: build_model("panet", backbone=build_backbone("tiny"), weights="m.pth"),
         ModelError, ["weights", "built already"]),
-    "weights of another model": (lambda t: official(panet(), {"encoder.x": torch.ones(1)}), CheckpointError,
+    "weights of another model": (lambda t: official(panet(), {"encoder.x": torch.ones(1)}), errors.CheckpointError,
         ["missing", "unexpected: encoder.x", "Build the model with"]),
-    "published method": (lambda t: Protocol.published("unet"), ProtocolError, ["'unet'", "panet, asgnet"]),
+    "published method": (lambda t: Protocol.published("unet"), errors.ProtocolError, ["'unet'", "panet, asgnet"]),
     # training
     "precision": (lambda t: Schedule(1, precision="16"), TrainingError, ["'16'", "32, bf16"]),
     # experiments

@@ -27,10 +27,7 @@ def same(a, b) -> bool:
 
 
 @pytest.mark.parametrize("options", [
-    {},
-    {"width": 12, "freeze": True},
-    {"bn": "batch", "align_weight": 0.5},
-    {"last": "layer3", "stage": "layer2"},
+    {}, {"width": 12, "freeze": True}, {"bn": "batch", "align_weight": 0.5}, {"last": "layer3", "stage": "layer2"},
 ])  # fmt: skip
 def test_round_trip(tmp_path, options):
     model = panet(seed=3, backbone_options={"stride": 8, "width": 8}, **options)
@@ -170,8 +167,7 @@ def test_official_forms(tmp_path, prefix, wrapped, kind):
     if kind != "dict":
         torch.save(source, path) if kind == "pth" else save_file(state, path)
         source = path if kind == "pth" else str(path)
-    assert load_official(model, source) is model
-    assert same(trained, model)
+    assert load_official(model, source) is model and same(trained, model)
 
 
 def test_official_misfits_list_names_and_change_nothing():

@@ -13,12 +13,10 @@ from fsslib import Episode
 from fsslib.errors import EpisodeError
 
 FIELDS = [item.name for item in fields(Episode)]
-sizes = st.fixed_dictionaries(
-    {
-        "batch": st.integers(1, 3), "way": st.integers(1, 3), "shot": st.integers(1, 3), "height": st.integers(1, 9),
-        "width": st.integers(1, 9), "seed": st.integers(0, 10**6), "extras": st.booleans(),
-    }
-)  # fmt: skip
+sizes = st.fixed_dictionaries({
+    "batch": st.integers(1, 3), "way": st.integers(1, 3), "shot": st.integers(1, 3), "height": st.integers(1, 9),
+    "width": st.integers(1, 9), "seed": st.integers(0, 10**6), "extras": st.booleans(),
+})  # fmt: skip
 
 
 def equal(a: Episode, b: Episode) -> bool:
@@ -39,8 +37,7 @@ def test_legal_episodes_validate_and_stay_legal(size, data):
     items = data.draw(st.lists(st.integers(0, size["batch"] - 1), min_size=1, max_size=4))
     for form in (items, tuple(items)):
         part = episode.select(form).validate()
-        assert part.batch == len(items)
-        assert torch.equal(part.query_images, episode.query_images[items])
+        assert part.batch == len(items) and torch.equal(part.query_images, episode.query_images[items])
         assert torch.equal(part.classes, episode.classes[items])
     assert equal(episode.select(slice(None)).validate(), episode)
     assert equal(Episode.stack([episode.select([i]) for i in range(episode.batch)]).validate(), episode)

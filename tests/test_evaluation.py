@@ -140,8 +140,7 @@ def test_shots_are_nested_and_paired():
     assert low <= gain <= high and gain == pytest.approx(three.miou - one.miou)
     # A one-shot evaluation by itself draws the same queries and first supports.
     alone = scored(panet(), RULES.replace(seeds=(0, 1)), shots=(1,))
-    assert np.array_equal(alone.scores[1].table, one.table)
-    assert result.protocol.list_hash.count("+") == 1
+    assert np.array_equal(alone.scores[1].table, one.table) and result.protocol.list_hash.count("+") == 1
 
 
 def test_summary_save_and_load(tmp_path):
@@ -154,8 +153,7 @@ def test_summary_save_and_load(tmp_path):
     for shot, scores in result.scores.items():
         assert np.array_equal(back.scores[shot].table, scores.table)
         assert back.scores[shot].difference(scores) == (0, 0, 0)
-    assert back.summary() == result.summary()
-    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["scores.npz"]
+    assert back.summary() == result.summary() and [p.name for p in (tmp_path / "deep").iterdir()] == ["scores.npz"]
 
 
 @pytest.mark.parametrize("damage", ["missing", "short", "empty", "other"])

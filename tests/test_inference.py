@@ -213,6 +213,5 @@ def test_rotation_notes_turn_pictures(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     Image.fromarray(image).save(tmp_path / "turned.png", exif=exif)
-    assert read_image(tmp_path / "turned.png").shape == (6, 4, 3)
-    assert picture_size(tmp_path / "turned.png") == (4, 6)
+    assert read_image(tmp_path / "turned.png").shape == (6, 4, 3) and picture_size(tmp_path / "turned.png") == (4, 6)
     assert image_tensor(Image.open(tmp_path / "turned.png")).shape == (3, 6, 4)

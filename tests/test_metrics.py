@@ -60,8 +60,7 @@ def test_equals_the_plain_loops(way, seed, counting):
     table, foreground = plain(*parts, counting)
     per_class = {c: iou(v) for c, v in table.items() if c and sum(v)}
     counted = {c: value for c, value in scores.per_class.items() if not np.isnan(value)}
-    assert counted == pytest.approx(per_class)
-    assert scores.miou == pytest.approx(np.mean(list(per_class.values())))
+    assert counted == pytest.approx(per_class) and scores.miou == pytest.approx(np.mean(list(per_class.values())))
     assert scores.fb_iou == pytest.approx((iou(table[0]) + iou(foreground)) / 2)
     for e in range(len(parts[0])):
         own = plain(*(part[e : e + 1] for part in parts), counting)[1]
@@ -86,8 +85,7 @@ def test_intervals(way, seed):
     scores = scores_of(*parts)
     low, high = scores.interval(draws=300)
     assert low <= scores.miou <= high and low < high
-    assert scores.interval(draws=300) == (low, high)
-    assert scores.interval(draws=300, seed=1) != (low, high)
+    assert scores.interval(draws=300) == (low, high) and scores.interval(draws=300, seed=1) != (low, high)
     for cls, (low, high) in scores.class_intervals(draws=300).items():
         assert low <= scores.per_class[cls] <= high
 

@@ -36,8 +36,7 @@ def test_cosines_stay_in_full_precision_under_autocast():
     features, prototypes = torch.randn(1, 64, 5, 5), torch.randn(1, 2, 64)
     with torch.autocast("cpu", torch.bfloat16):
         inside = cosine_maps(features, prototypes)
-    assert inside.dtype == torch.float32
-    assert torch.equal(inside, cosine_maps(features, prototypes))
+    assert inside.dtype == torch.float32 and torch.equal(inside, cosine_maps(features, prototypes))
 
 
 def test_segmentation_counts_only_labelled_pixels():
@@ -48,5 +47,4 @@ def test_segmentation_counts_only_labelled_pixels():
     torch.testing.assert_close(segmentation(logits, target), expected)
     nothing = segmentation(logits, torch.full_like(target, 255))
     nothing.backward()
-    assert float(nothing) == 0.0
-    assert not logits.grad.any()
+    assert float(nothing) == 0.0 and not logits.grad.any()

@@ -9,18 +9,15 @@ from fsslib import Protocol
 from fsslib.errors import ProtocolError
 
 PRESETS = {
-    "shapes5i": Protocol.shapes5i,
-    "pascal5i": Protocol.pascal5i,
-    "coco20i": Protocol.coco20i,
+    "shapes5i": Protocol.shapes5i, "pascal5i": Protocol.pascal5i, "coco20i": Protocol.coco20i,
     **{f"published {m}": lambda m=m, **c: Protocol.published(m, **c) for m in ("panet", "sdaanet", "asgnet", "hdmnet")},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets(name):
     protocol = PRESETS[name]()
-    assert protocol.name == name
-    assert PRESETS[name](episodes=7).episodes == 7
+    assert protocol.name == name and PRESETS[name](episodes=7).episodes == 7
     assert Protocol(**protocol.as_dict()) == protocol, "plain values rebuild it"
     with pytest.raises(ProtocolError, match=r"no episods; it has .*episodes"):
         PRESETS[name](episods=7)

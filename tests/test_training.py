@@ -32,8 +32,7 @@ def test_learning_rates(steps, warmup, lr):
     top = rates.index(max(rates))
     assert rates[: top + 1] == sorted(rates[: top + 1]) and rates[top:] == sorted(rates[top:], reverse=True)
     if warmup < steps:
-        assert max(rates) == pytest.approx(lr)
-        assert rates[-1] == pytest.approx(lr * min(1, 1 / max(steps - warmup, 1)))
+        assert max(rates) == pytest.approx(lr) and rates[-1] == pytest.approx(lr * min(1, 1 / max(steps - warmup, 1)))
         if warmup > 1:
             assert rates[0] == pytest.approx(lr / warmup)
 
@@ -78,8 +77,7 @@ def test_episodic_training_learns():
     assert len(history.rows) == 30 and set(history.rows[0]) == {"query", "align", "total"} and history.seconds > 0
     smooth = history.smooth("total", 5)
     assert smooth[0] == history.rows[0]["total"] and len(smooth) == 30
-    assert smooth[9] == pytest.approx(sum(row["total"] for row in history.rows[5:10]) / 5)
-    assert not model.training
+    assert smooth[9] == pytest.approx(sum(row["total"] for row in history.rows[5:10]) / 5) and not model.training
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])

@@ -222,8 +222,7 @@ def test_in_a_narrow_window_the_picture_shrinks(tab):
 def test_a_box_without_area_is_no_stroke(tab):
     press(tab, "Box")
     drag(tab, (20, 20))
-    assert "thinner than a pixel" in said(tab)
-    assert tab.ask("painter.document['history']") == []
+    assert "thinner than a pixel" in said(tab) and tab.ask("painter.document['history']") == []
 
 
 def finger(tab):
@@ -483,8 +482,7 @@ def test_the_keyboard_alone(tab):
     assert said(tab) == "Size 3 pixels."
     strike(tab, "4*Shift+ArrowRight Space 12*ArrowDown Enter")
     found = mask(tab, 3)
-    assert found[45, 74] == 0 and found[5, 90] == 255
-    assert tab.ask("painter.document['history'][2]['width']") == 3
+    assert found[45, 74] == 0 and found[5, 90] == 255 and tab.ask("painter.document['history'][2]['width']") == 3
     strike(tab, "b 1 Space 3*ArrowUp Escape")
     assert said(tab) == "Stroke dropped." and tab.ask("painter.document['cursor']") == 3
     strike(tab, "-")
@@ -530,10 +528,7 @@ def test_every_control_says_what_it_is(tab):
 
 
 @pytest.mark.parametrize(("theme", "system", "dark"), [
-    ("Light", "light", False),
-    ("Dark", "light", True),
-    ("Light", "dark", False),
-    ("Dark", "dark", True),
+    ("Light", "light", False), ("Dark", "light", True), ("Light", "dark", False), ("Dark", "dark", True),
 ])  # fmt: skip
 def test_themes(tab, theme, system, dark):
     """JupyterLab's theme rules, whatever the system wishes; text keeps the contrast that WCAG AA asks for."""
@@ -568,8 +563,7 @@ def test_nothing_was_loud_and_nobody_outside_was_asked(tab, browser, outside):
     # The ears that heard nothing can hear.
     tab.page.evaluate("fetch('http://example.invalid/page').catch(() => 0)")
     fetch = "import urllib.request as u\ntry: u.urlopen('http://example.invalid/kernel')\nexcept OSError: pass"
-    assert tab.do(fetch) == ""
-    assert browser.strangers == ["http://example.invalid/page"] and len(browser.noise) == 1
+    assert tab.do(fetch) == "" and browser.strangers == ["http://example.invalid/page"] and len(browser.noise) == 1
     assert [urllib.parse.urlsplit(line.split()[1]).path for line in outside.asked] == ["/kernel"]
     for heard in (browser.noise, browser.strangers, outside.asked):
         heard.clear()

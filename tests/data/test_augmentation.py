@@ -54,8 +54,7 @@ def test_everything_is_drawn_as_often_as_published(made):
     assert 0.42 < turned.mean() < 0.60
     bent = angles[turned]
     assert 9 < bent.max() < 10.5 and -10.5 < bent.min() < -9 and abs(bent.mean()) < 1.2
-    assert np.abs(bent).mean() == pytest.approx(5.2, abs=0.8)
-    assert 0.42 < flips.mean() < 0.58
+    assert np.abs(bent).mean() == pytest.approx(5.2, abs=0.8) and 0.42 < flips.mean() < 0.58
     # The largest weight of the blur is 0.37: no edge is steeper than that. One that was only interpolated is.
     steps = [image[0].int().masked_fill(mask == 255, 0).diff(dim=0).abs().max().item() / 255 for image, mask in made]
     blurred = np.array(steps) < 0.4
@@ -127,8 +126,7 @@ def test_hdmnet_resizes_the_picture_as_it_is(monkeypatch):
     monkeypatch.setattr(torch, "rand", lambda *shape, **how: untouched)
     out, label = augment_whole(image, mask, 0, "hdmnet", 61)
     plain = Resize(61)(image, mask)
-    assert torch.equal(label, plain[1]) and (out.int() - plain[0].int()).abs().max() <= 1
-    assert not (label == 255).any()
+    assert torch.equal(label, plain[1]) and (out.int() - plain[0].int()).abs().max() <= 1 and not (label == 255).any()
 
 
 @pytest.fixture(scope="module")
@@ -169,17 +167,14 @@ def test_all_labels_of_a_query_move_together(photographs, kind):
     assert any(len(set(values) - {0, 255}) > 1 for values in several), "other base classes are still there"
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda i, m: augment_whole(i, m, 0, "photo", 33), "'photo' is unknown.*Valid: 'pfenet'"),
-        (lambda i, m: augment_whole(i, m, 0, "pfenet", 4), "size=4"),
-        (lambda i, m: augment_whole(i, m, 0.5, "pfenet", 33), "seed=0.5"),
-        (lambda i, m: augment_whole(i, m, True, "pfenet", 33), "seed=True"),
-        (lambda i, m: augment_whole(i, m[1:], 0, "pfenet", 33), "like its image"),
-        (lambda i, m: augment_whole(i.float(), m, 0, "hdmnet", 33), "uint8"),
-    ],
-)
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda i, m: augment_whole(i, m, 0, "photo", 33), "'photo' is unknown.*Valid: 'pfenet'"),
+    (lambda i, m: augment_whole(i, m, 0, "pfenet", 4), "size=4"),
+    (lambda i, m: augment_whole(i, m, 0.5, "pfenet", 33), "seed=0.5"),
+    (lambda i, m: augment_whole(i, m, True, "pfenet", 33), "seed=True"),
+    (lambda i, m: augment_whole(i, m[1:], 0, "pfenet", 33), "like its image"),
+    (lambda i, m: augment_whole(i.float(), m, 0, "hdmnet", 33), "uint8"),
+])  # fmt: skip
 def test_bad_input(call, message):
     with pytest.raises(DatasetError, match=message):
         call(*picture())

@@ -50,24 +50,19 @@ class Flags(SegmentationDataset):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    way=st.integers(1, 3),
-    shot=st.integers(1, 5),
-    seed=st.integers(0, 2**31),
-    index=st.integers(0, 10**6),
+    way=st.integers(1, 3), shot=st.integers(1, 5), seed=st.integers(0, 2**31), index=st.integers(0, 10**6),
     every=st.booleans(),
-)
+)  # fmt: skip
 def test_draws(way, shot, seed, index, every):
     queries = "every_image" if every else "uniform_class"
     drawer = sampler(way, shot, queries=queries)
     spec = drawer.draw(seed, index)
     drawer.draw(seed + 1, index)
     assert spec == sampler(way, shot, queries=queries, seed=99).draw(seed, index)
-    assert len(set(spec.classes)) == len(spec.classes) == way
-    assert set(spec.classes) <= set(drawer.dataset.classes)
+    assert len(set(spec.classes)) == len(spec.classes) == way and set(spec.classes) <= set(drawer.dataset.classes)
     for cls, pool in zip(spec.classes, spec.supports):
         assert len(set(pool)) == len(pool) == shot
-        assert spec.query not in pool
-        assert set(pool) <= set(drawer.dataset.images_of(cls))
+        assert spec.query not in pool and set(pool) <= set(drawer.dataset.images_of(cls))
     assert any(spec.query in drawer.dataset.images_of(cls) for cls in spec.classes)
     # Shapes owns every image to one class, so no image can serve two ways.
     assert len({image for pool in spec.supports for image in pool}) == way * shot
@@ -168,8 +163,7 @@ def test_masks_of_two_ways():
         query = episode.query_masks[0]
         assert (query[:-2, 12:] == 1).all() and (query[:-2, :6] == 2).all() and (query[:-2, 6:12] == 0).all()
         assert (query[-2:] == 255).all(), "void never counts in a query"
-    assert torch.equal(episode.query_images[0], normalise(data[0][0]))
-    assert episode.classes.tolist() == [[3, 1]]
+    assert torch.equal(episode.query_images[0], normalise(data[0][0])) and episode.classes.tolist() == [[3, 1]]
 
 
 def test_labels_at_original_size():
@@ -184,8 +178,7 @@ def test_weak_annotation_reaches_the_supports_only(annotation):
     drawer = sampler(annotation=annotation)
     specs = drawer.fixed(2).specs
     weak, full = drawer.build(specs).validate(), sampler().build(specs)
-    assert torch.equal(weak.query_masks, full.query_masks)
-    assert not torch.equal(weak.support_masks, full.support_masks)
+    assert torch.equal(weak.query_masks, full.query_masks) and not torch.equal(weak.support_masks, full.support_masks)
     assert torch.equal(weak.support_masks, drawer.build(specs).support_masks)
     if annotation == "scribble":
         assert (full.support_masks[weak.support_masks == 1] == 1).all()

@@ -125,31 +125,24 @@ def test_normalise_and_back():
     out = normalise(image)
     assert out.dtype == torch.float32 and out.shape == image.shape
     want = (image[1, 2, 4, 5].item() / 255 - 0.406) / 0.225
-    assert out[1, 2, 4, 5].item() == pytest.approx(want, abs=1e-6)
-    assert torch.equal(denormalise(out), image)
+    assert out[1, 2, 4, 5].item() == pytest.approx(want, abs=1e-6) and torch.equal(denormalise(out), image)
     assert denormalise(out * 100).max() == 255 and denormalise(out.half()).dtype == torch.uint8
 
 
-@pytest.mark.parametrize(
-    "call, message",
-    [
-        (lambda i, m: Resize(0), "size=0"),
-        (lambda i, m: Resize(97.0), "size=97.0"),
-        (lambda i, m: Resize(True), "size=True"),
-        (lambda i, m: Resize(97, "stretch"), "'stretch' is unknown.*'squash', 'pad'"),
-        (lambda i, m: Resize(97)(i, m[:-1]), r"found torch.uint8 \(59, 80\), expected uint8 \(or int16\) \(60, 80\)"),
-        (lambda i, m: Resize(97)(i.float(), m), "image: found torch.float32"),
-        (lambda i, m: Resize(97)(i[0], m), r"expected uint8 \(3, H, W\)"),
-        (lambda i, m: Resize(97)(i, m.long()), "mask: found torch.int64"),
-        (lambda i, m: Resize(97)(i[:, :0], m[:0]), "at least one pixel"),
-        (lambda i, m: augment(*Resize(97)(i, m), 0.5), "whole number"),
-        (lambda i, m: augment(i, m, 1), "square"),
-        (lambda i, m: augment(i[:, :, :60], m[:, :60], 1, "wild"), "'wild' is unknown.*'photo'"),
-        (lambda i, m: normalise(i.float()), "float32.*expected uint8"),
-        (lambda i, m: normalise(m), "expected uint8"),
-        (lambda i, m: denormalise(i), "expected floating point"),
-    ],
-)
+@pytest.mark.parametrize("call, message", [
+    (lambda i, m: Resize(0), "size=0"), (lambda i, m: Resize(97.0), "size=97.0"),
+    (lambda i, m: Resize(True), "size=True"),
+    (lambda i, m: Resize(97, "stretch"), "'stretch' is unknown.*'squash', 'pad'"),
+    (lambda i, m: Resize(97)(i, m[:-1]), r"found torch.uint8 \(59, 80\), expected uint8 \(or int16\) \(60, 80\)"),
+    (lambda i, m: Resize(97)(i.float(), m), "image: found torch.float32"),
+    (lambda i, m: Resize(97)(i[0], m), r"expected uint8 \(3, H, W\)"),
+    (lambda i, m: Resize(97)(i, m.long()), "mask: found torch.int64"),
+    (lambda i, m: Resize(97)(i[:, :0], m[:0]), "at least one pixel"),
+    (lambda i, m: augment(*Resize(97)(i, m), 0.5), "whole number"), (lambda i, m: augment(i, m, 1), "square"),
+    (lambda i, m: augment(i[:, :, :60], m[:, :60], 1, "wild"), "'wild' is unknown.*'photo'"),
+    (lambda i, m: normalise(i.float()), "float32.*expected uint8"), (lambda i, m: normalise(m), "expected uint8"),
+    (lambda i, m: denormalise(i), "expected floating point"),
+])  # fmt: skip
 def test_bad_input(call, message):
     with pytest.raises(DatasetError, match=message):
         call(*pair())

@@ -55,8 +55,7 @@ def test_stroke_runs_along_the_body():
     assert rows.max() < 50 and columns.max() < 70  # no leg, no arm, no other part
     assert ndimage.label(drawn.numpy(), np.ones((3, 3)))[1] == 1
     depth = ndimage.distance_transform_edt(np.pad(fg.numpy(), 1))[1:-1, 1:-1]
-    assert depth[drawn.numpy()].mean() > 6
-    assert drawn.sum() < 0.15 * fg.sum()
+    assert depth[drawn.numpy()].mean() > 6 and drawn.sum() < 0.15 * fg.sum()
 
 
 def test_stroke_is_a_pure_function_of_the_seed():
@@ -66,8 +65,7 @@ def test_stroke_is_a_pure_function_of_the_seed():
     state, first = np.random.get_state()[1].copy(), scribble(fg, 5)
     assert (np.random.get_state()[1] == state).all()
     np.random.seed(2)
-    assert torch.equal(scribble(fg, 5), first)
-    assert torch.equal(scribble(fg.numpy().astype(np.uint8), 5), first)
+    assert torch.equal(scribble(fg, 5), first) and torch.equal(scribble(fg.numpy().astype(np.uint8), 5), first)
     assert len({scribble(fg, seed).numpy().tobytes() for seed in range(8)}) > 5
 
 
@@ -102,8 +100,7 @@ def test_annotate_keeps_the_encoding():
     mask, kept = encoded(), encoded()
     for kind in ("mask", "box", "scribble"):
         out = annotate(mask.long(), kind, seed=1)
-        assert out.dtype == torch.int64 and out.shape == mask.shape
-        assert set(out.unique().tolist()) == {0, 1, 255}
+        assert out.dtype == torch.int64 and out.shape == mask.shape and set(out.unique().tolist()) == {0, 1, 255}
         assert not ((out == 0) & (mask != 0)).any()  # neither object nor ignored pixels become background
         assert (annotate(mask, kind, seed=1) == out).all() and torch.equal(mask, kept)
     assert torch.equal(annotate(mask), mask) and annotate(mask) is not mask
@@ -113,11 +110,9 @@ def test_annotate_box_and_scribble():
     mask = encoded()
     box = annotate(mask, "box")
     fg, bg = box_support(mask == 1)
-    assert torch.equal(box == 1, fg) and torch.equal(box == 0, bg & (mask == 0))
-    assert (box[30:32, 40:44] == 1).all()
+    assert torch.equal(box == 1, fg) and torch.equal(box == 0, bg & (mask == 0)) and (box[30:32, 40:44] == 1).all()
     stroke = annotate(mask, "scribble", seed=4)
-    assert torch.equal(stroke == 1, scribble(mask == 1, 4))
-    assert torch.equal(stroke == 0, scribble(mask == 0, 4))
+    assert torch.equal(stroke == 1, scribble(mask == 1, 4)) and torch.equal(stroke == 0, scribble(mask == 0, 4))
     assert not torch.equal(stroke, annotate(mask, "scribble", seed=5))
     assert torch.equal(box, annotate(mask, "box", seed=5))
 
@@ -127,21 +122,17 @@ def test_annotate_without_object_background_or_anything(kind):
     for value in (0, 1, 255):
         mask = torch.full((12, 15), value, dtype=torch.uint8)
         out = annotate(mask, kind)
-        assert out.shape == mask.shape and set(out.unique().tolist()) <= {value, 255}
-        assert (out == value).any()
+        assert out.shape == mask.shape and set(out.unique().tolist()) <= {value, 255} and (out == value).any()
 
 
-@pytest.mark.parametrize(
-    "call, message",
-    [
-        (lambda: annotate(encoded(), "polygon"), "'polygon' is unknown. Valid: 'mask', 'box', 'scribble'"),
-        (lambda: annotate(encoded() * 3, "box"), r"found the values \[3, 253\]"),
-        (lambda: annotate(encoded()[None], "mask"), r"expected bool or integers \(H, W\)"),
-        (lambda: annotate(encoded().float(), "box"), "found float32"),
-        (lambda: annotate(encoded(), "scribble", seed="a"), "seed='a'"),
-        (lambda: annotate(encoded(), "scribble", seed=1.5), "seed=1.5"),
-    ],
-)
+@pytest.mark.parametrize("call, message", [
+    (lambda: annotate(encoded(), "polygon"), "'polygon' is unknown. Valid: 'mask', 'box', 'scribble'"),
+    (lambda: annotate(encoded() * 3, "box"), r"found the values \[3, 253\]"),
+    (lambda: annotate(encoded()[None], "mask"), r"expected bool or integers \(H, W\)"),
+    (lambda: annotate(encoded().float(), "box"), "found float32"),
+    (lambda: annotate(encoded(), "scribble", seed="a"), "seed='a'"),
+    (lambda: annotate(encoded(), "scribble", seed=1.5), "seed=1.5"),
+])  # fmt: skip
 def test_bad_input(call, message):
     with pytest.raises(DatasetError, match=message):
         call()

@@ -133,8 +133,7 @@ def test_misspelt_parameters_start_nothing(book, tmp_path, capsys):
             sweep(grid, runs=tmp_path / "runs", notebook=book)
     assert not (tmp_path / "runs").exists(), "every combination is checked before the first run"
     arguments = ["run", "--notebook", str(book), "--runs", str(tmp_path / "runs")]
-    assert main([*arguments, "-p", "nubmer=1"]) == 2
-    assert "did you mean number" in capsys.readouterr().err
+    assert main([*arguments, "-p", "nubmer=1"]) == 2 and "did you mean number" in capsys.readouterr().err
     assert main([*arguments, "-p", "number=1", "-p", "number=2"]) == 2
     assert main(["sweep", "--file", str(tmp_path / "none.json")]) == 2
     assert main(["help"]) == 0 and "episodes" in capsys.readouterr().out

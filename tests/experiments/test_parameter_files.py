@@ -164,8 +164,7 @@ def test_epochs_are_passes_over_the_images_and_each_is_validated(voc):
     images = EpisodeSampler(train_set, recipe.protocol(p)).images
     rows = recipe.train(p, recipe.model(p), train_set)["episodic training"].rows
     epoch = len(images) // 2
-    assert len(rows) == 2 * epoch
-    assert [i for i, row in enumerate(rows, 1) if "val_miou" in row] == [epoch, 2 * epoch]
+    assert len(rows) == 2 * epoch and [i for i, row in enumerate(rows, 1) if "val_miou" in row] == [epoch, 2 * epoch]
     with pytest.raises(ParameterError, match="set episodic_steps to 0, or leave epochs out"):
         check_parameters({**given, "episodic_steps": 3})
 

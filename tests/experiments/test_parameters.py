@@ -35,14 +35,10 @@ def test_every_problem_is_listed_at_once():
 
 
 @pytest.mark.parametrize("given, words", [
-    ({"method": "pannet"}, "did you mean panet"),
-    ({"backbone": "resnet34"}, "backbone: must be 'tiny'"),
-    ({"fold": 4}, "fold: must be less than or equal to 3"),
-    ({"way": 6}, "a fold has 5"),
-    ({"episodes": 1}, "episodes: must be greater"),
-    ({"lr": float("nan")}, "lr: expected a finite number"),
-    ({"shots": [1, 1]}, "names a value twice"),
-    ({"shots": 1}, "shots: expected a list, found 1"),
+    ({"method": "pannet"}, "did you mean panet"), ({"backbone": "resnet34"}, "backbone: must be 'tiny'"),
+    ({"fold": 4}, "fold: must be less than or equal to 3"), ({"way": 6}, "a fold has 5"),
+    ({"episodes": 1}, "episodes: must be greater"), ({"lr": float("nan")}, "lr: expected a finite number"),
+    ({"shots": [1, 1]}, "names a value twice"), ({"shots": 1}, "shots: expected a list, found 1"),
     ({"dataset": "pascal", "root": "no/such/folder", **SCRATCH}, "there is no folder"),
     ({"root": "."}, "has no folder; leave root out"),
     ({"dataset": "coco", **SCRATCH}, "root: the data set coco needs the folder"),

@@ -110,8 +110,7 @@ def test_training_and_test_may_have_sizes_of_their_own(monkeypatch):
     monkeypatch.setattr(recipe, "train_episodes", spy)
     net = recipe.model(p)
     recipe.train(p, net, train_set)
-    assert seen == [(41, "poly", None, 0)]
-    assert recipe.score(p, net, test_set).protocol.card().count(" 41 ") == 1
+    assert seen == [(41, "poly", None, 0)] and recipe.score(p, net, test_set).protocol.card().count(" 41 ") == 1
 
 
 def test_a_class_without_a_counted_pixel_does_not_spoil_the_result():

@@ -15,14 +15,9 @@ from fsslib.experiments.runs import check
 from fsslib.metrics import Scores
 
 RESULT = {
-    "scores": {"1": {"miou": 0.5}},
-    "protocol": {},
-    "versions": {},
-    "seed": 0,
-    "list_hash": {"1": "abc"},
-    "duration_s": 2,
-    "parameters": {"root": "/far/away/voc", "shots": [1]},
-}
+    "scores": {"1": {"miou": 0.5}}, "protocol": {}, "versions": {}, "seed": 0, "list_hash": {"1": "abc"},
+    "duration_s": 2, "parameters": {"root": "/far/away/voc", "shots": [1]},
+}  # fmt: skip
 
 
 def test_results_are_checked_and_written_whole(tmp_path):
@@ -70,8 +65,7 @@ def run_with(folder, shift, digest="abc"):
 def test_compare_is_paired_and_refuses_other_episodes_and_missing_counts(tmp_path):
     better, worse, other = run_with(tmp_path / "a", 10), run_with(tmp_path / "b", 0), run_with(tmp_path / "c", 0, "xyz")
     row = compare(better, worse).iloc[0]
-    assert row.difference == pytest.approx(row.run - row.reference)
-    assert 0 < row.low < row.difference < row.high
+    assert row.difference == pytest.approx(row.run - row.reference) and 0 < row.low < row.difference < row.high
     assert row.high - row.low < 1, "every episode is better by the same pixels: a paired interval must be narrow"
     same = compare(better, better).iloc[0]
     assert (same.difference, same.low, same.high) == (0, 0, 0)
@@ -86,8 +80,7 @@ def test_over_seeds_groups_what_differs_in_the_seed_alone():
         {"run": f"r{s}{f}", "fold": f, "seed": s, "shot": 1, "miou": 50.0 + s + f} for s in range(3) for f in (0, 1)
     ]
     table = over_seeds(pd.DataFrame(rows))
-    assert list(table.training_seeds) == [3, 3]
-    assert list(table.miou) == [51.0, 52.0]
+    assert list(table.training_seeds) == [3, 3] and list(table.miou) == [51.0, 52.0]
     # t(0.975, 2 degrees of freedom) = 4.3027 times 1 / sqrt(3)
     assert table.high[0] - table.miou[0] == pytest.approx(4.3027 / 3**0.5, abs=1e-3)
     single = over_seeds(pd.DataFrame(rows[:1]))

@@ -17,13 +17,9 @@ from fsslib.labs.exercise import _ALL, Exercise, Slip, exercise, exercises
 
 
 @pytest.mark.parametrize("given, words", [
-    ("temperature", "without quotes"),
-    (29.4, "without brackets"),
-    (torch.zeros(2), "without brackets"),
-    (F.softmax.__class__, "plain function"),
-    (torch.nn.Identity(), "plain function"),
-    (lambda a: a, "found by the name"),
-    (named("temprature", lambda a, b: a), "Did you mean temperature"),
+    ("temperature", "without quotes"), (29.4, "without brackets"), (torch.zeros(2), "without brackets"),
+    (F.softmax.__class__, "plain function"), (torch.nn.Identity(), "plain function"),
+    (lambda a: a, "found by the name"), (named("temprature", lambda a, b: a), "Did you mean temperature"),
 ])  # fmt: skip
 def test_what_is_no_answer(given, words):
     result = check(given)
@@ -36,10 +32,8 @@ def test_a_stub_is_not_an_error():
 
 
 @pytest.mark.parametrize("body, status, words", [
-    ("pass", "wrong", "is there a `return`"),
-    ("return 'warm'", "wrong", "A number is expected, a str"),
-    ("return torch.zeros(3)", "wrong", "tensor of shape (3,)"),
-    ("return float('nan')", "wrong", "NaN"),
+    ("pass", "wrong", "is there a `return`"), ("return 'warm'", "wrong", "A number is expected, a str"),
+    ("return torch.zeros(3)", "wrong", "tensor of shape (3,)"), ("return float('nan')", "wrong", "NaN"),
     ("return 7.5", "wrong", "On margin 0.1, probability 0.95: The result is 7.5"),
     ("return 1 / 0", "stopped", "line 2 of its cell with ZeroDivisionError"),
     ("return undefined", "stopped", "NameError: name 'undefined'"),
@@ -102,8 +96,7 @@ def test_the_notebook_is_left_as_it_was():
     expected = torch.rand(3)
     torch.manual_seed(5)
     with torch.no_grad():
-        assert check(right)
-        assert not torch.is_grad_enabled()
+        assert check(right) and not torch.is_grad_enabled()
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -166,27 +159,15 @@ def test_a_slip_has_to_explain_every_case(monkeypatch):
 
 
 @pytest.mark.parametrize("found, expected, words", [
-    (torch.zeros(2), torch.zeros(2), None),
-    (torch.zeros(2, dtype=torch.double), torch.zeros(2), None),
-    (torch.zeros(2), torch.zeros(3), "shape"),
-    (torch.zeros(2).long(), torch.zeros(2), "int64"),
+    (torch.zeros(2), torch.zeros(2), None), (torch.zeros(2, dtype=torch.double), torch.zeros(2), None),
+    (torch.zeros(2), torch.zeros(3), "shape"), (torch.zeros(2).long(), torch.zeros(2), "int64"),
     (torch.tensor([float("nan")]), torch.zeros(1), "NaN"),
     (torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 2.0]]), "50 % of the values differ; the first at [0, 1]"),
-    (torch.tensor(2.0), 2.0, None),
-    (2, 2.0, None),
-    (True, 1, "A number is expected"),
-    (1, True, "A bool is expected"),
-    ((1, 2), (1, 2, 3), "3 values"),
-    ([1, 5], (1, 2), "Value 2 of 2"),
-    ({"a": 1}, {"a": 2}, "'a'"),
-    ({"b": 1}, {"a": 1}, "keys 'a'"),
-    ({"x"}, {"x"}, None),
-    ({"x"}, {"y"}, "'y'"),
-    (torch.zeros(2).numpy(), torch.zeros(2), "numpy array"),
-    (float("inf"), float("inf"), None),
-    (1.0, float("inf"), "inf"),
-    (float("nan"), float("nan"), None),
-    (None, "text", "return"),
+    (torch.tensor(2.0), 2.0, None), (2, 2.0, None), (True, 1, "A number is expected"), (1, True, "A bool is expected"),
+    ((1, 2), (1, 2, 3), "3 values"), ([1, 5], (1, 2), "Value 2 of 2"), ({"a": 1}, {"a": 2}, "'a'"),
+    ({"b": 1}, {"a": 1}, "keys 'a'"), ({"x"}, {"x"}, None), ({"x"}, {"y"}, "'y'"),
+    (torch.zeros(2).numpy(), torch.zeros(2), "numpy array"), (float("inf"), float("inf"), None),
+    (1.0, float("inf"), "inf"), (float("nan"), float("nan"), None), (None, "text", "return"),
 ])  # fmt: skip
 def test_differences(found, expected, words):
     sentence = difference(found, expected)

@@ -21,8 +21,7 @@ def anchor(heading):
 
 
 def test_terms_are_sorted_and_say_where_they_come_from():
-    assert sorted(TERMS, key=str.lower) == TERMS
-    assert len(TERMS) == len(set(TERMS)) >= 35
+    assert sorted(TERMS, key=str.lower) == TERMS and len(TERMS) == len(set(TERMS)) >= 35
     entries = re.split(r"^### .+$", GLOSSARY, flags=re.M)[1:]
     for term, entry in zip(TERMS, entries):
         (number, book), *_ = re.findall(r"First\s+in\s+\[(\w+)\]\((\w+\.ipynb)\)", entry)
@@ -34,8 +33,7 @@ def test_notebooks_link_to_terms(stage):
     """Each stage links some of its terms, each once, where they first matter."""
     text = "\n".join(c.source for c in build.load(build.SOURCES / f"{stage}.py").cells if c.cell_type == "markdown")
     found = re.findall(r"\]\(GLOSSARY\.md#([\w-]+)\)", text)
-    assert len(found) >= 3 and len(set(found)) == len(found)
-    assert set(found) <= set(map(anchor, TERMS))
+    assert len(found) >= 3 and len(set(found)) == len(found) and set(found) <= set(map(anchor, TERMS))
 
 
 def test_minutes_of_the_guide():

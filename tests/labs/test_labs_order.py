@@ -6,25 +6,16 @@ from fsslib.labs.hidden_state import hidden_state, names
 
 
 @pytest.mark.parametrize("source, used, bound, later", [
-    ("x = 1\nprint(x)", "", "x", ""),
-    ("x = x + 1", "x", "x", ""),
-    ("x += 1", "x", "x", ""),
-    ("def f(a, *b, c=d, **e):\n    g = a + h\n    return g", "d", "f", "h"),
-    ("f = lambda a: a + b", "", "f", "b"),
-    ("[i * k for i in range(n)]", "k n", "", ""),
-    ("{k: v for k, v in pairs if k}", "pairs", "", ""),
+    ("x = 1\nprint(x)", "", "x", ""), ("x = x + 1", "x", "x", ""), ("x += 1", "x", "x", ""),
+    ("def f(a, *b, c=d, **e):\n    g = a + h\n    return g", "d", "f", "h"), ("f = lambda a: a + b", "", "f", "b"),
+    ("[i * k for i in range(n)]", "k n", "", ""), ("{k: v for k, v in pairs if k}", "pairs", "", ""),
     ("import torch.nn.functional as F, os.path\nfrom a import b as c", "", "F os c", ""),
-    ("for i, (a, b) in enumerate(x): y = a", "x", "i a b y", ""),
-    ("with open(p) as f:\n    pass", "p", "f", ""),
+    ("for i, (a, b) in enumerate(x): y = a", "x", "i a b y", ""), ("with open(p) as f:\n    pass", "p", "f", ""),
     ("try:\n    pass\nexcept ValueError as e:\n    print(e)", "", "e", ""),
     ("class A(B):\n    x = y\n    def m(self):\n        return A, self.x, z", "B y", "A", "z"),
-    ("if (n := f()) > 1:\n    print(n)", "f", "n", ""),
-    ("%matplotlib inline\n!ls\nx = y", "y", "x", ""),
-    ("def f():\n    global g\n    g = 1", "", "f g", ""),
-    ("@wrap\ndef f(): return f", "wrap", "f", ""),
-    ("a.b = c[d]", "a c d", "", ""),
-    ("del x", "", "x", ""),
-    ("not python at all", "", "", ""),
+    ("if (n := f()) > 1:\n    print(n)", "f", "n", ""), ("%matplotlib inline\n!ls\nx = y", "y", "x", ""),
+    ("def f():\n    global g\n    g = 1", "", "f g", ""), ("@wrap\ndef f(): return f", "wrap", "f", ""),
+    ("a.b = c[d]", "a c d", "", ""), ("del x", "", "x", ""), ("not python at all", "", "", ""),
 ])  # fmt: skip
 def test_names(source, used, bound, later):
     assert names(source) == tuple(frozenset(x.split()) for x in (used, bound, later))
@@ -37,11 +28,9 @@ def test_an_ordered_notebook_has_no_findings():
 
 
 @pytest.mark.parametrize("sources, counts, cell, words", [
-    (["b = a", "a = 1"], [2, 1], 0, "only further down, in cell 2"),
-    (["b = a"], [1], 0, "defined nowhere"),
+    (["b = a", "a = 1"], [2, 1], 0, "only further down, in cell 2"), (["b = a"], [1], 0, "defined nowhere"),
     (["def f(): return a", "b = 1"], [1, 2], 0, "defined nowhere"),
-    (["b = kept"], [1], 0, "gone from the notebook: `kept = 3`"),
-    (["a = a + 1"], [1], 0, "before the cell sets it"),
+    (["b = kept"], [1], 0, "gone from the notebook: `kept = 3`"), (["a = a + 1"], [1], 0, "before the cell sets it"),
     (["a = 1", "b = a", "a = 2"], [1, 3, 2], 1, "came from cell 3 further down"),
 ])  # fmt: skip
 def test_findings(sources, counts, cell, words):

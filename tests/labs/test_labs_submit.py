@@ -52,24 +52,17 @@ def stale_claim():
 
 BOOKS = {
     "ann/work.ipynb": book(
-        "check(temperature)", WRONG, "check(cosine_map)", WORDS, STUB, "inside_only(torch.zeros(1, 4, 4))"
+        "check(temperature)", WRONG, "check(cosine_map)", WORDS, STUB, "inside_only(torch.zeros(1, 4, 4))",
     ),
     "out_of_order.ipynb": book("y = x + 1", "x = 3", "z = y", counts=[1, 2, 4, 3, 5]),
     "deleted.ipynb": book("print(few + 1)", names={"few": "few = sampler.build(...)"}),
-    # One cell for each way to exceed a limit from which a kernel recovers, with a good cell at the end.
     "noisy.ipynb": book(
-        "while True: pass",
-        "for _ in range(2000): print('x' * 10**6)",
-        "print('x' * 2 * 10**7)",
-        "subprocess.run('yes | head -c 2000000000', shell=True)",
-        "kept = bytearray(10**10)",
-        WRONG,
+        "while True: pass", "for _ in range(2000): print('x' * 10**6)", "print('x' * 2 * 10**7)",
+        "subprocess.run('yes | head -c 2000000000', shell=True)", "kept = bytearray(10**10)", WRONG,
     ),
-    "deaf.ipynb": raw_book(SLEEP, DEAF, WRONG),
-    "left.ipynb": raw_book("1", "import os\nos._exit(3)", WRONG),
-    "renamed.ipynb": book(WRONG.replace("cosine_map", "cosine_maps_of_mine")),
-    "stale.ipynb": stale_claim(),
-}
+    "deaf.ipynb": raw_book(SLEEP, DEAF, WRONG), "left.ipynb": raw_book("1", "import os\nos._exit(3)", WRONG),
+    "renamed.ipynb": book(WRONG.replace("cosine_map", "cosine_maps_of_mine")), "stale.ipynb": stale_claim(),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -199,9 +192,7 @@ def clock(monkeypatch):
 
 
 @pytest.mark.parametrize("seconds, share, words", [
-    (20 * 170, 1 / 20, ""),
-    (200, 1, "used 180 s of processor time"),
-    (700, 0.01, "waited 10 minutes"),
+    (20 * 170, 1 / 20, ""), (200, 1, "used 180 s of processor time"), (700, 0.01, "waited 10 minutes"),
 ])  # fmt: skip
 def test_only_processor_time_makes_a_loop(clock, seconds, share, words):
     """A cell of 170 s on a machine that is 20 times too busy ends well; sleep in small pieces does not go on."""
@@ -289,22 +280,16 @@ def test_the_student_s_command(tmp_path, capsys, monkeypatch, shared_kernel):
 @pytest.mark.parametrize("arguments", [["submit", "nowhere.ipynb"], ["collect", "nowhere"]])
 def test_what_is_not_there(arguments, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert command.main(arguments) == 2
-    assert "nowhere" in capsys.readouterr().err
+    assert command.main(arguments) == 2 and "nowhere" in capsys.readouterr().err
     with pytest.raises(submit.SubmissionError, match="neither notebooks"):
         collect.collect(tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize("change", [
-    lambda b: b.update(nbformat=3),
-    lambda b: b.update(cells=[]),
-    lambda b: b.update(cells={"a": 1}),
-    lambda b: b.update(metadata=[1]),
-    lambda b: b["cells"][0].update(source=3),
-    lambda b: b["cells"][0].update(source=[1, 2]),
-    lambda b: b["cells"][0].pop("cell_type"),
-    lambda b: b["cells"][0].update(outputs=[{"data": {"text/plain": 3}}]),
-    lambda b: b["cells"].append("no cell"),
+    lambda b: b.update(nbformat=3), lambda b: b.update(cells=[]), lambda b: b.update(cells={"a": 1}),
+    lambda b: b.update(metadata=[1]), lambda b: b["cells"][0].update(source=3),
+    lambda b: b["cells"][0].update(source=[1, 2]), lambda b: b["cells"][0].pop("cell_type"),
+    lambda b: b["cells"][0].update(outputs=[{"data": {"text/plain": 3}}]), lambda b: b["cells"].append("no cell"),
     lambda b: b["metadata"].update(fsslib={"names": 3}),
 ])  # fmt: skip
 def test_files_that_are_no_notebooks(tmp_path, change):
@@ -324,8 +309,7 @@ def test_odd_notebooks_are_read(tmp_path):
     (tmp_path / "odd.ipynb").write_text(json.dumps(made))
     read, _ = submit.read_notebook(tmp_path / "odd.ipynb")
     assert [c["execution_count"] for c in read["cells"]] == [None, 2, 3]
-    assert read["cells"][1]["said"] == ["", "✓ a: right"]
-    assert submit.stage_of(read, tmp_path) == "01_prototypes"
+    assert read["cells"][1]["said"] == ["", "✓ a: right"] and submit.stage_of(read, tmp_path) == "01_prototypes"
 
 
 def test_a_kernel_that_does_not_start(tmp_path, monkeypatch):

@@ -14,12 +14,10 @@ ALLOCATED = {"similarity", "probability", "guide", "guide_features"} | DECODED
 CLUSTERED = {"superpixels", "prototypes", "prototypes_used"} | ALLOCATED
 # What changes; everything else must stay to the bit.
 OPTIONS = {
-    "aux_weight": ({"aux_weight": 0.0}, {"total"}),
-    "adaptive": ({"adaptive": False}, {"seeds"} | CLUSTERED),
+    "aux_weight": ({"aux_weight": 0.0}, {"total"}), "adaptive": ({"adaptive": False}, {"seeds"} | CLUSTERED),
     "superpixel_area": ({"superpixel_area": 5.0}, {"seeds"} | CLUSTERED),
     "max_superpixels": ({"max_superpixels": 1}, {"seeds"} | CLUSTERED),
-    "seeds": ({"seeds": "clean"}, {"seeds"} | CLUSTERED),
-    "reach": ({"reach": 1.0}, CLUSTERED - {"prototypes_used"}),
+    "seeds": ({"seeds": "clean"}, {"seeds"} | CLUSTERED), "reach": ({"reach": 1.0}, CLUSTERED - {"prototypes_used"}),
     "iterations in evaluation": ({"iterations": (10, 1)}, CLUSTERED - {"prototypes_used"}),
     "iterations in training": ({"iterations": (1, 5)}, set()),
     "allocation": ({"allocation": "expand"}, {"guide_features"} | DECODED),

@@ -13,10 +13,8 @@ from fsslib.errors import CheckpointError
 
 
 @pytest.mark.parametrize(("method", "options", "trainable", "total"), [
-    ("panet", {"backbone": "vgg16"}, 14_714_688, 14_714_688),
-    ("sdaanet", {"backbone": "resnet50"}, 21_341_261, 44.85),
-    ("sdaanet", {"backbone": "resnet101"}, 21_341_261, 63.84),
-    ("sdaanet", {"backbone": "vgg16_bn"}, 20_948_045, 35.67),
+    ("panet", {"backbone": "vgg16"}, 14_714_688, 14_714_688), ("sdaanet", {"backbone": "resnet50"}, 21_341_261, 44.85),
+    ("sdaanet", {"backbone": "resnet101"}, 21_341_261, 63.84), ("sdaanet", {"backbone": "vgg16_bn"}, 20_948_045, 35.67),
     ("asgnet", {"backbone": "resnet50"}, 10_423_818, 34_055_626),
     ("asgnet", {"backbone": "resnet50", "pyramid": False}, 9_278_852, None),
     ("hdmnet", {"backbone": "resnet50"}, 4_161_734, 50_875_542),

@@ -46,11 +46,9 @@ def test_scores_features_and_prototypes(model, shared, name):
     maps = prediction.maps
     assert_golden(prediction.logits, golden, "out/score", atol=1e-4)
     torch.testing.assert_close(
-        prediction.logits[:, 1] - prediction.logits[:, 0],
-        golden["out/score"][:, 1] - golden["out/score"][:, 0],
-        atol=5e-5,
-        rtol=0,
-    )
+        prediction.logits[:, 1] - prediction.logits[:, 0], golden["out/score"][:, 1] - golden["out/score"][:, 0],
+        atol=5e-5, rtol=0,
+    )  # fmt: skip
     for b in range(episode.batch):
         assert_golden(maps["similarity"][b : b + 1], golden, f"out/score_small_{b}", atol=1e-4)
         for row, key in enumerate((f"proto/bg_{b}", f"proto/fg_{b}_0")):

@@ -42,8 +42,7 @@ def test_evaluation(model_of, shared, name):
     prediction, found = record(model, episode, "forward")
     stored = {key for key in names(golden) if not key.startswith("in/")}
     assert_within(excess(found, golden, train=False), stored)
-    assert len(stored) > 50
-    assert torch.equal(prediction.logits, found["out/logits"])
+    assert len(stored) > 50 and torch.equal(prediction.logits, found["out/logits"])
     assert torch.equal(prediction.maps["prior"], found["prior/mask"])
     assert torch.equal(prediction.maps["attention"], found["saam/query_attention"])
     wanted = torch.stack([golden[f"sdpm/kd_{k}"] for k in range(episode.shot)]).mean()
@@ -61,8 +60,7 @@ def test_training(model_of, shared, name):
     model.eval().backbone.set_bn("frozen")
     rest = {key for key in names(golden) if not key.startswith(("in/", "loss/", "grad/", "gradnorm/", "buf_after/"))}
     assert_within(excess(found, golden, train=True), rest)
-    assert len(rest) > 50
-    assert losses.keys() == set(LOSSES)
+    assert len(rest) > 50 and losses.keys() == set(LOSSES)
     for term in LOSSES:
         share = 2e-3 if term == "kd" else 1e-5
         torch.testing.assert_close(losses[term].detach(), golden[f"loss/{term}"], rtol=share, atol=0)

@@ -90,7 +90,6 @@ def test_merging_equal_answers_changes_nothing_even_if_they_are_certain():
     episode = random_episode(shot=5)
     for rule in RULES:
         logits = ShotByShot(Certain(), rule)(episode).logits
-        assert torch.isfinite(logits).all()
-        assert torch.equal(logits.argmax(1), Certain()(episode).logits.argmax(1))
+        assert torch.isfinite(logits).all() and torch.equal(logits.argmax(1), Certain()(episode).logits.argmax(1))
     merged = evaluate(Certain(), shapes("test"), Protocol(input_size=SIZE, episodes=4, k_merge=MEAN), shots=(3,))
     assert merged.scores[3].table.sum() > 0, "a method without a backbone can be merged, too"

@@ -24,8 +24,7 @@ REFUSED = [
     *((method, {"shots": 0}, "shots=0: expected a whole number from 1") for method in ONE_WAY),
     ("panet", {"width": 0}, "panet: width=0: expected a whole number of channels from 1"),
     ("sdaanet", {"teacher": "prototype"}, r"teacher=.*Did you mean 'prototypes'"),
-    ("sdaanet", {"scales": 60}, "scales=60: expected a list"),
-    ("sdaanet", {"scales": (60, 0.5)}, "scales="),
+    ("sdaanet", {"scales": 60}, "scales=60: expected a list"), ("sdaanet", {"scales": (60, 0.5)}, "scales="),
     ("sdaanet", {"teachr": "prototypes"}, "no option 'teachr': did you mean 'teacher'"),
     ("asgnet", {"iterations": 5}, "asgnet: iterations=5: expected two numbers"),
     ("asgnet", {"iterations": (10, 5, 5)}, "asgnet: iterations=.*expected two numbers"),
@@ -35,11 +34,10 @@ REFUSED = [
     ("asgnet", {"shot_merg": "pool"}, "no option 'shot_merg': did you mean 'shot_merge'"),
     ("asgnet", {"backbone": "resnet50", "weights": "imagenet"}, "Ways out: stem='classic', .*PATH.*weights=None"),
     ("hdmnet", {"mask_support": "feature"}, r"mask_support=.*Did you mean 'features'"),
-    ("hdmnet", {"width": 40}, "width=40.*multiple of 32"),
-    ("hdmnet", {"stages": 4}, "stages=4.*1 to 3 stages"),
+    ("hdmnet", {"width": 40}, "width=40.*multiple of 32"), ("hdmnet", {"stages": 4}, "stages=4.*1 to 3 stages"),
     ("hdmnet", {"stage": 2}, "no option 'stage': did you mean 'stages'"),
     ("hdmnet", {"backbone": "resnet18", "weights": "imagenet"}, r"weights='imagenet': .*deep stem.*stem='classic'"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("method", "options", "message"), REFUSED)

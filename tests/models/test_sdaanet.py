@@ -16,10 +16,8 @@ DECODED = {"logits", "main", "aux", "total"} | INNER
 # What may change; everything else must stay to the bit.
 OPTIONS = {
     "alpha=0": ({"alpha": 0.0}, {"total"}), "beta=0": ({"beta": 0.0}, {"total"}),
-    "aux_weight=0": ({"aux_weight": 0.0}, {"total"}),
-    "temperature": ({"temperature": 1.0}, {"kd", "total"}),
-    "kd_factor": ({"kd_factor": 0.3}, {"kd", "total"}),
-    "kd_mean": ({"kd_mean": "prototypes"}, {"kd", "total"}),
+    "aux_weight=0": ({"aux_weight": 0.0}, {"total"}), "temperature": ({"temperature": 1.0}, {"kd", "total"}),
+    "kd_factor": ({"kd_factor": 0.3}, {"kd", "total"}), "kd_mean": ({"kd_mean": "prototypes"}, {"kd", "total"}),
     "teacher": ({"teacher": "distributions"}, {"kd", "total"}),
     "teacher_query": ({"teacher_query": "reweighted"}, {"kd", "total", "teacher"}),
     "teachers": ({"teachers": "integral"}, {"kd", "total", "teacher"}),
@@ -28,8 +26,7 @@ OPTIONS = {
     "query_factor=none": ({"query_factor": "none"}, {"query_factor", "query_reweighted"} | DECODED),
     "attention": ({"attention": "each_support"}, {"attention"} | DECODED),
     "prior_masking": ({"prior_masking": "after"}, {"prior", "prior_shots"} | DECODED),
-    "scales": ({"scales": RELATIVE}, DECODED),
-    "detach_teacher": ({"detach_teacher": True}, set()),
+    "scales": ({"scales": RELATIVE}, DECODED), "detach_teacher": ({"detach_teacher": True}, set()),
     "dropout": ({"dropout": 0.9}, set()), "freeze": ({"freeze": False}, set()), "bn": ({"bn": "batch"}, set()),
     "shots": ({"shots": 5}, set()),
 }  # fmt: skip
@@ -117,8 +114,7 @@ def test_a_part_that_is_off_leaves_no_trace(options, channels, absent, zero):
     full = everything(tiny(), episode)
     found = everything(model, episode)
     assert model.enrichment.merge[0][0].in_channels == channels and len(full.keys() & absent) == len(absent)
-    assert not found.keys() & absent
-    assert {name for name in LOSSES if found[name] == 0} == zero
+    assert not found.keys() & absent and {name for name in LOSSES if found[name] == 0} == zero
     parts = {name for name in options if name != "prior"}
     assert not any(name.split(".")[0] in parts for name in model.state_dict())
     if not options.get("sdpm", True):

@@ -70,12 +70,10 @@ KINDS = ("noise", "box", "border", "smooth", "all", "nothing")
 
 @settings(max_examples=60, deadline=None)
 @given(
-    seed=st.integers(0, 2**31),
-    kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=4),
-    sides=st.tuples(st.integers(1, 60), st.integers(1, 60)),
-    most=st.integers(1, 6),
+    seed=st.integers(0, 2**31), kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=4),
+    sides=st.tuples(st.integers(1, 60), st.integers(1, 60)), most=st.integers(1, 6),
     area=st.sampled_from([1.0, 2.0, 4.0, 7.5, 100.0]),
-)
+)  # fmt: skip
 def test_published_seeds_are_the_plain_ones(seed, kinds, sides, most, area):
     generator = torch.Generator().manual_seed(seed)
     masks = torch.stack([blob(generator, *sides, kind) for kind in kinds])
@@ -114,12 +112,9 @@ def test_clean_seeds_lie_on_the_cells_that_are_clustered(seed, kind, side, area)
 
 @settings(max_examples=25, deadline=None)
 @given(
-    seed=st.integers(0, 2**31),
-    kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=5),
-    iterations=st.integers(1, 6),
-    reach=st.sampled_from([1.0, 10.0, 100.0]),
-    large=st.sampled_from([0.3, 1.0, 3.0]),
-)
+    seed=st.integers(0, 2**31), kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=5),
+    iterations=st.integers(1, 6), reach=st.sampled_from([1.0, 10.0, 100.0]), large=st.sampled_from([0.3, 1.0, 3.0]),
+)  # fmt: skip
 def test_clustering_is_the_plain_one_for_every_image_of_a_batch(seed, kinds, iterations, reach, large):
     generator = torch.Generator().manual_seed(seed)
     size, channels = (7, 6), 9

@@ -9,12 +9,7 @@ from hypothesis import strategies as st
 
 from fsslib.losses import correlation_distillation
 from fsslib.models import hdmnet as transformer
-from fsslib.models.hdmnet import (
-    Attention,
-    MatchingPyramid,
-    MixFFN,
-    correlate,
-)
+from fsslib.models.hdmnet import Attention, MatchingPyramid, MixFFN, correlate
 
 
 def plain_correlation(query, key, value, masks, temperature, softmax):
@@ -45,12 +40,9 @@ def drawn(seed: int, shots: int, shares: tuple[float, ...]):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.integers(0, 10**6),
-    st.integers(1, 5),
-    st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0]), min_size=1, max_size=3),
-    st.sampled_from([0.05, 0.1, 1.0]),
-    st.sampled_from(["query", "support"]),
-)
+    st.integers(0, 10**6), st.integers(1, 5), st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0]), min_size=1, max_size=3),
+    st.sampled_from([0.05, 0.1, 1.0]), st.sampled_from(["query", "support"]),
+)  # fmt: skip
 def test_correlation_is_that_of_all_pairs(seed, shots, shares, temperature, softmax):
     *vectors, masks = drawn(seed, shots, tuple(shares))
     found = correlate(*vectors, masks, temperature, softmax)

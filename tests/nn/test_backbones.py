@@ -109,15 +109,12 @@ def test_freeze_and_gradients():
 
 
 @pytest.mark.parametrize("arguments, message", [
-    ({"name": "resnet5"}, "Did you mean 'resnet50'"),
-    ({"name": "tiny", "stem": "deep"}, "concerns ResNets only"),
+    ({"name": "resnet5"}, "Did you mean 'resnet50'"), ({"name": "tiny", "stem": "deep"}, "concerns ResNets only"),
     ({"name": "resnet18", "stem": "deap"}, "Did you mean 'deep'"),
     ({"name": "tiny", "bn": "froze"}, "Did you mean 'frozen'"),
     ({"name": "vgg16", "last": "layer5"}, "Did you mean 'layer"),
-    ({"name": "tiny", "stride": 16}, "output stride 4 or 8"),
-    ({"name": "tiny", "width": 0}, "whole number from 1"),
-    ({"name": "tiny", "strides": 8}, "Did you mean 'stride'"),
-    ({"name": "vgg16", "pool": "2x3"}, "pool="),
+    ({"name": "tiny", "stride": 16}, "output stride 4 or 8"), ({"name": "tiny", "width": 0}, "whole number from 1"),
+    ({"name": "tiny", "strides": 8}, "Did you mean 'stride'"), ({"name": "vgg16", "pool": "2x3"}, "pool="),
     ({"name": "resnet18", "stride_on": "1x1"}, "option 'stride_on'"),
     ({"name": "resnet50", "last": "layer1", "stride_on": "2x2"}, "stride_on="),
     ({"name": "resnet18", "stem": "deep", "weights": "imagenet"}, "stem='classic'.*PATH.*weights=None"),

@@ -32,15 +32,11 @@ def plain(module, constant, pooled, guides):
 
 
 CASES = {
-    "absolute": ({"scales": (9, 5, 3, 2)}, (7, 7)),
-    "larger than the features": ({"scales": (12, 4)}, (5, 5)),
-    "relative": ({"scales": (1.0, 0.5, 0.25, 0.125)}, (13, 13)),
-    "not square": ({"scales": (1.0, 0.4, 0.3)}, (9, 6)),
-    "one scale": ({"scales": (4,)}, (6, 6)),
-    "no prototype": ({"constant": 0}, (7, 7)),
-    "no guides": ({"resized": 0}, (7, 5)),
-    "features only": ({"constant": 0, "resized": 0}, (7, 7)),
-}
+    "absolute": ({"scales": (9, 5, 3, 2)}, (7, 7)), "larger than the features": ({"scales": (12, 4)}, (5, 5)),
+    "relative": ({"scales": (1.0, 0.5, 0.25, 0.125)}, (13, 13)), "not square": ({"scales": (1.0, 0.4, 0.3)}, (9, 6)),
+    "one scale": ({"scales": (4,)}, (6, 6)), "no prototype": ({"constant": 0}, (7, 7)),
+    "no guides": ({"resized": 0}, (7, 5)), "features only": ({"constant": 0, "resized": 0}, (7, 7)),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -73,12 +69,10 @@ def test_guides_of_another_grid_are_resized_once():
 
 
 @pytest.mark.parametrize(("scales", "size", "grids"), [
-    ((60, 30, 15, 8), (13, 13), [(60, 60), (30, 30), (15, 15), (8, 8)]),
-    ((60.0, 2), (13, 17), [(60, 60), (2, 2)]),
+    ((60, 30, 15, 8), (13, 13), [(60, 60), (30, 30), (15, 15), (8, 8)]), ((60.0, 2), (13, 17), [(60, 60), (2, 2)]),
     ((1.0, 0.5, 0.25, 0.125), (13, 13), [(13, 13), (6, 6), (3, 3), (1, 1)]),
     ((1.0, 0.5, 0.25, 0.125), (60, 60), [(60, 60), (30, 30), (15, 15), (7, 7)]),
-    ((1, 0.5, 0.25, 0.125), (41, 20), [(41, 20), (20, 10), (10, 5), (5, 2)]),
-    ((0.125,), (3, 9), [(1, 1)]),
+    ((1, 0.5, 0.25, 0.125), (41, 20), [(41, 20), (20, 10), (10, 5), (5, 2)]), ((0.125,), (3, 9), [(1, 1)]),
 ])  # fmt: skip
 def test_grids(scales, size, grids):
     module = FeatureEnrichment(constant=1, pooled=1, resized=0, width=1, scales=scales)

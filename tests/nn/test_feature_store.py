@@ -57,8 +57,7 @@ def test_a_disk_store_is_found_again(tmp_path):
     first = DiskStore(tmp_path)
     first.put(key(1), feature(1)), first.put(key(2), feature(2))
     again = DiskStore(tmp_path)
-    assert len(again) == 2 and again.stored_bytes == first.stored_bytes
-    assert torch.equal(again.get(key(2)), feature(2))
+    assert len(again) == 2 and again.stored_bytes == first.stored_bytes and torch.equal(again.get(key(2)), feature(2))
     first.put(key(3), feature(3))
     assert torch.equal(again.get(key(3)), feature(3)) and len(again) == 3, "written by another process"
     again.clear()

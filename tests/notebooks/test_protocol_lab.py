@@ -32,12 +32,10 @@ def made_up(seed, list_hash, gain=0):
 
 
 SWITCHES = {
-    "better": ("on", (1, 5), {}),
-    "other episodes": ("seed 1", (1,), {}),
-    "better again": ("on", (1,), {"against": "better"}),
-    "image-wise IoU": ("mean", (1,), {"score": "image"}),
+    "better": ("on", (1, 5), {}), "other episodes": ("seed 1", (1,), {}),
+    "better again": ("on", (1,), {"against": "better"}), "image-wise IoU": ("mean", (1,), {"score": "image"}),
     "folds": ("interleaved", (1,), {"dataset": {"fold_scheme": "interleaved"}}),
-}
+}  # fmt: skip
 
 
 def made_up_score(switch, fold, changes, shots):

@@ -38,8 +38,7 @@ def test_a_method_of_ones_own_is_one_short_file_that_works_by_name(own_method):
     train_set, test_set = recipe.datasets(p)
     net = recipe.model(p)
     histories = recipe.train(p, net, train_set)
-    assert list(histories["episodic training"].rows[-1]) == ["main", "total"]
-    assert float(net.scale.detach()) != 10
+    assert list(histories["episodic training"].rows[-1]) == ["main", "total"] and float(net.scale.detach()) != 10
     evaluation = recipe.score(p, net, test_set)
     assert {k: s["miou"] > 0 for k, s in evaluation.summary().items()} == {1: True, 2: True}
     two_ways = EpisodeSampler(test_set, Protocol(way=2), shot=3).batch(0, 2)

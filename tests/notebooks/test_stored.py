@@ -24,8 +24,7 @@ def test_stored_results_are_complete(path):
     result = json.loads(path.read_text())
     check_result(result, path.name)
     one, five = (result["scores"][k] for k in ("1", "5"))
-    assert result["protocol"]["episodes"] == 1000
-    assert one["low"] < one["miou"] < one["high"]
+    assert result["protocol"]["episodes"] == 1000 and one["low"] < one["miou"] < one["high"]
     if result["parameters"]["method"] == "panet":
         assert five["miou"] >= one["miou"]
 
@@ -37,8 +36,7 @@ def test_every_shipped_weight_has_its_stored_result_and_its_command():
     assert sorted(p.stem for p in weights) == sorted([p.stem for p in FILES] + compared)
     assert sum(path.stat().st_size for path in weights) < 15 * 2**20
     for path in weights:
-        assert path.stat().st_size < 1.5 * 2**20
-        assert read_note(path)["command"].startswith("python tools/")
+        assert path.stat().st_size < 1.5 * 2**20 and read_note(path)["command"].startswith("python tools/")
     for fold in range(4):
         assert read_note(shipped("panet", "shapes", fold))["command"] == f"python tools/train_shipped.py panet {fold}"
 
@@ -69,10 +67,8 @@ def test_set():
 
 
 @pytest.mark.parametrize(("weights", "row"), [
-    ("panet-shapes-fold0", "panet-shapes-fold0"),
-    ("panet-shapes-fold0-short", "comparison/panet-0"),
-    ("sdaanet-shapes-fold0", "comparison/sdaanet-0"),
-    ("asgnet-shapes-fold0", "comparison/asgnet-0"),
+    ("panet-shapes-fold0", "panet-shapes-fold0"), ("panet-shapes-fold0-short", "comparison/panet-0"),
+    ("sdaanet-shapes-fold0", "comparison/sdaanet-0"), ("asgnet-shapes-fold0", "comparison/asgnet-0"),
     ("hdmnet-shapes-fold0", "comparison/hdmnet-0"),
 ])  # fmt: skip
 def test_a_stored_row_is_recomputed(test_set, weights, row):
@@ -97,8 +93,7 @@ def test_a_stored_row_is_recomputed(test_set, weights, row):
 
 def test_difficulty_of_the_embedded_data_is_as_stated(test_set):
     scores = {name: 100 * s.miou for name, s in baselines(test_set).items()}
-    assert 25 < scores["every object (oracle)"] < 33
-    assert scores["all foreground"] == pytest.approx(8, abs=1.5)
+    assert 25 < scores["every object (oracle)"] < 33 and scores["all foreground"] == pytest.approx(8, abs=1.5)
     torch.manual_seed(0)
     net = build_model("panet", backbone="tiny")
     untrained = evaluate(net, test_set, Protocol(episodes=100), batch=20, progress=False)

@@ -13,8 +13,7 @@ def test_curves_keeps_the_panels_apart_and_says_first_and_last():
     still = {0: (60.0, 55.0, 65.0), 25: (61.0, 57.0, 66.0)}
     panels = {"distance": {"without": fall, "with": still}, "mIoU, %": {"without": still, "with": still}}
     figure, alt, data = pictures.curve_panels(panels, "step", limits={"mIoU, %": (0, 100)})
-    assert [axis.get_title() for axis in figure.axes] == list(panels)
-    assert figure.axes[1].get_ylim() == (0, 100)
+    assert [axis.get_title() for axis in figure.axes] == list(panels) and figure.axes[1].get_ylim() == (0, 100)
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["without", "with"]
     line = figure.axes[0].lines[0]
     assert line.get_xdata().tolist() == [0, 25] and line.get_ydata().tolist() == [0.5, 0.25]

@@ -36,8 +36,7 @@ def test_placement_numbers_the_seeds_on_their_cells():
     figure, alt, _ = drawn_placement(2)
     found = {t.get_text(): t.get_position() for t in figure.axes[0].texts}
     assert found == {"1": (5.5, 4.5), "2": (6.5, 6.5)}  # columns and rows of the cells' centres
-    assert len(figure.axes[1].texts) == 3
-    assert [a.get_title() for a in figure.axes] == ["published: 2", "clean: 3"]
+    assert len(figure.axes[1].texts) == 3 and [a.get_title() for a in figure.axes] == ["published: 2", "clean: 3"]
     assert "a disc, published: 2 superpixels; a disc, clean: 3 superpixels" in alt
     figure, alt, _ = drawn_placement(1)
     assert not figure.axes[0].texts and "published: 1 superpixel;" in alt and picture(figure), "one needs no seed"
@@ -86,5 +85,4 @@ def test_by_parts_puts_scores_above_and_gains_below():
     assert below.containers[1].lines[2][0].get_segments()[0][:, 1].tolist() == pytest.approx([1, 5])
     dots = [line.get_ydata().tolist() for line in below.lines if line.get_markersize() == 3]
     assert dots[1] == pytest.approx([2, 3, 4])
-    assert "K=1, 2 parts: 53.0 and 50.0; K=5, 2 parts: 46.0 and 50.0" in alt
-    assert data.loc[("K=5", 2), "gain"] == -4
+    assert "K=1, 2 parts: 53.0 and 50.0; K=5, 2 parts: 46.0 and 50.0" in alt and data.loc[("K=5", 2), "gain"] == -4

@@ -5,18 +5,7 @@ from unittest import mock
 
 import golden_tools
 import torch
-from golden_tools import (
-    Call,
-    buffer_norms,
-    gradient_norms,
-    learned,
-    one_way,
-    read_golden,
-    specified_weights,
-    terms,
-    watching,
-    with_named_weights,
-)
+from golden_tools import Call, buffer_norms, gradient_norms, learned, one_way, read_golden, terms, watching
 from golden_tools import everything as everything  # these two for the tests of the method
 from golden_tools import reduced_episode as reduced_episode
 from torch import Tensor
@@ -50,7 +39,7 @@ def tiny(seed: int = 0, backbone: str = "tiny", **options) -> ASGNet:
 def official_state(shared: Path, pyramid: bool) -> dict[str, Tensor]:
     """The authors' state dict, with the feature enrichment or the ASPP decoder; not to be changed in place."""
     key = "resnet50" if pyramid else "resnet50_aspp"
-    return specified_weights(shared / "specs/asgnet_state.json", key, SCALES)
+    return golden_tools.specified_weights(shared / "specs/asgnet_state.json", key, SCALES)
 
 
 def official_model(shared: Path, pyramid: bool) -> ASGNet:
@@ -175,7 +164,7 @@ def reduced_model(pyramid: bool = True) -> ASGNet:
     options |= {"scales": (9, 5, 4, 3)} if pyramid else {}
     # Larger features than in the golden files: with few channels everything would be one cluster.
     scales = SCALES[0], ("down_conv.0.weight", 2.0)
-    return with_named_weights(build_model("asgnet", backbone="resnet50", **options), scales)
+    return golden_tools.with_named_weights(build_model("asgnet", backbone="resnet50", **options), scales)
 
 
 def reduced_evaluation(model: ASGNet, episode: Episode) -> dict[str, Tensor]:

@@ -35,13 +35,10 @@ def random_episode(batch=2, way=1, shot=1, height=SIZE, width=SIZE, seed=0, extr
         optional["base_masks"] = torch.randint(0, 16, (batch, height, width), generator=g)
         optional["class_index"] = torch.randint(0, 15, (batch,), generator=g)
     return Episode(
-        torch.randn(batch, 3, height, width, generator=g),
-        query,
-        torch.randn(batch, way, shot, 3, height, width, generator=g),
-        support,
-        torch.stack([torch.randperm(20, generator=g)[:way] + 1 for _ in range(batch)]),
-        **optional,
-    )
+        torch.randn(batch, 3, height, width, generator=g), query,
+        torch.randn(batch, way, shot, 3, height, width, generator=g), support,
+        torch.stack([torch.randperm(20, generator=g)[:way] + 1 for _ in range(batch)]), **optional,
+    )  # fmt: skip
 
 
 class Line(nn.Module):

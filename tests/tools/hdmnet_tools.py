@@ -6,20 +6,7 @@ from statistics import median
 
 import golden_tools
 import torch
-from golden_tools import (
-    FIELDS,
-    Call,
-    buffer_norms,
-    gradient_norms,
-    learned,
-    names,
-    one_way,
-    read_golden,
-    specified_weights,
-    terms,
-    watching,
-    with_named_weights,
-)
+from golden_tools import FIELDS, Call, buffer_norms, learned, names, one_way, read_golden, terms, watching
 from torch import Tensor
 
 from fsslib import Episode, build_model, load_official, ops
@@ -44,7 +31,9 @@ def tiny(seed: int = 0, backbone: str = "tiny", **options) -> HDMNet:
 
 def official_state(shared: Path, key: str) -> dict[str, Tensor]:
     """The authors' state dict of the golden files; not to be changed in place."""
-    return specified_weights(shared / "specs/hdmnet_state.json", key, SCALES if "resnet" in key else SCALES[1:])
+    return golden_tools.specified_weights(
+        shared / "specs/hdmnet_state.json", key, SCALES if "resnet" in key else SCALES[1:]
+    )
 
 
 def official_model(shared: Path, facts: dict) -> HDMNet:
@@ -159,7 +148,7 @@ def _by_golden_name(episode: Episode, seen: dict[str, list[Call]]) -> dict[str, 
 def reduced_model() -> HDMNet:
     """ResNet-50 with 32 channels behind it and the weights of two shots, all from the authors' names."""
     model = build_model("hdmnet", backbone="resnet50", width=32, shots=2, base_classes=5)
-    return with_named_weights(model, SCALES)
+    return golden_tools.with_named_weights(model, SCALES)
 
 
 def reduced_episode(stored: dict[str, Tensor]) -> Episode:
@@ -196,7 +185,7 @@ def reduced_training(model: HDMNet, episode: Episode) -> dict[str, Tensor]:
         losses = model.losses(task)
         numbers[f"{label}_losses"] = terms(losses)
         for term in ("distill", "main") if label == "way" else ("total",):
-            numbers[f"gradnorms_{label}_{term}"] = gradient_norms(losses[term], learned(model))
+            numbers[f"gradnorms_{label}_{term}"] = golden_tools.gradient_norms(losses[term], learned(model))
     return numbers | {"buffernorms": buffer_norms(model)}
 
 

@@ -5,18 +5,7 @@ from pathlib import Path
 
 import golden_tools
 import torch
-from golden_tools import (
-    Call,
-    buffer_norms,
-    gradient_norms,
-    learned,
-    one_way,
-    read_golden,
-    specified_weights,
-    terms,
-    watching,
-    with_named_weights,
-)
+from golden_tools import Call, buffer_norms, gradient_norms, learned, one_way, read_golden, terms, watching
 from golden_tools import everything as everything  # these two for the tests of the method
 from golden_tools import reduced_episode as reduced_episode
 from torch import Tensor
@@ -40,7 +29,7 @@ def tiny(seed: int = 0, backbone: str = "tiny", **options) -> SDAANet:
 
 def official_state(shared: Path, backbone: str) -> dict[str, Tensor]:
     """The authors' state dict of the golden files; not to be changed in place."""
-    return specified_weights(shared / "specs/sdaanet_state.json", backbone, SCALES)
+    return golden_tools.specified_weights(shared / "specs/sdaanet_state.json", backbone, SCALES)
 
 
 def official_model(shared: Path, backbone: str) -> SDAANet:
@@ -124,7 +113,7 @@ def _tolerance(train: bool, key: str, expected: Tensor) -> float:
 
 def reduced_model() -> SDAANet:
     """ResNet-50 with 32 channels behind it, weights from the authors' names, batch statistics in training."""
-    return with_named_weights(
+    return golden_tools.with_named_weights(
         build_model("sdaanet", backbone="resnet50", width=32, scales=(9, 5, 4, 3), bn="batch"), SCALES
     )
 

@@ -127,8 +127,7 @@ def test_other_controls_change_prediction_and_attention(explorer, change):
 def test_a_model_without_self_attention_and_ensemble():
     options = {"width": 32, "stages": 2, "match_temperature": 0.3, "self_attention": False, "ensemble": False}
     mine, _ = own("explore_correlation", "hdmnet", **options)
-    assert mine.values["temperature"] == 0.3
-    assert mine.set(stage=1).scene.facts["correlation"].shape == (9, 9)
+    assert mine.values["temperature"] == 0.3 and mine.set(stage=1).scene.facts["correlation"].shape == (9, 9)
     assert not {"self_attention", "ensemble"} & mine.controls.keys()
     assert [label for label, _ in mine.controls["stage"].options] == ["0, fine", "1, coarse"]
     assert list(mine.scene.facts["ious"]) == ["meta"] and "ensemble" not in mine.scene.words

@@ -135,8 +135,7 @@ def test_a_picture_stands_in(painter):
 def test_odd_pictures(shape):
     painter = SupportPainter(np.zeros((*shape, 3), np.uint8))
     painter.document = strokes.add(painter.document, {"tool": "brush", "label": 1, "width": 1, "points": [[0, 0]]})
-    assert painter.mask[0, 0] == 1 and "image/png" in painter._repr_mimebundle_()[0]
-    assert min(painter._shape) >= 1
+    assert painter.mask[0, 0] == 1 and "image/png" in painter._repr_mimebundle_()[0] and min(painter._shape) >= 1
 
 
 def test_imported_on_demand():

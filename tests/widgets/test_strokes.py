@@ -220,8 +220,7 @@ def test_undo_and_redo_are_inverse(document):
 def test_a_new_stroke_can_be_undone_and_forgets_what_was_undone(document, new):
     before = copy.deepcopy(document)
     after = strokes.add(document, new)
-    assert document == before
-    assert len(after["history"]) == after["cursor"] == document["cursor"] + 1
+    assert document == before and len(after["history"]) == after["cursor"] == document["cursor"] + 1
     assert np.array_equal(strokes.rasterise(strokes.undo(after), 20, 20), strokes.rasterise(document, 20, 20))
     assert not strokes.rasterise(strokes.clear(after), 20, 20).any()
 
@@ -245,13 +244,10 @@ def test_two_thousand_strokes():
 
 GOOD = {"version": 1, "size": [6, 8], "cursor": 1, "history": [brush((1, 2))]}
 REFUSED = {
-    "version 2": [{"version": 2}],
-    "height, width": [{"size": [6]}, {"size": [6, 0]}, {"size": [6.5, 8]}],
-    "0 to 1": [{"cursor": 2}, {"cursor": -1}, {"cursor": True}],
-    "expected a list": [{"history": "brush"}],
-    "extra": [{"extra": 1}],
-    "stroke 1: tool 'spray'": [{"history": [brush((1, 2)), {"tool": "spray"}]}],
-}
+    "version 2": [{"version": 2}], "height, width": [{"size": [6]}, {"size": [6, 0]}, {"size": [6.5, 8]}],
+    "0 to 1": [{"cursor": 2}, {"cursor": -1}, {"cursor": True}], "expected a list": [{"history": "brush"}],
+    "extra": [{"extra": 1}], "stroke 1: tool 'spray'": [{"history": [brush((1, 2)), {"tool": "spray"}]}],
+}  # fmt: skip
 WRONG_STROKES = {
     "stroke 0: tool": [None, {"tool": ["brush"]}],
     "fields": [{"tool": "brush", "points": [[1, 2]]}, {"tool": "clear", "label": 1}],
@@ -292,8 +288,7 @@ def test_strokes_of_another_picture():
 def test_saved_and_loaded(tmp_path):
     document = strokes.undo(strokes.add(strokes.add(GOOD, box((0.123456789, 1), (3, 3))), {"tool": "clear"}))
     file = strokes.save(document, tmp_path / "new" / "drawing.json")
-    assert strokes.load(file) == document
-    assert [f.name for f in file.parent.iterdir()] == ["drawing.json"]
+    assert strokes.load(file) == document and [f.name for f in file.parent.iterdir()] == ["drawing.json"]
     with pytest.raises(DatasetError):
         strokes.save({**document, "cursor": 9}, file)
     assert strokes.load(file) == document, "a refused document must not touch the file"

@@ -70,21 +70,18 @@ def test_a_cut_download_fetches_only_the_rest(server, target):
 @pytest.mark.parametrize(
     ("had", "page", "sums", "asked"),
     [
-        (DATA[:3_000], {}, {}, ["bytes=3000-"]),
-        (DATA, {}, {}, ["bytes=4000-"]),  # killed after the last byte
+        (DATA[:3_000], {}, {}, ["bytes=3000-"]), (DATA, {}, {}, ["bytes=4000-"]),
         (DATA[:3_000], {"ranges": False}, {}, ["bytes=3000-"]),
-        (DATA[:3_000], {"shift": 100}, {}, ["bytes=3000-", None]),
-        (DATA + b"!", {}, {}, ["bytes=4001-", None]),  # the server's file is shorter by now
-        (DATA[:2_000] + bytes(1_000), {}, {"md5": MD5}, ["bytes=3000-", None]),  # as after a crash of the machine
+        (DATA[:3_000], {"shift": 100}, {}, ["bytes=3000-", None]), (DATA + b"!", {}, {}, ["bytes=4001-", None]),
+        (DATA[:2_000] + bytes(1_000), {}, {"md5": MD5}, ["bytes=3000-", None]),
     ],
     ids=["rest", "whole", "no ranges", "other range", "shorter", "spoilt"],
-)
+)  # fmt: skip
 def test_what_was_left_by_a_kill(server, target, had, page, sums, asked):
     """What belongs to the file is gone on with; whatever does not starts over, once."""
     log = server.add("x.bin", DATA, **page)
     part_of(target, had)
-    assert get(server, target, **sums) == DATA and log.asked == asked
-    assert os.listdir(target.parent) == [target.name]
+    assert get(server, target, **sums) == DATA and log.asked == asked and os.listdir(target.parent) == [target.name]
 
 
 def test_wrong_bytes_never_get_the_name(server, target):

@@ -4,21 +4,11 @@ says and where it is called from; which masks it calls soft."""
 import io
 import re
 
+import folder_tree
 import folder_tree as tree
 import numpy as np
 import pytest
-from folder_tree import (
-    H,
-    W,
-    class_folders,
-    coco,
-    disc,
-    images_masks,
-    label_map,
-    photograph,
-    spoil_class_folders,
-    spoil_images_masks,
-)
+from folder_tree import H, W, class_folders, coco, disc, images_masks, label_map, photograph, spoil_images_masks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -99,7 +89,7 @@ def litter(*folders):
 
 
 def test_faults_in_class_folders(tmp_path):
-    planted = spoil_class_folders(tmp_path)
+    planted = folder_tree.spoil_class_folders(tmp_path)
     report = check_folder(tmp_path)
     assert files_and_kinds(report, tmp_path) == planted
     assert report.classes == {"cat": 2, "dog": 3, "one": 1, "owl": 7} and report.sound == 13
@@ -109,7 +99,7 @@ def test_faults_in_class_folders(tmp_path):
 def test_code_in_cures_cures(tmp_path):
     """Every cure that is code runs, and what it was for is no problem any more."""
     ran = 0
-    for root, plant in ((tmp_path / "a", spoil_images_masks), (tmp_path / "b", spoil_class_folders)):
+    for root, plant in ((tmp_path / "a", spoil_images_masks), (tmp_path / "b", folder_tree.spoil_class_folders)):
         plant(root)
         cured = set()
         for problem in check_folder(root).problems:
@@ -141,14 +131,10 @@ def test_faults_in_a_coco_file(tmp_path):
     report = check_folder(tree.write(file, document))
     at = tmp_path / "images"
     assert {(problem.file, problem.kind) for problem in report.problems} == {
-        (tmp_path / "c0.jpg", "image file missing"),
-        (at / "c1.jpg", "unreadable image"),
-        (at / "c2.jpg", "empty file"),
-        (at / "c3.jpg", "size mismatch"),
-        (file, "no polygon"),
-        (file, "unknown image or category"),
+        (tmp_path / "c0.jpg", "image file missing"), (at / "c1.jpg", "unreadable image"), (at / "c2.jpg", "empty file"),
+        (at / "c3.jpg", "size mismatch"), (file, "no polygon"), (file, "unknown image or category"),
         (at / "c8.jpg", "empty mask"),
-    }
+    }  # fmt: skip
     assert report.kinds["no polygon"] == 2 and report.kinds["unknown image or category"] == 3
     assert "annotation 5 on c5.jpg" in report.of("no polygon")[1].message
     with pytest.warns(UserWarning, match="3 of 8 pairs"):

@@ -161,8 +161,7 @@ def test_real_photographs(shared: Path):
             name = 255 if entry["iscrowd"] else numbers[entry["category_id"]]
             seen.setdefault(name, np.zeros(drawn.shape, bool))
             seen[name] |= mask
-        assert ((drawn > 0) == covered).all()
-        assert set(np.unique(drawn)) - {0} <= set(seen)
+        assert ((drawn > 0) == covered).all() and set(np.unique(drawn)) - {0} <= set(seen)
         for name, mask in seen.items():
             assert not (drawn == name)[~mask].any()
             overlapped = np.logical_or.reduce([m for n, m in seen.items() if n != name] or [np.zeros_like(mask)])

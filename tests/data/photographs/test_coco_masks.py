@@ -49,16 +49,14 @@ def test_compressed_codes(tmp_path):
 
 
 FAULTS = {
-    "without a segmentation": [[], None],
-    "of an image or category that is not listed": [],
+    "without a segmentation": [[], None], "of an image or category that is not listed": [],
     "without a polygon of three points": [
         [[1, 1, 5, 5]], [[1, 1, 5]], [[1, 1, 5, 1, 5]], [[0, 0, 1e9, 0, 1e9, 9]], [[0, 0, float("nan"), 0, 3, 9]],
         "abc", [None],
     ],
     "with a run-length code that does not fill its image": [
         {"size": [H, W], "counts": [3, 9999]}, {"size": [W, H], "counts": [9, H * W - 9]},
-        {"size": [H, W], "counts": []},
-        {"size": [H, W], "counts": "PPPP"}, {"size": [H, W], "counts": [-4, H * W + 4]},
+        {"size": [H, W], "counts": []}, {"size": [H, W], "counts": "PPPP"}, {"size": [H, W], "counts": [-4, H * W + 4]},
         {"size": [H, W], "counts": [4.0, H * W - 4.0]},
     ],
     "that is no COCO annotation": [7, {"size": [H, W]}, {"counts": [1]}, [["a"] * 6]],
@@ -160,8 +158,7 @@ def test_a_cache_that_cannot_be_written(coco, tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match=r"index of .* cannot be kept .*FSSLIB_CACHE") as said:
         data = Coco20i(coco, val_classes=0)
     assert sum("kept" in str(warning.message) for warning in said) == 1
-    assert data.hash() == expected.hash()
-    assert all(torch.equal(a[1], b[1]) for a, b in zip(data, expected))
+    assert data.hash() == expected.hash() and all(torch.equal(a[1], b[1]) for a, b in zip(data, expected))
     monkeypatch.setattr(coco_masks, "_parse", refuse)
     assert quiet(coco, 1).classes == quiet(coco, 1).classes != data.classes
 

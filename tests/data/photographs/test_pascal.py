@@ -56,8 +56,7 @@ def test_images_and_masks(voc):
     assert image.shape == (3, H, W) and image.dtype == torch.uint8 and image.is_contiguous()
     assert mask.dtype == torch.uint8 and torch.equal(mask, torch.from_numpy(label(VAL["2008_000012"])))
     mask.zero_()  # the cache hands out copies
-    assert data[data.ids.index("2008_000012")][1].any()
-    assert torch.equal(data[-1][0], data[len(data) - 1][0])
+    assert data[data.ids.index("2008_000012")][1].any() and torch.equal(data[-1][0], data[len(data) - 1][0])
     assert len(list(data)) == 5  # iteration ends by IndexError
     uncached = quiet(voc, 0, "test", cache=False)
     assert all(torch.equal(a, b) for i in range(5) for a, b in zip(data[i], uncached[i])) and not uncached._cache
@@ -66,8 +65,7 @@ def test_images_and_masks(voc):
 def test_novel_pixels(voc):
     at = sorted(TRAIN).index("2008_000002")
     novel = torch.from_numpy(label(TRAIN["2008_000002"])) == 1
-    assert (quiet(voc)[at][1][novel] == 0).all()
-    assert (quiet(voc, novel="ignore")[at][1][novel] == 255).all()
+    assert (quiet(voc)[at][1][novel] == 0).all() and (quiet(voc, novel="ignore")[at][1][novel] == 255).all()
     dropped = quiet(voc, novel="drop")
     assert dropped.ids == [i for i in sorted(TRAIN) if i not in ("2008_000002", "2008_000007")]
     # Class 6 and 19 lose one of two images each.
@@ -213,13 +211,10 @@ def test_broken_files_are_named(voc, file, change, message):
         quiet(voc, 0, "test")
 
 
-@pytest.mark.parametrize(
-    "images, message",
-    [
-        ("no/such/list.txt", "cannot read list file .*Pass the path"), ("trainaug", "needs SBD"),
-        ("pascal5i", r"train_noval\.txt, or ImageSets/Main"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("images, message", [
+    ("no/such/list.txt", "cannot read list file .*Pass the path"), ("trainaug", "needs SBD"),
+    ("pascal5i", r"train_noval\.txt, or ImageSets/Main"),
+])  # fmt: skip
 def test_lists_that_cannot_be(voc, images, message):
     with pytest.raises(DatasetError, match=message):
         Pascal5i(voc, images=images)

@@ -45,8 +45,7 @@ def test_items_are_uint8_images_with_class_ids(standard):
     data, _, masks, _ = standard
     image, mask = data[3]
     assert image.shape == (3, 97, 97) and mask.shape == (97, 97)
-    assert image.dtype == mask.dtype == torch.uint8
-    assert set(masks.unique().tolist()) == {0, *NAMES}
+    assert image.dtype == mask.dtype == torch.uint8 and set(masks.unique().tolist()) == {0, *NAMES}
     assert image.float().std() > 20  # a picture, not a plain surface
 
 
@@ -71,8 +70,7 @@ def test_pickling_drops_the_cache_and_keeps_the_images():
     data = shapes(pool=5)
     render(data, range(5))
     copy = pickle.loads(pickle.dumps(data))
-    assert copy._store == {} and len(pickle.dumps(data)) < 10_000
-    assert same(copy[4], data[4])
+    assert copy._store == {} and len(pickle.dumps(data)) < 10_000 and same(copy[4], data[4])
 
 
 def test_splits_folds_seeds_and_schemes_share_no_images():
@@ -83,8 +81,7 @@ def test_splits_folds_seeds_and_schemes_share_no_images():
 
 def test_any_size_and_the_same_scene():
     small, large = shapes(size=49, pool=1)[0], shapes(size=97, pool=1)[0]
-    assert small[0].shape == (3, 49, 49)
-    assert (small[1] == large[1][::2, ::2]).float().mean() > 0.95
+    assert small[0].shape == (3, 49, 49) and (small[1] == large[1][::2, ::2]).float().mean() > 0.95
 
 
 def test_length_and_iteration():
@@ -133,8 +130,7 @@ def test_each_split_shows_only_its_classes(split):
     found = {c for i in range(600) for c in data.plan(i).classes} - {0}
     assert found == set(shown)
     masks = render(data, range(20))[1]
-    assert set(masks.unique().tolist()) <= {0, *shown}
-    assert data.base_classes == table.base
+    assert set(masks.unique().tolist()) <= {0, *shown} and data.base_classes == table.base
 
 
 def test_without_val_classes_training_has_all_base_classes():
@@ -199,8 +195,7 @@ def test_bad_options(options, message):
 
 def test_the_signature_changes_with_the_images_and_only_with_them():
     one, other = (shapes("test", val_classes=n, size=33, co_occurrence=1.0) for n in (0, 3))
-    assert all(same(one[i], other[i]) for i in range(20))
-    assert one.hash() == other.hash()
+    assert all(same(one[i], other[i]) for i in range(20)) and one.hash() == other.hash()
     assert shapes("train", val_classes=0).hash() != shapes("train", val_classes=3).hash()
 
 
@@ -212,8 +207,7 @@ def near(region, pixels):
 def test_areas_and_trivial_baselines(standard):
     data, _, masks, truths = standard
     objects = (masks > 0).float().mean().item()
-    assert 0.06 < sum(t.area for t in truths) / COUNT < 0.10
-    assert 0.23 < objects < 0.32
+    assert 0.06 < sum(t.area for t in truths) / COUNT < 0.10 and 0.23 < objects < 0.32
     oracle = []
     for c in data.classes:
         rows = [i for i in range(COUNT) if truths[i].target == c]
@@ -285,14 +279,12 @@ def test_backgrounds_change_only_the_background(standard):
     moved, clean, _, masks = changed(standard, backgrounds=1)
     assert torch.equal(clean, masks)
     # Soft borders mix some background in (also where two objects leave less than a pixel between them).
-    assert moved[~near(masks == 0, 2)].float().mean() < 1e-3
-    assert moved[masks == 0].float().mean() > 0.2
+    assert moved[~near(masks == 0, 2)].float().mean() < 1e-3 and moved[masks == 0].float().mean() > 0.2
 
 
 def test_parts_cut_objects_into_bands(standard):
     moved, clean, truths, masks = changed(standard, parts=3)
-    assert torch.equal(clean, masks)
-    assert not moved[~near(masks > 0, 2)].any()
+    assert torch.equal(clean, masks) and not moved[~near(masks > 0, 2)].any()
     parts = torch.stack([t.parts for t in truths])
     assert set(parts.unique().tolist()) == {0, 1, 2, 3}
     assert not moved[(parts == 1) & ~near(parts > 1, 2)].any() and moved[parts > 1].float().mean() > 0.5
@@ -306,15 +298,13 @@ def test_smaller_thinner_occluded_objects(standard, knob):
     new = [data.truth(i) for i in range(40)]
     ratio = sum(t.area for t in new) / sum(t.area for t in truths[:40])
     low, high = {"area": (0.22, 0.29), "thinness": (0.15, 0.3), "occlusion": (0.25, 0.6)}[next(iter(knob))]
-    assert low < ratio < high
-    assert all(t.classes == old.classes for t, old in zip(new, truths))
+    assert low < ratio < high and all(t.classes == old.classes for t, old in zip(new, truths))
 
 
 def test_occlusion_only_takes_away(standard):
     moved, clean, _, masks = changed(standard, occlusion=0.7)
     # A hidden object can uncover nothing: what shows keeps its class.
-    assert ((clean == masks) | (clean == 0)).float().mean() > 0.995
-    assert moved.any()
+    assert ((clean == masks) | (clean == 0)).float().mean() > 0.995 and moved.any()
 
 
 def test_target_stays_visible_at_the_extremes():
@@ -329,8 +319,7 @@ def test_label_noise_moves_borders_of_the_given_mask_only(standard):
     assert torch.equal(new, images[:20])
     assert torch.equal(torch.stack([noisy.truth(i).clean_mask for i in range(20)]), masks[:20])
     wrong = (given != masks[:20]).float().mean()
-    assert 0.03 < wrong < 0.25
-    assert set(given.unique().tolist()) <= set(masks[:20].unique().tolist())
+    assert 0.03 < wrong < 0.25 and set(given.unique().tolist()) <= set(masks[:20].unique().tolist())
     inside = ~near(masks[:20] == 0, 9)
     assert inside.any() and (given[inside] > 0).all()
     small = render(shapes(label_noise=0.2), range(20))[1]
@@ -346,8 +335,7 @@ def test_absent_targets_are_listed_but_not_shown(standard):
         assert truth.classes[0] not in (0, truth.target) and (truth.instances == 1).any()
     part = shapes(absent=0.3)
     kept = [i for i in range(500) if not part.plan(i).absent]
-    assert 0.6 < len(kept) / 500 < 0.8
-    assert same(part[kept[0]], (standard[1][kept[0]], standard[2][kept[0]]))
+    assert 0.6 < len(kept) / 500 < 0.8 and same(part[kept[0]], (standard[1][kept[0]], standard[2][kept[0]]))
 
 
 def test_co_occurrence_favours_base_classes():
@@ -357,8 +345,7 @@ def test_co_occurrence_favours_base_classes():
 
     base = shapes().base_classes
     assert 0.7 < share(shapes(), base) < 0.87  # 15 of the 19 other classes
-    assert share(shapes(co_occurrence=1.0), base) == 1
-    assert 0.85 < share(shapes(co_occurrence=0.5), base) < 0.95
+    assert share(shapes(co_occurrence=1.0), base) == 1 and 0.85 < share(shapes(co_occurrence=0.5), base) < 0.95
     train = shapes("train").classes
     assert share(shapes("val"), train) < 0.95 and share(shapes("val", co_occurrence=1.0), train) == 1
 
@@ -382,8 +369,7 @@ def test_truth_is_consistent(standard):
     for mask, truth in zip(masks, truths):
         assert torch.equal(truth.clean_mask, mask)
         ids = torch.tensor([0, *truth.classes], dtype=torch.uint8)
-        assert torch.equal(ids[truth.instances.long()], mask)
-        assert torch.equal(truth.parts > 0, truth.instances > 0)
+        assert torch.equal(ids[truth.instances.long()], mask) and torch.equal(truth.parts > 0, truth.instances > 0)
         assert truth.area == pytest.approx((mask == truth.target).float().mean().item())
         assert [d is None for d in truth.drawn] == [c == 0 for c in truth.classes]
         assert truth.shift == 0 and not truth.absent
