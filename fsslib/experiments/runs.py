@@ -280,7 +280,8 @@ def _tidy(part: Path, title: str) -> None:
         notebook.metadata.get("papermill", {}).pop(name, None)
     text = nbformat.writes(notebook).replace(str(part.resolve()), ".")
     text = text.replace(str(files.repository_folder()) + os.sep, "").replace(str(Path.home()) + os.sep, "~/")
-    text = re.sub(r"[^\s\"']*/ipykernel_\d+/\d+\.py", "cell", text)  # where a warning comes from
+    # Where a warning comes from; with bounds, because a report holds megabytes of pictures in letters and slashes.
+    text = re.sub(r"(?:/[\w.~-]{1,80}){0,12}/ipykernel_\d+/\d+\.py", "cell", text)
     files.write_text(path, text + "\n")
     write_page(path, path.with_suffix(".html"), title=title)
 
