@@ -176,6 +176,8 @@ def browser(chromium, lab):
         )
         context = program.new_context(has_touch=True, viewport={"width": 1100, "height": 1000})
         context.set_default_timeout(1000 * PATIENCE)
+        # anywidget gives a model two seconds by the clock, which a busy machine exceeds.
+        context.add_init_script("AbortSignal.timeout = () => new AbortController().signal")
         context.noise, context.strangers = [], []
 
         def noted(request) -> None:
