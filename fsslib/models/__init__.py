@@ -1,4 +1,7 @@
-"""The methods by name."""
+"""The methods by name, and one paper in one file: `panet`, `sdaanet`, `asgnet`, `hdmnet`; `base` holds what all share.
+
+Without options a method is the authors' code, and golden vectors say so: a new habit is a new option.
+"""
 
 import hashlib
 import inspect

@@ -3,6 +3,7 @@
 A backbone is a chain of up to five stages `layer0 … layer4` (the papers' names). A method asks for the stages it wants
 and gets them from one pass; each stage is also an attribute, so that a method can run `backbone.layer4` on masked
 layer3 features itself. Backbones never switch gradients off: whether they are frozen is the method's decision.
+Names of stages and parameters are those of stored weights: keep them.
 """
 
 import os
