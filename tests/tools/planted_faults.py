@@ -38,7 +38,7 @@ FAULTS = {
     'if merge == "mean":': ('if merge == "sum":', "test_superpixels"),
     "[order // width, order % width]": ("[order // width, order // width]", "test_superpixels"),
     # models
-    "torch.stack([masks == 0, masks == 1], 3)": ("torch.stack([masks != 1, masks == 1], 3)", "test_panet"),
+    "torch.stack([masks == 0, masks == 1], 3)": ("torch.stack([masks != 1, masks == 1], 3)", "test_golden_all"),
     'terms["query"] + self.align_weight * terms["align"]': ('terms["query"] + terms["align"]', "test_panet"),
     # data
     "return tuple(classes[fold::folds])": ("return tuple(classes[fold + 1 :: folds])", "test_folds"),
