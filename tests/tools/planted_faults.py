@@ -70,8 +70,8 @@ FAULTS = {
     "vmin=-top, vmax=top, cbar": ("vmin=0, vmax=top, cbar", "test_plots_comparison"),
     "int((weights > 0.05 * top)": ("int((weights > 0.5 * top)", "test_plots_prototypes"),
     # analysis
-    "values[picks].mean(1), [0.025, 0.975])": ("values[picks].mean(1), [0.25, 0.75])", "test_plots_prototypes"),
-    "and (min(seeds) > 0 or max(seeds) < 0)": ("", "test_plots_comparison"),
+    "values[picks].mean(1), [0.025, 0.975])": ("values[picks].mean(1), [0.25, 0.75])", "test_intervals"),
+    "and (min(seeds) > 0 or max(seeds) < 0)": ("", "test_intervals"),
     "n // 2 for kind, n in found.items()": ("n for kind, n in found.items()", "test_costs"),
     "marked = ((masks > 0) & (masks != IGNORE), torch.isin": ("marked = (masks > 99, torch.isin", "test_stored"),
     # notebooks
