@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -141,20 +142,20 @@ class EpisodeSampler:
         shapes = {(len(spec.classes), len(spec.supports), len(pool)) for spec in specs for pool in spec.supports}
         if len(shapes) != 1:
             raise DatasetError("build() needs at least one spec, and the same number of ways and shots in all of them.")
-        count, (_, way, shot), size = len(specs), *shapes, [self.protocol.input_size] * 2
-        images, masks = torch.empty(count, 3, *size), torch.empty(count, *size, dtype=torch.long)
-        support_images = torch.empty(count, way, shot, 3, *size)
-        support_masks, labels = torch.empty(count, way, shot, *size, dtype=torch.long), []
+        queries, supports, size = (len(specs),), (len(specs), *shapes.pop()[1:]), (self.protocol.input_size,) * 2
+        images, support_images = _empty(np.float32, (*queries, 3, *size), (*supports, 3, *size))
+        masks, base, support_masks = _empty(np.int64, (*queries, *size), (*queries, *size), (*supports, *size))
         for i, spec in enumerate(specs):
             seed = None if augment_seed is None else augment_seed * 1009 + i
             image, label = self._load(spec.query, seed, spec.classes)
             normalise(image, images[i])
             masks[i] = self._query_mask(label, spec.classes)
-            labels.append(label)
+            if self._base_table is not None:
+                base[i] = torch.from_numpy(self._base_table.take(label.numpy()))
             self._load_supports(spec, seed, support_images[i], support_masks[i])
         classes = torch.tensor([spec.classes for spec in specs])
-        base, index = self._base_annotation(torch.stack(labels), classes)
-        return Episode(images, masks, support_images, support_masks, classes, base, index)
+        base = None if self._base_table is None else base
+        return Episode(images, masks, support_images, support_masks, classes, base, self._class_index(classes))
 
     def batch(self, step: int, size: int) -> Episode:
         """The training batch of `step`: a pure function of the sampler's seed and the step.
@@ -200,19 +201,20 @@ class EpisodeSampler:
                 normalise(image, images[way, k])
                 masks[way, k] = self._support_mask(mask, c, spec, index)
 
-    def _base_annotation(self, labels: Tensor, classes: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The queries' labels as positions in the sorted base classes, from 1 (0 what is none, 255 kept), and for
-        one-way episodes of base classes their position, from 0. More base classes than labels can hold have none."""
-        if len(self.dataset.base_classes) >= IGNORE:
-            return None, None
-        table = self._base_table
-        known = len(self.dataset.base_classes) and bool((table[classes] > 0).all()) and classes.shape[1] == 1
-        annotation = torch.from_numpy(table.numpy().take(labels.numpy()))
-        return annotation, table[classes[:, 0]] - 1 if known else None
-
     @cached_property
-    def _base_table(self) -> Tensor:
-        return base_table(self.dataset.base_classes, self.dataset.names)
+    def _base_table(self) -> np.ndarray | None:
+        """Class id -> position in the sorted base classes, from 1 (0 what is none, 255 kept): the queries' annotation.
+        More base classes than labels can hold have none."""
+        if len(self.dataset.base_classes) >= IGNORE:
+            return None
+        return base_table(self.dataset.base_classes, self.dataset.names).numpy()
+
+    def _class_index(self, classes: Tensor) -> Tensor | None:
+        """(B,) positions, from 0, of the base classes of one-way episodes; None where there is no such annotation."""
+        if self._base_table is None or not self.dataset.base_classes or classes.shape[1] != 1:
+            return None
+        positions = torch.from_numpy(self._base_table[classes[:, 0].numpy()])
+        return positions - 1 if bool((positions > 0).all()) else None
 
     def _query_mask(self, mask: Tensor, classes: Sequence[int]) -> Tensor:
         return _renumbered(mask, {IGNORE: IGNORE} | {c: way for way, c in enumerate(classes, 1)})
@@ -227,6 +229,14 @@ class EpisodeSampler:
         values = {IGNORE: IGNORE if self.protocol.void == "ignore" else 0}
         out = _renumbered(mask, values | {other: 1 if other == cls else IGNORE for other in spec.classes})
         return annotate(out, self.protocol.annotation, seed=index) if self.protocol.annotation != "mask" else out
+
+
+def _empty(dtype: type, *shapes: tuple[int, ...]) -> list[Tensor]:
+    """Tensors in one piece of memory, to be filled. For a piece of 4 MiB or more NumPy asks the system for large pages;
+    torch does not, and touching a batch of small pages first may take as long as everything computed for it."""
+    sizes = [math.prod(shape) for shape in shapes]
+    parts = torch.from_numpy(np.empty(sum(sizes), dtype)).split(sizes)
+    return [part.view(shape) for part, shape in zip(parts, shapes)]
 
 
 def _pick(things: Sequence[int], generator: np.random.Generator) -> int:

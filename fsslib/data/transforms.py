@@ -3,7 +3,7 @@
 Every transform takes and returns an image (3, H, W) uint8 RGB and a mask (H, W) uint8 or int16. Masks are resampled by
 nearest neighbour; what a transform invents is mean colour (zero once normalised), and 255 (ignored) in the mask.
 First comes what all need, then augmentation of what has the network's size already (`augment`), then augmentation that
-needs the whole picture (`augment_whole`).
+needs the whole picture (`augment_whole`); both work on the CPU, in whole numbers between one step and the next.
 """
 
 import math
@@ -88,9 +88,9 @@ def _target(height: int, width: int, longest: int, mode: str) -> list[int]:
 
 
 def _pad(pair: tuple, left: int, top: int, right: int, bottom: int) -> tuple:
-    """Grow by mean colour and 255; new, contiguous tensors."""
+    """Grow by mean colour and 255; contiguous tensors, and new ones unless there is nothing to add."""
     if not any((left, top, right, bottom)):
-        return tuple(part.clone(memory_format=torch.contiguous_format) for part in pair)
+        return tuple(part.contiguous() for part in pair)
     image, mask = pair
     mask = F.pad(mask, (left, right, top, bottom), value=IGNORE).contiguous()
     grown = image.new_tensor(MEAN_COLOUR)[:, None, None].repeat(1, *mask.shape)
@@ -219,8 +219,7 @@ def _changed(
     if longest < size:
         pair = _pad(pair, left, top, size - longest - left, size - longest - top)
         top = left = 0
-    image, mask = (part[..., top : top + size, left : left + size].contiguous() for part in pair)
-    return image, mask
+    return tuple(part[..., top : top + size, left : left + size].contiguous() for part in pair)
 
 
 def augment(image: Tensor, mask: Tensor, seed: int, kind: str = "photo") -> tuple[Tensor, Tensor]:
@@ -253,11 +252,13 @@ def symmetry(image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """
     generator = np.random.default_rng(seed)
     turns, mirrored = generator.integers(4), generator.integers(2)
-    across = np.s_[..., :: -1 if mirrored else 1]
+    pixels, label = image.numpy(), mask.numpy()
+    if turns % 2:
+        pixels, label = pixels.swapaxes(1, 2), label.T
+    down, across = (-1 if turns in (1, 2) else 1), (-1 if (turns in (2, 3)) != mirrored else 1)
     light = np.float32(generator.uniform(0.8, 1.2))
-    pixels = np.rot90(image.numpy(), turns, (1, 2))[across][generator.permutation(3)]
-    pixels = np.multiply(pixels, light, order="C")
-    label = np.ascontiguousarray(np.rot90(mask.numpy(), turns)[across])
+    pixels = np.multiply(pixels[generator.permutation(3), ::down, ::across], light, order="C")
+    label = np.ascontiguousarray(label[::down, ::across])
     return torch.from_numpy(np.minimum(pixels, 255, out=pixels).astype(np.uint8)), torch.from_numpy(label)
 
 
@@ -294,8 +295,7 @@ def augment_whole(
         pair = _resize(*pair, [size, size])
     else:
         pair = _crop(pair, size, objects, list(zip(places[::2], places[1::2])))
-    image, mask = (part.contiguous() for part in pair)
-    return image, mask
+    return tuple(part.contiguous() for part in pair)
 
 
 def _crop(pair: tuple, size: int, objects: Sequence[int], places: list[tuple[float, float]]) -> tuple:

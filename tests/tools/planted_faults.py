@@ -45,6 +45,7 @@ FAULTS = {
     "pool = self.supports[c][self.supports[c] != query]": ("pool = self.supports[c]", "test_sampler"),
     "tuple(w[:count] for w in s.supports)": ("tuple(w[-count:] for w in s.supports)", "test_sampler"),
     "other: 1 if other == cls else IGNORE for other": ("other: int(other == cls) for other", "test_sampler"),
+    "alpha=-2 / width * sine": ("alpha=2 / width * sine", "test_transforms"),
     "EIGHT = np.ones((3, 3), bool)": ("EIGHT = np.eye(3, dtype=bool)", "test_weak"),
     ": inner[0], : inner[1]]": (": inner[1], : inner[0]]", "test_evaluation"),
     # shapes

@@ -172,7 +172,7 @@ def _read_png(file: Path) -> np.ndarray:
             f"mask {file} is a picture of mode {mode}; expected one 8-bit class id a pixel (palette or greyscale PNG). "
             "Convert: map each colour to its class id, then PIL.Image.fromarray(ids.astype('uint8')).save(FILE)."
         )
-    for index, meant in _renumbered(tuple(palette)) if mode == "P" else ():
+    for index, meant in _reindexed(tuple(palette)) if mode == "P" else ():
         if (mask == index).any():
             raise DatasetError(
                 f"mask {file} has a re-indexed palette: index {index} is drawn in VOC's colour of class {meant}. "
@@ -182,7 +182,7 @@ def _read_png(file: Path) -> np.ndarray:
 
 
 @lru_cache(16)
-def _renumbered(palette: tuple[int, ...]) -> list[tuple[int, int]]:
+def _reindexed(palette: tuple[int, ...]) -> list[tuple[int, int]]:
     """Indices that have the colour of another VOC class, with that class: image editors renumber palettes on saving,
     and nothing else shows it. `palette`: red, green and blue of index 0, then of index 1, ..."""
     known = {tuple(colour): number for number, colour in enumerate(voc_palette().tolist()[: len(NAMES) + 1])}
