@@ -124,11 +124,11 @@ class Backbone(nn.Module):
         """
         if maps.device.type != "cpu":
             return run(maps)
+        together = self.bn == "batch" and self.training
         learns = torch.is_grad_enabled() and (maps.requires_grad or any(p.requires_grad for p in self.parameters()))
-        maps = maps.contiguous(memory_format=self.layout(learns))
-        count = len(maps)
-        if not (self.bn == "batch" and self.training):
-            count = max(1, PIXELS // max(1, maps[0, 0].numel() * stride**2))
+        # In channels_last torch sums up the statistics of a batch less exactly.
+        maps = maps.contiguous(memory_format=self.layout(learns or together))
+        count = len(maps) if together else max(1, PIXELS // max(1, maps[0, 0].numel() * stride**2))
         if count >= len(maps):
             return run(maps)
         parts = [run(part) for part in maps.split(count)]
