@@ -123,6 +123,7 @@ def plain(conv, norm, features):
 @pytest.mark.parametrize("name", ["tiny", "resnet18", "resnet50", "vgg16", "vgg16_bn"])
 def test_folded_norms_layouts_and_pieces_change_nothing(name):
     """Statistics far from 0 and 1, channels of both signs, and more images than one call takes."""
+    torch.manual_seed(0)
     backbone, g = build_backbone(name).eval(), torch.Generator().manual_seed(3)
     for part in backbone.modules():
         if isinstance(part, nn.BatchNorm2d):
@@ -136,7 +137,7 @@ def test_folded_norms_layouts_and_pieces_change_nothing(name):
         largest = float(expected[stage].abs().max())
         torch.testing.assert_close(found[stage] / largest, expected[stage] / largest, rtol=0, atol=2e-5)
         assert found[stage].is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(again, found["layer4"])
+    torch.testing.assert_close(again / largest, found["layer4"] / largest, rtol=0, atol=2e-5)
     assert list(backbone.state_dict()) == names and not backbone._buffers
 
 
