@@ -240,7 +240,7 @@ def fit(
         cure = "unfreeze the backbone or give the model a width"
         raise TrainingError(f"{type(model).__name__} has no parameter to train: {cure}.")
     engine = fabric(schedule.accelerator, schedule.precision)
-    model.to(engine.device, memory_format=torch.channels_last)
+    model.to(engine.device)
     optimiser = _optimiser(model, schedule)
     file = Path(folder) / f"{name}.ckpt" if folder else None
     made_with = {**asdict(schedule), "data": data, "callback": getattr(callback, "rules", "")}

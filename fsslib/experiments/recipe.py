@@ -84,7 +84,6 @@ def model(p: ExperimentParameters) -> FewShotModel:
                 raise CheckpointError(f"{p.start} holds {name} {built.config[name]!r}, the parameters say {asked!r}.")
     else:
         built = build_model(**p.configuration)
-    built.to(memory_format=torch.channels_last)  # as in training; a later change would empty the feature cache
     if p.freeze_backbone:
         built.backbone.freeze()
         built.freeze = True

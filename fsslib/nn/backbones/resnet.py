@@ -3,11 +3,12 @@
 import re
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from ...arguments import choose
 from ...errors import ModelError
-from .base import Backbone
+from .base import Backbone, Layers, conv_norm
 
 Convs = list[tuple[int, int, int, int]]  # kernel, channels, stride, dilation
 
@@ -29,7 +30,7 @@ class _Block(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         result = features
         for i in range(1, self.depth + 1):
-            result = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(result))
+            result = conv_norm(getattr(self, f"conv{i}"), getattr(self, f"bn{i}"), result)
             if i < self.depth:
                 result = self.relu(result)
         result += features if self.downsample is None else self.downsample(features)
@@ -61,7 +62,7 @@ def residual_stage(
     outputs = first[-1][1]
     shortcut = None
     if stride != 1 or inputs != outputs:
-        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        shortcut = Layers(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
     more = (_Block(outputs, others) for _ in range(blocks - 1))
     return nn.Sequential(_Block(inputs, first, shortcut), *more)
 
@@ -102,7 +103,7 @@ class DilatedResNet(Backbone):
         super().__init__(f"resnet{depth}", channels, (4, 4, 8, 8, 8), last)
         self.stem, self.stride_on = stem, stride_on
         layers = [layer for conv in _STEMS[stem] for layer in _conv_norm_relu(*conv)]
-        self.layer0 = nn.Sequential(*layers, nn.MaxPool2d(3, stride=2, padding=1))
+        self.layer0 = Layers(*layers, nn.MaxPool2d(3, stride=2, padding=1))
         for i, (stride, dilation) in enumerate(((1, 1), (2, 1), (1, 2), (1, 4)), start=1):
             if f"layer{i}" in self.channels:
                 of = block, channels[i - 1], channels[i] // expansion, blocks[i - 1]
@@ -140,6 +141,8 @@ class TinyResNet(Backbone):
     Raises ModelError: another stride, width, stage or mode.
     """
 
+    learns_in = torch.channels_last
+
     def __init__(self, *, stride: int = 4, width: int = 16, bn: str = "frozen", last: str | None = None):
         if stride not in (4, 8):
             raise ModelError(f"tiny: stride={stride!r}: expected the output stride 4 or 8.")
@@ -147,7 +150,7 @@ class TinyResNet(Backbone):
             raise ModelError(f"tiny: width={width!r}: expected a whole number from 1.")
         channels = (width, width, 2 * width, 4 * width, 4 * width)
         super().__init__("tiny", channels, (2, 2, 4, stride, stride), last)
-        self.layer0 = nn.Sequential(*_conv_norm_relu(3, width, 5, 2))
+        self.layer0 = Layers(*_conv_norm_relu(3, width, 5, 2))
         for i, step in enumerate((1, 2, stride // 4, 1), start=1):
             if f"layer{i}" in self.channels:
                 self.add_module(f"layer{i}", residual_stage(_basic, channels[i - 1], channels[i], 1, stride=step))
