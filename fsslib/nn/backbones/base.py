@@ -4,6 +4,7 @@ First how its convolutions are run at the speed of the machine, then the backbon
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,10 +39,39 @@ def conv_norm(conv: nn.Conv2d, norm: nn.Module, features: Tensor) -> Tensor:
     learns = torch.is_grad_enabled() and any(part.requires_grad for part in learned)
     if features.device.type != "cpu" or norm.training or learns:
         return norm(conv(features))
+    return conv._conv_forward(features, *folded(conv, norm))
+
+
+def folded(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution that does what `conv` and the running statistics of `norm` do together."""
     factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     shift = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
-    weight = conv.weight * factor[:, None, None, None]
-    return torch.conv2d(features, weight, norm.bias - shift * factor, conv.stride, conv.padding, conv.dilation)
+    return conv.weight * factor[:, None, None, None], norm.bias - shift * factor
+
+
+class Box(NamedTuple):
+    """Cells of a grid: rows from `top` to below `bottom`, columns from `left` to left of `right`."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @classmethod
+    def around(cls, chosen: Tensor) -> "Box | None":
+        """The smallest box with all cells of `chosen` (h, w) bool; None where there is none. Waits for the device."""
+        rows, columns = (chosen.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
+        return cls(rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if rows else None
+
+    def grown(self, cells: int, size: Sequence[int]) -> "Box":
+        """The box with `cells` more to each side, as far as the grid (h, w) reaches."""
+        top, left = max(0, self.top - cells), max(0, self.left - cells)
+        return Box(top, min(size[0], self.bottom + cells), left, min(size[1], self.right + cells))
+
+    def cut(self, maps: Tensor, outer: "Box | None" = None) -> Tensor:
+        """This box out of maps (..., h, w), which show the box `outer`, or the whole grid."""
+        top, left = (outer.top, outer.left) if outer else (0, 0)
+        return maps[..., self.top - top : self.bottom - top, self.left - left : self.right - left]
 
 
 class Backbone(nn.Module):
@@ -101,11 +131,13 @@ class Backbone(nn.Module):
         features = self._in_pieces(run, images, 1)
         return {name: features[name] for name in stages}
 
-    def deeper(self, features: Tensor, stage: str) -> Tensor:
-        """The features of `stage` from those of the stage before it, which a method may have masked."""
+    def deeper(self, features: Tensor, stage: str, box: Box | None = None) -> Tensor:
+        """The features of `stage` from those of the stage before it, which a method may have masked; with `box` those
+        of its cells alone, which spares some backbones the rest."""
         before = STAGES[STAGES.index(stage) - 1]
         run = getattr(self, stage)
-        return self._in_pieces(lambda part: {stage: run(part)}, features, self.strides[before])[stage]
+        deep = self._in_pieces(lambda part: {stage: run(part)}, features, self.strides[before])[stage]
+        return deep if box is None else box.cut(deep)
 
     def layout(self, learns: bool) -> torch.memory_format:
         """The memory layout of images and features on a CPU.
