@@ -1,0 +1,289 @@
+"""Times the library part by part, beside what the machine can do and beside another revision of itself.
+
+python tools/bench.py                                everything: about an hour on one core
+python tools/bench.py panet evaluate --repeats 5     some parts
+python tools/bench.py sdaanet --compare 0cb37ca      this clone and a revision of it (or a folder with one), in turns
+python tools/bench.py asgnet --device cuda           on a GPU
+python tools/bench.py --backbone tiny --size 65      a quick look at how it works
+
+Parts:
+  panet, sdaanet, asgnet, hdmnet
+             a training step as `fit` takes it and an evaluated episode at one and five shots, with the forward and
+             backward passes of the backbone, heads and loading; beside them the backbone alone
+  evaluate   `evaluate` of ASGNet on pictures that recur, without cache and with cache="memory"
+  loader     photographs for training, with the published augmentation of SD-AANet and ASGNet
+  shapes     the trainings from scratch of `make reports` on Shapes-5i, and the drawing of its images
+  memory     most memory of a training and an evaluation at one and five shots, each in a process of its own
+
+Weights are random. Times are CPU seconds of a process (on a GPU of a clock, synchronised): median, least and most.
+Loading is not in them. `of mm` is the share of a large matrix product's speed, measured before every repetition. With
+--compare both revisions take turns, repetition by repetition, and the ratio is that of each pair: above 1 this clone is
+the faster (for memory, the smaller) one.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from fsslib import files
+from fsslib.arguments import choose
+from fsslib.errors import FsslibError, ParameterError
+
+ROOT = Path(__file__).resolve().parents[1]
+METHODS = ("panet", "sdaanet", "asgnet", "hdmnet")
+PARTS = (*METHODS, "evaluate", "loader", "shapes", "memory")
+SHAPES = ("shapes panet pretrain", "shapes panet episodic", "shapes sdaanet episodic", "drawing")
+UNITS = {"training": "step", "shapes": "step", "loader": "image", "drawing": "image"}  # others: an episode
+SPLIT = ("forward", "backward", "heads", "loading")
+COLUMNS = {
+    "cell": 25, "revision": 12, "seconds": 8, "least": 8, "most": 8, "a second": 8, **dict.fromkeys(SPLIT, 8),
+    "GFLOP/s": 7, "of mm": 5, "backbone": 8, " of mm": 6, "MiB": 6, "ratio": 5, "range": 11,
+}  # fmt: skip
+
+
+class Revision:
+    """A process that times one revision of the library, whose `tools/bench_cells.py` is always ours.
+
+    Args: name: for the table. folder: its clone. settings: of the cells.
+    Raises ParameterError when `folder` is not what the process imports, or it cannot start.
+    """
+
+    def __init__(self, name: str, folder: Path, settings: dict):
+        self.name, self.folder, self.settings = name, folder, settings
+        threads = str(settings["threads"])
+        env = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        env |= {"TMPDIR": settings["temporary"], "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
+        command = [sys.executable, str(ROOT / "tools" / "bench_cells.py"), json.dumps(settings)]
+        # In a session of its own: Ctrl-C reaches this process alone, which then ends the others.
+        self.process = subprocess.Popen(
+            command, env=env, text=True, start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self.about = self._answer()
+        if "error" in self.about or not Path(self.about["fsslib"]).samefile(folder):
+            self.__exit__()
+            raise ParameterError(f"{name}: {folder} holds no fsslib that can be timed: {self.about}.")
+
+    def ask(self, request: str) -> dict:
+        """The answer to one line; `{"error": …}` when the process has ended."""
+        with contextlib.suppress(BrokenPipeError):
+            print(request, file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> dict:
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else {"error": f"the process ended with status {self.process.wait()}"}
+
+    def alone(self, cell: str) -> dict:
+        """The answer of a new process to one request."""
+        with Revision(self.name, self.folder, self.settings) as other:
+            return other.ask(cell)
+
+    def __enter__(self) -> "Revision":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+
+@contextlib.contextmanager
+def checkout(revision: str, folder: Path) -> Iterator[Path]:
+    """The folder `revision` if it holds a clone, or that revision of this one in the new worktree `folder`."""
+    if Path(revision, "fsslib", "__init__.py").is_file():
+        yield Path(revision).resolve()
+        return
+    try:
+        git("worktree", "add", "--detach", "--quiet", str(folder), revision)
+        yield folder
+    finally:
+        if folder.exists():
+            git("worktree", "remove", "--force", str(folder))
+
+
+def git(*command: str) -> str:
+    """What git prints. Raises ParameterError with git's own words."""
+    try:
+        done = subprocess.run(["git", "-C", ROOT, *command], capture_output=True, text=True)
+    except OSError as error:
+        raise ParameterError(f"git cannot be run ({error}): give --compare a folder with a clone.") from error
+    if done.returncode:
+        words = " ".join(done.stderr.split())
+        raise ParameterError(f"--compare: expected a revision, or a folder with a clone; git says: {words}")
+    return done.stdout.strip()
+
+
+def cells(parts: list[str]) -> list[str]:
+    """The requests for `parts`; memory is that of the methods among them, or of all."""
+    chosen = [method for method in METHODS if method in parts]
+    found = []
+    for method in chosen:
+        found += [f"training {method} 1", f"evaluation {method} 1", f"evaluation {method} 5"]
+        # Only PANet trains its backbone.
+        found += [f"backbone {method} {task}" for task in ("evaluation", *["training"] * (method == "panet"))]
+    found += [f"evaluate {cache}" for cache in ("none", "memory") if "evaluate" in parts]
+    found += [f"loader {method}" for method in ("sdaanet", "asgnet") if "loader" in parts]
+    found += SHAPES if "shapes" in parts else ()
+    if "memory" in parts:
+        tasks = [f"{task} {shot}" for task in ("training", "evaluation") for shot in (1, 5)]
+        found += [f"memory {method} {task}" for method in chosen or METHODS for task in tasks]
+    return found
+
+
+def measure(cell: str, revisions: list[Revision], repeats: int) -> list[dict]:
+    """A row for every revision, the first being compared with the second."""
+    kind = cell.split()[0]
+    if kind == "memory":
+        answers = [[revision.alone(cell)] for revision in revisions]
+    else:
+        # How fast a bare backbone can be says nothing about a revision.
+        revisions = revisions[:1] if kind == "backbone" else revisions
+        answers = in_turns(cell, revisions, repeats)
+    rows = [row(cell, revision.name, own) for revision, own in zip(revisions, answers)]
+    if len(rows) == 2 and not any(row["error"] for row in rows):
+        ours, theirs = ([answer.get("mib") or answer["seconds"]["total"] for answer in own] for own in answers)
+        rows[0]["ratio"] = spread([b / a for a, b in zip(ours, theirs)])
+    return rows
+
+
+def in_turns(cell: str, revisions: list[Revision], repeats: int) -> list[list[dict]]:
+    """Answers of every revision, A B A B; a single one with its `error` where that is how it ended."""
+    answers: list[list[dict]] = [[revision.ask(cell)] for revision in revisions]
+    for _ in range(repeats):
+        for revision, own in zip(revisions, answers):
+            if "error" not in own[-1]:
+                own.append(revision.ask("go"))
+    for revision, own in zip(revisions, answers):
+        if "error" not in own[-1]:
+            revision.ask("stop")
+    return [own[-1:] if "error" in own[-1] else own[1:] for own in answers]
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
+
+
+def row(cell: str, name: str, answers: list[dict]) -> dict:
+    """The figures of one cell and revision; None for what it does not have."""
+    unit = UNITS.get(cell.split()[0], "episode")
+    out = {"cell": cell, "revision": name, "repeats": len(answers), "unit": unit, "seconds": None, "a second": None}
+    out |= dict.fromkeys((*SPLIT, "gflop", "ceiling", "GFLOP/s", "of mm", "backbone GFLOP/s", "backbone of mm"))
+    out |= {"choice": None, "choices": None, "MiB": None, "MiB of passes": None, "ratio": None}
+    out["error"] = answers[-1].get("error")
+    if out["error"]:
+        return out
+    if "mib" in answers[0]:
+        return out | {"MiB": answers[0]["mib"], "MiB of passes": answers[0]["passes_mib"]}
+    if "choices" in answers[0]:
+        choices = {key: spread([answer["choices"][key] for answer in answers]) for key in answers[0]["choices"]}
+        best = min(choices, key=lambda key: choices[key]["median"])
+        out |= {"unit": "images", "choice": best, "choices": choices, "seconds": choices[best]}
+    else:
+        split = [part for part in SPLIT if part in answers[0]["seconds"]]
+        middle = {part: statistics.median([answer["seconds"][part] for answer in answers]) for part in split}
+        out |= {"seconds": spread([answer["seconds"]["total"] for answer in answers]), **middle}
+    out["a second"] = 1 / out["seconds"]["median"]
+    return out | speeds(out, answers)
+
+
+def speeds(out: dict, answers: list[dict]) -> dict:
+    """GFLOP/s of the whole and of its backbone's forward pass, where operations were counted, and their shares of a
+    matrix product's."""
+    ceiling = statistics.median([answer["ceiling"] for answer in answers])
+    found, counted = {"ceiling": ceiling}, answers[0]
+    if counted.get("gflop"):
+        found |= {"gflop": counted["gflop"], "GFLOP/s": counted["gflop"] / out["seconds"]["median"]}
+        found["of mm"] = found["GFLOP/s"] / ceiling
+    if counted.get("backbone_gflop"):
+        found["backbone GFLOP/s"] = counted["backbone_gflop"] / out["forward"]
+        found["backbone of mm"] = found["backbone GFLOP/s"] / ceiling
+    return found
+
+
+def line(out: dict) -> str:
+    """A row of the table."""
+    if out["error"]:
+        return f"{out['cell']}  {out['revision']}  {out['error']}"
+    seconds, ratio = (out[name] or {} for name in ("seconds", "ratio"))
+    bounds = f"{ratio['least']:.2f}-{ratio['most']:.2f}" if ratio else ""
+    cut = {key: out[key] for key in ("a second", *SPLIT)}
+    values = [out["cell"], out["revision"], *(seconds.get(key) for key in ("median", "least", "most")), *cut.values()]
+    shares = [f"{100 * out[key]:.0f} %" if out[key] else None for key in ("of mm", "backbone of mm")]
+    values += [out["GFLOP/s"], shares[0], out["backbone GFLOP/s"], shares[1], out["MiB"], ratio.get("median"), bounds]
+    texts = ["" if value is None else value if isinstance(value, str) else f"{value:.4g}" for value in values]
+    table = "  ".join(text.ljust(width) for text, width in zip(texts, COLUMNS.values()))
+    return table.rstrip() + (f"  {out['choice']}" if out["choice"] else "")
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line. Raises ParameterError for parts and numbers that do not exist."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python tools/bench.py", description=__doc__, formatter_class=form)
+    parser.add_argument("parts", nargs="*", metavar="PART", help="which parts (default: all)")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="repetitions of each cell (default: 3)")
+    parser.add_argument("--compare", metavar="REV", help="a git revision, or a folder with another clone")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of a process (default: 1)")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--backbone", help="in place of every method's own")
+    parser.add_argument("--size", type=int, help="pixels a side, in place of every method's own")
+    parser.add_argument("--data", metavar="VOC", help="folder of photographs (default: FSSLIB_SHARED's, else made up)")
+    parser.add_argument("--json", default="runs/bench.json", metavar="FILE", help="(default: runs/bench.json)")
+    given = parser.parse_args(arguments)
+    for part in given.parts:
+        choose(part, PARTS, "part", ParameterError)
+    for name in ("repeats", "threads"):
+        if getattr(given, name) < 1:
+            raise ParameterError(f"--{name} {getattr(given, name)}: expected a whole number from 1.")
+    subset = Path(os.environ.get("FSSLIB_SHARED", ROOT.parent / "shared"), "data", "voc-subset")
+    given.data = given.data or (str(subset) if subset.is_dir() else None)
+    return given
+
+
+def bench(given: argparse.Namespace) -> list[dict]:
+    """Measure, print and keep, row by row."""
+    settings = {key: getattr(given, key) for key in ("device", "threads", "backbone", "size")}
+    settings["data"] = str(Path(given.data).resolve()) if given.data else None
+    rows, content = [], {"settings": settings | {"repeats": given.repeats}, "machine": platform.processor()}
+    with contextlib.ExitStack() as stack:
+        # Everything temporary lies in it, also what the processes write: they are killed.
+        settings["temporary"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="fsslib-bench-"))
+        folders = {"this": ROOT}
+        if given.compare:
+            worktree = Path(settings["temporary"], "worktree")
+            folders[given.compare.rstrip("/")[-12:]] = stack.enter_context(checkout(given.compare, worktree))
+        revisions = [stack.enter_context(Revision(name, folder, settings)) for name, folder in folders.items()]
+        print("  ".join(name.ljust(width) for name, width in COLUMNS.items()).rstrip(), flush=True)
+        for cell in cells(given.parts or list(PARTS)):
+            new = measure(cell, revisions, given.repeats)
+            print(*map(line, new), sep="\n", flush=True)
+            rows += new
+            facts = {"torch": revisions[0].about["torch"], "rows": rows}
+            files.write_text(given.json, json.dumps(content | facts, indent=1))
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status: 0, 1 if a cell failed, 2 for what is refused, 130 after Ctrl-C."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that worktree and processes go then, too
+    try:
+        return int(any(row["error"] for row in bench(parse(arguments))))
+    except FsslibError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
