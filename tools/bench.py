@@ -44,10 +44,20 @@ PARTS = (*METHODS, "evaluate", "loader", "shapes", "memory")
 SHAPES = ("shapes panet pretrain", "shapes panet episodic", "shapes sdaanet episodic", "drawing")
 UNITS = {"training": "step", "shapes": "step", "loader": "image", "drawing": "image"}  # others: an episode
 SPLIT = ("forward", "backward", "heads", "loading")
-COLUMNS = {
-    "cell": 25, "revision": 12, "seconds": 8, "least": 8, "most": 8, "a second": 8, **dict.fromkeys(SPLIT, 8),
-    "GFLOP/s": 7, "of mm": 5, "backbone": 8, " of mm": 6, "MiB": 6, "ratio": 5, "range": 11,
-}  # fmt: skip
+SHARES = ("gflops", "of_mm", "of_convolution", "backbone_gflops", "backbone_of_mm", "backbone_of_convolution")
+# What a row of the JSON file holds; None where a cell has no such figure.
+KEYS = (
+    "cell", "revision", "unit", "repeats", "error", "seconds", "least", "most", "per_second", *SPLIT, "gflop",
+    "backbone_gflop", "mm", "convolution", *SHARES, "choice", "choices", "mib", "passes_mib", "ratio", "ratio_least",
+    "ratio_most",
+)  # fmt: skip
+# Title -> key and width of a column of the table.
+COLUMNS = {"cell": ("cell", 25), "revision": ("revision", 9), "seconds": ("seconds", 7)}
+COLUMNS |= {name: (name, 7) for name in ("least", "most", *SPLIT)} | {"a second": ("per_second", 8)}
+COLUMNS |= {"GFLOP/s": ("gflops", 7), "of mm": ("of_mm", 5), "of conv": ("of_convolution", 7)}
+COLUMNS |= {"backbone": ("backbone_gflops", 8), "its mm": ("backbone_of_mm", 6)}
+COLUMNS |= {"its conv": ("backbone_of_convolution", 8), "MiB": ("mib", 5), "passes": ("passes_mib", 6)}
+COLUMNS |= {"ratio": ("ratio", 5), "from": ("ratio_least", 5), "to": ("ratio_most", 5), "best": ("choice", 0)}
 
 
 class Revision:
@@ -151,8 +161,9 @@ def measure(cell: str, revisions: list[Revision], repeats: int) -> list[dict]:
         answers = in_turns(cell, revisions, repeats)
     rows = [row(cell, revision.name, own) for revision, own in zip(revisions, answers)]
     if len(rows) == 2 and not any(row["error"] for row in rows):
-        ours, theirs = ([answer.get("mib") or answer["seconds"]["total"] for answer in own] for own in answers)
-        rows[0]["ratio"] = spread([b / a for a, b in zip(ours, theirs)])
+        ours, theirs = ([answer.get("mib") or answer["total"] for answer in own] for own in answers)
+        ratios = [b / a for a, b in zip(ours, theirs)]
+        rows[0] |= {"ratio": statistics.median(ratios), "ratio_least": min(ratios), "ratio_most": max(ratios)}
     return rows
 
 
@@ -169,45 +180,32 @@ def in_turns(cell: str, revisions: list[Revision], repeats: int) -> list[list[di
     return [own[-1:] if "error" in own[-1] else own[1:] for own in answers]
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Median, least and most."""
-    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
-
-
 def row(cell: str, name: str, answers: list[dict]) -> dict:
-    """The figures of one cell and revision; None for what it does not have."""
-    unit = UNITS.get(cell.split()[0], "episode")
-    out = {"cell": cell, "revision": name, "repeats": len(answers), "unit": unit, "seconds": None, "a second": None}
-    out |= dict.fromkeys((*SPLIT, "gflop", "ceiling", "GFLOP/s", "of mm", "backbone GFLOP/s", "backbone of mm"))
-    out |= {"choice": None, "choices": None, "MiB": None, "MiB of passes": None, "ratio": None}
-    out["error"] = answers[-1].get("error")
-    if out["error"]:
-        return out
-    if "mib" in answers[0]:
-        return out | {"MiB": answers[0]["mib"], "MiB of passes": answers[0]["passes_mib"]}
-    if "choices" in answers[0]:
-        choices = {key: spread([answer["choices"][key] for answer in answers]) for key in answers[0]["choices"]}
-        best = min(choices, key=lambda key: choices[key]["median"])
-        out |= {"unit": "images", "choice": best, "choices": choices, "seconds": choices[best]}
-    else:
-        split = [part for part in SPLIT if part in answers[0]["seconds"]]
-        middle = {part: statistics.median([answer["seconds"][part] for answer in answers]) for part in split}
-        out |= {"seconds": spread([answer["seconds"]["total"] for answer in answers]), **middle}
-    out["a second"] = 1 / out["seconds"]["median"]
-    return out | speeds(out, answers)
+    """The figures of one cell and revision: medians of its answers, with the least and most seconds."""
+    out = dict.fromkeys(KEYS) | {"cell": cell, "revision": name, "unit": UNITS.get(cell.split()[0], "episode")}
+    if "error" in answers[0]:
+        return out | {"repeats": 0, "error": answers[0]["error"]}
+    middle = {key: statistics.median([answer[key] for answer in answers]) for key in answers[0]}
+    if cell.startswith("backbone"):
+        choices = {key: middle.pop(key) for key in list(middle) if " by " in key}
+        best = min(choices, key=choices.get)
+        out |= {"unit": "batch", "choice": best, "choices": choices}
+        middle["total"], answers = choices[best], [{"total": answer[best]} for answer in answers]
+    seconds = middle.pop("total", None)
+    if seconds:
+        every = [answer["total"] for answer in answers]
+        out |= {"seconds": seconds, "least": min(every), "most": max(every), "per_second": 1 / seconds}
+    return out | middle | speeds(middle, seconds) | {"repeats": len(answers)}
 
 
-def speeds(out: dict, answers: list[dict]) -> dict:
-    """GFLOP/s of the whole and of its backbone's forward pass, where operations were counted, and their shares of a
-    matrix product's."""
-    ceiling = statistics.median([answer["ceiling"] for answer in answers])
-    found, counted = {"ceiling": ceiling}, answers[0]
-    if counted.get("gflop"):
-        found |= {"gflop": counted["gflop"], "GFLOP/s": counted["gflop"] / out["seconds"]["median"]}
-        found["of mm"] = found["GFLOP/s"] / ceiling
-    if counted.get("backbone_gflop"):
-        found["backbone GFLOP/s"] = counted["backbone_gflop"] / out["forward"]
-        found["backbone of mm"] = found["backbone GFLOP/s"] / ceiling
+def speeds(middle: dict, seconds: float) -> dict:
+    """GFLOP/s of all and of the backbone's forward pass, where operations were counted, and their shares of what a
+    large matrix product and a large convolution reach."""
+    found = {}
+    for whose, spent in (("", seconds), ("backbone_", middle.get("forward"))):
+        if middle.get(f"{whose}gflop"):
+            speed = found[f"{whose}gflops"] = middle[f"{whose}gflop"] / spent
+            found |= {f"{whose}of_{kind}": speed / middle[kind] for kind in ("mm", "convolution")}
     return found
 
 
@@ -215,15 +213,12 @@ def line(out: dict) -> str:
     """A row of the table."""
     if out["error"]:
         return f"{out['cell']}  {out['revision']}  {out['error']}"
-    seconds, ratio = (out[name] or {} for name in ("seconds", "ratio"))
-    bounds = f"{ratio['least']:.2f}-{ratio['most']:.2f}" if ratio else ""
-    cut = {key: out[key] for key in ("a second", *SPLIT)}
-    values = [out["cell"], out["revision"], *(seconds.get(key) for key in ("median", "least", "most")), *cut.values()]
-    shares = [f"{100 * out[key]:.0f} %" if out[key] else None for key in ("of mm", "backbone of mm")]
-    values += [out["GFLOP/s"], shares[0], out["backbone GFLOP/s"], shares[1], out["MiB"], ratio.get("median"), bounds]
-    texts = ["" if value is None else value if isinstance(value, str) else f"{value:.4g}" for value in values]
-    table = "  ".join(text.ljust(width) for text, width in zip(texts, COLUMNS.values()))
-    return table.rstrip() + (f"  {out['choice']}" if out["choice"] else "")
+    texts = []
+    for key, width in COLUMNS.values():
+        value = "" if out[key] is None else out[key]
+        form = "" if isinstance(value, str) else ".0%" if "of_" in key else ".4g"
+        texts.append(f"{value:{form}}".ljust(width))
+    return "  ".join(texts).rstrip()
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -263,7 +258,7 @@ def bench(given: argparse.Namespace) -> list[dict]:
             worktree = Path(settings["temporary"], "worktree")
             folders[given.compare.rstrip("/")[-12:]] = stack.enter_context(checkout(given.compare, worktree))
         revisions = [stack.enter_context(Revision(name, folder, settings)) for name, folder in folders.items()]
-        print("  ".join(name.ljust(width) for name, width in COLUMNS.items()).rstrip(), flush=True)
+        print(*(title.ljust(width) for title, (_, width) in COLUMNS.items()), sep="  ", flush=True)
         for cell in cells(given.parts or list(PARTS)):
             new = measure(cell, revisions, given.repeats)
             print(*map(line, new), sep="\n", flush=True)

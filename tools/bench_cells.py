@@ -18,6 +18,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 from unittest.mock import patch
@@ -25,6 +26,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn.functional import conv2d, interpolate
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -53,7 +55,8 @@ SHAPES = {"checkpoint": None, "pretrain_steps": 1500, "episodic_steps": 900, "lr
 SHAPES |= {"options": {"backbone_options": {"stride": 8}}}
 SMALLER = {"scales": [1.0, 0.5, 0.25, 0.125], "dropout": 0.1, **SHAPES["options"]}
 SHAPES_METHODS = {"panet": {}, "sdaanet": {"width": 32, "lr": 4e-3, "options": SMALLER}}
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+LAST = torch.channels_last
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": LAST}
 ENDLESS = 10**6
 HEIGHT, WIDTH = 375, 500  # of a photograph
 EPISODES = 16  # in one call of `evaluate`
@@ -75,8 +78,11 @@ class Bench:
     def __init__(self, settings: dict, answers):
         self.settings, self.answers = settings, answers
         self.device = torch.device(settings["device"])
-        self.square = torch.rand(2 * (8192 if self.device.type == "cuda" else 1024,), device=self.device)
-        self.ceiling()
+        side = 8192 if self.device.type == "cuda" else 1024
+        self.square = torch.rand(side, side, device=self.device)
+        shapes = (side // 1024, 256, 60, 60), (256, 256, 3, 3)
+        self.grid, self.kernel = (torch.rand(shape, device=self.device).to(memory_format=LAST) for shape in shapes)
+        self.ceilings()
 
     def now(self) -> float:
         """CPU seconds of this process; with a GPU those of a clock, once it has done what it was given."""
@@ -85,22 +91,28 @@ class Bench:
             return time.perf_counter()
         return time.process_time()
 
-    def ceiling(self) -> float:
-        """GFLOP/s of a large matrix product, now: the clock rate and the neighbours of a processor change."""
-        began = self.now()
-        for _ in range(4):
-            self.square @ self.square
-        return 8e-9 * len(self.square) ** 3 / (self.now() - began)
+    def ceilings(self) -> dict[str, float]:
+        """GFLOP/s of a large matrix product and of a large 3 x 3 convolution, now: the clock rate of a processor and
+        its neighbours change. Two, as their libraries may use other instructions."""
+        found, runs = {}, {"mm": (lambda: self.square @ self.square, 2 * len(self.square) ** 3)}
+        run = partial(conv2d, self.grid, self.kernel, padding=1)
+        runs["convolution"] = run, 18 * self.grid.numel() * len(self.kernel)
+        for name, (run, operations) in runs.items():
+            began = self.now()
+            for _ in range(3):
+                run()
+            found[name] = 3e-9 * operations / (self.now() - began)
+        return found
 
     def say(self, **facts) -> None:
         """Answer with one line."""
         print(json.dumps(facts), file=self.answers, flush=True)
 
-    def wait(self) -> float:
-        """Until a repetition is wanted; returns the ceiling at that time. Raises Stop when none is."""
+    def wait(self) -> dict[str, float]:
+        """Until a repetition is wanted; returns the ceilings at that time. Raises Stop when none is."""
         if sys.stdin.readline().strip() != "go":
             raise Stop
-        return self.ceiling()
+        return self.ceilings()
 
     def peak(self) -> int:
         """Bytes that this process has held at most."""
@@ -158,7 +170,7 @@ def picture(index: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Soft colours with some noise (3, H, W) uint8, and the mask (H, W) uint8 of its object, of class 1 + index % 4."""
     rng = np.random.default_rng(index)
     colours = torch.from_numpy(rng.random((1, 3, 9, 12), np.float32))
-    soft = torch.nn.functional.interpolate(colours, (HEIGHT, WIDTH), mode="bicubic")[0]
+    soft = interpolate(colours, (HEIGHT, WIDTH), mode="bicubic")[0]
     noise = torch.from_numpy(rng.normal(0, 0.02, (3, HEIGHT, WIDTH)).astype(np.float32))
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     mask, count = np.zeros((HEIGHT, WIDTH), bool), 1 + index % 2
@@ -246,7 +258,7 @@ class Watch:
 
     def begin(self) -> None:
         """Wait for a repetition, and start its clock."""
-        self.facts["ceiling"] = self.bench.wait()
+        self.facts |= self.bench.wait()
         self.spent.clear()
         self.began = self.bench.now()
 
@@ -259,7 +271,7 @@ class Watch:
         if self.model is not None:
             seconds |= {name: self.spent[name] for name in ("forward", "backward")}
             seconds["heads"] = seconds["total"] - seconds["forward"] - seconds["backward"]
-        self.bench.say(seconds={name: value / count for name, value in seconds.items()}, **self.facts)
+        self.bench.say(**{name: value / count for name, value in seconds.items()}, **self.facts)
 
     def repeat(self, run: Callable[[], object], count: int = 1) -> NoReturn:
         """One `run` a repetition, in which `count` things are done."""
@@ -340,14 +352,14 @@ def bare_backbone(bench: Bench, method: str, task: str) -> None:
         watch.count(lambda: run(images, 1))
         bench.say(ready=True)
         while True:
-            ceiling, seconds = bench.wait(), {}
+            ceilings, seconds = bench.wait(), {}
             for (name, layout), size in itertools.product(LAYOUTS.items(), sorted({1, 2, count})):
                 backbone.to(memory_format=layout).zero_grad()
                 pictures = images.to(memory_format=layout)
                 began = bench.now()
                 run(pictures, size)
                 seconds[f"{name} by {size}"] = bench.now() - began
-            bench.say(choices=seconds, **watch.facts | {"ceiling": ceiling})
+            bench.say(**seconds, **watch.facts, **ceilings)
 
 
 def whole_evaluation(bench: Bench, cache: str) -> None:
