@@ -15,10 +15,11 @@ Parts:
   shapes     the trainings from scratch of `make reports` on Shapes-5i, and the drawing of its images
   memory     most memory of a training and an evaluation at one and five shots, each in a process of its own
 
-Weights are random. Times are CPU seconds of a process (on a GPU of a clock, synchronised): median, least and most.
-Loading is not in them. `of mm` is the share of a large matrix product's speed, measured before every repetition. With
---compare both revisions take turns, repetition by repetition, and the ratio is that of each pair: above 1 this clone is
-the faster (for memory, the smaller) one.
+Weights are random. Times are CPU seconds of a process (with a GPU those of a clock, synchronised): the median, the least
+and the most; loading is a part of them in `shapes` only. `of mm` and `of conv` are shares of the speed of a large matrix
+product and of a large convolution, measured before every repetition. MiB are what a process grows by, `passes` what it
+does so after model and episode are there. With --compare the two revisions take turns, repetition by repetition; the
+ratio is that of each pair, above 1 where this clone is the faster (or needs less memory).
 """
 
 import argparse
@@ -256,7 +257,7 @@ def bench(given: argparse.Namespace) -> list[dict]:
         folders = {"this": ROOT}
         if given.compare:
             worktree = Path(settings["temporary"], "worktree")
-            folders[given.compare.rstrip("/")[-12:]] = stack.enter_context(checkout(given.compare, worktree))
+            folders[Path(given.compare).name] = stack.enter_context(checkout(given.compare, worktree))
         revisions = [stack.enter_context(Revision(name, folder, settings)) for name, folder in folders.items()]
         print(*(title.ljust(width) for title, (_, width) in COLUMNS.items()), sep="  ", flush=True)
         for cell in cells(given.parts or list(PARTS)):

@@ -52,7 +52,7 @@ METHODS = {
 }  # fmt: skip
 # The trainings from scratch of `make reports`.
 SHAPES = {"checkpoint": None, "pretrain_steps": 1500, "episodic_steps": 900, "lr": 2e-3}
-SHAPES |= {"options": {"backbone_options": {"stride": 8}}}
+SHAPES |= {"options": {"backbone_options": {"stride": 8}}, "data_options": {"pool": 600}}
 SMALLER = {"scales": [1.0, 0.5, 0.25, 0.125], "dropout": 0.1, **SHAPES["options"]}
 SHAPES_METHODS = {"panet": {}, "sdaanet": {"width": 32, "lr": 4e-3, "options": SMALLER}}
 LAST = torch.channels_last
@@ -265,10 +265,9 @@ class Watch:
     def answer(self, count: int = 1) -> None:
         """Say what the repetition took for each of the `count` things that were done in it."""
         total = self.bench.now() - self.began
-        seconds = {"total": total - self.spent["loading"]}
-        if "loading" in self.spent:
-            seconds["loading"] = self.spent["loading"]
+        seconds = {"total": total, **self.spent}
         if self.model is not None:
+            seconds["total"] -= self.spent["loading"]
             seconds |= {name: self.spent[name] for name in ("forward", "backward")}
             seconds["heads"] = seconds["total"] - seconds["forward"] - seconds["backward"]
         self.bench.say(**{name: value / count for name, value in seconds.items()}, **self.facts)
