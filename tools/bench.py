@@ -15,11 +15,11 @@ Parts:
   shapes     the trainings from scratch of `make reports` on Shapes-5i, and the drawing of its images
   memory     most memory of a training and an evaluation at one and five shots, each in a process of its own
 
-Weights are random. Times are CPU seconds of a process (with a GPU those of a clock, synchronised): the median, the least
-and the most; loading is a part of them in `shapes` only. `of mm` and `of conv` are shares of the speed of a large matrix
-product and of a large convolution, measured before every repetition. MiB are what a process grows by, `passes` what it
-does so after model and episode are there. With --compare the two revisions take turns, repetition by repetition; the
-ratio is that of each pair, above 1 where this clone is the faster (or needs less memory).
+Weights are random. Times are CPU seconds of a process (with a GPU those of a clock, synchronised): median, least and
+most; loading is a part of them in `shapes` only. `of mm` and `of conv` are shares of the speed of a large matrix
+product and of a large convolution, measured before every repetition; operations are counted as if no algorithm saved any. MiB
+are what a process grows by, `passes` what it does so once model and episode are there. With --compare two revisions
+take turns, repetition by repetition; a ratio above 1 says that this clone is faster or needs less memory.
 """
 
 import argparse
@@ -104,8 +104,9 @@ class Revision:
     def __exit__(self, *_) -> None:
         self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
         self.process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):  # what it no longer read
+            self.process.stdin.close()
 
 
 @contextlib.contextmanager
@@ -238,6 +239,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     given = parser.parse_args(arguments)
     for part in given.parts:
         choose(part, PARTS, "part", ParameterError)
+    choose(given.device, ("cpu", "cuda"), "--device", ParameterError)
     for name in ("repeats", "threads"):
         if getattr(given, name) < 1:
             raise ParameterError(f"--{name} {getattr(given, name)}: expected a whole number from 1.")
