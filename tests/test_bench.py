@@ -61,6 +61,7 @@ def test_what_a_frozen_backbone_spares_is_seen(asked):
     assert asked("training", "asgnet", "1")[1]["backward"] == 0
 
 
+@pytest.mark.filterwarnings("ignore:PASCAL-5i fold 0")
 @pytest.mark.parametrize("cell", ["backbone panet training", "evaluate memory", "loader asgnet", "drawing"])
 def test_other_cells_answer_with_seconds(asked, cell):
     _, found = asked(*cell.split())

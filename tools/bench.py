@@ -17,9 +17,9 @@ Parts:
 
 Weights are random. Times are CPU seconds of a process (with a GPU those of a clock, synchronised): median, least and
 most; loading is a part of them in `shapes` only. `of mm` and `of conv` are shares of the speed of a large matrix
-product and of a large convolution, measured before every repetition; operations are counted as if no algorithm saved any. MiB
-are what a process grows by, `passes` what it does so once model and episode are there. With --compare two revisions
-take turns, repetition by repetition; a ratio above 1 says that this clone is faster or needs less memory.
+product and of a large convolution, measured before every repetition; operations are counted as if no algorithm saved
+any. MiB are what a process grows by, `passes` what it does so once model and episode are there. With --compare two
+revisions take turns, repetition by repetition; a ratio above 1 says that this clone is faster or needs less memory.
 """
 
 import argparse
