@@ -11,13 +11,15 @@ from ...episode import IGNORE
 from ...errors import DatasetError
 from ..base import few
 from ..photographs.label_index import LabelIndex
+from .advice import COLOUR, DEEP, RENUMBERED, advise, code
 from .coco import coco_json
+from .label_maps import find_label_map, unread, words_unread
 from .layouts import Entry, Pairing, class_masks, find_layout, images_masks
-from .names_and_lists import class_names, listed, split_list
-from .pairs import counted, examined
-from .problems import PROBLEM_KINDS, FolderReport
+from .names_and_lists import FILES, class_names, listed, split_list
+from .pairs import counted, examined, objects
+from .problems import PROBLEM_KINDS, Fault, FolderReport
 
-LEAST = 2
+LEAST, MANY = 2, 64  # images that make an episode; values of a mask from which on nobody has drawn them as ids
 # Options of Folder that say nothing about the files.
 _OTHERS = {"fold", "split", "folds", "fold_scheme", "novel_classes", "val_classes", "novel", "strict", "cache"}
 
@@ -32,6 +34,7 @@ class Survey(NamedTuple):
     areas: np.ndarray  # (entries, class ids) pixels of every class id in their masks
     single: int | None  # the class id that 255 stands for, where masks hold nothing but 0 and 255
     report: FolderReport  # the problems
+    splits: dict[str, list[str]]  # split -> ids of its images, where folders say so
 
 
 def check_folder(
@@ -43,8 +46,8 @@ def check_folder(
     `print(check_folder(root))` is the place to start with new data; `Folder` uses what this calls sound.
 
     Args: as for `Folder`; `others` are its further options, which change nothing here.
-    Raises DatasetError only for a root that does not exist, a layout that is not recognised, or options that mean
-    nothing; never for what the files hold.
+    Raises DatasetError only for a root that does not exist, a layout that is not recognised or that the masks speak
+    against, or options that mean nothing; never for what is wrong with a file.
     """
     if set(others) - _OTHERS:
         raise TypeError(f"check_folder() got an unexpected keyword argument {min(set(others) - _OTHERS)!r}")
@@ -53,24 +56,29 @@ def check_folder(
 
 def survey(root: str | Path, layout: str, names: object, lists: Mapping | None, min_area: int) -> Survey:
     """All pairs of a folder, checked; see `check_folder`."""
-    layout, source = find_layout(root, layout)
+    guessed, (layout, source) = layout == "auto", find_layout(root, layout)
     if names is not None and layout != "images_masks":
         raise DatasetError(f"names= is for images_masks; in {layout} the classes have names already.")
-    single = None
+    single, notes = None, []
     if layout == "coco_json":
         pairing, areas = coco_json(source)
         entries = pairing.entries
     elif layout == "images_masks":
         pairing = images_masks(source)
-        known = class_names(names, source)
-        entries, counts = _sound(pairing, "ids")
+        known, colours, notes = _explained(pairing, names, Path(root).expanduser())
+        entries, counts, faults = _sound(pairing, "ids")
+        pairing.problems += advise(faults, "ids", pairing.base, colours, known)
         pairing.names, areas, single = _name(counts, known)
-        entries, areas = _known(pairing, entries, areas)
+        entries, areas = _known(pairing, entries, areas, names is None)
     else:
         pairing = class_masks(source)
-        entries, counts = _sound(pairing, "binary")
+        notes = _explained(pairing, None, Path(root).expanduser())[2]
+        entries, counts, faults = _sound(pairing, "binary")
+        if guessed:
+            _test_guess(pairing, entries, counts, faults)
+        pairing.problems += advise(faults, "binary", pairing.base, None, None)
         areas = np.zeros((len(entries), max(pairing.names, default=0) + 1), np.int64)
-        areas[np.arange(len(entries)), [entry.cls for entry in entries]] = counts[:, 1]
+        areas[np.arange(len(entries)), [entry.cls for entry in entries]] = objects(counts)
     entries, areas = _filled(pairing, entries, areas)
     _scarce(pairing, entries, areas, min_area, source)
     for split in lists or {}:
@@ -83,22 +91,77 @@ def survey(root: str | Path, layout: str, names: object, lists: Mapping | None, 
     usable = areas >= max(1, min_area)
     shown = {name: int(usable[:, cls].sum()) if entries else 0 for cls, name in pairing.names.items()}
     problems = sorted(pairing.problems, key=lambda problem: (PROBLEM_KINDS.index(problem.kind), problem.file))
-    report = FolderReport(Path(root).expanduser(), layout, pairing.total, len(entries), shown, tuple(problems))
-    return Survey(source, pairing.base, pairing.names, entries, areas, single, report)
+    place, problems = Path(root).expanduser(), tuple(problems)
+    report = FolderReport(place, layout, pairing.total, len(entries), shown, problems, tuple(notes))
+    return Survey(source, pairing.base, pairing.names, entries, areas, single, report, pairing.splits)
 
 
-def _sound(pairing: Pairing, kind: str) -> tuple[list[Entry], np.ndarray]:
-    """The pairs that can be read, and (pairs, 256) how often each value occurs; the others become problems."""
+def _explained(pairing: Pairing, names: object, root: Path) -> tuple[dict | None, dict | None, list[str]]:
+    """What the small files beside the pictures say: class names and colours (None: nothing), and the report's notes."""
+    base, firsts = pairing.base, {part for entry in pairing.entries for part in (entry.image.parent, entry.mask.parent)}
+    places = list(dict.fromkeys([base, root, *sorted({part for part in firsts if len(firsts) <= 8})]))
+    places += [part.parent for part in places[2:] if part.parent not in places and base in part.parents]
+    used, known, colours, notes = [], None, None, []
+    if pairing.layout == "images_masks":
+        known = class_names(names, base)
+        used += [base / name for name in FILES if (base / name).is_file()][:1] if names is None else []
+        if isinstance(names, (str, Path)):
+            used.append(base / Path(names).expanduser())
+        found = find_label_map(places, known)
+        if found and (found.colours or known is None):
+            known, colours = known or found.names or None, found.colours or None
+            used.append(found.file)
+        notes += [f"{few((str(_below(file, base)) for file in used))} says what the classes are."] if used else []
+        if pairing.splits:
+            shown = few(f"{split} {len(ids)}" for split, ids in pairing.splits.items())
+            notes.append(f"folders part the images into splits: {shown}.")
+    ignored = unread(places, used, {entry.image.stem for entry in pairing.entries})
+    return known, colours, notes + ([words_unread(ignored, base)] if ignored else [])
+
+
+def _below(file: Path, base: Path) -> Path:
+    return file.relative_to(base) if file.is_relative_to(base) else file
+
+
+def _test_guess(pairing: Pairing, entries: list[Entry], counts: np.ndarray, faults: list[Fault]) -> None:
+    """Raise DatasetError where masks that were taken for those of one object hold several ids or colours: then folders
+    may be parts of one data set as well as classes."""
+    drawn = counts[:, 1:IGNORE] > 0
+    held = {entry.mask: (np.flatnonzero(row) + 1).tolist() for entry, row in zip(entries, drawn)}
+    for fault in faults:
+        if fault.problem.kind in (COLOUR, DEEP, RENUMBERED):
+            held[fault.problem.file] = [value for value in fault.values if np.any(value)]
+    several = [file for file, values in held.items() if 1 < len(values) < MANY]
+    folders: dict[Path, set] = {}
+    for file, values in held.items():
+        part = pairing.base / file.relative_to(pairing.base).parts[0]
+        folders.setdefault(part, set()).update(values if len(values) < MANY else ())
+    shared = [part for part, values in folders.items() if sum(len(values & other) > 1 for other in folders.values()) > 1]
+    if not several and not shared:
+        return
+    if several:
+        found = f"{several[0].relative_to(pairing.base)} holds {few(held[several[0]], 4)}"
+    else:
+        found = f"those of {shared[0].name} hold {few(sorted(folders[shared[0]]), 4)}, and so do others"
+    raise DatasetError(
+        f"{pairing.base}: its folders ({few(pairing.names.values(), 4)}) may be classes, but masks hold several ids: "
+        f"{found}. Pass layout='images_masks' if these are class ids and the folders only part the images; or "
+        "layout='class_folders' if each folder is a class and whatever is not 0 is its object."
+    )
+
+
+def _sound(pairing: Pairing, kind: str) -> tuple[list[Entry], np.ndarray, list[Fault]]:
+    """The pairs that can be read, (pairs, 256) how often each value occurs, and what is wrong with the others."""
     pairs = [(entry.image, entry.mask) for entry in pairing.entries]
     # A sound pair is read again only when time or size of its files change; any other one is looked at every time.
-    counts = LabelIndex(f"folder-{kind}-pixels", pairing.base, partial(counted, kind=kind)).counts(pairs)
-    broken = ~counts.any(1)
+    counts = LabelIndex(f"folder-{kind}-values", pairing.base, partial(counted, kind=kind)).counts(pairs)
+    broken, faults = ~counts.any(1), []
     for at in np.flatnonzero(broken):
-        pixels, faults = examined(*pairs[at], kind)
-        pairing.problems += [fault.problem for fault in faults]
+        pixels, wrong = examined(*pairs[at], kind)
+        faults += wrong
         counts[at, list(pixels)] = list(pixels.values())
-        broken[at] = bool(faults)
-    return [entry for entry, lost in zip(pairing.entries, broken) if not lost], counts[~broken]
+        broken[at] = bool(wrong)
+    return [entry for entry, lost in zip(pairing.entries, broken) if not lost], counts[~broken], faults
 
 
 def _name(counts: np.ndarray, names: dict[int, str] | None) -> tuple[dict[int, str], np.ndarray, int | None]:
@@ -112,16 +175,21 @@ def _name(counts: np.ndarray, names: dict[int, str] | None) -> tuple[dict[int, s
     return {c: f"class {c}" for c in drawn} if names is None else names, counts, None
 
 
-def _known(pairing: Pairing, entries: list[Entry], areas: np.ndarray) -> tuple[list[Entry], np.ndarray]:
-    """What is left without masks that hold ids without a name."""
+def _known(
+    pairing: Pairing, entries: list[Entry], areas: np.ndarray, filed: bool
+) -> tuple[list[Entry], np.ndarray]:
+    """What is left without masks that hold ids without a name; `filed`: names are from a file in the folder."""
     names, strange = pairing.names, areas > 0
     strange[:, [0, IGNORE, *names]] = False
     classes = few((f"{c} {name}" for c, name in names.items()), 8)
+    lost = (np.flatnonzero(strange.any(0))).tolist()
+    cure = f"Name them in names=, or draw them as one of the classes; all masks together have the ids {few(lost, 6)}."
+    if filed:
+        cure = f"Name them: {code('name_ids', pairing.base, {**names, **{n: f'class {n}' for n in lost}})}. "
+        cure += "Or draw them as one of the classes."
     for at in np.flatnonzero(strange.any(1)):
         file, ids = entries[at].mask, np.flatnonzero(strange[at]).tolist()
         message = f"holds the ids {few(ids, 6)}; the classes are {classes}"
-        cure = f"Name them in names=, or renumber: `from PIL import Image; Image.open({str(file)!r})"
-        cure += f".point(lambda v: {dict.fromkeys(ids[:6], min(names))}.get(v, v)).save({str(file)!r})`"
         pairing.blame(file, "unknown class id", message, cure)
     sound = ~strange.any(1)
     return [entries[at] for at in np.flatnonzero(sound)], areas[sound]
@@ -136,8 +204,9 @@ def _filled(pairing: Pairing, entries: list[Entry], areas: np.ndarray) -> tuple[
         message, cure = "no pixel belongs to a class", "Draw the object, or remove image and mask."
         if pairing.layout == "images_masks" and areas[at, IGNORE]:
             message = "holds 255 only, which means ignored pixels in label maps"
-            cure = f"Save the object as its class id, e.g. 1: `from PIL import Image; Image.open({str(file)!r})"
-            cure += f".point(lambda v: v and 1).save({str(file)!r})`"
+            cure = "Save the object as its class id: renumber(FILE, {0: 0, 255: ID}) of fsslib.data.folder.cures."
+            if len(pairing.names) == 1:
+                cure = f"If it is the object: {code('renumber', file, {0: 0, IGNORE: min(pairing.names)})}"
         pairing.blame(file, "empty mask", message, cure)
     return [entries[at] for at in np.flatnonzero(shown)], areas[shown]
 

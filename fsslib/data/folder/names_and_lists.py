@@ -9,7 +9,7 @@ from ...errors import DatasetError
 from ..base import SPLITS, few, read_text
 from .layouts import Entry
 
-FILES = ("classes.txt", "names.txt", "labels.txt", "classes.json", "names.json")
+FILES = ("classes.json", "classes.txt", "names.txt", "labels.txt", "class_names.txt", "names.json")
 
 
 def class_names(names: Mapping | Sequence[str] | str | Path | None, base: Path) -> dict[int, str] | None:
