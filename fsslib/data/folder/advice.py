@@ -5,7 +5,7 @@ at all faults together: one table for all files, from the folder's label map whe
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 from ...episode import IGNORE
 from ..base import few
 from ..photographs.pascal import voc_palette
-from ..pictures import STEP, soft
+from ..pictures import LOSSY, STEP, soft
 from .cures import pack, scaled, unpack
 from .problems import Fault, Problem
 
@@ -66,15 +66,18 @@ def colour_fault(file: Path, colours: np.ndarray, doubt: str, kind: str) -> Faul
             why = "its palette has an order of its own, as programs save few colours;"
         message = f"{why} colours besides black: {few(ranked, 4)}"
         cure = f"If black is the background: {code('drawn', file)}."
-        if kind == "ids" and _smooth(colours, values):
+        if _smooth(colours, values, file.suffix.lower() in LOSSY):
             table, cure = {}, _EXPORT
+            if kind == "binary":  # half as light as the lightest
+                lightest = max(unpack(int(value)) @ np.array([0.299, 0.587, 0.114]) for value in values)
+                cure = f"If black is the background: {code('harden', file, int(lightest) // 2)}."
             message += f"; there are {len(values)}, as smoothed edges or JPEG compression leave them"
     return Fault(file, name, message, cure, table)
 
 
-def _smooth(colours: np.ndarray, values: np.ndarray) -> bool:
+def _smooth(colours: np.ndarray, values: np.ndarray, lossy: bool) -> bool:
     """Whether there are too many colours to be classes, or most of them only line others."""
-    if len(values) > _MOST:
+    if len(values) > (2 if lossy else _MOST):
         return True
     places = np.searchsorted(values, colours).astype(np.uint8)
     return len(values) > 9 and soft(places, np.arange(1, len(values)), "ids")
@@ -132,7 +135,7 @@ def _of(faults: Sequence[Fault], *kinds: str) -> list[Fault]:
     return [fault for fault in faults if fault.problem.kind in kinds and fault.values]
 
 
-def _shallow(faults: Sequence[Fault], *_) -> list[tuple[Fault, str]]:
+def _shallow(faults: Sequence[Fault], *_) -> Iterator[tuple[Fault, str]]:
     """Photographs of one number a pixel: one range, or the same light looks different in each."""
     deep = _of(faults, SHALLOW)
     ends = [value for fault in deep for value in fault.values if np.isfinite(value)]
@@ -140,7 +143,7 @@ def _shallow(faults: Sequence[Fault], *_) -> list[tuple[Fault, str]]:
         yield fault, code("shrink", fault.problem.file, min(ends), max(ends)) + " stretches it to 8 bit."
 
 
-def _deep(faults: Sequence[Fault], *_) -> list[tuple[Fault, str]]:
+def _deep(faults: Sequence[Fault], *_) -> Iterator[tuple[Fault, str]]:
     """Label maps of large numbers, or of fractions."""
     deep = _of(faults, DEEP)
     numbers = np.array(sorted({value for fault in deep for value in fault.values}))
@@ -156,14 +159,28 @@ def _deep(faults: Sequence[Fault], *_) -> list[tuple[Fault, str]]:
             # A guess leaves the file where it is; the checker passes over it.
             cure += code("renumber", file, scale=scales[0], original=True) + f" Then remove {file.name}."
         else:
-            table = {value: at for at, value in enumerate(numbers.tolist(), 0 if 0 in numbers else 1)}
-            cure = f"Give every number its class id (here they count up): {code('renumber', file, table)}"
+            cure = f"Give every number its class id (the same in every file; here those beyond 255 take what is free): "
+            cure += code("renumber", file, _free(numbers.tolist()))
         yield fault, cure
 
 
-def _coloured(faults: Sequence[Fault], base: Path, listed: Mapping | None, names: Mapping | None):
+def _free(numbers: Sequence[float]) -> dict[float, int]:
+    """Number -> class id: itself where it can be one, else the first that nothing else has."""
+    table = {value: int(value) for value in numbers if value == int(value) and 0 <= value <= IGNORE}
+    free = iter(sorted({*range(1, IGNORE)} - {*table.values()}))
+    return {value: table[value] if value in table else next(free) for value in numbers}
+
+
+def _coloured(
+    faults: Sequence[Fault], base: Path, listed: Mapping | None, names: Mapping | None
+) -> Iterator[tuple[Fault, str]]:
     """Label maps in colours: the table of the label map, VOC's, or one that this writes down for the next check."""
     coloured = _of(faults, COLOUR, RENUMBERED, CLEAR)
+    grey = [fault for fault in coloured if not listed and all(r == g == b for r, g, b in fault.values)]
+    if _are_ids({colour for fault in grey for colour in fault.values}):
+        coloured = [fault for fault in coloured if fault not in grey]
+        for fault in grey:
+            yield fault, f"If the grey values are the class ids: {code('greys', fault.problem.file)}"
     shown = Counter()
     for fault in coloured:
         shown.update(fault.values)
@@ -174,15 +191,13 @@ def _coloured(faults: Sequence[Fault], base: Path, listed: Mapping | None, names
     where = () if listed else (base / LABEL_MAP,)
     for fault in coloured:
         strange = [colour for colour in fault.values if colour not in table]
-        if all(r == g == b for r, g, b in seen) and _are_ids(seen) and not listed:
-            yield fault, f"If the grey values are the class ids: {code('greys', fault.problem.file)}"
-        elif strange:
+        if strange:
             yield fault, f"The colours {few(strange, 4)} are no classes: {why}. {_EXPORT}"
         else:
             yield fault, f"Give every colour its class id ({why}): {code('recolour', fault.problem.file, table, *where)}"
 
 
-def _are_ids(greys: Sequence[tuple]) -> bool:
+def _are_ids(greys: Iterable[tuple]) -> bool:
     """Whether grey values lie closer than anybody chooses them to be told apart by eye."""
     levels = sorted({0, *(colour[0] for colour in greys)})
     return min(b - a for a, b in zip(levels, levels[1:])) < STEP if len(levels) > 1 else False
