@@ -187,6 +187,8 @@ def _upright(picture: Image.Image, name: str, what: str = "image") -> Image.Imag
     """A PIL image of somebody's own, turned; see `open_picture`."""
     from PIL import ImageOps
 
+    if not all(picture.size):
+        raise DatasetError(f"{name}: found {picture.width}x{picture.height} pixels, expected at least one: open it again.")
     if words := dropped(picture, str(getattr(picture, "filename", "") or "picture.png"), what):
         where = "" if getattr(picture, "filename", "") else "With the picture saved as picture.png: "
         raise DatasetError(f"{name}: {words[0]}. {where}{words[1]}")
@@ -221,7 +223,8 @@ def mask_tensor(mask: Picture, name: str = "mask") -> Tensor:
     elif isinstance(mask, Tensor):
         array = _array(mask)
     else:
-        array = np.asarray(mask)
+        with decoding(f"mask {name}", "Expected a path, PIL image, array or tensor."):
+            array = np.asarray(mask)
     if array.ndim == 3 and array.shape[-1] == 3 and (array == array[..., :1]).all():
         array = array[..., 0]
     if array.ndim != 2 or not array.size or array.dtype.kind not in "bui":

@@ -64,7 +64,7 @@ class Pairing:
         parts: dict[str | None, list[str]] = {}
         for entry in self.entries if self.layout == "images_masks" else ():
             parts.setdefault(split_of(entry.id.split("/")[0]) if "/" in entry.id else None, []).append(entry.id)
-        return {} if None in parts or len(parts) < 2 else parts
+        return {} if None in parts or len(parts) < 2 else {name: parts[name] for name in _SPLITS if name in parts}
 
     def blame(self, file: Path, kind: str, message: str, cure: str) -> None:
         """One more problem."""
