@@ -88,7 +88,9 @@ def supports(
     loaded = [shape(image, mask) for image, mask in zip(images, masks)]
     for number, (mask, (_, small)) in enumerate(zip(masks, loaded)):
         if (mask == 1).any() and not (small == 1).any():
-            warnings.warn(vanished(titles[number] if titles else f"support {number + 1}", mask == 1, shape), stacklevel=4)
+            warnings.warn(
+                vanished(titles[number] if titles else f"support {number + 1}", mask == 1, shape), stacklevel=4
+            )
     return normalise(torch.stack([image for image, _ in loaded])), torch.stack([mask for _, mask in loaded]).long()
 
 

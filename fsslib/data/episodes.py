@@ -230,7 +230,6 @@ class EpisodeSampler:
         out = _renumbered(mask, values | {other: 1 if other == cls else IGNORE for other in spec.classes})
         return annotate(out, self.protocol.annotation, seed=index) if self.protocol.annotation != "mask" else out
 
-
     def _check_object(self, cls: int, index: int) -> None:
         """Of a support whose mask is empty at the network's size: an error if it always was, else one warning a pair.
         With augmentation a crop may have lost the object too; that is no fault of the image."""

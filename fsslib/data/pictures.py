@@ -38,7 +38,10 @@ def trouble(error: Exception, what: str, name: str, again: str) -> tuple[str, st
     if isinstance(error, FileNotFoundError):
         return "is not there any more", f"Put the {what} back, or look again."
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
-        return f"cannot be read ({text})", "The file itself may be sound: mend what keeps it from being read, and look again."
+        return (
+            f"cannot be read ({text})",
+            "The file itself may be sound: mend what keeps it from being read, and look again.",
+        )
     return f"cannot be decoded ({text})", again
 
 
@@ -188,7 +191,9 @@ def _upright(picture: Image.Image, name: str, what: str = "image") -> Image.Imag
     from PIL import ImageOps
 
     if not all(picture.size):
-        raise DatasetError(f"{name}: found {picture.width}x{picture.height} pixels, expected at least one: open it again.")
+        raise DatasetError(
+            f"{name}: found {picture.width}x{picture.height} pixels, expected at least one: open it again."
+        )
     if words := dropped(picture, str(getattr(picture, "filename", "") or "picture.png"), what):
         where = "" if getattr(picture, "filename", "") else "With the picture saved as picture.png: "
         raise DatasetError(f"{name}: {words[0]}. {where}{words[1]}")

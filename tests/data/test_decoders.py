@@ -98,8 +98,8 @@ def deep_ppm(folder):
 def deep_tiff(folder):
     """48 x 32 RGB of 16 bit, in one strip."""
     data = np.arange(48 * 32 * 3, dtype="<u2").tobytes()
-    tags = [(256, 3, 1, 48), (257, 3, 1, 32), (258, 3, 3, 8 + len(data)), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 8),
-            (277, 3, 1, 3), (278, 3, 1, 32), (279, 4, 1, len(data))]  # fmt: skip
+    tags = [(256, 3, 1, 48), (257, 3, 1, 32), (258, 3, 3, 8 + len(data)), (259, 3, 1, 1), (262, 3, 1, 2),
+            (273, 4, 1, 8), (277, 3, 1, 3), (278, 3, 1, 32), (279, 4, 1, len(data))]  # fmt: skip
     entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
     head = b"II*\0" + struct.pack("<I", 8 + len(data) + 6)
     end = struct.pack("<HHH", 16, 16, 16) + struct.pack("<H", len(tags)) + entries + bytes(4)
@@ -173,7 +173,7 @@ def test_whatever_a_decoder_raises_is_one_typed_error(tmp_path, monkeypatch, doo
             return picture
 
         monkeypatch.setattr(Image, "open", failing)
-        with pytest.raises(DatasetError, match="(?i)cannot|no picture"):
+        with pytest.raises(DatasetError, match=r"cannot|no picture"):
             door(file)
         monkeypatch.undo()
 

@@ -124,14 +124,14 @@ def test_damaged_files_are_problems_of_one_file(tmp_path, layout):
     assert sorted(path for path in root.rglob("*") if path.suffix in (".jpg", ".JPG", ".png")) == sorted(sound)
 
 
-MODES = "1 L P RGB RGBA CMYK YCbCr LAB HSV I F LA PA RGBX RGBa La I;16 I;16B I;16L I;16N".split()
+MODES = "1 L P RGB RGBA CMYK YCbCr LAB HSV I F LA PA RGBX RGBa La I;16 I;16B I;16L I;16N".split()  # noqa: SIM905
 
 
 @pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0), (1, 1), (1, 9), (9, 1), (7, 5), (3000, 2)])
 def test_odd_modes_and_sizes(size):
     for mode in MODES:
         picture = Image.new(mode, size)
-        found = {outcome(lambda read=read: read(picture)) for read in (image_tensor, mask_tensor)}
+        found = {outcome(lambda read=read, picture=picture: read(picture)) for read in (image_tensor, mask_tensor)}
         assert 0 not in size or found == {"DatasetError"}, mode
 
 

@@ -82,7 +82,7 @@ def outcome(work: Callable[[], object]) -> str:
         try:
             work()
         except FsslibError as error:
-            assert len(str(error)) > 25 and ". " in f"{error} " or ":" in str(error), f"no cure: {error}"
+            assert (len(str(error)) > 25 and ". " in f"{error} ") or ":" in str(error), f"no cure: {error}"
             return type(error).__name__
     return "right"
 

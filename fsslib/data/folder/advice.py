@@ -1,12 +1,13 @@
 """What is said of masks that cannot be used as they are, and code that mends them (see `cures`).
 
-A fault says what one file holds. What a colour or a number stands for is a matter of the whole folder, so `advise` looks
-at all faults together: one table for all files, from the folder's label map where there is one.
+A fault says what one file holds. What a colour or a number stands for is a matter of the whole folder, so `advise`
+looks at all faults together: one table for all files, from the folder's label map where there is one.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -121,8 +122,9 @@ def advise(
 ) -> list[Problem]:
     """The problems of all faults of a folder, with cures that give the same value the same meaning everywhere.
 
-    Args: kind: as for `pairs.examine`. listed: colour -> class id, from the folder's label map; names: class id -> name,
-        as far as they are known.
+    Args:
+        kind: as for `pairs.examine`. listed: colour -> class id, from the folder's label map.
+        names: class id -> name, as far as they are known.
     """
     problems = {id(fault): fault.problem for fault in faults}
     for change in (_shallow, *((_deep, _coloured) if kind == "ids" else ())):
@@ -159,7 +161,7 @@ def _deep(faults: Sequence[Fault], *_) -> Iterator[tuple[Fault, str]]:
             # A guess leaves the file where it is; the checker passes over it.
             cure += code("renumber", file, scale=scales[0], original=True) + f" Then remove {file.name}."
         else:
-            cure = f"Give every number its class id (the same in every file; here those beyond 255 take what is free): "
+            cure = "Give every number its class id (the same in every file; here those beyond 255 take what is free): "
             cure += code("renumber", file, _free(numbers.tolist()))
         yield fault, cure
 
@@ -194,13 +196,16 @@ def _coloured(
         if strange:
             yield fault, f"The colours {few(strange, 4)} are no classes: {why}. {_EXPORT}"
         else:
-            yield fault, f"Give every colour its class id ({why}): {code('recolour', fault.problem.file, table, *where)}"
+            yield (
+                fault,
+                f"Give every colour its class id ({why}): {code('recolour', fault.problem.file, table, *where)}",
+            )
 
 
 def _are_ids(greys: Iterable[tuple]) -> bool:
     """Whether grey values lie closer than anybody chooses them to be told apart by eye."""
     levels = sorted({0, *(colour[0] for colour in greys)})
-    return min(b - a for a, b in zip(levels, levels[1:])) < STEP if len(levels) > 1 else False
+    return min(b - a for a, b in pairwise(levels)) < STEP if len(levels) > 1 else False
 
 
 def _table(faults: Sequence[Fault], shown: Counter, listed: Mapping | None, names: Mapping | None) -> tuple[dict, str]:

@@ -13,13 +13,14 @@ from ..base import few
 from ..photographs.label_index import LabelIndex
 from .advice import COLOUR, DEEP, RENUMBERED, advise, code
 from .coco import coco_json
-from .label_maps import find_label_map, unread, words_unread
-from .layouts import Entry, Pairing, class_masks, find_layout, images_masks
+from .label_maps import find_label_map, renamed, unread
+from .layouts import Entry, Pairing, class_masks, find_layout, images_masks, spare_folders
 from .names_and_lists import FILES, class_names, listed, split_list
 from .pairs import counted, examined, objects
 from .problems import PROBLEM_KINDS, Fault, FolderReport
 
 LEAST, MANY = 2, 64  # images that make an episode; values of a mask from which on nobody has drawn them as ids
+FEW = 16  # folders that are looked through for files with words
 # Options of Folder that say nothing about the files.
 _OTHERS = {"fold", "split", "folds", "fold_scheme", "novel_classes", "val_classes", "novel", "strict", "cache"}
 
@@ -59,26 +60,15 @@ def survey(root: str | Path, layout: str, names: object, lists: Mapping | None, 
     guessed, (layout, source) = layout == "auto", find_layout(root, layout)
     if names is not None and layout != "images_masks":
         raise DatasetError(f"names= is for images_masks; in {layout} the classes have names already.")
-    single, notes = None, []
+    single, place = None, Path(root).expanduser()
     if layout == "coco_json":
         pairing, areas = coco_json(source)
-        entries = pairing.entries
+        entries, notes = pairing.entries, _notes(pairing, place, [source])
     elif layout == "images_masks":
-        pairing = images_masks(source)
-        known, colours, notes = _explained(pairing, names, Path(root).expanduser())
-        entries, counts, faults = _sound(pairing, "ids")
-        pairing.problems += advise(faults, "ids", pairing.base, colours, known)
-        pairing.names, areas, single = _name(counts, known)
-        entries, areas = _known(pairing, entries, areas, names is None)
+        pairing, entries, areas, single, notes = _label_maps(source, names, place)
     else:
-        pairing = class_masks(source)
-        notes = _explained(pairing, None, Path(root).expanduser())[2]
-        entries, counts, faults = _sound(pairing, "binary")
-        if guessed:
-            _test_guess(pairing, entries, counts, faults)
-        pairing.problems += advise(faults, "binary", pairing.base, None, None)
-        areas = np.zeros((len(entries), max(pairing.names, default=0) + 1), np.int64)
-        areas[np.arange(len(entries)), [entry.cls for entry in entries]] = objects(counts)
+        pairing, entries, areas = _class_masks(source, guessed)
+        notes = _notes(pairing, place, [])
     entries, areas = _filled(pairing, entries, areas)
     _scarce(pairing, entries, areas, min_area, source)
     for split in lists or {}:
@@ -91,32 +81,77 @@ def survey(root: str | Path, layout: str, names: object, lists: Mapping | None, 
     usable = areas >= max(1, min_area)
     shown = {name: int(usable[:, cls].sum()) if entries else 0 for cls, name in pairing.names.items()}
     problems = sorted(pairing.problems, key=lambda problem: (PROBLEM_KINDS.index(problem.kind), problem.file))
-    place, problems = Path(root).expanduser(), tuple(problems)
-    report = FolderReport(place, layout, pairing.total, len(entries), shown, problems, tuple(notes))
+    report = FolderReport(place, layout, pairing.total, len(entries), shown, tuple(problems), tuple(notes))
     return Survey(source, pairing.base, pairing.names, entries, areas, single, report, pairing.splits)
 
 
-def _explained(pairing: Pairing, names: object, root: Path) -> tuple[dict | None, dict | None, list[str]]:
-    """What the small files beside the pictures say: class names and colours (None: nothing), and the report's notes."""
-    base, firsts = pairing.base, {part for entry in pairing.entries for part in (entry.image.parent, entry.mask.parent)}
-    places = list(dict.fromkeys([base, root, *sorted({part for part in firsts if len(firsts) <= 8})]))
-    places += [part.parent for part in places[2:] if part.parent not in places and base in part.parents]
-    used, known, colours, notes = [], None, None, []
-    if pairing.layout == "images_masks":
-        known = class_names(names, base)
-        used += [base / name for name in FILES if (base / name).is_file()][:1] if names is None else []
-        if isinstance(names, (str, Path)):
-            used.append(base / Path(names).expanduser())
-        found = find_label_map(places, known)
-        if found and (found.colours or known is None):
-            known, colours = known or found.names or None, found.colours or None
-            used.append(found.file)
-        notes += [f"{few((str(_below(file, base)) for file in used))} says what the classes are."] if used else []
-        if pairing.splits:
-            shown = few(f"{split} {len(ids)}" for split, ids in pairing.splits.items())
-            notes.append(f"folders part the images into splits: {shown}.")
-    ignored = unread(places, used, {entry.image.stem for entry in pairing.entries})
-    return known, colours, notes + ([words_unread(ignored, base)] if ignored else [])
+def _label_maps(
+    base: Path, names: object, root: Path
+) -> tuple[Pairing, list[Entry], np.ndarray, int | None, list[str]]:
+    """Images beside masks of class ids: the sound pairs, pixels of every class, what 255 stands for, and notes."""
+    pairing = images_masks(base)
+    known, colours, used = _explained(pairing, names, root)
+    entries, counts, faults = _sound(pairing, "ids")
+    pairing.problems += advise(faults, "ids", base, colours, known)
+    pairing.names, areas, single = _name(counts, known)
+    entries, areas = _known(pairing, entries, areas, names is None)
+    notes = [f"{few(map(str, (_below(file, base) for file in used)))} says what the classes are."] if used else []
+    if pairing.splits:
+        shown = few(f"{split} {len(ids)}" for split, ids in pairing.splits.items())
+        notes.append(f"folders part the images into splits: {shown}.")
+    return pairing, entries, areas, single, notes + _notes(pairing, root, used)
+
+
+def _class_masks(base: Path, guessed: bool) -> tuple[Pairing, list[Entry], np.ndarray]:
+    """A folder a class: the sound pairs, and pixels of every class; `guessed`: nobody said that these are classes."""
+    pairing = class_masks(base)
+    entries, counts, faults = _sound(pairing, "binary")
+    if guessed:
+        _test_guess(pairing, entries, counts, faults)
+    pairing.problems += advise(faults, "binary", base, None, None)
+    areas = np.zeros((len(entries), max(pairing.names, default=0) + 1), np.int64)
+    areas[np.arange(len(entries)), [entry.cls for entry in entries]] = objects(counts)
+    return pairing, entries, areas
+
+
+def _places(pairing: Pairing, root: Path) -> list[Path]:
+    """Where files with words about the pictures may lie: beside them, and in every folder above them up to `root`."""
+    base = pairing.base
+    files = (file for entry in pairing.entries for file in (entry.image, entry.mask) if base in file.parents)
+    folders = {file.parent for file in files}
+    folders = folders if len(folders) <= FEW else set()
+    above = {part for folder in folders for part in folder.parents if base in part.parents}
+    return list(dict.fromkeys([base, *([root] if root.is_dir() else []), *sorted(folders | above)]))
+
+
+def _explained(pairing: Pairing, names: object, root: Path) -> tuple[dict | None, dict | None, list[Path]]:
+    """What the small files beside the pictures say: class names and colours (None: nothing), and which files it was."""
+    base, places = pairing.base, _places(pairing, root)
+    found = find_label_map(places)
+    listed = next((base / name for name in FILES if (base / name).is_file()), None) if names is None else None
+    if found and found.file == listed:  # names with colours
+        return found.names, found.colours, [listed]
+    known, used = class_names(names, base), [listed] if listed else []
+    if isinstance(names, (str, Path)):
+        used.append(next(file for file in (Path(names).expanduser(), base / names) if file.is_file()))
+    if found and known is not None:
+        found = renamed(found, known)
+    if found is None or (known is not None and not found.colours):
+        return known, None, used
+    return known or found.names or None, found.colours or None, [*used, found.file]
+
+
+def _notes(pairing: Pairing, root: Path, used: list[Path]) -> list[str]:
+    """Files and folders beside the pictures that nothing was taken from."""
+    base = pairing.base
+    paths = [_below(file, base) for entry in pairing.entries for file in (entry.image, entry.mask)]
+    ignored = unread(_places(pairing, root), used, {path.stem for path in paths})
+    blamed = {_below(problem.file, base).parts[0] for problem in pairing.problems}
+    others = spare_folders(base, {path.parts[0] for path in paths} | blamed)
+    shown = [*(str(_below(file, base)) for file in ignored), *(f"{folder.name}/" for folder in others)]
+    if not shown:
+        return []
+    return [f"not read: {few(shown, 6)}. names= and lists= take class names and lists of images from files."]
 
 
 def _below(file: Path, base: Path) -> Path:
@@ -136,7 +171,9 @@ def _test_guess(pairing: Pairing, entries: list[Entry], counts: np.ndarray, faul
     for file, values in held.items():
         part = pairing.base / file.relative_to(pairing.base).parts[0]
         folders.setdefault(part, set()).update(values if len(values) < MANY else ())
-    shared = [part for part, values in folders.items() if sum(len(values & other) > 1 for other in folders.values()) > 1]
+    shared = [
+        part for part, values in folders.items() if sum(len(values & other) > 1 for other in folders.values()) > 1
+    ]
     if not several and not shared:
         return
     if several:
@@ -175,9 +212,7 @@ def _name(counts: np.ndarray, names: dict[int, str] | None) -> tuple[dict[int, s
     return {c: f"class {c}" for c in drawn} if names is None else names, counts, None
 
 
-def _known(
-    pairing: Pairing, entries: list[Entry], areas: np.ndarray, filed: bool
-) -> tuple[list[Entry], np.ndarray]:
+def _known(pairing: Pairing, entries: list[Entry], areas: np.ndarray, filed: bool) -> tuple[list[Entry], np.ndarray]:
     """What is left without masks that hold ids without a name; `filed`: names are from a file in the folder."""
     names, strange = pairing.names, areas > 0
     strange[:, [0, IGNORE, *names]] = False

@@ -110,7 +110,9 @@ def turn_like(mask: str | Path, image: str | Path) -> Path:
 
     with decoding(f"image {image}"), Image.open(image) as picture:
         way = picture.getexif().get(ORIENTATION)
-    return _changed(Path(mask), lambda picture: picture.transpose(Image.Transpose[_WAYS[way]]) if way in _WAYS else picture)
+    return _changed(
+        Path(mask), lambda picture: picture.transpose(Image.Transpose[_WAYS[way]]) if way in _WAYS else picture
+    )
 
 
 def turn(mask: str | Path, way: str) -> Path:

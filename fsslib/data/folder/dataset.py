@@ -36,8 +36,8 @@ class Folder(Photographs):
     Args:
         root: the folder. fold, split: as everywhere; folds exist with `folds` only.
         names: class names of `"images_masks"`: a dict id -> name, a list, or a file; None looks for `classes.txt`,
-            `names.txt`, `labels.txt`, `classes.json` or a label map (`labelmap.txt`, `class_dict.csv`, `_classes.csv`, …) in
-            the folder, else classes are called "class 3".
+            `names.txt`, `labels.txt`, `classes.json` or a label map (`labelmap.txt`, `class_dict.csv`, `_classes.csv`,
+            …) in the folder, else classes are called "class 3".
         novel_classes: names or ids of the classes that "test" targets; "train" (and "val") targets the others.
         folds, fold_scheme: instead of naming them, make every class novel in one of `folds` folds, see
             `folds.fold_classes`. With neither, every class belongs to every split: no score of such a data set says
@@ -126,8 +126,8 @@ class Folder(Photographs):
         """The lists that folders named train, valid and test stand for; None where there are none."""
         if splits and self.split not in splits and not (self.split == "val" and "train" in splits):
             raise DatasetError(
-                f"{self.report.root} has folders for {' and '.join(splits)}, and none for {self.split!r}: ask for one of "
-                f"those, pass lists={{{self.split!r}: …}}, or one of the folders as root for all of its images."
+                f"{self.report.root} has folders for {' and '.join(splits)}, and none for {self.split!r}: ask for one "
+                f"of those, pass lists={{{self.split!r}: …}}, or one of the folders as root for all of its images."
             )
         return splits or None
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ...episode import IGNORE
 from ...errors import DatasetError
-from ..base import few, read_text
+from ..base import read_text
 from .names_and_lists import FILES
 
 LABEL_MAPS = (
@@ -32,16 +32,24 @@ class LabelMap(NamedTuple):
     colours: dict[tuple[int, int, int], int]
 
 
-def find_label_map(places: Iterable[Path], names: Mapping[int, str] | None) -> LabelMap | None:
-    """The first label map in one of the folders that can be understood.
-    `names`: class names that are known already; colours then go by name."""
+def find_label_map(places: Iterable[Path]) -> LabelMap | None:
+    """The first label map in one of the folders that can be understood; plain lists of names are none.
+    Raises DatasetError for one that contradicts itself."""
     for file in (place / name for place in places for name in (*LABEL_MAPS, *FILES)):
         if file.is_file() and (rows := _rows(file)):
             found = _numbered(file, rows)
-            # Plain lists of names are what `class_names` reads.
             if found.colours or file.name in LABEL_MAPS:
-                return found if names is None else _renamed(found, names)
+                return found
     return None
+
+
+def renamed(found: LabelMap, names: Mapping[int, str]) -> LabelMap:
+    """A label map with the ids of names that are given elsewhere; without colours, if these are other names."""
+    ids = {name: number for number, name in names.items()}
+    if not set(found.names.values()) <= set(ids):
+        return LabelMap(found.file, dict(names), {})
+    new = {cls: ids[name] for cls, name in found.names.items()}
+    return LabelMap(found.file, dict(names), {colour: new.get(cls, cls) for colour, cls in found.colours.items()})
 
 
 def unread(places: Sequence[Path], used: Iterable[Path], stems: Iterable[str]) -> list[Path]:
@@ -73,7 +81,10 @@ def _row(line: str) -> tuple[str, tuple | None, int | None] | None:
     if found := re.fullmatch(r"([^:]+):\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*(?::[^:]*:\s*(\d*).*)?", line):
         name, *colour, number = found.groups()
         return _checked(name, colour, number or None)
-    parts = next(csv.reader([line], skipinitialspace=True)) if "," in line else line.split("\t")
+    try:
+        parts = next(csv.reader([line], skipinitialspace=True)) if "," in line else line.split("\t")
+    except csv.Error:
+        return None
     parts = [part.strip() for part in parts if part.strip()]
     if len(parts) == 1 or (len(parts) == 2 and not parts[0].isdecimal()):
         parts = line.split(None, 3)
@@ -95,8 +106,9 @@ def _checked(name: str, colour: Sequence[str] | None, number: str | None) -> tup
 
 
 def _numbered(file: Path, rows: list[tuple]) -> LabelMap:
-    """Ids as listed, or counted from 1 in the order of the file; background is 0 and what is ignored 255."""
-    names, colours, count = {}, {}, 0
+    """Ids as listed, or counted from 1 in the order of the file; background is 0 and what is ignored 255.
+    A name may have several colours; nothing else may stand twice."""
+    names, colours, numbers = {}, {}, {}
     given = all(number is not None for *_, number in rows)
     for name, colour, number in rows:
         plain = name.strip("_ ").lower()
@@ -104,27 +116,16 @@ def _numbered(file: Path, rows: list[tuple]) -> LabelMap:
             cls = number
         elif plain in _EMPTY or colour == _BLACK:
             cls = 0
-        elif plain in _VOID:
-            cls = IGNORE
         else:
-            cls = count = count + 1 + (count + 1 == IGNORE)
-        if 0 < cls < IGNORE:
-            names[cls] = name
-        if colour is not None:
-            colours[colour] = cls
+            cls = IGNORE if plain in _VOID else numbers.setdefault(name, len(numbers) + 1)
+        pairs = [(colour, colours, cls)] if colour is not None else []
+        pairs += [(cls, names, name)] if 0 < cls < IGNORE else []
+        for key, table, value in pairs:
+            if table.setdefault(key, value) != value:
+                raise DatasetError(
+                    f"{file}: {key} stands for both {table[key]} and {value}, and can mean one class only. "
+                    "Take one of the two lines out."
+                )
+    if len(numbers) >= IGNORE:
+        raise DatasetError(f"{file}: {len(numbers)} classes; label maps of 8 bit have room for {IGNORE - 1}.")
     return LabelMap(file, names, colours)
-
-
-def _renamed(found: LabelMap, names: Mapping[int, str]) -> LabelMap:
-    """Colours with the ids of names that are given elsewhere, if these are the same names."""
-    ids = {name: number for number, name in names.items()}
-    if not set(found.names.values()) <= set(ids):
-        return LabelMap(found.file, dict(names), {})
-    new = {cls: ids[name] for cls, name in found.names.items()}
-    return LabelMap(found.file, dict(names), {colour: new.get(cls, cls) for colour, cls in found.colours.items()})
-
-
-def words_unread(files: Sequence[Path], root: Path) -> str:
-    """The note that names them."""
-    shown = few((file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file) for file in files), 6)
-    return f"not read: {shown}. names= and lists= take class names and lists of images from files."

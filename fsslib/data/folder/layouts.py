@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +30,11 @@ _ENDINGS = tuple(sign + word for word in ("mask", "label", "labels", "seg", "gt"
 _IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}
 _SIGN = r"[-_. ]?"
 # Folders that part a data set; what they are called says nothing of classes.
-_SPLITS = {"train": "train|training|trn|trainval", "val": "val|valid|validation|dev|eval", "test": "test|testing|tst|holdout"}
+_SPLITS = {
+    "train": "train|training|trn|trainval",
+    "val": "val|valid|validation|dev|eval",
+    "test": "test|testing|tst|holdout",
+}
 _SPLITS = {name: re.compile(f"({words})({_SIGN}(set|data|split|images|imgs|\\d+))*") for name, words in _SPLITS.items()}
 _PARTS = re.compile(rf"(split|fold|set|part|batch|chunk|subset|shard|group|job|task|session){_SIGN}(\d+|[a-d])")
 KEYS = ("images", "annotations", "categories")  # the lists of a COCO file
@@ -260,6 +264,12 @@ def _key(stem: str, images: Mapping) -> str:
         if stem.lower().endswith(ending) and stem[: -len(ending)] in images:
             return stem[: -len(ending)]
     return stem
+
+
+def spare_folders(base: Path, used: Iterable[str]) -> list[Path]:
+    """The folders of `base` with pictures, besides those called as in `used`."""
+    used = set(used)
+    return [folder for folder in _folders(base) if folder.name not in used and _by_stem(folder)]
 
 
 def pictures(base: Path) -> dict[str, list[Path]]:

@@ -13,6 +13,7 @@ from .advice import DEEP, SHALLOW, colour_fault, deep_fault, size_fault, soft_fa
 from .cures import packed
 from .problems import Fault
 
+
 def read_ids(file: Path) -> np.ndarray:
     """A label map (H, W) uint8 of class ids: the indices of a palette, grey values, or 0 and 1. Raises Fault."""
     return _read_mask(file, "ids")

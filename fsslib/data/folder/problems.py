@@ -1,5 +1,4 @@
-"""What is wrong with a folder of somebody's own pictures: one problem at a time, and all of them as a table.
-"""
+"""What is wrong with a folder of somebody's own pictures: one problem at a time, and all of them as a table."""
 
 import html
 import os

@@ -152,7 +152,9 @@ def _object(mask: Path) -> np.ndarray:
     """(H, W) bool: the object's pixels, of a grey or colour PNG. Raises DatasetError naming one that is neither."""
     picture = open_picture(mask, "mask")
     if picture.mode == "F" or picture.mode.startswith("I"):
-        raise DatasetError(f"mask {mask} has one {picture.mode} number a pixel, not 8 bit: copy it from the archive again.")
+        raise DatasetError(
+            f"mask {mask} has one {picture.mode} number a pixel, not 8 bit: copy it from the archive again."
+        )
     with decoding(f"mask {mask}"):
         return np.array(picture.convert("L")) >= OBJECT
 

@@ -147,7 +147,7 @@ def cure(root, rounds=3):
     ran = 0
     for _ in range(rounds):
         codes = [re.findall("`(.+)`", problem.cure) for problem in check_folder(root).problems]
-        for code, in filter(None, codes):
+        for (code,) in filter(None, codes):
             exec(code, {})
             ran += 1
     return ran
@@ -179,7 +179,9 @@ def test_cures_of_label_maps(tmp_path, name):
     if isinstance(expected, tuple):
         assert sorted(meant) == [*enumerate(expected)]
     if name == "divided by 255":
-        assert all((tmp_path / "masks" / f"{seed}.tif").exists() for seed in range(COUNT)), "a guess, until it is removed"
+        assert all((tmp_path / "masks" / f"{seed}.tif").exists() for seed in range(COUNT)), (
+            "a guess, until it is removed"
+        )
         for file in (tmp_path / "masks").glob("*.tif"):
             file.unlink()
         assert check_folder(tmp_path).sound == COUNT
@@ -201,11 +203,9 @@ def test_cures_of_masks_of_one_object(tmp_path, name):
 def test_the_same_ids_when_only_some_files_are_cured(tmp_path):
     """The first cure writes the table down: what is left to do later gets the same ids."""
     maps(colours(TWO))(tmp_path)
-    np.random.default_rng(0)
     for at in (0, 0, 0, 0):
         problem = check_folder(tmp_path).problems[at]
         exec(re.search("`(.+)`", problem.cure)[1], {})
-    assert len({tuple(np.array(Image.open(tmp_path / "masks" / f"{s}.png"))[truth(s) == 1]) for s in range(1)}) == 1
     firsts = {int(np.array(Image.open(tmp_path / "masks" / f"{s}.png"))[truth(s) == 1][0]) for s in range(COUNT)}
     assert len(firsts) == 1
 
@@ -238,7 +238,10 @@ def test_cures_guess_nothing_and_lose_nothing(tmp_path):
 
 
 def test_smooth_colours_have_no_table(tmp_path):
-    smooth = lambda ids, file: Image.fromarray(np.array(TWO, np.uint8)[ids]).resize((90, 50), 2).resize((W, H), 2).save(file)
+    def smooth(ids, file):
+        picture = Image.fromarray(np.array(TWO, np.uint8)[ids])
+        picture.resize((90, 50), 2).resize((W, H), 2).save(file)
+
     maps(smooth)(tmp_path)
     report = check_folder(tmp_path)
     assert report.kinds == {"colour mask": COUNT}
