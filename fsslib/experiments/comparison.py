@@ -53,7 +53,8 @@ def sentence(one: str, two: str, differences: Mapping[int, "Interval"]) -> str:
     clauses = []
     for shot, difference in differences.items():
         value, low, high = difference
-        word = f"clearly {'ahead of' if value > 0 else 'behind'}" if clear(difference, [value]) else "not clearly apart from"
+        side = "clearly ahead of" if value > 0 else "clearly behind"
+        word = side if clear(difference, [value]) else "not clearly apart from"
         clauses.append(f"{word} {two} with {_shots(shot)} ({value:+.1f} points, {low:.1f} to {high:.1f})")
     return f"{one} is {' and '.join(clauses)}."
 

@@ -189,8 +189,8 @@ def paired(
     if one.list_hash != two.list_hash:
         lists = f"{one.list_hash} and {two.list_hash}"
         raise ParameterError(f"the runs were scored on different episodes ({lists}): use equal folds, shots and seeds.")
-    choices = one.as_dict(), two.as_dict()
-    other = [f"{name} {value} and {choices[1][name]}" for name, value in choices[0].items() if value != choices[1][name]]
+    choices = {name: (value, two.as_dict()[name]) for name, value in one.as_dict().items()}
+    other = [f"{name} {mine} and {theirs}" for name, (mine, theirs) in choices.items() if mine != theirs]
     if same_protocol and other:
         raise ParameterError(f"the runs were scored under different protocols: {', '.join(other)}.")
     return tuple(found)
