@@ -39,10 +39,13 @@ def comparison_of(runs: str | Path, names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _differences(one: "Evaluation", two: "Evaluation") -> dict[int, "Interval"]:
-    """Number of shots -> paired difference in points, for those that both were scored with."""
+    """Number of shots -> paired difference in points, for those that both were scored with.
+    Raises FsslibError where they share none, or not their episodes."""
     from ..analysis.intervals import percent
 
     shots = sorted(one.scores.keys() & two.scores.keys())
+    if not shots:
+        raise FsslibError(f"one was scored with {[*one.scores]} shots, the other with {[*two.scores]}.")
     return {shot: percent(one.scores[shot].difference(two.scores[shot])) for shot in shots}
 
 
@@ -69,9 +72,13 @@ def _terms(scored: "Evaluation", given: list[dict[str, Any]]) -> str:
     same = [f"{name} {given[0][name]}" for name in budget if given[0].get(name) == given[1].get(name)]
     rules = scored.protocol
     common = f"Both: {', '.join(same)}; the same {rules.episodes} episodes (list {rules.list_hash}), the same protocol."
-    pairs = {name: [json.dumps(p.get(name)) for p in given] for name in given[0] if name != "method"}
+    pairs = {name: [_shown(p.get(name)) for p in given] for name in given[0] if name != "method"}
     other = [f"{name} {' and '.join(values)}" for name, values in pairs.items() if values[0] != values[1]]
     return f"{common} They differ in {'; '.join(other)}." if other else common
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else json.dumps(value)
 
 
 def _picture(differences: Mapping[int, "Interval"]) -> dict[str, str]:

@@ -61,7 +61,10 @@ def test_what_cannot_be_compared_is_explained(tmp_path):
     assert shown["problem"] == "PANet did not come to an end; run it again." and shown["links"] == {"one": "SD-AANet"}
     finish(tmp_path / "two", 0, annotation="box")
     assert "different protocols: annotation mask and box" in comparison_of(tmp_path, NAMES)["problem"]
-    (tmp_path / "two" / "trained.npz").unlink()
+    counts, scored = tmp_path / "two" / "trained.npz", Evaluation.load(tmp_path / "one" / "trained.npz")
+    Evaluation({3: scored.scores[1]}, scored.protocol, {3: 0.1}, ()).save(counts)
+    assert "with [1, 5] shots, the other with [3]" in comparison_of(tmp_path, NAMES)["problem"]
+    counts.unlink()
     assert "two holds no trained.npz" in comparison_of(tmp_path, NAMES)["problem"]
     end = write_index(tmp_path, compared=NAMES).read_text().split("SD-AANet minus PANet")[1]
     assert "There is no comparison: two holds no trained.npz" in end and '<a href="two/report.html">PANet</a>' in end
