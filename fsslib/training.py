@@ -261,9 +261,9 @@ def fit(
         cure = "unfreeze the backbone or give the model a width"
         raise TrainingError(f"{type(model).__name__} has no parameter to train: {cure}.")
     engine = fabric(schedule.accelerator, schedule.precision)
-    device, on_gpu = engine.device, engine.device.type == "cuda"
-    model.to(device, **({"memory_format": torch.channels_last} if on_gpu else {}))  # where tensor cores want it
-    optimiser = _optimiser(model, schedule, fused=on_gpu)
+    device, on_gpu, cuda = engine.device, engine.device.type != "cpu", engine.device.type == "cuda"
+    model.to(device, **({"memory_format": torch.channels_last} if cuda else {}))  # as tensor cores want it
+    optimiser = _optimiser(model, schedule, fused=cuda)
     losses_of = _compiled(model.losses) if schedule.compile else model.losses
     run = _Run(model, optimiser, schedule, callback, log_every or (LOG_EVERY if on_gpu else 1), save_every)
     if folder:
@@ -274,7 +274,7 @@ def fit(
     with interrupts_held() as release, exact_float32(schedule.precision == "32"), run.under_way(), batches as batches:
         # A GPU still computes the last step while the next batch is drawn: in between nothing waits for it.
         for step, batch in zip(shown, batches):
-            torch.manual_seed(schedule.seed_of(step))
+            _seed(schedule.seed_of(step), on_gpu)
             run.torn = True
             with engine.autocast():
                 losses = losses_of(batch)
@@ -300,8 +300,13 @@ def _check_numbers(save_every: int, log_every: int | None, workers: int) -> None
 
 def _seeded(batch_at: Callable[[int], object], schedule: Schedule, step: int) -> object:
     """The batch of a step, whatever was drawn before in the process that makes it."""
-    torch.manual_seed(schedule.seed_of(step))
+    _seed(schedule.seed_of(step))
     return batch_at(step)
+
+
+def _seed(number: int, on_gpu: bool = False) -> None:
+    """`torch.manual_seed`, which without a GPU would write down the call stack for three devices that are not there."""
+    (torch.manual_seed if on_gpu else torch.default_generator.manual_seed)(number)
 
 
 def fabric(accelerator: str, precision: str):
