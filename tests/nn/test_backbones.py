@@ -1,12 +1,14 @@
 """Backbones: grids, stages, batch-norm modes, gradients, refusals (their numbers: test_backbone_values)."""
 
+from unittest import mock
+
 import pytest
 import torch
 from torch import nn
 
 from fsslib.errors import ModelError
-from fsslib.nn.backbones import build_backbone
-from fsslib.nn.backbones.base import STAGES
+from fsslib.nn.backbones import base, build_backbone, resnet
+from fsslib.nn.backbones.base import STAGES, Box
 
 NAMES = ("tiny", "resnet18", "resnet50", "resnet101", "vgg16", "vgg16_bn")
 
@@ -65,6 +67,42 @@ def test_last_leaves_deeper_stages_out(name):
         backbone(images(1, 3, 33, 33), ["layer4"])
 
 
+BOXES = {
+    "inside": (5, 7, 11, 13), "one cell": (6, 7, 12, 13), "a corner": (0, 3, 0, 2), "another": (12, 13, 23, 24),
+    "a row": (6, 7, 0, 24), "everything": (0, 13, 0, 24),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["tiny", "resnet18", "resnet50", "vgg16_bn"])
+@torch.no_grad()
+def test_a_deeper_stage_in_a_box_is_what_the_whole_stage_has_there(name):
+    """ResNets compute it there only, with zeros beyond the grid and nowhere else."""
+    backbone = build_backbone(name).eval()
+    for norm in (m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.running_mean.normal_(0, 0.1), norm.bias.normal_(0, 0.1)
+    features = images(1, backbone.channels["layer3"], 13, 24).relu()
+    whole = backbone.deeper(features, "layer4")
+    for what, sides in BOXES.items():
+        found, expected = backbone.deeper(features, "layer4", Box(*sides)), Box(*sides).cut(whole)
+        off = (found - expected).abs().max() / expected.abs().max()
+        assert found.shape == expected.shape and off < 1e-5, what
+    strided = images(1, backbone.channels["layer1"], 13, 15)
+    box = Box(0, 3, 1, 4)
+    assert torch.equal(backbone.deeper(strided, "layer2", box), box.cut(backbone.deeper(strided, "layer2")))
+
+
+def test_boxes():
+    chosen = torch.zeros(5, 6, dtype=torch.bool)
+    assert Box.around(chosen) is None
+    chosen[1, 2] = chosen[3, 5] = True
+    box = Box.around(chosen)
+    assert box == (1, 4, 2, 6) and box.grown(2, (5, 6)) == (0, 5, 0, 6) and box.grown(1, (9, 9)) == (0, 5, 1, 7)
+    maps = torch.arange(30).view(1, 5, 6)
+    assert torch.equal(box.cut(maps), maps[:, 1:4, 2:6])
+    outer = Box(1, 5, 1, 6)
+    assert torch.equal(box.cut(outer.cut(maps), outer), maps[:, 1:4, 2:6])
+
+
 # Batch norm, gradients, memory format
 
 
@@ -103,6 +141,58 @@ def test_freeze_and_gradients():
     x = images(1, 3, 33, 33).requires_grad_()
     backbone.eval()(x, ["layer4"])["layer4"].sum().backward()
     assert x.grad.abs().sum() > 0, "a backbone never switches gradients off by itself"
+
+
+def _plainly(backbone, x):
+    """All stages as the modules compute them, one image of its own layout after the other."""
+    calls = []
+    with mock.patch.object(base, "conv_norm", plain), mock.patch.object(resnet, "conv_norm", plain):
+        for feature in x.split(1):
+            calls.append([feature := getattr(backbone, stage)(feature) for stage in STAGES])
+    return {stage: torch.cat(parts) for stage, parts in zip(STAGES, zip(*calls))}
+
+
+def plain(conv, norm, features):
+    return norm(conv(features))
+
+
+@pytest.mark.parametrize("name", ["tiny", "resnet18", "resnet50", "vgg16", "vgg16_bn"])
+def test_folded_norms_layouts_and_pieces_change_nothing(name):
+    """Statistics far from 0 and 1, channels of both signs, and more images than one call takes."""
+    torch.manual_seed(0)
+    backbone, g = build_backbone(name).eval(), torch.Generator().manual_seed(3)
+    for part in backbone.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            for value, shift in ((part.running_mean, 0), (part.running_var, 1.5), (part.weight, 1), (part.bias, 0)):
+                value.data = shift + torch.rand(value.shape, generator=g) - 0.5
+    x, names = images(5, 3, 33, 33), list(backbone.state_dict())
+    with torch.no_grad(), mock.patch.object(base, "PIXELS", 2 * 33 * 33):
+        found, expected = backbone(x, STAGES), _plainly(backbone, x)
+        again = backbone.deeper(found["layer3"], "layer4")
+    for stage in STAGES:
+        largest = float(expected[stage].abs().max())
+        torch.testing.assert_close(found[stage] / largest, expected[stage] / largest, rtol=0, atol=2e-5)
+        assert found[stage].is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(again / largest, found["layer4"] / largest, rtol=0, atol=2e-5)
+    assert list(backbone.state_dict()) == names and not backbone._buffers
+
+
+@pytest.mark.parametrize("name, layout", [("resnet18", torch.contiguous_format), ("tiny", torch.channels_last)])
+def test_what_learns_keeps_its_graph_and_layout(name, layout):
+    backbone = build_backbone(name, bn="batch").train()
+    feature = backbone(images(2, 3, 33, 33), ["layer4"])["layer4"]
+    assert feature.is_contiguous(memory_format=layout) and feature.requires_grad
+    backbone.eval()
+    learned = backbone(images(1, 3, 33, 33), ["layer4"])["layer4"]
+    learned.square().mean().backward()
+    assert all(weight.grad is not None for weight in backbone.parameters())
+
+
+def test_batch_statistics_see_the_whole_batch():
+    backbone, x = build_backbone("tiny", bn="batch").train(), images(4, 3, 33, 33)
+    whole = backbone(x, ["layer2"])["layer2"]
+    with mock.patch.object(base, "PIXELS", 1):
+        assert torch.equal(backbone(x, ["layer2"])["layer2"], whole)
 
 
 # Refusals

@@ -19,7 +19,7 @@ from torch import Tensor
 from ...arguments import check_count
 from ...errors import ModelError
 from ...files import atomic
-from .base import Backbone
+from .base import Backbone, Box
 
 # Keys are 24 bytes (an image and what was asked of it); whatever else lies in the folder is not ours.
 _FEATURE, _PART = re.compile(r"[0-9a-f]{48}\.npy"), re.compile(r"[0-9a-f]{48}\.npy\.\d+\.part")
@@ -190,7 +190,7 @@ class CachedBackbone(Backbone):
             self.add_module(name, child)
         # Past nn.Module's registration, or every name would get a prefix; the stages themselves are registered.
         object.__setattr__(self, "plain", backbone)
-        self.dtype = dtype
+        self.dtype, self.learns_in = dtype, backbone.learns_in
         self.store: Store = MemoryStore(max_bytes) if store is None else store
         self.hits = self.misses = 0
         self._seen: tuple | None = None
@@ -213,13 +213,14 @@ class CachedBackbone(Backbone):
         self.check_request(images, stages)
         return self._remembered(images, stages, self.plain)
 
-    def deeper(self, features: Tensor, stage: str) -> Tensor:
+    def deeper(self, features: Tensor, stage: str, box: Box | None = None) -> Tensor:
         """As `Backbone.deeper`, remembered by the content of `features` (masked ones are others for every class)."""
 
         def compute(masked: Tensor, _: Sequence[str]) -> dict[str, Tensor]:
-            return {stage: self.plain.deeper(masked, stage)}
+            return {stage: self.plain.deeper(masked, stage, box)}
 
-        return self._remembered(features, [stage], compute, "from features")[stage]
+        kind = "from features" if box is None else f"from features {tuple(box)}"
+        return self._remembered(features, [stage], compute, kind)[stage]
 
     def _remembered(
         self, images: Tensor, stages: Sequence[str], compute: Callable[..., dict[str, Tensor]], kind: str = ""
@@ -249,8 +250,7 @@ class CachedBackbone(Backbone):
         native = _autocast(images.device.type) or images.dtype
         # Converted one by one: autocast on a CPU refuses to stack float16.
         columns = ([rows[i][s].to(images.device, native) for i in range(len(keys))] for s in range(len(stages)))
-        last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
-        layout = torch.channels_last if last else torch.contiguous_format
+        layout = self.layout(learns=False) if images.device.type == "cpu" else torch.contiguous_format
         return {s: torch.stack(column).contiguous(memory_format=layout) for s, column in zip(stages, columns)}
 
     def _compute(
