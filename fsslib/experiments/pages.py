@@ -19,7 +19,7 @@ TEMPLATE = Path(__file__).resolve().parent / "page_template"
 KINDS = ["image/png", "image/jpeg", "text/html", "text/markdown", "text/plain"]
 # Columns of the index that say little beside the others, or are the same for most runs.
 LEFT_OUT = {"options", "training", "validate_every", "root", "batch", "lr", "pretrain_lr", "seeds", "list_hash"}
-LEFT_OUT |= {"precision", "accelerator"}
+LEFT_OUT |= {"precision", "accelerator", "workers"}
 # What latex2mathml turns into something else without a word (measured), and the spelling that works.
 _SILENT = {
     r"\\boldsymbol": r"is not made bold: write \mathbf",

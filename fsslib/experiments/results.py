@@ -26,7 +26,7 @@ REQUIRED = {
     "parameters": dict,
 }
 COUNTS = "trained.npz"  # the counts of every episode, as the notebook `experiment` leaves them
-_NOT_A_SETTING = {"run", "seed", "duration_s", "miou", "low", "high", "fb_iou", "seconds"}
+_NOT_A_SETTING = {"run", "seed", "workers", "duration_s", "miou", "low", "high", "fb_iou", "seconds"}
 _NOT_A_SETTING |= {"gain", "gain_low", "gain_high"}
 
 
