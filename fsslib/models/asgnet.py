@@ -20,7 +20,7 @@ from ..arguments import Positive, Share, check_count, check_options
 from ..episode import Episode
 from ..errors import ModelError
 from ..nn.context import SCALES, ASPPContext, FeatureEnrichment, conv_relu
-from ..ops import cosine_maps, full_precision, masked_pool, precise, resize
+from ..ops import cosine_maps, full_precision, masked_pool, object_cells, precise, resize
 from .base import Features, OneWayModel, Outcome, enriched_losses, joined, joined_width
 
 # Section 3.2, the start: seeds spread over the object by farthest-point sampling.
@@ -154,10 +154,7 @@ def cluster(features: Tensor, masks: Tensor, seeds: Seeds, *, iterations: int = 
         count, channels, height, width = features.shape
         features, masks = features.float(), masks.float()
         inside = (masks == 1).flatten(1)
-        # The object's cells first; one synchronisation tells how many the largest object has.
-        order = inside.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
-        order = order[:, : max(1, int(inside.sum(-1).max()))]
-        valid = inside.gather(1, order)
+        order, valid = object_cells(inside)
         clustered = (seeds.counts >= 2) & inside.any(1)
         # In double precision: from round to round exp(-D) magnifies the last digits.
         cells = precise(_cells(features, order, reach))
@@ -217,8 +214,9 @@ def allocate(query: Tensor, prototypes: Tensor, used: Tensor, *, merge: str = "s
         probability = probability / used.sum(1).clamp_min(1)[:, None, None, None]
     with torch.no_grad():
         # In double precision: two prototypes may lie so close that the order of a summation would choose.
-        flat, unit = precise(query).flatten(2), F.normalize(precise(prototypes), dim=-1)
-        nearest = (unit @ F.normalize(flat, dim=1)).masked_fill(~used[..., None], -torch.inf)
+        # The norm of the query is left out, which is the same for all of them.
+        nearest = F.normalize(precise(prototypes), dim=-1) @ precise(query).flatten(2)
+        nearest = nearest.masked_fill(~used[..., None], -torch.inf)
         guide = nearest.argmax(1).unflatten(-1, tuple(query.shape[-2:]))
     chosen = prototypes.transpose(1, 2).gather(2, guide.flatten(1)[:, None].expand(-1, prototypes.shape[-1], -1))
     return Allocation(chosen.unflatten(-1, guide.shape[-2:]), similarity, probability, guide)
