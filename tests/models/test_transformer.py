@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fsslib.losses import correlation_distillation
 from fsslib.models import hdmnet as transformer
-from fsslib.models.hdmnet import Attention, MatchingPyramid, MixFFN, correlate
+from fsslib.models.hdmnet import Attention, LinearConvs, MatchingPyramid, MixFFN, correlate
 
 
 def plain_correlation(query, key, value, masks, temperature, softmax):
@@ -178,3 +178,23 @@ def test_the_ground_truth_teaches_cells_that_see_only_object():
     torch.testing.assert_close(term, expected, rtol=1e-5, atol=1e-5)
     nothing, everything = (correlation_distillation(x, [torch.zeros(1, 4, 4)])[0] for x in (0 * labels, 0 * labels + 1))
     assert abs(float(nothing)) < 1e-5 and abs(float(everything)) < 1e-5
+
+
+def test_convolutions_without_activations_are_one():
+    """Values, borders, and gradients of every parameter; batch norms that are no identity."""
+    g = torch.Generator().manual_seed(0)
+    convs = LinearConvs(5, 12, 4, torch.nn.BatchNorm2d(4), torch.nn.ReLU()).double().eval()
+    for name, value in convs.state_dict().items():
+        if "tracked" not in name:
+            value.copy_(
+                torch.rand(value.shape, generator=g) + 0.1 if "var" in name else torch.randn(value.shape, generator=g)
+            )
+    features = torch.randn(2, 5, 6, 7, generator=g, dtype=torch.double).requires_grad_()
+    learned, found = [features, *convs.parameters()], []
+    for result in (convs(features), torch.nn.Sequential.forward(convs, features)):
+        found.append([result, *torch.autograd.grad(result.sin().sum(), learned)])
+    assert len(found[0]) == 14 and all(value.abs().max() > 1e-3 for value in found[0])
+    torch.testing.assert_close(*found)
+    with torch.no_grad():
+        convs.train()
+        assert (convs(features) - found[0][0]).abs().max() > 1e-3, "batch statistics"
