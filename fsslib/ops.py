@@ -58,7 +58,7 @@ def conv_in_boxes(features: Tensor, weight: Tensor, wanted: Tensor) -> Tensor:
         found = where.nonzero()
         if len(found):
             (top, left), (bottom, right) = found.amin(0).tolist(), found.amax(0).tolist()
-            around = F.pad(image, (1, 1, 1, 1))[:, top : bottom + 3, left : right + 3]
+            around = F.pad(image.contiguous(), (1, 1, 1, 1))[:, top : bottom + 3, left : right + 3]
             into[:, top : bottom + 1, left : right + 1] = F.conv2d(around[None], weight)[0]
     return result
 
