@@ -46,11 +46,11 @@ def object_cells(masks: Tensor) -> tuple[Tensor, Tensor]:
     return order, masks.gather(1, order)
 
 
-def conv_in_boxes(features: Tensor, weight: Tensor, wanted: Tensor) -> Tensor:
+def conv_in_boxes(features: Tensor, weight: Tensor, bias: Tensor | None, wanted: Tensor) -> Tensor:
     """A 3x3 convolution, padded with zeros, in each image's box around the wanted positions; 0 outside.
 
-    Args: features: (B, C, h, w) float. weight: (D, C, 3, 3) float. wanted: (B, h, w) bool; its values are read, which
-        pays where one `may_wait`.
+    Args: features: (B, C, h, w) float. weight: (D, C, 3, 3) float. bias: (D,) or None. wanted: (B, h, w) bool; its
+        values are read, which pays where one `may_wait`.
     Returns: (B, D, h, w) float.
     """
     result, weight = features.new_zeros(len(features), len(weight), *features.shape[-2:]), weight.contiguous()
@@ -59,7 +59,7 @@ def conv_in_boxes(features: Tensor, weight: Tensor, wanted: Tensor) -> Tensor:
         if len(found):
             (top, left), (bottom, right) = found.amin(0).tolist(), found.amax(0).tolist()
             around = F.pad(image.contiguous(), (1, 1, 1, 1))[:, top : bottom + 3, left : right + 3]
-            into[:, top : bottom + 1, left : right + 1] = F.conv2d(around[None], weight)[0]
+            into[:, top : bottom + 1, left : right + 1] = F.conv2d(around[None], weight, bias)[0]
     return result
 
 

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fsslib import Episode
+from fsslib.nn import context
 from fsslib.ops import may_wait, object_cells
 
 
@@ -64,8 +65,15 @@ class OneDevice(TorchDispatchMode):
 @contextmanager
 def imagined_gpu():
     """Tensors inside have shapes and a device, but no numbers: what depends on a number cannot be computed."""
-    with FakeTensorMode() as mode, torch.device("cuda"):
-        yield mode
+    kept = [value for value in vars(context).values() if hasattr(value, "cache_clear")]
+    for cache in kept:
+        cache.cache_clear()
+    try:
+        with FakeTensorMode() as mode, torch.device("cuda"):
+            yield mode
+    finally:
+        for cache in kept:  # nobody else shall find tensors without numbers there
+            cache.cache_clear()
 
 
 def imagined(mode: FakeTensorMode, episode: Episode) -> Episode:

@@ -1,12 +1,14 @@
 """HDMNet's parts against plain twins of their equations: attention, correlation, pyramid, scenes, distillation."""
 
 import itertools
+from unittest import mock
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fsslib import ops
 from fsslib.losses import correlation_distillation
 from fsslib.models import hdmnet as transformer
 from fsslib.models.hdmnet import Attention, LinearConvs, MatchingPyramid, MixFFN, correlate
@@ -41,11 +43,12 @@ def drawn(seed: int, shots: int, shares: tuple[float, ...]):
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(0, 10**6), st.integers(1, 5), st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0]), min_size=1, max_size=3),
-    st.sampled_from([0.05, 0.1, 1.0]), st.sampled_from(["query", "support"]),
+    st.sampled_from([0.05, 0.1, 1.0]), st.sampled_from(["query", "support"]), st.booleans(),
 )  # fmt: skip
-def test_correlation_is_that_of_all_pairs(seed, shots, shares, temperature, softmax):
+def test_correlation_is_that_of_all_pairs(seed, shots, shares, temperature, softmax, wait):
     *vectors, masks = drawn(seed, shots, tuple(shares))
-    found = correlate(*vectors, masks, temperature, softmax)
+    with mock.patch.object(ops, "may_wait", lambda tensor: wait):
+        found = correlate(*vectors, masks, temperature, softmax)
     expected = plain_correlation(*vectors, masks, temperature, softmax)
     for ours, theirs in zip(found, expected):
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=2e-5)
@@ -53,8 +56,10 @@ def test_correlation_is_that_of_all_pairs(seed, shots, shares, temperature, soft
     assert not found[0][empty].any() and not found[1][empty].any()
 
 
+@pytest.mark.parametrize("wait", [True, False])
 @pytest.mark.parametrize("softmax", ["query", "support"])
-def test_correlation_has_the_gradients_of_all_pairs(softmax):
+def test_correlation_has_the_gradients_of_all_pairs(softmax, wait, monkeypatch):
+    monkeypatch.setattr(ops, "may_wait", lambda tensor: wait)
     *vectors, masks = drawn(3, 2, (0.0, 0.3, 1.0))
     gradients = []
     for function in (correlate, plain_correlation):
