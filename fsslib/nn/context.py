@@ -3,14 +3,13 @@ HDMNet's base learner), DeepLabv3's atrous pooling (arXiv 1706.05587; in ASGNet'
 enrichment (arXiv 2008.01449; in SD-AANet and ASGNet)."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ModelError
-from ..ops import full_precision, resize
+from ..ops import full_precision, remembered, resize
 from .convolution import Conv2d, pointwise
 
 BINS, RATES, SCALES = (1, 2, 3, 6), (6, 12, 18), (60, 30, 15, 8)
@@ -45,7 +44,7 @@ def beside_constant(conv: nn.Conv2d, constant: Tensor, features: Sequence[Tensor
     return pointwise(torch.cat(features, 1), rest).add_(bias[:, :, None, None])
 
 
-@lru_cache(maxsize=64)
+@remembered
 def _spreading(small: int, large: int, device: torch.device) -> Tensor:
     """(large, 3·small) matrix: what tap t of a 3-cell kernel, padded with zeros, has of small cell a at each position
     once the cells are resized to `large`; column 3a + t. One dimension of `convolved_together`."""
@@ -80,7 +79,7 @@ def convolved_together(conv: nn.Conv2d, features: Tensor, small: Sequence[Tensor
         return result.add_((torch.cat(rows, 1) @ across).to(result.dtype))
 
 
-@lru_cache(maxsize=64)
+@remembered
 def _averaging(large: int, small: int, device: torch.device) -> Tensor:
     """(large, small) matrix of adaptive average pooling in one dimension."""
     with torch.inference_mode(False):  # kept for training, too

@@ -83,7 +83,9 @@ def record(model: HDMNet, episode: Episode, run: str) -> tuple[object, dict[str,
     transformer = model.transformer
     parts = {f"layer{i}": getattr(model.backbone, f"layer{i}") for i in (2, 3, 4)}
     parts |= {"base": model.base_head.classifier}
-    parts |= {name: getattr(model, name) for name in ("down_query", "down_supp", "query_merge", "supp_merge")}
+    parts |= {name: getattr(model, name) for name in ("down_query", "down_supp")}
+    # Their convolution is taken apart; the last part, its ReLU, is called.
+    parts |= {name: getattr(model, name)[1] for name in ("query_merge", "supp_merge")}
     parts |= {"meta": transformer.classifier, "transformer": transformer}
     parts |= {"embed0": transformer.stages[0].embed_norm, "sa0": transformer.stages[0].layers[0]}
     for i in range(3):
