@@ -20,6 +20,7 @@ from ..arguments import Positive, Share, check_count, check_options
 from ..episode import Episode
 from ..errors import ModelError
 from ..nn.context import SCALES, ASPPContext, FeatureEnrichment, conv_relu
+from ..nn.convolution import Conv2d
 from ..ops import cosine_maps, full_precision, masked_pool, object_cells, precise, resize
 from .base import Features, OneWayModel, Outcome, enriched_losses, joined, joined_width
 
@@ -304,7 +305,7 @@ class ASGNet(OneWayModel):
         for value in iterations:
             check_count(value, "asgnet: iterations")
         # No ReLU: the cosine shall use the whole range from -1 to 1.
-        reduce = nn.Conv2d(joined_width(backbone, "asgnet"), width, 1, bias=False)
+        reduce = Conv2d(joined_width(backbone, "asgnet"), width, 1, bias=False)
         self.down_conv = nn.Sequential(reduce, nn.Dropout2d(dropout))
         self.fuse = nn.Sequential(*conv_relu(2 * width + 1, width, 1)) if fusion == "once" else None
         pooled, resized = (width, 0) if self.fuse else (2 * width, 1)
@@ -349,9 +350,10 @@ class ASGNet(OneWayModel):
             together = torch.cat([together, told.features, told.probability], 1)
             together = self.fuse(together) if self.fuse else together
         if self.pyramid:
-            small, inner = self.context(*(None, together, None) if self.fuse else (told, together, told.probability))
+            how = (None, together, None) if self.fuse else (told, together, told.probability)
+            small, inner = self.context(*how, inner=learn or self.explain)
         else:
-            small, inner = self.context(together, query["shallow"])
+            small, inner = self.context(together, query["shallow"], inner=learn or self.explain)
         logits = resize(small.float(), tuple(masks.shape[-2:]))
         split = masks.shape[:2]
         maps = {"query_features": features, "seeds": seeds.points.unflatten(0, split)}

@@ -22,6 +22,7 @@ from ..episode import IGNORE, Episode
 from ..errors import EpisodeError, ModelError
 from ..losses import correlation_distillation, segmentation
 from ..nn.context import PSPHead
+from ..nn.convolution import Conv2d
 from ..ops import full_precision, gram_distance, masked_pool, object_cells, prior_mask, resize, upsample
 from .base import Features, OneWayModel, Outcome, joined, joined_width
 from .base_learner import BaseLearner, check_annotation
@@ -454,11 +455,11 @@ class HDMNet(OneWayModel):
         inputs = joined_width(backbone, "hdmnet")
         self.base_head = PSPHead(backbone.channels[backbone.deepest], 2 * width, 1 + base_classes).requires_grad_(False)
         self.down_query, self.down_supp = (
-            nn.Sequential(nn.Conv2d(inputs, width, 1, bias=False), nn.ReLU(), nn.Dropout2d(dropout)) for _ in range(2)
+            nn.Sequential(Conv2d(inputs, width, 1, bias=False), nn.ReLU(), nn.Dropout2d(dropout)) for _ in range(2)
         )
         tokens = width // 4
-        self.supp_merge = nn.Sequential(nn.Conv2d(2 * width, tokens, 1, bias=False), nn.ReLU())
-        self.query_merge = nn.Sequential(nn.Conv2d(2 * width + 2, tokens, 1, bias=False), nn.ReLU())
+        self.supp_merge = nn.Sequential(Conv2d(2 * width, tokens, 1, bias=False), nn.ReLU())
+        self.query_merge = nn.Sequential(Conv2d(2 * width + 2, tokens, 1, bias=False), nn.ReLU())
         how = {"temperature": match_temperature, "softmax": match_softmax, "dropout": attention_dropout}
         self.transformer = MatchingPyramid(tokens, width, stages=stages, self_attention=self_attention, **how)
         self.ensemble = Ensemble(shots, shot_hidden, shot_weights == "matched") if ensemble else None

@@ -10,7 +10,6 @@ the network that puts both in front of the enrichment.
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Literal
 
 import torch
@@ -19,9 +18,10 @@ from torch import Tensor, nn
 from ..arguments import Positive, Share, check_options
 from ..episode import Episode
 from ..losses import distillation, log_distribution, segmentation
-from ..nn.backbones.base import STAGES
-from ..nn.context import SCALES, FeatureEnrichment, PyramidPooling, conv_norm
-from ..ops import masked_pool, prior_mask, resize
+from ..nn.backbones.base import STAGES, Box
+from ..nn.context import SCALES, FeatureEnrichment, PyramidPooling, conv_norm, convolved_together
+from ..nn.convolution import Conv2d
+from ..ops import masked_pool, may_wait, prior_mask, resize
 from .base import Features, OneWayModel, Outcome, enriched_losses, joined, joined_width
 
 QueryFactor = Literal["product", "average", "mean", "none"]
@@ -86,7 +86,7 @@ class SAAM(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.reduce = nn.Sequential(nn.Conv2d(2 * width, 4 * width, 3, padding=1), nn.ReLU())
+        self.reduce = nn.Sequential(nn.Conv2d(2 * width, 4 * width, 3, padding=1), nn.ReLU(inplace=True))
         self.pyramid = PyramidPooling(4 * width, width)
         self.bottleneck = nn.Sequential(*conv_norm(8 * width, width, 3), nn.ReLU(), nn.Dropout2d(0.1))
         self.support_logits = nn.Conv2d(width, 2, 1)
@@ -94,8 +94,13 @@ class SAAM(nn.Module):
 
     def forward(self, features: Tensor, prototype: Tensor) -> Tensor:
         """(B, C, h, w) of the affinity between features (B, C, h, w) and prototype (B, C)."""
-        spread = prototype[:, :, None, None].expand_as(features).to(features.dtype)
-        return self.bottleneck(self.pyramid(self.reduce(torch.cat([features, spread], 1))))
+        reduce, relu = self.reduce
+        own = relu(convolved_together(reduce, features, [prototype[:, :, None, None].to(features.dtype)]))
+        fuse, *rest = self.bottleneck
+        affinity = convolved_together(fuse, own, self.pyramid.maps(own))
+        for layer in rest:
+            affinity = layer(affinity)
+        return affinity
 
     def support(self, features: Tensor, prototypes: Tensor) -> Tensor:
         """Logits (B, K, 2, h, w) of support features (B, K, C, h, w), each with its own prototype (B, K, C)."""
@@ -171,7 +176,7 @@ class SDAANet(OneWayModel):
         check_options(SDAANet, locals(), "sdaanet")
         inputs = joined_width(backbone, "sdaanet")
         self.down_query, self.down_supp = (
-            nn.Sequential(nn.Conv2d(inputs, width, 1, bias=False), nn.ReLU(), nn.Dropout2d(dropout)) for _ in range(2)
+            nn.Sequential(Conv2d(inputs, width, 1, bias=False), nn.ReLU(), nn.Dropout2d(dropout)) for _ in range(2)
         )
         teaching = {"teacher": teacher, "teacher_query": teacher_query, "teachers": teachers}
         teaching |= {"query_factor": query_factor, "detach_teacher": detach_teacher}
@@ -184,7 +189,8 @@ class SDAANet(OneWayModel):
         self.distil = {"temperature": temperature, "factor": kd_factor, "mean": kd_mean}
 
     def features(self, episode: Episode) -> tuple[Features, Features]:
-        """`reduced` features (C = width) and, for the prior, those of the `deep`est stage."""
+        """`reduced` features (C = width) and, for the prior, those of the `deep`est stage; on a CPU and without
+        `explain` the supports' may be 0 where no object is near."""
         deepest = self.backbone.deepest
         stages = ["layer2", "layer3"]
         if self.prior and self.prior_masking == "after" and deepest == "layer4":
@@ -203,7 +209,7 @@ class SDAANet(OneWayModel):
         prototypes = masked_pool(support_features, resize(objects, size))
         maps = {"query_features": query_features, "support_features": support_features, "pooled": prototypes}
         losses: dict[str, Tensor] = {}
-        guides = []
+        guides, wanted = [], learn or self.explain  # whether anything but the logits is
         if self.prior:
             # Masked here once more, also what was masked before the deepest stage.
             shots = prior_mask(query["deep"], support["deep"], resize(objects, tuple(support["deep"].shape[-2:])))
@@ -223,7 +229,7 @@ class SDAANet(OneWayModel):
         if self.sdpm:
             gate, students, query_factor = self.sdpm(prototypes)
             maps |= {"gate": gate, "query_factor": query_factor}
-            if labels is not None:
+            if labels is not None and wanted:
                 nearest = nn.functional.interpolate((labels == 1).float()[:, None], size, mode="nearest")[:, 0]
                 true_prototype = masked_pool(query_features, nearest)
                 log_teacher, teacher = self.sdpm.log_teacher(gate, students, true_prototype, self.distil["temperature"])
@@ -233,7 +239,8 @@ class SDAANet(OneWayModel):
             query_features = query_features * query_factor.to(query_features.dtype)[:, :, None, None]
         merged = students.mean(1)
         maps |= {"students": students, "prototypes": merged, "query_reweighted": query_features}
-        small, inner = self.enrichment(merged, query_features, torch.cat(guides, 1) if guides else None)
+        guide = torch.cat(guides, 1) if guides else None
+        small, inner = self.enrichment(merged, query_features, guide, inner=wanted)
         logits = resize(small.float(), tuple(masks.shape[-2:]))
         maps |= {f"inner/{i}": level for i, level in enumerate(inner)}
         if learn:
@@ -249,17 +256,32 @@ class SDAANet(OneWayModel):
         if self.prior_masking == "after":
             return query[deepest], support[deepest]
         before = STAGES[STAGES.index(deepest) - 1]
-        masks = (episode.support_masks == 1).float()
-        masked = support[before] * resize(masks, tuple(support[before].shape[-2:])).unsqueeze(3)
-        shape, stage = masked.shape[:3], partial(self.backbone.deeper, stage=deepest)
+        masks = resize((episode.support_masks == 1).float(), tuple(support[before].shape[-2:]))
+        deep = query[deepest] if deepest in query else self.backbone.deeper(query[before], deepest)
         if self.batch_statistics:
-            deep = query[deepest] if deepest in query else stage(query[before])
-            calls = [stage(image) for image in masked.flatten(1, 2).unbind(1)]
-            return deep, torch.stack(calls, 1).unflatten(1, shape[1:])
-        if deepest in query:
-            return query[deepest], stage(masked.flatten(0, 2)).unflatten(0, shape)
-        both = stage(torch.cat([query[before], masked.flatten(0, 2).to(query[before].dtype)]))
-        return both[: shape[0]], both[shape[0] :].unflatten(0, shape)
+            masked = (support[before] * masks.unsqueeze(3)).flatten(1, 2)
+            calls = [self.backbone.deeper(image, deepest) for image in masked.unbind(1)]
+            return deep, torch.stack(calls, 1).unflatten(1, masks.shape[1:3])
+        features, masks = support[before].flatten(0, 2), masks.flatten(0, 2)
+        return deep, self._masked_deep(features, masks, deep).unflatten(0, support[before].shape[:3])
+
+    def _masked_deep(self, features: Tensor, masks: Tensor, like: Tensor) -> Tensor:
+        """Features (M, C', h, w) of the deepest stage, in the shape of the query's, `like`, from those before it
+        (M, C, h, w) under masks (M, h, w).
+
+        On a CPU image by image, and without `explain` only around the objects: the prior reads nothing else, here 0.
+        """
+        stages, strides = STAGES[STAGES.index(self.backbone.deepest) - 1 :][:2], self.backbone.strides
+        if not may_wait(features):
+            return self.backbone.deeper((features * masks.unsqueeze(1)).to(like.dtype), stages[1])
+        near = not self.explain and strides[stages[0]] == strides[stages[1]]
+        deep = like.new_zeros(len(masks), *like.shape[1:])
+        for image, mask, place in zip(features, masks, deep):
+            # Of an empty mask nothing is read.
+            box = (Box.around(mask > 0) or Box(0, 1, 0, 1)) if near else None
+            part = self.backbone.deeper((image * mask).to(like.dtype)[None], stages[1], box)[0]
+            (box.cut(place) if box else place).copy_(part)
+        return deep
 
     def _attention(self, query: Tensor, prototypes: Tensor) -> Tensor:
         if self.attention == "mean_prototype":

@@ -3,13 +3,15 @@ HDMNet's base learner), DeepLabv3's atrous pooling (arXiv 1706.05587; in ASGNet'
 enrichment (arXiv 2008.01449; in SD-AANet and ASGNet)."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ModelError
-from ..ops import resize
+from ..ops import full_precision, resize
+from .convolution import Conv2d, pointwise
 
 BINS, RATES, SCALES = (1, 2, 3, 6), (6, 12, 18), (60, 30, 15, 8)
 
@@ -18,12 +20,12 @@ BINS, RATES, SCALES = (1, 2, 3, 6), (6, 12, 18), (60, 30, 15, 8)
 
 def conv_relu(inputs: int, outputs: int, size: int) -> list[nn.Module]:
     """A convolution without bias that keeps the grid, and its ReLU."""
-    return [nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False), nn.ReLU()]
+    return [Conv2d(inputs, outputs, size, padding=size // 2, bias=False), nn.ReLU(inplace=True)]
 
 
 def conv_norm(inputs: int, outputs: int, size: int) -> list[nn.Module]:
     """A convolution without bias that keeps the grid, and its batch norm."""
-    return [nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False), BatchNorm2d(outputs)]
+    return [Conv2d(inputs, outputs, size, padding=size // 2, bias=False), BatchNorm2d(outputs)]
 
 
 def _two_convs(width: int) -> nn.Sequential:
@@ -33,6 +35,68 @@ def _two_convs(width: int) -> nn.Sequential:
 def classifier(width: int) -> nn.Sequential:
     """Logits of background and object: 3x3 convolution, ReLU, channel dropout, 1x1 convolution with bias."""
     return nn.Sequential(*conv_relu(width, width, 3), nn.Dropout2d(0.1), nn.Conv2d(width, 2, 1))
+
+
+def beside_constant(conv: nn.Conv2d, constant: Tensor, features: Sequence[Tensor]) -> Tensor:
+    """`conv(torch.cat([constant, *features], 1))` of a 1x1 convolution, with `constant` (B, C) the same everywhere: a
+    bias of the image, which need not be spread over the grid (h, w) of the features (B, Cᵢ, h, w)."""
+    first, rest = conv.weight.tensor_split([constant.shape[1]], 1)
+    bias = F.linear(constant, first[:, :, 0, 0], conv.bias)
+    return pointwise(torch.cat(features, 1), rest).add_(bias[:, :, None, None])
+
+
+@lru_cache(maxsize=64)
+def _spreading(small: int, large: int, device: torch.device) -> Tensor:
+    """(large, 3·small) matrix: what tap t of a 3-cell kernel, padded with zeros, has of small cell a at each position
+    once the cells are resized to `large`; column 3a + t. One dimension of `convolved_together`."""
+    with torch.inference_mode(False):  # kept for training, too
+        unit = torch.eye(small, device=device)
+        cells = F.interpolate(unit[None], large, mode="linear", align_corners=True)[0].T
+        padded = F.pad(cells, (0, 0, 1, 1))
+        return torch.stack([padded[tap : tap + large] for tap in range(3)], -1).flatten(1)
+
+
+def convolved_together(conv: nn.Conv2d, features: Tensor, small: Sequence[Tensor]) -> Tensor:
+    """`conv(torch.cat([features, *(resize(maps, size) for maps in small)], 1))` without enlarging the small maps.
+
+    Both steps are linear: the nine taps of the kernel meet the few small cells first, and two matrices spread what
+    they say over the grid, with the zeros that the padding brings at its borders. A prototype is a map of one cell.
+
+    Args: conv: 3x3 with padding 1. features: (B, C, h, w) float. small: maps (B, Cᵢ, rows, columns) float.
+    Returns: (B, conv.out_channels, h, w), in the dtype of the convolution.
+    """
+    height, width = features.shape[-2:]
+    own, *others = conv.weight.split([maps.shape[1] for maps in (features, *small)], 1)
+    # At a stride of 3 nothing overlaps: tap (i, j) of cell (a, b) is element (3a + i, 3b + j).
+    taps = [F.conv_transpose2d(maps, weight.transpose(0, 1), stride=3) for maps, weight in zip(small, others)]
+    result = F.conv2d(features, own, conv.bias, padding=1)
+    with torch.autocast(features.device.type, enabled=False):
+        taps = [tap.to(torch.promote_types(tap.dtype, torch.float32)) for tap in taps]
+        rows, columns = (
+            [_spreading(tap.shape[side] // 3, length, tap.device).to(tap.dtype) for tap in taps]
+            for side, length in ((-2, height), (-1, width))
+        )
+        across = torch.cat([tap @ column.T for tap, column in zip(taps, columns)], -2)
+        return result.add_((torch.cat(rows, 1) @ across).to(result.dtype))
+
+
+@lru_cache(maxsize=64)
+def _averaging(large: int, small: int, device: torch.device) -> Tensor:
+    """(large, small) matrix of adaptive average pooling in one dimension."""
+    with torch.inference_mode(False):  # kept for training, too
+        return F.adaptive_avg_pool1d(torch.eye(large, device=device)[None], small)[0]
+
+
+@full_precision
+def averaged(maps: Tensor, grids: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """`F.adaptive_avg_pool2d(maps, grid)` of (B, C, h, w) float for every grid; on CPUs by matrices, columns first, two
+    to three times as fast with the gradient."""
+    if maps.device.type != "cpu" or maps.dtype != torch.float32:
+        return [F.adaptive_avg_pool2d(maps, grid) for grid in grids]
+    height, width = maps.shape[-2:]
+    columns = maps @ torch.cat([_averaging(width, grid[1], maps.device) for grid in grids], 1)
+    parts = columns.split([grid[1] for grid in grids], -1)
+    return [_averaging(height, grid[0], maps.device).T @ part for grid, part in zip(grids, parts)]
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -62,10 +126,19 @@ class PyramidPooling(nn.Module):
         branches = ([nn.AdaptiveAvgPool2d(size), *conv_norm(inputs, width, 1), nn.ReLU()] for size in bins)
         self.stages = nn.ModuleList(nn.Sequential(*branch) for branch in branches)
 
+    def maps(self, features: Tensor) -> list[Tensor]:
+        """The branches before they are resized: (B, width, bin, bin) of every bin, of features (B, inputs, h, w)."""
+        bins = [(stage[0].output_size,) * 2 for stage in self.stages]
+        maps = averaged(features, bins)
+        for position in (1, 2, 3):  # convolution, norm, ReLU
+            maps = [stage[position](one) for stage, one in zip(self.stages, maps)]
+        return maps
+
     def forward(self, features: Tensor) -> Tensor:
-        """(B, inputs, h, w) to (B, inputs + len(bins)·width, h, w)."""
+        """(B, inputs, h, w) to (B, inputs + len(bins)·width, h, w). What a 3x3 convolution reads next need not be
+        enlarged: see `convolved_together`."""
         size = tuple(features.shape[-2:])
-        return torch.cat([features, *(resize(stage(features), size) for stage in self.stages)], 1)
+        return torch.cat([features, *(resize(maps, size) for maps in self.maps(features))], 1)
 
 
 class PSPHead(nn.Module):
@@ -86,7 +159,8 @@ class PSPHead(nn.Module):
 
     def features(self, deepest: Tensor) -> Tensor:
         """(B, inputs, h, w) to (B, width, h, w), before the ReLU: may be negative."""
-        return self.level5(self.pooling(deepest))
+        conv, norm = self.level5
+        return norm(convolved_together(conv, deepest, self.pooling.maps(deepest)))
 
     def forward(self, deepest: Tensor) -> Tensor:
         """(B, inputs, h, w) to logits (B, classes, h, w)."""
@@ -107,7 +181,7 @@ class ASPP(nn.Module):
         super().__init__()
 
         def branch(inputs: int, size: int = 1, rate: int = 1) -> nn.Sequential:
-            conv = nn.Conv2d(inputs, width, size, padding=rate * (size // 2), dilation=rate)
+            conv = Conv2d(inputs, width, size, padding=rate * (size // 2), dilation=rate)
             return nn.Sequential(conv, nn.ReLU(), nn.Dropout2d(dropout))
 
         dilated = (branch(width, 3, rate) for rate in rates)
@@ -117,8 +191,9 @@ class ASPP(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, width, h, w) float to the same shape."""
         image, *local = self.branches
-        whole = image(F.adaptive_avg_pool2d(features, 1)).expand_as(features)
-        return self.fuse(torch.cat([whole, *(branch(features) for branch in local)], 1))
+        whole = image(F.adaptive_avg_pool2d(features, 1)).flatten(1)
+        conv, relu, dropout = self.fuse
+        return dropout(relu(beside_constant(conv, whole, [branch(features) for branch in local])))
 
 
 class ASPPContext(nn.Module):
@@ -142,10 +217,11 @@ class ASPPContext(nn.Module):
         self.classifier = classifier(width)
         self.auxiliary = classifier(width)
 
-    def forward(self, features: Tensor, shallow: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, features: Tensor, shallow: Tensor, *, inner: bool = True) -> tuple[Tensor, list[Tensor]]:
         """Logits (B, 2, h', w') on the shallow grid, and the auxiliary ones (B, 2, h, w) as a list of one.
 
-        Args: features: (B, inputs, h, w) float. shallow: (B, shallow, h', w') float.
+        Args: features: (B, inputs, h, w) float. shallow: (B, shallow, h', w') float. inner: whether the auxiliary
+            logits are wanted.
         """
         context = self.merge(features)
         for block in self.blocks:
@@ -154,7 +230,7 @@ class ASPPContext(nn.Module):
         context = self.aspp(context)
         outline = self.skip(shallow)
         both = torch.cat([resize(context, tuple(outline.shape[-2:])), outline], 1)
-        return self.classifier(self.decode(both)), [self.auxiliary(context)]
+        return self.classifier(self.decode(both)), [self.auxiliary(context)] if inner else []
 
 
 # PFENet: a pyramid that passes information from one scale to the next, then a decoder.
@@ -203,34 +279,33 @@ class FeatureEnrichment(nn.Module):
             (int(s), int(s)) if s > 1 else (max(1, int(size[0] * s)), max(1, int(size[1] * s))) for s in self.scales
         ]
 
-    def forward(self, constant: Tensor | None, pooled: Tensor, resized: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, constant: Tensor | None, pooled: Tensor, resized: Tensor | None, *, inner: bool = True
+    ) -> tuple[Tensor, list[Tensor]]:
         """Logits (B, 2, h, w) and the inner logits (B, 2, *grid) of every scale.
 
         Args:
             constant: (B, constant) float or None. pooled: (B, pooled, h, w) float.
             resized: (B, resized, h', w') float or None.
+            inner: whether the inner logits are wanted; a quarter of the work, of which the others do not depend.
         """
         size = tuple(pooled.shape[-2:])
-        levels, inner = [], []
+        levels, predicted = [], []
         for i, grid in enumerate(self.grids(size)):
             merged = self._merge(i, grid, constant, pooled, resized)
             if i:
                 merged = self.alpha[i - 1](torch.cat([merged, resize(levels[-1], grid)], 1)) + merged
             merged = self.beta[i](merged) + merged
-            inner.append(self.inner[i](merged))
+            if inner:
+                predicted.append(self.inner[i](merged))
             # The next scale reads this enlarged version, as the authors' code does.
             levels.append(resize(merged, size))
         fused = self.res1(torch.cat(levels, 1))
-        return self.classifier(self.res2(fused) + fused), inner
+        return self.classifier(self.res2(fused) + fused), predicted
 
     def _merge(self, level: int, grid: tuple[int, int], constant, pooled: Tensor, resized) -> Tensor:
-        inputs = [F.adaptive_avg_pool2d(pooled, grid)]
+        inputs = averaged(pooled, [grid])
         if resized is not None:
             inputs.append(resize(resized, grid).to(inputs[0].dtype))
         conv, relu = self.merge[level]
-        if constant is None:
-            return relu(conv(torch.cat(inputs, 1)))
-        # A constant map through a 1x1 convolution is a bias of the image: no need to spread it over the grid.
-        split = self.parts[0]
-        bias = F.linear(constant, conv.weight[:, :split, 0, 0])
-        return relu(F.conv2d(torch.cat(inputs, 1), conv.weight[:, split:]) + bias[:, :, None, None])
+        return relu(conv(torch.cat(inputs, 1)) if constant is None else beside_constant(conv, constant, inputs))

@@ -38,7 +38,7 @@ def test_evaluation(model_of, shared, name):
     golden, facts, episode = golden_file(shared, name)
     model = model_of(backbone)
     assert tuple(facts["ppm_scales"]) == scales
-    model.enrichment.scales, model.explain = scales, True
+    model.enrichment.scales = scales
     prediction, found = record(model, episode, "forward")
     stored = {key for key in names(golden) if not key.startswith("in/")}
     assert_within(excess(found, golden, train=False), stored)

@@ -1,5 +1,6 @@
 """SD-AANet on a tiny backbone: what every option changes, and that it changes nothing else; the teacher; sizes."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,7 @@ from sdaanet_tools import LOSSES, RELATIVE, everything, tiny
 
 from fsslib.losses import distillation, log_distribution
 from fsslib.models.sdaanet import SDAANet
+from fsslib.ops import resize
 
 INNER = {f"inner/{i}" for i in range(4)}
 DECODED = {"logits", "main", "aux", "total"} | INNER
@@ -123,6 +125,25 @@ def test_a_part_that_is_off_leaves_no_trace(options, channels, absent, zero):
     losses = model.train().losses(episode)
     losses["total"].backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+@torch.no_grad()
+def test_the_deepest_stage_around_the_objects_is_all_that_the_prior_needs():
+    """With `explain` whole maps are computed; nothing else may depend on it."""
+    model, episode = tiny(backbone="resnet18"), random_episode(2, 1, 3)
+    objects = torch.zeros_like(episode.support_masks)
+    objects[:, :, 0, 9:20, 3:12] = objects[1, :, 1, 30:, 30:] = 1  # one at a corner, and three empty ones
+    episode = replace(episode, support_masks=objects)
+    deep, logits = [], []
+    for model.explain in (True, False):
+        query, support = (dict(side) for side in model.features(episode))
+        deep.append(support["deep"][:, 0])
+        own = {name: value[:, 0] for name, value in support.items()}
+        logits.append(model.segment(query, own, objects[:, 0], None, False).logits)
+    torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-5)
+    inside = resize(objects[:, 0].float(), (5, 5))[:, :, None] > 0
+    torch.testing.assert_close(*(maps * inside for maps in deep), rtol=1e-4, atol=1e-5)
+    assert (deep[1][:, 0, :, :, 3:] == 0).all() and not (deep[1][:, 0] == 0).all()
 
 
 def test_a_width_of_one():

@@ -28,7 +28,7 @@ def test_resnet_equals_torchvision_up_to_layer2(name):
         assert torch.equal(found["layer0"], x)
         for stage in ("layer1", "layer2"):
             x = getattr(reference, stage)(x)
-            assert torch.equal(found[stage], x)
+            torch.testing.assert_close(found[stage], x, rtol=0, atol=1e-5 * float(x.max()))
 
 
 def test_vgg16_bn_equals_torchvision_where_the_pools_agree():

@@ -6,7 +6,7 @@ from torch import nn
 
 from fsslib.errors import ModelError
 from fsslib.nn.backbones import build_backbone
-from fsslib.nn.backbones.base import STAGES
+from fsslib.nn.backbones.base import STAGES, Box
 
 NAMES = ("tiny", "resnet18", "resnet50", "resnet101", "vgg16", "vgg16_bn")
 
@@ -63,6 +63,42 @@ def test_last_leaves_deeper_stages_out(name):
     assert not any(backbone.stage_of(key) == "layer4" for key in backbone.state_dict())
     with pytest.raises(ModelError, match="last='layer3' and has no layer4"):
         backbone(images(1, 3, 33, 33), ["layer4"])
+
+
+BOXES = {
+    "inside": (5, 7, 11, 13), "one cell": (6, 7, 12, 13), "a corner": (0, 3, 0, 2), "another": (12, 13, 23, 24),
+    "a row": (6, 7, 0, 24), "everything": (0, 13, 0, 24),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["tiny", "resnet18", "resnet50", "vgg16_bn"])
+@torch.no_grad()
+def test_a_deeper_stage_in_a_box_is_what_the_whole_stage_has_there(name):
+    """ResNets compute it there only, with zeros beyond the grid and nowhere else."""
+    backbone = build_backbone(name).eval()
+    for norm in (m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.running_mean.normal_(0, 0.1), norm.bias.normal_(0, 0.1)
+    features = images(1, backbone.channels["layer3"], 13, 24).relu()
+    whole = backbone.deeper(features, "layer4")
+    for what, sides in BOXES.items():
+        found, expected = backbone.deeper(features, "layer4", Box(*sides)), Box(*sides).cut(whole)
+        off = (found - expected).abs().max() / expected.abs().max()
+        assert found.shape == expected.shape and off < 1e-5, what
+    strided = images(1, backbone.channels["layer1"], 13, 15)
+    box = Box(0, 3, 1, 4)
+    assert torch.equal(backbone.deeper(strided, "layer2", box), box.cut(backbone.deeper(strided, "layer2")))
+
+
+def test_boxes():
+    chosen = torch.zeros(5, 6, dtype=torch.bool)
+    assert Box.around(chosen) is None
+    chosen[1, 2] = chosen[3, 5] = True
+    box = Box.around(chosen)
+    assert box == (1, 4, 2, 6) and box.grown(2, (5, 6)) == (0, 5, 0, 6) and box.grown(1, (9, 9)) == (0, 5, 1, 7)
+    maps = torch.arange(30).view(1, 5, 6)
+    assert torch.equal(box.cut(maps), maps[:, 1:4, 2:6])
+    outer = Box(1, 5, 1, 6)
+    assert torch.equal(box.cut(outer.cut(maps), outer), maps[:, 1:4, 2:6])
 
 
 # Batch norm, gradients, memory format

@@ -1,4 +1,7 @@
-"""The pyramid and the pooling head against plain forms of the papers, and the batch norm of single values."""
+"""The pyramid and the pooling head against plain forms of the papers, convolutions that spare what they can against
+those that lay everything out, and the batch norm of single values."""
+
+import copy
 
 import pytest
 import torch
@@ -6,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from fsslib.errors import ModelError
-from fsslib.nn.context import BatchNorm2d, FeatureEnrichment, PyramidPooling
+from fsslib.models.sdaanet import SAAM
+from fsslib.nn.context import ASPP, BatchNorm2d, FeatureEnrichment, PSPHead, PyramidPooling, convolved_together
 
 
 def large(maps, size):
@@ -61,6 +65,14 @@ def test_the_pyramid_equals_its_plain_form_with_gradients(case):
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5 * float(wanted.abs().max()) + 1e-9)
 
 
+def test_the_logits_do_not_depend_on_the_inner_ones():
+    torch.manual_seed(0)
+    module = FeatureEnrichment(constant=3, pooled=3, resized=1, width=4, scales=(4, 2)).eval()
+    inputs = torch.randn(1, 3), torch.randn(1, 3, 7, 7), torch.randn(1, 1, 7, 7)
+    (logits, inner), (expected, levels) = module(*inputs, inner=False), module(*inputs)
+    assert torch.equal(logits, expected) and (len(inner), len(levels)) == (0, 2)
+
+
 def test_guides_of_another_grid_are_resized_once():
     torch.manual_seed(0)
     module = FeatureEnrichment(constant=3, pooled=3, resized=1, width=4, scales=(4, 2)).eval()
@@ -105,6 +117,86 @@ def test_pyramid_pooling_equals_its_plain_form(training):
     assert found.shape == (2, 6 + 4 * 4, 7, 9)
     torch.testing.assert_close(found, torch.cat([features, *branches], 1))
     assert PyramidPooling(6, 4, bins=(1, 5))(features).shape == (2, 14, 7, 9)
+
+
+# What is spread over the grid in front of a convolution.
+
+
+def laid_out(conv, features, small):
+    """What `convolved_together` spares: everything on one grid, then the convolution."""
+    return conv(torch.cat([features, *(large(maps, features.shape[-2:]) for maps in small)], 1))
+
+
+def assert_same(found, expected, leaves):
+    """Results and gradients agree to rounding, which is measured by the largest number."""
+    pairs = [(found, expected)]
+    pairs += zip(*(torch.autograd.grad((out**2).sum(), leaves) for out in (found, expected)))
+    for value, wanted in pairs:
+        torch.testing.assert_close(value, wanted, rtol=0, atol=1e-5 * float(wanted.detach().abs().max()))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("size", [(7, 9), (12, 5), (6, 6), (2, 3), (1, 4), (1, 1)])
+@pytest.mark.parametrize("cells", [[(1, 1)], [(1, 1), (2, 2), (3, 3), (6, 6)], [(2, 5)]])
+def test_small_maps_are_convolved_before_they_are_enlarged(cells, size, bias):
+    torch.manual_seed(0)
+    small = [torch.randn(2, 3 + i, *grid).requires_grad_() for i, grid in enumerate(cells)]
+    features = torch.randn(2, 4, *size).requires_grad_()
+    conv = nn.Conv2d(4 + sum(maps.shape[1] for maps in small), 5, 3, padding=1, bias=bias)
+    with torch.inference_mode():  # what it keeps must serve training, too
+        convolved_together(conv, features, small)
+    found, expected = (form(conv, features, small) for form in (convolved_together, laid_out))
+    assert_same(found, expected, [features, *small, *conv.parameters()])
+    last = features.detach().contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(convolved_together(conv, last, small), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_small_maps_under_autocast():
+    torch.manual_seed(0)
+    conv, features, small = nn.Conv2d(7, 5, 3, padding=1), torch.randn(2, 4, 7, 9), [torch.randn(2, 3, 2, 2)]
+    expected = laid_out(conv, features, small)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = convolved_together(conv, features, small)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_attention_head_and_the_pooling_head_equal_their_plain_forms(training):
+    torch.manual_seed(0)
+    saam, head = SAAM(3).train(training), PSPHead(8, 4, 5).train(training)
+    saam.bottleneck[3].p = 0.0
+    features, prototype, deep = (torch.randn(s).requires_grad_() for s in ((4, 3, 7, 9), (4, 3), (4, 8, 7, 9)))
+
+    def spread():
+        return prototype[:, :, None, None].expand_as(features)
+
+    cases = [
+        (lambda: saam(features, prototype), [saam.reduce, saam.pyramid, saam.bottleneck],
+         lambda: saam.bottleneck(saam.pyramid(saam.reduce(torch.cat([features, spread()], 1)))), [features, prototype]),
+        (lambda: head.features(deep), [head.pooling, head.level5], lambda: head.level5(head.pooling(deep)), [deep]),
+    ]  # fmt: skip
+    for spared, parts, plain, leaves in cases:
+        parts, results, moved = nn.ModuleList(parts), [], []
+        start = copy.deepcopy(parts.state_dict())
+        for form in (spared, plain):
+            parts.load_state_dict(start)
+            result = form()
+            moved.append(copy.deepcopy(parts.state_dict()))
+            # A batch norm keeps the sum of squares as it is: cubes.
+            grads = torch.autograd.grad((result**3).sum(), [*leaves, *parts.parameters()])
+            results.append([result.detach(), *grads])
+        for found, expected in zip(*results):
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+        torch.testing.assert_close(*moved, rtol=1e-4, atol=1e-6)
+
+
+def test_atrous_pooling_equals_its_plain_form():
+    torch.manual_seed(0)
+    module, features = ASPP(3, 0.0, rates=(1, 2)), torch.randn(2, 3, 5, 7).requires_grad_()
+    whole = module.branches[0](features.mean((2, 3), keepdim=True)).expand_as(features)
+    plain = module.fuse(torch.cat([whole, *(branch(features) for branch in module.branches[1:])], 1))
+    assert_same(module(features), plain, [features, *module.parameters()])
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 1, 1), (1, 3, 2, 1), (4, 3, 5, 5)])

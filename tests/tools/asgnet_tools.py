@@ -82,6 +82,7 @@ def record(model: ASGNet, episode: Episode, run: str) -> tuple[object, dict[str,
         parts["cls_aux"] = context.auxiliary
     parts["cls"] = context.classifier
     functions = (module, "cluster"), (base, "segmentation"), (model, "superpixels"), (model, "segment")
+    model.explain = True  # or nothing would be computed that the logits do not depend on
     with watching(parts, functions) as seen:
         result = getattr(model, run)(episode)
     return result, {name: value.detach() for name, value in _by_golden_name(model, episode, seen).items()}

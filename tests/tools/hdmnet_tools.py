@@ -82,7 +82,7 @@ def record(model: HDMNet, episode: Episode, run: str) -> tuple[object, dict[str,
     """Call `model.forward` or `model.losses` (`run`); its result, and the values inside by their golden names."""
     transformer = model.transformer
     parts = {f"layer{i}": getattr(model.backbone, f"layer{i}") for i in (2, 3, 4)}
-    parts |= {"ppm": model.base_head.pooling, "cls_feat": model.base_head.level5, "base": model.base_head.classifier}
+    parts |= {"base": model.base_head.classifier}
     parts |= {name: getattr(model, name) for name in ("down_query", "down_supp")}
     # Their convolution is taken apart; the last part, its ReLU, is called.
     parts |= {name: getattr(model, name)[1] for name in ("query_merge", "supp_merge")}
@@ -96,12 +96,13 @@ def record(model: HDMNet, episode: Episode, run: str) -> tuple[object, dict[str,
         parts["kshot_rw"] = model.ensemble.reweight
     functions = [(ops, "gram"), (module, "prior_mask"), (module, "correlation_distillation")]
     functions += [(module, "segmentation"), (model, "segment"), (model.ensemble, "distance")]
+    functions += [(model.base_head, "features")]
     with watching(parts, functions) as seen:
         result = getattr(model, run)(episode)
-    return result, {name: value.detach() for name, value in _by_golden_name(episode, seen).items()}
+    return result, {name: value.detach() for name, value in _by_golden_name(model, episode, seen).items()}
 
 
-def _by_golden_name(episode: Episode, seen: dict[str, list[Call]]) -> dict[str, Tensor]:
+def _by_golden_name(model: HDMNet, episode: Episode, seen: dict[str, list[Call]]) -> dict[str, Tensor]:
     batch, shot, image = episode.batch, episode.shot, tuple(episode.query_images.shape[-2:])
     logits, losses, maps = vars(seen["segment"][0].result).values()
     found = {"similarity": maps["prior"]}
@@ -109,8 +110,9 @@ def _by_golden_name(episode: Episode, seen: dict[str, list[Call]]) -> dict[str, 
         if seen[f"layer{i}"]:
             both = seen[f"layer{i}"][0].result
             found |= {f"query_layer{i}": both[:batch], f"supp_layer{i}": both[batch:]}
-    for name in ("ppm", "cls_feat"):
-        found |= {f"{side}_{name}": call.result for side, call in zip(("query", "supp"), seen[name])}
+    for side, call in zip(("query", "supp"), seen["features"]):
+        # The head never lays its pyramid out; the values in there are those of the plain form.
+        found |= {f"{side}_cls_feat": call.result, f"{side}_ppm": model.base_head.pooling(*call.args)}
     for name in ("down_query", "down_supp", "query_merge", "supp_merge"):
         if seen[name]:
             found[name] = seen[name][0].result

@@ -49,7 +49,7 @@ def identity_not_rectified(patch, model):
     """A residual block as everybody writes it: the ReLU in front of it belongs to the branch alone."""
     context = model.context
 
-    def forward(features, shallow):
+    def forward(features, shallow, *, inner=True):
         inside = context.merge(features)
         for block in context.blocks:
             inside = inside + block(inside.relu())

@@ -54,6 +54,7 @@ def record(model: SDAANet, episode: Episode, run: str) -> tuple[object, dict[str
     parts |= {"res1": decoder.res1, "res2": decoder.res2, "logits_small": decoder.classifier}
     parts |= {"psp": model.saam, "support_logits": model.saam.support_logits}
     functions = (module, "masked_pool"), (module, "distillation"), (model, "segment"), (decoder, "_merge")
+    model.explain = True  # or nothing would be computed that the logits do not depend on
     with watching(parts, functions) as seen:
         result = getattr(model, run)(episode)
     return result, {name: value.detach() for name, value in _by_golden_name(model, episode, seen).items()}

@@ -1,6 +1,7 @@
 """What every backbone is: five stages, features on a stride-8 grid, batch norm as asked for."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -10,6 +11,31 @@ from ...errors import ModelError
 
 STAGES = ("layer0", "layer1", "layer2", "layer3", "layer4")
 BN_MODES = ("frozen", "batch")
+
+
+class Box(NamedTuple):
+    """Cells of a grid: rows from `top` to below `bottom`, columns from `left` to left of `right`."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @classmethod
+    def around(cls, chosen: Tensor) -> "Box | None":
+        """The smallest box with all cells of `chosen` (h, w) bool; None where there is none. Waits for the device."""
+        rows, columns = (chosen.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
+        return cls(rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if rows else None
+
+    def grown(self, cells: int, size: Sequence[int]) -> "Box":
+        """The box with `cells` more to each side, as far as the grid (h, w) reaches."""
+        top, left = max(0, self.top - cells), max(0, self.left - cells)
+        return Box(top, min(size[0], self.bottom + cells), left, min(size[1], self.right + cells))
+
+    def cut(self, maps: Tensor, outer: "Box | None" = None) -> Tensor:
+        """This box out of maps (..., h, w), which show the box `outer`, or the whole grid."""
+        top, left = (outer.top, outer.left) if outer else (0, 0)
+        return maps[..., self.top - top : self.bottom - top, self.left - left : self.right - left]
 
 
 class Backbone(nn.Module):
@@ -63,9 +89,11 @@ class Backbone(nn.Module):
                 break
         return {name: features[name] for name in stages}
 
-    def deeper(self, features: Tensor, stage: str) -> Tensor:
-        """The features of `stage` from those of the stage before it, which a method may have masked."""
-        return getattr(self, stage)(features)
+    def deeper(self, features: Tensor, stage: str, box: Box | None = None) -> Tensor:
+        """The features of `stage` from those of the stage before it, which a method may have masked; with `box` those
+        of its cells alone, which spares some backbones the rest."""
+        deep = getattr(self, stage)(features)
+        return deep if box is None else box.cut(deep)
 
     def check_request(self, images: Tensor, stages: Sequence[str]) -> None:
         """Raise ModelError unless `forward(images, stages)` can work."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from ...arguments import check_count
 from ...errors import ModelError
 from ...files import atomic
-from .base import Backbone
+from .base import Backbone, Box
 
 # Keys are 24 bytes (an image and what was asked of it); whatever else lies in the folder is not ours.
 _FEATURE, _PART = re.compile(r"[0-9a-f]{48}\.npy"), re.compile(r"[0-9a-f]{48}\.npy\.\d+\.part")
@@ -213,13 +213,14 @@ class CachedBackbone(Backbone):
         self.check_request(images, stages)
         return self._remembered(images, stages, self.plain)
 
-    def deeper(self, features: Tensor, stage: str) -> Tensor:
+    def deeper(self, features: Tensor, stage: str, box: Box | None = None) -> Tensor:
         """As `Backbone.deeper`, remembered by the content of `features` (masked ones are others for every class)."""
 
         def compute(masked: Tensor, _: Sequence[str]) -> dict[str, Tensor]:
-            return {stage: self.plain.deeper(masked, stage)}
+            return {stage: self.plain.deeper(masked, stage, box)}
 
-        return self._remembered(features, [stage], compute, "from features")[stage]
+        kind = "from features" if box is None else f"from features {tuple(box)}"
+        return self._remembered(features, [stage], compute, kind)[stage]
 
     def _remembered(
         self, images: Tensor, stages: Sequence[str], compute: Callable[..., dict[str, Tensor]], kind: str = ""

@@ -1,13 +1,15 @@
 """ResNets with output stride 8, as few-shot segmentation uses them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...arguments import choose
 from ...errors import ModelError
-from .base import Backbone
+from ..convolution import Conv2d
+from .base import Backbone, Box
 
 Convs = list[tuple[int, int, int, int]]  # kernel, channels, stride, dilation
 
@@ -20,7 +22,7 @@ class _Block(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.depth = len(convs)
         for i, (kernel, outputs, stride, dilation) in enumerate(convs, start=1):
-            conv = nn.Conv2d(inputs, outputs, kernel, stride, dilation * (kernel // 2), dilation, bias=False)
+            conv = Conv2d(inputs, outputs, kernel, stride, dilation * (kernel // 2), dilation, bias=False)
             self.add_module(f"conv{i}", conv)
             self.add_module(f"bn{i}", nn.BatchNorm2d(outputs))
             inputs = outputs
@@ -32,6 +34,31 @@ class _Block(nn.Module):
             result = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(result))
             if i < self.depth:
                 result = self.relu(result)
+        result += features if self.downsample is None else self.downsample(features)
+        return self.relu(result)
+
+    @property
+    def reach(self) -> int:
+        """How many cells away an output sees."""
+        return sum(getattr(self, f"conv{i}").padding[0] for i in range(1, self.depth + 1))
+
+    def within(self, features: Tensor, shown: Box, wanted: Box, size: Sequence[int]) -> Tensor:
+        """`forward` of features that show one box of a grid (h, w), in another that lies `reach` cells inside it or at
+        the grid's borders: no convolution computes a cell that the wanted ones do not see. Without strides."""
+        result, covered, left = features, shown, self.reach
+        for i in range(1, self.depth + 1):
+            conv = getattr(self, f"conv{i}")
+            step = conv.padding[0]
+            needed, left = wanted.grown(left, size), left - step
+            result, covered = needed.cut(result, covered), wanted.grown(left, size)
+            # Zeros only where the grid ends.
+            missing = [step - abs(inner - outer) for inner, outer in zip(covered, needed)]
+            result = F.pad(result, missing[2:] + missing[:2]) if any(missing) else result
+            result = F.conv2d(result, conv.weight, dilation=conv.dilation) if step else conv(result)
+            result = getattr(self, f"bn{i}")(result)
+            if i < self.depth:
+                result = self.relu(result)
+        features = wanted.cut(features, shown)
         result += features if self.downsample is None else self.downsample(features)
         return self.relu(result)
 
@@ -61,13 +88,13 @@ def residual_stage(
     outputs = first[-1][1]
     shortcut = None
     if stride != 1 or inputs != outputs:
-        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        shortcut = nn.Sequential(Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
     more = (_Block(outputs, others) for _ in range(blocks - 1))
     return nn.Sequential(_Block(inputs, first, shortcut), *more)
 
 
 def _conv_norm_relu(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+    conv = Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
     return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
 
@@ -111,6 +138,18 @@ class DilatedResNet(Backbone):
             first = self.layer2[0]
             first.conv1.stride, first.conv2.stride = first.conv2.stride, first.conv1.stride
         self._finish(bn)
+
+    def deeper(self, features: Tensor, stage: str, box: Box | None = None) -> Tensor:
+        blocks, size = getattr(self, stage), features.shape[-2:]
+        strides = any(conv.stride != (1, 1) for conv in blocks.modules() if isinstance(conv, nn.Conv2d))
+        if box is None or strides:
+            return super().deeper(features, stage, box)
+        left, shown = sum(block.reach for block in blocks), Box(0, size[0], 0, size[1])
+        for block in blocks:
+            left -= block.reach
+            wanted = box.grown(left, size)
+            features, shown = block.within(features, shown, wanted, size), wanted
+        return features
 
     def rename(self, key: str) -> str:
         found = re.fullmatch(r"(conv[123]|bn[123])\.(\w+)", key)
