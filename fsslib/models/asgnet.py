@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from ..arguments import Positive, Share, check_count, check_options
 from ..episode import Episode
 from ..errors import ModelError
-from ..nn.context import SCALES, ASPPContext, FeatureEnrichment, conv_relu
-from ..nn.convolution import Conv2d
+from ..nn.context import SCALES, ASPPContext, FeatureEnrichment, averaged, conv_relu
+from ..nn.convolution import Conv2d, pointwise
 from ..ops import cosine_maps, full_precision, masked_pool, object_cells, precise, resize
 from .base import Features, OneWayModel, Outcome, enriched_losses, joined, joined_width
 
@@ -237,10 +237,10 @@ class AllocatedEnrichment(FeatureEnrichment):
     def _merge(self, level: int, grid: tuple[int, int], told: Allocation, pooled: Tensor, resized: Tensor) -> Tensor:
         conv, relu = self.merge[level]
         own, theirs, last = conv.weight.flatten(1).split([pooled.shape[1], told.prototypes.shape[-1], 1], 1)
-        features, shares = (F.adaptive_avg_pool2d(maps, grid) for maps in (pooled, told.shares))
+        (features,), (shares,) = (averaged(maps, [grid]) for maps in (pooled, told.shares))
         columns = torch.cat([told.prototypes @ theirs.T, last.T.expand(len(pooled), 1, -1)], 1)
         maps = torch.cat([shares, resize(resized, grid)], 1)
-        return relu(F.conv2d(features, own[..., None, None]) + torch.einsum("bpc,bphw->bchw", columns, maps))
+        return relu(pointwise(features, own[..., None, None]) + torch.einsum("bpc,bphw->bchw", columns, maps))
 
 
 # The network. First our names of modules and the authors'; the ASPP variant has other modules behind some of theirs.
