@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -71,9 +73,9 @@ class EpisodeSampler:
         self.shot, self.seed, self.augment = shot, seed, augment
         check_count(shot, "shot", error=DatasetError)
         check_count(seed, "seed", 0, error=DatasetError)
-        pools = {c: dataset.supports_of(c) for c in dataset.classes}
+        pools = {c: np.array(dataset.supports_of(c), np.int64) for c in dataset.classes}
         self.supports = {c: pool for c, pool in pools.items() if len(pool) > shot}
-        self.pools = {c: dataset.images_of(c) for c in self.supports}
+        self.pools = {c: np.array(dataset.images_of(c), np.int64) for c in self.supports}
         self._room, self._kept = keep, {}
         self.resize = Resize(self.protocol.input_size, self.protocol.resize)
         lacking = ", ".join(f"{dataset.names[c]} ({len(pool)})" for c, pool in pools.items() if c not in self.pools)
@@ -85,7 +87,7 @@ class EpisodeSampler:
             )
         if lacking:
             warnings.warn(f"{shot}-shot episodes need {shot + 1} images a class; left out: {lacking}.", stacklevel=2)
-        holders = sorted({(image, c) for c, pool in self.pools.items() for image in pool})
+        holders = sorted({(image, c) for c, pool in self.pools.items() for image in pool.tolist()})
         self._classes_in: dict[int, list[int]] = {}
         for image, c in holders:
             self._classes_in.setdefault(image, []).append(c)
@@ -100,10 +102,10 @@ class EpisodeSampler:
         known = list(self.pools)
         if self.protocol.queries == "every_image":
             query = self.images[index % len(self.images)]
-            first = int(generator.choice(self._classes_in[query]))
+            first = _pick(self._classes_in[query], generator)
         else:
-            first = int(generator.choice(known))
-            query = int(generator.choice(self.pools[first]))
+            first = _pick(known, generator)
+            query = _pick(self.pools[first], generator)
         others = [c for c in generator.permutation(known).tolist() if c != first][: self.protocol.way - 1]
         # The query's class may stand in any slot, else "the query shows way 1" would be a shortcut.
         classes = generator.permutation([first, *others]).tolist()
@@ -111,7 +113,7 @@ class EpisodeSampler:
             query = self._without(classes, generator)
         supports = []
         for c in classes:
-            pool = [image for image in self.supports[c] if image != query]
+            pool = self.supports[c][self.supports[c] != query]
             supports.append(tuple(generator.permutation(pool)[: self.shot].tolist()))
         return EpisodeSpec(tuple(classes), tuple(supports), query)
 
@@ -137,17 +139,23 @@ class EpisodeSampler:
     def build(self, specs: Sequence[EpisodeSpec], augment_seed: int | None = None) -> Episode:
         """Load the images of `specs` (all with the same N and K) into one Episode.
         Raises DatasetError when a support image holds no pixel of its class."""
-        if len({(len(spec.classes), *map(len, spec.supports)) for spec in specs}) != 1:
+        shapes = {(len(spec.classes), len(spec.supports), len(pool)) for spec in specs for pool in spec.supports}
+        if len(shapes) != 1:
             raise DatasetError("build() needs at least one spec, and the same number of ways and shots in all of them.")
-        parts = [
-            self._one(spec, None if augment_seed is None else augment_seed * 1009 + i) for i, spec in enumerate(specs)
-        ]
-        images, labels, support_images, support_masks = (torch.stack(column) for column in zip(*parts))
-        masks = torch.stack([self._query_mask(label, spec.classes) for label, spec in zip(labels, specs)])
+        queries, supports, size = (len(specs),), (len(specs), *shapes.pop()[1:]), (self.protocol.input_size,) * 2
+        images, support_images = _empty(np.float32, (*queries, 3, *size), (*supports, 3, *size))
+        masks, base, support_masks = _empty(np.int64, (*queries, *size), (*queries, *size), (*supports, *size))
+        for i, spec in enumerate(specs):
+            seed = None if augment_seed is None else augment_seed * 1009 + i
+            image, label = self._load(spec.query, seed, spec.classes)
+            normalise(image, images[i])
+            masks[i] = self._query_mask(label, spec.classes)
+            if self._base_table is not None:
+                base[i] = torch.from_numpy(self._base_table.take(label.numpy()))
+            self._load_supports(spec, seed, support_images[i], support_masks[i])
         classes = torch.tensor([spec.classes for spec in specs])
-        images, support_images = normalise(images), normalise(support_images)
-        base, index = self._base_annotation(labels, classes)
-        return Episode(images, masks, support_images, support_masks, classes, base, index)
+        base = None if self._base_table is None else base
+        return Episode(images, masks, support_images, support_masks, classes, base, self._class_index(classes))
 
     def batch(self, step: int, size: int) -> Episode:
         """The training batch of `step`: a pure function of the sampler's seed and the step.
@@ -167,7 +175,7 @@ class EpisodeSampler:
 
     def label(self, spec: EpisodeSpec) -> Tensor:
         """(H, W) long query mask at the image's original size."""
-        return self._query_mask(self.dataset[spec.query][1], spec.classes)
+        return self._query_mask(self.dataset[spec.query][1], spec.classes).long()
 
     def _load(self, index: int, seed: int | None, objects: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Image and mask at the input size; `objects` are the classes that a random crop should not lose."""
@@ -184,30 +192,32 @@ class EpisodeSampler:
             return image, mask
         return augment(image, mask, seed, self._kind)
 
-    def _one(self, spec: EpisodeSpec, seed: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        image, mask = self._load(spec.query, seed, spec.classes)
-        images, masks = [], []
+    def _load_supports(self, spec: EpisodeSpec, seed: int | None, images: Tensor, masks: Tensor) -> None:
+        """Write the supports of `spec` to `images` (N, K, 3, S, S) and `masks` (N, K, S, S)."""
         for way, (c, pool) in enumerate(zip(spec.classes, spec.supports)):
-            seeds = [None if seed is None else seed + 7919 * (way * len(pool) + k + 1) for k in range(len(pool))]
-            loaded = [self._load(i, image_seed, (c,)) for i, image_seed in zip(pool, seeds)]
-            images.append(torch.stack([item for item, _ in loaded]))
-            masks.append(torch.stack([self._support_mask(m, c, spec, i) for (_, m), i in zip(loaded, pool)]))
-        return image, mask, torch.stack(images), torch.stack(masks)
+            for k, index in enumerate(pool):
+                own = None if seed is None else seed + 7919 * (way * len(pool) + k + 1)
+                image, mask = self._load(index, own, (c,))
+                normalise(image, images[way, k])
+                masks[way, k] = self._support_mask(mask, c, spec, index)
 
-    def _base_annotation(self, labels: Tensor, classes: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The queries' labels as positions in the sorted base classes, from 1 (0 what is none, 255 kept), and for
-        one-way episodes of base classes their position, from 0. More base classes than labels can hold have none."""
+    @cached_property
+    def _base_table(self) -> np.ndarray | None:
+        """Class id -> position in the sorted base classes, from 1 (0 what is none, 255 kept): the queries' annotation.
+        More base classes than labels can hold have none."""
         if len(self.dataset.base_classes) >= IGNORE:
-            return None, None
-        table = base_table(self.dataset.base_classes, self.dataset.names)
-        known = len(self.dataset.base_classes) and bool((table[classes] > 0).all()) and classes.shape[1] == 1
-        return table[labels.long()], table[classes[:, 0]] - 1 if known else None
+            return None
+        return base_table(self.dataset.base_classes, self.dataset.names).numpy()
+
+    def _class_index(self, classes: Tensor) -> Tensor | None:
+        """(B,) positions, from 0, of the base classes of one-way episodes; None where there is no such annotation."""
+        if self._base_table is None or not self.dataset.base_classes or classes.shape[1] != 1:
+            return None
+        positions = torch.from_numpy(self._base_table[classes[:, 0].numpy()])
+        return positions - 1 if bool((positions > 0).all()) else None
 
     def _query_mask(self, mask: Tensor, classes: Sequence[int]) -> Tensor:
-        out = torch.where(mask == IGNORE, IGNORE, 0).long()
-        for way, c in enumerate(classes, 1):
-            out[mask == c] = way
-        return out
+        return _renumbered(mask, {IGNORE: IGNORE} | {c: way for way, c in enumerate(classes, 1)})
 
     def _support_mask(self, mask: Tensor, cls: int, spec: EpisodeSpec, index: int) -> Tensor:
         if not (mask == cls).any() and not (self.dataset[index][1] == cls).any():
@@ -216,7 +226,27 @@ class EpisodeSampler:
                 f"({self.dataset.names.get(cls, 'unknown')}) but holds no pixel of it. "
                 f"Draw supports from images_of({cls})."
             )
-        out = torch.where((mask == IGNORE) & (self.protocol.void == "ignore"), IGNORE, 0).long()
-        for other in spec.classes:
-            out[mask == other] = 1 if other == cls else IGNORE
-        return annotate(out, self.protocol.annotation, seed=index).long() if self.protocol.annotation != "mask" else out
+        values = {IGNORE: IGNORE if self.protocol.void == "ignore" else 0}
+        out = _renumbered(mask, values | {other: 1 if other == cls else IGNORE for other in spec.classes})
+        return annotate(out, self.protocol.annotation, seed=index) if self.protocol.annotation != "mask" else out
+
+
+def _empty(dtype: type, *shapes: tuple[int, ...]) -> list[Tensor]:
+    """Tensors in one piece of memory, to be filled. For a piece of 4 MiB or more NumPy asks the system for large pages;
+    torch does not, and touching a batch of small pages first may take as long as everything computed for it."""
+    sizes = [math.prod(shape) for shape in shapes]
+    parts = torch.from_numpy(np.empty(sum(sizes), dtype)).split(sizes)
+    return [part.view(shape) for part, shape in zip(parts, shapes)]
+
+
+def _pick(things: Sequence[int], generator: np.random.Generator) -> int:
+    """What `generator.choice(things)` draws, without the time it takes."""
+    return int(things[generator.integers(len(things))])
+
+
+def _renumbered(mask: Tensor, numbers: Mapping[int, int]) -> Tensor:
+    """(H, W) uint8: `numbers[c]` (0 to 255) where a label map shows class c, 0 where it shows any other."""
+    label, out = mask.numpy(), np.zeros(tuple(mask.shape), np.uint8)
+    for c, number in numbers.items():
+        out |= (label == c) * np.uint8(number)
+    return torch.from_numpy(out)

@@ -49,8 +49,8 @@ def open_picture(file: Path, what: str = "image") -> Image.Image:
     from PIL import Image, ImageOps
 
     with _decoding(file, what), Image.open(file) as picture:
-        picture.load()
-        return ImageOps.exif_transpose(picture)
+        ImageOps.exif_transpose(picture, in_place=True)
+        return picture
 
 
 def read_image(file: Path) -> np.ndarray:
@@ -73,7 +73,13 @@ def _colours(picture: Image.Image, name: str, opened: str = "picture", saved: st
     words = deep_words(picture.mode, opened, saved)
     if words:
         raise DatasetError(f"{name}: {words[0]}. {words[1]}")
-    return np.array(picture.convert("RGB"))
+    return rgb(picture)
+
+
+def rgb(picture: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 of a decoded picture. In memory it is three planes, as tensors of images are."""
+    colours = picture if picture.mode == "RGB" else picture.convert("RGB")
+    return np.stack([np.asarray(plane) for plane in colours.split()]).transpose(1, 2, 0)
 
 
 def picture_size(file: Path) -> tuple[int, int]:

@@ -3,9 +3,10 @@
 Every transform takes and returns an image (3, H, W) uint8 RGB and a mask (H, W) uint8 or int16. Masks are resampled by
 nearest neighbour; what a transform invents is mean colour (zero once normalised), and 255 (ignored) in the mask.
 First comes what all need, then augmentation of what has the network's size already (`augment`), then augmentation that
-needs the whole picture (`augment_whole`).
+needs the whole picture (`augment_whole`); both work on the CPU, in whole numbers between one step and the next.
 """
 
+import math
 import numbers
 import platform
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from .base import check_seed
 MEAN = (0.485, 0.456, 0.406)  # ImageNet, as every pre-trained backbone of torchvision expects
 STD = (0.229, 0.224, 0.225)
 MEAN_COLOUR = [round(255 * m) for m in MEAN]
+_MEAN, _STD = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
 MODES = ("squash", "pad")  # to a square, or keep the aspect ratio
 # What leaves a class what it is depends on the data: a mirrored dog is a dog, a mirrored letter may be another letter.
 AUGMENTATIONS = {
@@ -65,16 +67,17 @@ def _draws(seed: int, count: int) -> list[float]:
 
 
 def _resize(image: Tensor, mask: Tensor, size: list[int]) -> tuple[Tensor, Tensor]:
-    """Both at `size`, an image (uint8 or float32) bit for bit as torchvision resizes it: in 8 bits where this is fast.
+    """Both at `size`, the image bit for bit as torchvision resizes it: in 8 bits where this is fast.
 
     "Exact" takes the centre of a cell, as PIL does; "nearest" its corner, which moves the mask by up to half a pixel.
     """
     if list(mask.shape) == size:
         return image, mask
     fast = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") or platform.machine() in ("aarch64", "arm64")
-    kept = image.is_floating_point() or (fast and image.device.type == "cpu")
+    kept = fast and image.device.type == "cpu"
     resized = F.interpolate((image if kept else image.float())[None], size, mode="bilinear", antialias=True)[0]
-    mask = F.interpolate(mask[None, None].float(), size, mode="nearest-exact")[0, 0].to(mask.dtype)
+    label = mask if mask.dtype == torch.uint8 else mask.float()
+    mask = F.interpolate(label[None, None], size, mode="nearest-exact")[0, 0].to(mask.dtype)
     return resized if kept else resized.round().to(image.dtype), mask
 
 
@@ -85,7 +88,9 @@ def _target(height: int, width: int, longest: int, mode: str) -> list[int]:
 
 
 def _pad(pair: tuple, left: int, top: int, right: int, bottom: int) -> tuple:
-    """Grow by mean colour and 255; new, contiguous tensors."""
+    """Grow by mean colour and 255; contiguous tensors, and new ones unless there is nothing to add."""
+    if not any((left, top, right, bottom)):
+        return tuple(part.contiguous() for part in pair)
     image, mask = pair
     mask = F.pad(mask, (left, right, top, bottom), value=IGNORE).contiguous()
     grown = image.new_tensor(MEAN_COLOUR)[:, None, None].repeat(1, *mask.shape)
@@ -93,17 +98,63 @@ def _pad(pair: tuple, left: int, top: int, right: int, bottom: int) -> tuple:
     return grown, mask
 
 
+def _turn(image: Tensor, mask: Tensor, degrees: float) -> tuple[Tensor, Tensor]:
+    """Both turned anticlockwise about their centre, sizes kept; the border blends with mean colour as in OpenCV."""
+    height, width = mask.shape
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    right, down = (torch.arange(side) - (side - 1) / 2 for side in (width, height))  # from the centre
+    # Where each pixel comes from, -1 to 1 from edge to edge of the picture.
+    places = torch.empty(2, height, width)
+    torch.add(right * (2 / width * cosine), down[:, None], alpha=-2 / width * sine, out=places[0])
+    torch.add(right * (2 / height * sine), down[:, None], alpha=2 / height * cosine, out=places[1])
+    grid = places.permute(1, 2, 0)[None]
+    # What lies beyond the picture is taken for zero: therefore the differences from what shall be there.
+    colour = torch.tensor(MEAN_COLOUR, dtype=torch.float32)[:, None, None]
+    image = F.grid_sample(image.float().sub_(colour)[None], grid, align_corners=False)[0]
+    label = mask.float().sub_(IGNORE)[None, None]
+    label = F.grid_sample(label, grid, mode="nearest", align_corners=False)[0, 0].add_(IGNORE)
+    image = image.add_(colour + 0.5).numpy().astype(np.uint8)  # which NumPy does four times as fast
+    return torch.from_numpy(image), label.to(mask.dtype)
+
+
+def _blur(image: Tensor) -> Tensor:
+    """OpenCV's Gaussian of 5 x 5 pixels: (1, 4, 6, 4, 1) / 16 down and across, what is beyond the border mirrored.
+
+    Adding neighbours four times gives these weights in whole numbers below 2**16, so it is rounded once, at the end.
+    Pictures too small to be mirrored stay what they are.
+    """
+    height, width = image.shape[1:]
+    if min(height, width) <= BLUR // 2:
+        return image
+    blurred = np.empty(tuple(image.shape), np.uint8)
+    for channel, out in zip(image.numpy(), blurred):
+        sums = np.empty((height + 4, width + 4), np.uint16)
+        sums[2:-2, 2:-2] = channel
+        sums[:, [0, 1, -2, -1]] = sums[:, [4, 3, -4, -5]]
+        sums[[0, 1, -2, -1]] = sums[[4, 3, -4, -5]]
+        for _ in range(4):
+            sums = sums[1:] + sums[:-1]
+        for _ in range(4):
+            sums = sums[:, 1:] + sums[:, :-1]
+        sums += 128
+        sums >>= 8
+        out[...] = sums
+    return torch.from_numpy(blurred)
+
+
 def _stats(image: Tensor, fits: bool, kind: str) -> tuple[Tensor, Tensor]:
     """ImageNet's mean and std beside an image, after it was checked."""
     if image.ndim < 3 or image.shape[-3] != 3 or not fits:
         raise DatasetError(f"image: found {image.dtype} {tuple(image.shape)}, expected {kind} (..., 3, H, W).")
-    return tuple(torch.tensor(values, device=image.device).view(3, 1, 1) for values in (MEAN, STD))
+    return _MEAN.to(image.device), _STD.to(image.device)
 
 
-def normalise(image: Tensor) -> Tensor:
-    """(..., 3, H, W) uint8 RGB to float32: scaled to [0, 1], minus ImageNet mean, divided by ImageNet std."""
+def normalise(image: Tensor, out: Tensor | None = None) -> Tensor:
+    """(..., 3, H, W) uint8 RGB to float32: scaled to [0, 1], minus ImageNet mean, divided by ImageNet std.
+    `out`: a float32 tensor of this shape to write to, such as an image's place in a batch."""
     mean, std = _stats(image, image.dtype == torch.uint8, "uint8")
-    return (image.float() / 255 - mean) / std
+    out = torch.empty(image.shape, device=image.device) if out is None else out
+    return out.copy_(image).div_(255).sub_(mean).div_(std)
 
 
 def denormalise(image: Tensor) -> Tensor:
@@ -152,27 +203,23 @@ def _changed(
     Args: flip: half of the pairs. scale: smallest and largest factor. rotate: largest angle in degrees, either way;
     rotated, blurred: share of the pairs that are turned, and whose image gets a Gaussian blur of 5 x 5 pixels.
     """
-    from torchvision.transforms.v2 import functional as pixels  # here, because it takes seconds to import
-
     size, draw = len(mask), _draws(seed, 10)
     low, high = scale
     longest = max(1, round(size * (low + (high - low) * draw[0])))
     pair = _resize(image, mask, [longest, longest])
     angle = rotate * (2 * draw[1] - 1)
     if angle and draw[8] < rotated:
-        mask = pixels.rotate(pair[1][None], angle, fill=IGNORE)[0]
-        pair = [pixels.rotate(pair[0], angle, "bilinear", fill=MEAN_COLOUR), mask]
+        pair = _turn(*pair, angle)
     if draw[9] < blurred:
-        pair = [pixels.gaussian_blur(pair[0], [5, 5]), pair[1]]
+        pair = _blur(pair[0]), pair[1]
     if flip and draw[2] < 0.5:
-        pair = [part.flip(-1) for part in pair]
+        pair = tuple(part.flip(-1) for part in pair)
     # Crop where it is too large, fill up where it is too small, at a random place.
     top, left = (int(at * (abs(longest - size) + 1)) for at in draw[3:5])
     if longest < size:
         pair = _pad(pair, left, top, size - longest - left, size - longest - top)
         top = left = 0
-    image, mask = (part[..., top : top + size, left : left + size].contiguous() for part in pair)
-    return image, mask
+    return tuple(part[..., top : top + size, left : left + size].contiguous() for part in pair)
 
 
 def augment(image: Tensor, mask: Tensor, seed: int, kind: str = "photo") -> tuple[Tensor, Tensor]:
@@ -205,12 +252,14 @@ def symmetry(image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """
     generator = np.random.default_rng(seed)
     turns, mirrored = generator.integers(4), generator.integers(2)
-    image, mask = torch.rot90(image, int(turns), (1, 2)), torch.rot90(mask, int(turns), (0, 1))
-    if mirrored:
-        image, mask = image.flip(2), mask.flip(1)
-    light = float(generator.uniform(0.8, 1.2))
-    image = image[torch.from_numpy(generator.permutation(3))].float().mul(light).clamp(0, 255)
-    return image.to(torch.uint8), mask.contiguous()
+    pixels, label = image.numpy(), mask.numpy()
+    if turns % 2:
+        pixels, label = pixels.swapaxes(1, 2), label.T
+    down, across = (-1 if turns in (1, 2) else 1), (-1 if (turns in (2, 3)) != mirrored else 1)
+    light = np.float32(generator.uniform(0.8, 1.2))
+    pixels = np.multiply(pixels[generator.permutation(3), ::down, ::across], light, order="C")
+    label = np.ascontiguousarray(label[::down, ::across])
+    return torch.from_numpy(np.minimum(pixels, 255, out=pixels).astype(np.uint8)), torch.from_numpy(label)
 
 
 def augment_whole(
@@ -230,29 +279,23 @@ def augment_whole(
         objects: class ids whose pixels together are the object of the 85 %; without any, the first crop is taken.
     Raises DatasetError for an unknown kind, an impossible size or seed, or an image and a mask that do not fit.
     """
-    from torchvision.transforms.v2 import functional as pixels  # here, because it takes seconds to import
-
     choose(kind, WHOLE, "augmentation of whole pictures", DatasetError)
     _check_options(size, "squash")
     _check_pair(image, mask)
     scale, turned, angle, blurred, flipped, *places = _draws(seed, 5 + 2 * TRIES)
     factor = SCALE[0] + (SCALE[1] - SCALE[0]) * scale
-    # In floating point up to the end: rounded once, the border is mean colour wherever it blends with the picture.
-    pair = _resize(image.float(), mask, [max(1, round(side * factor)) for side in mask.shape])
+    pair = _resize(image, mask, [max(1, round(side * factor)) for side in mask.shape])
     if turned < 0.5:
-        mask = pixels.rotate(pair[1][None], DEGREES * (2 * angle - 1), fill=IGNORE)[0]
-        colour = [255 * value for value in MEAN]
-        pair = pixels.rotate(pair[0], DEGREES * (2 * angle - 1), "bilinear", fill=colour), mask
-    if blurred < 0.5 and min(pair[1].shape) > BLUR // 2:  # a blur mirrors what lies beyond the border
-        pair = pixels.gaussian_blur(pair[0], [BLUR, BLUR]), pair[1]
+        pair = _turn(*pair, DEGREES * (2 * angle - 1))
+    if blurred < 0.5:
+        pair = _blur(pair[0]), pair[1]
     if flipped < 0.5:
         pair = tuple(part.flip(-1) for part in pair)
     if kind == "hdmnet":
         pair = _resize(*pair, [size, size])
     else:
         pair = _crop(pair, size, objects, list(zip(places[::2], places[1::2])))
-    image, mask = (part.contiguous() for part in pair)
-    return image.round().clamp(0, 255).to(torch.uint8), mask
+    return tuple(part.contiguous() for part in pair)
 
 
 def _crop(pair: tuple, size: int, objects: Sequence[int], places: list[tuple[float, float]]) -> tuple:
@@ -260,12 +303,12 @@ def _crop(pair: tuple, size: int, objects: Sequence[int], places: list[tuple[flo
     room = [max(0, size - side) for side in pair[1].shape]
     top, left = (side // 2 for side in room)
     image, mask = _pad(pair, left, top, room[1] - left, room[0] - top)
-    target = torch.zeros_like(mask, dtype=torch.bool)
+    label, target = mask.numpy(), np.zeros(tuple(mask.shape), bool)
     for c in objects:
-        target |= mask == c
-    wanted = KEPT * int(target.sum())
+        target |= label == c
+    wanted = KEPT * np.count_nonzero(target)
     for down, right in places:
         top, left = (int(at * (side - size + 1)) for at, side in zip((down, right), mask.shape))
-        if int(target[top : top + size, left : left + size].sum()) >= wanted:
+        if np.count_nonzero(target[top : top + size, left : left + size]) >= wanted:
             break
     return tuple(part[..., top : top + size, left : left + size] for part in (image, mask))

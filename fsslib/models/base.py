@@ -73,17 +73,21 @@ class FewShotModel(nn.Module, ABC):
 
         One backbone call for everything while batch norms use running statistics (or there are none); with batch
         statistics one call for the queries and one per support image, since there the grouping changes the result.
+        Where a gradient is wanted they come in the layout in which the layers behind them learn fastest.
         """
         shape, images = episode.support_images.shape[:3], episode.support_images.flatten(1, 2)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
             if self.batch_statistics:
                 query = self.backbone(episode.query_images, stages)
                 calls = [self.backbone(image, stages) for image in images.unbind(1)]
-                support = {s: torch.stack([call[s] for call in calls], 1) for s in stages}
+                support = {s: torch.stack([call[s] for call in calls], 1).flatten(0, 1) for s in stages}
             else:
                 both = self.backbone(torch.cat([episode.query_images, images.flatten(0, 1)]), stages)
                 query = {s: both[s][: shape[0]] for s in stages}
                 support = {s: both[s][shape[0] :] for s in stages}
+        if torch.is_grad_enabled() and images.device.type == "cpu":
+            how = {"memory_format": self.backbone.layout(learns=True)}
+            query, support = ({s: value.contiguous(**how) for s, value in side.items()} for side in (query, support))
         return query, {s: value.reshape(*shape, *value.shape[-3:]) for s, value in support.items()}
 
     def keep(self, **maps: Tensor) -> dict[str, Tensor]:

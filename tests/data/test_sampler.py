@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from core_tools import SIZE, shapes
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from fsslib import EpisodeSampler, Protocol, load_dataset
 from fsslib.data.base import SegmentationDataset
-from fsslib.data.episodes import EpisodeSpec
+from fsslib.data.episodes import EpisodeSpec, _pick
 from fsslib.data.transforms import denormalise, normalise
 from fsslib.errors import DatasetError
 
@@ -66,6 +67,15 @@ def test_draws(way, shot, seed, index, every):
     assert any(spec.query in drawer.dataset.images_of(cls) for cls in spec.classes)
     # Shapes owns every image to one class, so no image can serve two ways.
     assert len({image for pool in spec.supports for image in pool}) == way * shot
+
+
+def test_a_pick_is_a_choice_of_numpys():
+    """So that lists drawn by earlier versions stay what they are."""
+    for seed in range(50):
+        things = list(range(seed, 3 * seed + 1))
+        generators = [np.random.default_rng([seed, 1]) for _ in range(2)]
+        assert _pick(things, generators[0]) == int(generators[1].choice(things))
+        assert generators[0].random() == generators[1].random()
 
 
 def test_every_epoch_of_a_training_has_an_order_of_its_own():

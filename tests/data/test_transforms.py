@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from fsslib.data.transforms import AUGMENTATIONS, MEAN_COLOUR, Resize, augment, denormalise, normalise
+from fsslib.data.transforms import (
+    AUGMENTATIONS,
+    MEAN,
+    MEAN_COLOUR,
+    STD,
+    Resize,
+    _blur,
+    _turn,
+    augment,
+    denormalise,
+    normalise,
+)  # fmt: skip
 from fsslib.errors import DatasetError
 
 
@@ -118,6 +129,75 @@ def test_augmentation_as_published_by_sdaanet():
     assert all(torch.equal(a, b) for a, b in zip(made[3], augment(image, mask, 3, "sdaanet")))
     corner = next(i for (i, m), t in zip(made, turned) if t and (m[0, -1] == 255) and (m[0, -3:] == 255).all())
     assert (corner[:, 0, -1] - torch.tensor(MEAN_COLOUR)).abs().max() < 40
+
+
+def noise(height, width):
+    """Every pixel unlike its neighbours, so that a place or weight that is slightly off shows."""
+    numbers = np.random.default_rng(height * 1000 + width)
+    image = torch.from_numpy(numbers.integers(0, 256, (3, height, width), dtype=np.uint8))
+    return image, torch.from_numpy(numbers.integers(0, 255, (height, width), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    "height, width, degrees", [(40, 61, 10), (61, 40, -10), (33, 33, 3.7), (1, 7, 10), (9, 2, -45)]
+)
+def test_a_turn_is_what_bilinear_weights_make_of_it(height, width, degrees):
+    image, mask = noise(height, width)
+    # A frame of what lies beyond, from which places are interpolated one by one, in double precision.
+    frame = np.full((height + 60, width + 60, 4), [*MEAN_COLOUR, 255.0])
+    frame[30:-30, 30:-30, :3], frame[30:-30, 30:-30, 3] = image.permute(1, 2, 0), mask
+    across, down = np.arange(width) - (width - 1) / 2, np.arange(height)[:, None] - (height - 1) / 2
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    x, y = across * cosine - down * sine + (width - 1) / 2, across * sine + down * cosine + (height - 1) / 2
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    wanted = 0
+    for one, other in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        weight = (1 - np.abs(x - left - one)) * (1 - np.abs(y - top - other))
+        wanted = wanted + weight[..., None] * frame[top + other + 30, left + one + 30]
+    out, label = _turn(image, mask, degrees)
+    assert out.dtype == label.dtype == torch.uint8 and out.is_contiguous() and label.is_contiguous()
+    assert np.abs(out.permute(1, 2, 0).numpy() - wanted[..., :3]).max() < 0.51
+    nearest = frame[np.rint(y).astype(int) + 30, np.rint(x).astype(int) + 30, 3]
+    halfway = (np.abs(x % 1 - 0.5) < 1e-4) | (np.abs(y % 1 - 0.5) < 1e-4)  # either neighbour is the nearest
+    assert ((label.numpy() == nearest) | halfway).all() and halfway.mean() < 0.1
+
+
+def test_a_turn_is_anticlockwise_and_leaves_large_class_ids():
+    image, mask = noise(20, 20)
+    assert all(torch.equal(*pair) for pair in zip(_turn(image, mask, 90), (image.rot90(1, (1, 2)), mask.rot90())))
+    labels = torch.full((30, 30), 999, dtype=torch.int16)
+    assert set(_turn(noise(30, 30)[0], labels, 30)[1].unique().tolist()) == {255, 999}
+
+
+@pytest.mark.parametrize("height, width", [(3, 3), (17, 40), (40, 4)])
+def test_the_blur_is_opencvs_gaussian_rounded_once(height, width):
+    image = noise(height, width)[0]
+    image[:, :2] = 255
+    weights = np.array([1, 4, 6, 4, 1]) / 16
+    padded = np.pad(image.numpy(), ((0, 0), (2, 2), (2, 2)), mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5), (1, 2))
+    plain = (windows * np.outer(weights, weights)).sum((-1, -2))
+    assert np.abs(_blur(image).numpy() - plain).max() <= 0.5
+    assert torch.equal(_blur(torch.full_like(image, 255)), torch.full_like(image, 255))
+    assert torch.equal(_blur(image[:, :2]), image[:, :2]), "too small to mirror what is beyond the border"
+
+
+def test_labels_are_resized_alike_in_both_types():
+    for height, width, size in ((60, 80, 97), (375, 500, 321), (417, 33, 64), (1, 5, 8)):
+        image, mask = noise(height, width)
+        plain = torch.nn.functional.interpolate(mask[None, None].float(), (size, size), mode="nearest-exact")[0, 0]
+        for dtype in (torch.uint8, torch.int16):
+            assert torch.equal(Resize(size)(image, mask.to(dtype))[1], plain.to(dtype))
+
+
+def test_normalised_values_are_those_of_the_formula():
+    """Bit for bit, in place too: stored results depend on it."""
+    image = torch.arange(256, dtype=torch.uint8).repeat(2, 3, 1).unflatten(2, (16, 16))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    wanted, batch = (image.float() / 255 - mean) / std, torch.zeros(3, 3, 16, 16)
+    assert torch.equal(normalise(image), wanted)
+    normalise(image[0], batch[1])
+    assert torch.equal(batch[1], wanted[0]) and not batch[0].any() and not batch[2].any()
 
 
 def test_normalise_and_back():

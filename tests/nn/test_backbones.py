@@ -1,11 +1,13 @@
 """Backbones: grids, stages, batch-norm modes, gradients, refusals (their numbers: test_backbone_values)."""
 
+from unittest import mock
+
 import pytest
 import torch
 from torch import nn
 
 from fsslib.errors import ModelError
-from fsslib.nn.backbones import build_backbone
+from fsslib.nn.backbones import base, build_backbone, resnet
 from fsslib.nn.backbones.base import STAGES, Box
 
 NAMES = ("tiny", "resnet18", "resnet50", "resnet101", "vgg16", "vgg16_bn")
@@ -139,6 +141,58 @@ def test_freeze_and_gradients():
     x = images(1, 3, 33, 33).requires_grad_()
     backbone.eval()(x, ["layer4"])["layer4"].sum().backward()
     assert x.grad.abs().sum() > 0, "a backbone never switches gradients off by itself"
+
+
+def _plainly(backbone, x):
+    """All stages as the modules compute them, one image of its own layout after the other."""
+    calls = []
+    with mock.patch.object(base, "conv_norm", plain), mock.patch.object(resnet, "conv_norm", plain):
+        for feature in x.split(1):
+            calls.append([feature := getattr(backbone, stage)(feature) for stage in STAGES])
+    return {stage: torch.cat(parts) for stage, parts in zip(STAGES, zip(*calls))}
+
+
+def plain(conv, norm, features):
+    return norm(conv(features))
+
+
+@pytest.mark.parametrize("name", ["tiny", "resnet18", "resnet50", "vgg16", "vgg16_bn"])
+def test_folded_norms_layouts_and_pieces_change_nothing(name):
+    """Statistics far from 0 and 1, channels of both signs, and more images than one call takes."""
+    torch.manual_seed(0)
+    backbone, g = build_backbone(name).eval(), torch.Generator().manual_seed(3)
+    for part in backbone.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            for value, shift in ((part.running_mean, 0), (part.running_var, 1.5), (part.weight, 1), (part.bias, 0)):
+                value.data = shift + torch.rand(value.shape, generator=g) - 0.5
+    x, names = images(5, 3, 33, 33), list(backbone.state_dict())
+    with torch.no_grad(), mock.patch.object(base, "PIXELS", 2 * 33 * 33):
+        found, expected = backbone(x, STAGES), _plainly(backbone, x)
+        again = backbone.deeper(found["layer3"], "layer4")
+    for stage in STAGES:
+        largest = float(expected[stage].abs().max())
+        torch.testing.assert_close(found[stage] / largest, expected[stage] / largest, rtol=0, atol=2e-5)
+        assert found[stage].is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(again / largest, found["layer4"] / largest, rtol=0, atol=2e-5)
+    assert list(backbone.state_dict()) == names and not backbone._buffers
+
+
+@pytest.mark.parametrize("name, layout", [("resnet18", torch.contiguous_format), ("tiny", torch.channels_last)])
+def test_what_learns_keeps_its_graph_and_layout(name, layout):
+    backbone = build_backbone(name, bn="batch").train()
+    feature = backbone(images(2, 3, 33, 33), ["layer4"])["layer4"]
+    assert feature.is_contiguous(memory_format=layout) and feature.requires_grad
+    backbone.eval()
+    learned = backbone(images(1, 3, 33, 33), ["layer4"])["layer4"]
+    learned.square().mean().backward()
+    assert all(weight.grad is not None for weight in backbone.parameters())
+
+
+def test_batch_statistics_see_the_whole_batch():
+    backbone, x = build_backbone("tiny", bn="batch").train(), images(4, 3, 33, 33)
+    whole = backbone(x, ["layer2"])["layer2"]
+    with mock.patch.object(base, "PIXELS", 1):
+        assert torch.equal(backbone(x, ["layer2"])["layer2"], whole)
 
 
 # Refusals

@@ -42,9 +42,10 @@ FAULTS = {
     'terms["query"] + self.align_weight * terms["align"]': ('terms["query"] + terms["align"]', "test_panet"),
     # data
     "return tuple(classes[fold::folds])": ("return tuple(classes[fold + 1 :: folds])", "test_folds"),
-    "pool = [image for image in self.supports[c] if image != query]": ("pool = list(self.supports[c])", "test_sampler"),
+    "pool = self.supports[c][self.supports[c] != query]": ("pool = self.supports[c]", "test_sampler"),
     "tuple(w[:count] for w in s.supports)": ("tuple(w[-count:] for w in s.supports)", "test_sampler"),
-    "out[mask == other] = 1 if other == cls else IGNORE": ("out[mask == other] = int(other == cls)", "test_sampler"),
+    "other: 1 if other == cls else IGNORE for other": ("other: int(other == cls) for other", "test_sampler"),
+    "alpha=-2 / width * sine": ("alpha=2 / width * sine", "test_transforms"),
     "EIGHT = np.ones((3, 3), bool)": ("EIGHT = np.eye(3, dtype=bool)", "test_weak"),
     ": inner[0], : inner[1]]": (": inner[1], : inner[0]]", "test_evaluation"),
     # shapes

@@ -124,7 +124,7 @@ class Photographs(SegmentationDataset):
             return tuple(part.clone() for part in self._cache[index])
         image, mask = self._read(*self._files[index])
         image = torch.from_numpy(image).permute(2, 0, 1).contiguous()
-        mask = torch.from_numpy(self._relabel[mask])
+        mask = torch.from_numpy(self._relabel.take(mask))
         if image.nbytes + mask.nbytes <= self._room:
             self._room -= image.nbytes + mask.nbytes
             self._cache[index] = image.clone(), mask.clone()

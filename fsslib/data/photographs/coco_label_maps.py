@@ -20,7 +20,7 @@ from ...episode import IGNORE
 from ...errors import DatasetError
 from ...files import atomic
 from ..base import positions
-from ..pictures import open_picture, picture_sizes
+from ..pictures import open_picture, picture_sizes, rgb
 from .base import pixel_counts
 from .label_index import LabelIndex, in_threads, load_checked, save_checked
 
@@ -92,10 +92,10 @@ class CocoMasks:
 
         upright = open_picture(file)
         if upright.size == self.images[image][:0:-1]:
-            return np.array(upright.convert("RGB"))
+            return rgb(upright)
         self._check_size(file, image)
         with Image.open(file) as stored:
-            return np.array(stored.convert("RGB"))
+            return rgb(stored)
 
     def _check_size(self, file: Path, image: int) -> None:
         height, width = self.images[image][1:]

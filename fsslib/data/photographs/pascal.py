@@ -5,6 +5,7 @@ First where the files are and which images belong to it, then reading masks, the
 
 import os
 import warnings
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -141,8 +142,9 @@ def read_mask(file: Path) -> np.ndarray:
     """Label map (H, W) uint8 from a PNG (palette indices or grey values) or SBD .mat: 0..20 and 255, nothing else.
     Raises DatasetError for a broken file, a colour picture, a re-indexed palette or an unknown class id."""
     mask = _read_mat(file) if file.suffix == ".mat" else _read_png(file)
-    wrong = [value for value in pixel_counts(mask) if value > len(NAMES) and value != IGNORE]
-    if wrong:
+    unknown = (mask > len(NAMES)) & (mask != IGNORE)
+    if unknown.any():
+        wrong = np.unique(mask[unknown]).tolist()
         raise DatasetError(
             f"mask {file} has the values {wrong[:5]}; expected class ids 0 to 20, or 255 for ignored pixels. "
             "Map your ids to VOC's, or use the 'folder' data set for other classes."
@@ -170,21 +172,22 @@ def _read_png(file: Path) -> np.ndarray:
             f"mask {file} is a picture of mode {mode}; expected one 8-bit class id a pixel (palette or greyscale PNG). "
             "Convert: map each colour to its class id, then PIL.Image.fromarray(ids.astype('uint8')).save(FILE)."
         )
-    if mode == "P":
-        _check_palette(file, mask, np.array(palette, np.uint8).reshape(-1, 3))
-    return mask
-
-
-def _check_palette(file: Path, mask: np.ndarray, palette: np.ndarray) -> None:
-    """Image editors renumber palettes on saving: the colours then contradict the indices, which nothing else shows."""
-    known = {tuple(colour): number for number, colour in enumerate(voc_palette().tolist()) if number <= 20}
-    for index in np.unique(mask):
-        meant = known.get(tuple(palette[index].tolist()), index) if index < len(palette) else index
-        if meant != index:
+    for index, meant in _reindexed(tuple(palette)) if mode == "P" else ():
+        if (mask == index).any():
             raise DatasetError(
                 f"mask {file} has a re-indexed palette: index {index} is drawn in VOC's colour of class {meant}. "
                 "An image editor saved it; restore the original, or renumber the pixels by their palette colour."
             )
+    return mask
+
+
+@lru_cache(16)
+def _reindexed(palette: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Indices that have the colour of another VOC class, with that class: image editors renumber palettes on saving,
+    and nothing else shows it. `palette`: red, green and blue of index 0, then of index 1, ..."""
+    known = {tuple(colour): number for number, colour in enumerate(voc_palette().tolist()[: len(NAMES) + 1])}
+    meant = [known.get(colour, index) for index, colour in enumerate(zip(*[iter(palette)] * 3))]
+    return [(index, number) for index, number in enumerate(meant) if number != index]
 
 
 def mask_counts(image: Path, mask: Path) -> dict[int, int]:

@@ -1,16 +1,52 @@
-"""What every backbone is: five stages, features on a stride-8 grid, batch norm as asked for."""
+"""What every backbone is: five stages, features on a stride-8 grid, batch norm as asked for.
 
-from collections.abc import Sequence
+First how its convolutions are run at the speed of the machine, then the backbone.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...arguments import choose
 from ...errors import ModelError
 
+Features = dict[str, Tensor]
 STAGES = ("layer0", "layer1", "layer2", "layer3", "layer4")
 BN_MODES = ("frozen", "batch")
+PIXELS = 2**18  # of the images of one call on a CPU: what lies between two layers then stays in the cache
+
+
+class Layers(nn.Sequential):
+    """Layers in a row; a convolution and the batch norm behind it run as one."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        layers = list(self)
+        for i, layer in enumerate(layers):
+            if isinstance(layer, _BatchNorm):
+                features = conv_norm(layers[i - 1], layer, features)
+            elif i + 1 == len(layers) or not isinstance(layers[i + 1], _BatchNorm):
+                features = layer(features)
+        return features
+
+
+def conv_norm(conv: nn.Conv2d, norm: nn.Module, features: Tensor) -> Tensor:
+    """`norm(conv(features))`; on a CPU, where no gradient is wanted and the statistics are fixed, as one convolution
+    with the norm folded into its weights (1.06 times as fast; folding anew each time costs a fiftieth of that)."""
+    learned = (features, conv.weight, norm.weight)
+    learns = torch.is_grad_enabled() and any(part.requires_grad for part in learned)
+    if features.device.type != "cpu" or norm.training or learns:
+        return norm(conv(features))
+    return conv._conv_forward(features, *folded(conv, norm))
+
+
+def folded(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution that does what `conv` and the running statistics of `norm` do together."""
+    factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    shift = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
+    return conv.weight * factor[:, None, None, None], norm.bias - shift * factor
 
 
 class Box(NamedTuple):
@@ -47,7 +83,10 @@ class Backbone(nn.Module):
         strides: stage name -> image pixels per feature cell. A stride-s stage of an (8k+1)-pixel image has
             ceil(size / s) cells.
         bn: `"frozen"` (batch norm always uses running statistics) or `"batch"` (batch norm follows `.train()`).
+        learns_in: memory layout in which a CPU trains it fastest, see `layout`.
     """
+
+    learns_in: torch.memory_format = torch.contiguous_format
 
     def __init__(self, name: str, channels: Sequence[int], strides: Sequence[int], last: str | None):
         super().__init__()
@@ -79,21 +118,53 @@ class Backbone(nn.Module):
         Raises ModelError: a stage that does not exist, or images of another shape or dtype.
         """
         self.check_request(images, stages)
-        features: dict[str, Tensor] = {}
-        wanted, feature = set(stages), images
-        for name in self.channels:
-            feature = getattr(self, name)(feature)
-            if name in wanted:
-                features[name] = feature
-            if len(features) == len(wanted):
-                break
+
+        def run(feature: Tensor) -> Features:
+            features: Features = {}
+            for name in self.channels:
+                feature = getattr(self, name)(feature)
+                if name in stages:
+                    features[name] = feature
+                if len(features) == len(set(stages)):
+                    return features
+
+        features = self._in_pieces(run, images, 1)
         return {name: features[name] for name in stages}
 
     def deeper(self, features: Tensor, stage: str, box: Box | None = None) -> Tensor:
         """The features of `stage` from those of the stage before it, which a method may have masked; with `box` those
         of its cells alone, which spares some backbones the rest."""
-        deep = getattr(self, stage)(features)
+        before = STAGES[STAGES.index(stage) - 1]
+        run = getattr(self, stage)
+        deep = self._in_pieces(lambda part: {stage: run(part)}, features, self.strides[before])[stage]
         return deep if box is None else box.cut(deep)
+
+    def layout(self, learns: bool) -> torch.memory_format:
+        """The memory layout of images and features on a CPU.
+
+        Measured in CPU seconds, one thread, 321 to 417 pixels: forward, channels_last is 1.1 to 1.5 times as fast;
+        backward with AVX2 it takes 1.5 times as long (ResNets, VGG-16), with AVX-512 as long. `TinyResNet` at 97 pixels
+        is 1.3 times as fast in channels_last in both directions.
+        """
+        return self.learns_in if learns else torch.channels_last
+
+    def _in_pieces(self, run: Callable[[Tensor], Features], maps: Tensor, stride: int) -> Features:
+        """`run` on images, or features (B, C, h, w) of `stride`, in the layout and the number that suit the machine.
+
+        Measured on a CPU, six images of 321 pixels through ResNet-50: one call takes 1.1 to 1.25 times as long as calls
+        of one or two. Batch statistics need all images together.
+        """
+        if maps.device.type != "cpu":
+            return run(maps)
+        together = self.bn == "batch" and self.training
+        learns = torch.is_grad_enabled() and (maps.requires_grad or any(p.requires_grad for p in self.parameters()))
+        # In channels_last torch sums up the statistics of a batch less exactly.
+        maps = maps.contiguous(memory_format=self.layout(learns or together))
+        count = len(maps) if together else max(1, PIXELS // max(1, maps[0, 0].numel() * stride**2))
+        if count >= len(maps):
+            return run(maps)
+        parts = [run(part) for part in maps.split(count)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def check_request(self, images: Tensor, stages: Sequence[str]) -> None:
         """Raise ModelError unless `forward(images, stages)` can work."""

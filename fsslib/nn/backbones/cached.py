@@ -190,7 +190,7 @@ class CachedBackbone(Backbone):
             self.add_module(name, child)
         # Past nn.Module's registration, or every name would get a prefix; the stages themselves are registered.
         object.__setattr__(self, "plain", backbone)
-        self.dtype = dtype
+        self.dtype, self.learns_in = dtype, backbone.learns_in
         self.store: Store = MemoryStore(max_bytes) if store is None else store
         self.hits = self.misses = 0
         self._seen: tuple | None = None
@@ -250,8 +250,7 @@ class CachedBackbone(Backbone):
         native = _autocast(images.device.type) or images.dtype
         # Converted one by one: autocast on a CPU refuses to stack float16.
         columns = ([rows[i][s].to(images.device, native) for i in range(len(keys))] for s in range(len(stages)))
-        last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
-        layout = torch.channels_last if last else torch.contiguous_format
+        layout = self.layout(learns=False) if images.device.type == "cpu" else torch.contiguous_format
         return {s: torch.stack(column).contiguous(memory_format=layout) for s, column in zip(stages, columns)}
 
     def _compute(

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Callable, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...arguments import choose
 from ...errors import ModelError
 from ..convolution import Conv2d
-from .base import Backbone, Box
+from .base import Backbone, Box, Layers, conv_norm, folded
 
 Convs = list[tuple[int, int, int, int]]  # kernel, channels, stride, dilation
 
@@ -31,7 +32,7 @@ class _Block(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         result = features
         for i in range(1, self.depth + 1):
-            result = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(result))
+            result = conv_norm(getattr(self, f"conv{i}"), getattr(self, f"bn{i}"), result)
             if i < self.depth:
                 result = self.relu(result)
         result += features if self.downsample is None else self.downsample(features)
@@ -54,8 +55,11 @@ class _Block(nn.Module):
             # Zeros only where the grid ends.
             missing = [step - abs(inner - outer) for inner, outer in zip(covered, needed)]
             result = F.pad(result, missing[2:] + missing[:2]) if any(missing) else result
-            result = F.conv2d(result, conv.weight, dilation=conv.dilation) if step else conv(result)
-            result = getattr(self, f"bn{i}")(result)
+            weight, bias = folded(conv, getattr(self, f"bn{i}"))
+            if step:
+                result = F.conv2d(result, weight, bias, dilation=conv.dilation)
+            else:
+                result = conv._conv_forward(result, weight, bias)
             if i < self.depth:
                 result = self.relu(result)
         features = wanted.cut(features, shown)
@@ -88,7 +92,7 @@ def residual_stage(
     outputs = first[-1][1]
     shortcut = None
     if stride != 1 or inputs != outputs:
-        shortcut = nn.Sequential(Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        shortcut = Layers(Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
     more = (_Block(outputs, others) for _ in range(blocks - 1))
     return nn.Sequential(_Block(inputs, first, shortcut), *more)
 
@@ -129,7 +133,7 @@ class DilatedResNet(Backbone):
         super().__init__(f"resnet{depth}", channels, (4, 4, 8, 8, 8), last)
         self.stem, self.stride_on = stem, stride_on
         layers = [layer for conv in _STEMS[stem] for layer in _conv_norm_relu(*conv)]
-        self.layer0 = nn.Sequential(*layers, nn.MaxPool2d(3, stride=2, padding=1))
+        self.layer0 = Layers(*layers, nn.MaxPool2d(3, stride=2, padding=1))
         for i, (stride, dilation) in enumerate(((1, 1), (2, 1), (1, 2), (1, 4)), start=1):
             if f"layer{i}" in self.channels:
                 of = block, channels[i - 1], channels[i] // expansion, blocks[i - 1]
@@ -144,6 +148,7 @@ class DilatedResNet(Backbone):
         strides = any(conv.stride != (1, 1) for conv in blocks.modules() if isinstance(conv, nn.Conv2d))
         if box is None or strides:
             return super().deeper(features, stage, box)
+        features = features.contiguous(memory_format=self.layout(learns=False))
         left, shown = sum(block.reach for block in blocks), Box(0, size[0], 0, size[1])
         for block in blocks:
             left -= block.reach
@@ -179,6 +184,8 @@ class TinyResNet(Backbone):
     Raises ModelError: another stride, width, stage or mode.
     """
 
+    learns_in = torch.channels_last
+
     def __init__(self, *, stride: int = 4, width: int = 16, bn: str = "frozen", last: str | None = None):
         if stride not in (4, 8):
             raise ModelError(f"tiny: stride={stride!r}: expected the output stride 4 or 8.")
@@ -186,7 +193,7 @@ class TinyResNet(Backbone):
             raise ModelError(f"tiny: width={width!r}: expected a whole number from 1.")
         channels = (width, width, 2 * width, 4 * width, 4 * width)
         super().__init__("tiny", channels, (2, 2, 4, stride, stride), last)
-        self.layer0 = nn.Sequential(*_conv_norm_relu(3, width, 5, 2))
+        self.layer0 = Layers(*_conv_norm_relu(3, width, 5, 2))
         for i, step in enumerate((1, 2, stride // 4, 1), start=1):
             if f"layer{i}" in self.channels:
                 self.add_module(f"layer{i}", residual_stage(_basic, channels[i - 1], channels[i], 1, stride=step))

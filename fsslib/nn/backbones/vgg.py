@@ -5,7 +5,7 @@ import re
 from torch import nn
 
 from ...arguments import choose
-from .base import STAGES, Backbone
+from .base import STAGES, Backbone, Layers
 
 _WIDTHS = (64, 128, 256, 512, 512)
 _CONVS = (2, 2, 3, 3, 3)
@@ -76,7 +76,7 @@ class VGG16BN(Backbone):
             layers = _convs(inputs, outputs, _CONVS[i], norm=True)
             if i < 4:
                 layers.append(nn.MaxPool2d(2, stride=2, ceil_mode=True))
-            self.add_module(stage, nn.Sequential(*layers))
+            self.add_module(stage, Layers(*layers))
             inputs = outputs
         self._finish(bn)
         for module in self.modules():

@@ -120,7 +120,7 @@ class Run:
     @classmethod
     def of(cls, explained: ExplainedModel, episode: Episode, masking: str) -> "Run":
         """Run the model, its supports masked `"twice"` or only `"after"` the deepest stage."""
-        with explained.ready(prior_masking=masking, explain=False) as model:  # SAAM on the supports is not looked at
+        with explained.ready(prior_masking=masking) as model:
             query, supports = model.features(episode.to(explained.device))
             supports = {name: value[:, 0] for name, value in supports.items()}
             way = model.segment(query, supports, episode.support_masks[:, 0].to(explained.device), None, learn=False)
