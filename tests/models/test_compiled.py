@@ -40,7 +40,7 @@ def test_a_training_step_is_one_graph(method):
     assert {n for n, g in grads.items() if g is None} == {n for n, g in expected.items() if g is None}
     for name, grad in expected.items():
         if grad is not None:
-            torch.testing.assert_close(grads[name], grad, rtol=1e-3, atol=1e-4 * float(grad.abs().max()))
+            torch.testing.assert_close(grads[name], grad, rtol=1e-3, atol=1e-3 * float(grad.abs().max()))
 
 
 @pytest.mark.parametrize("method", TINY)
