@@ -23,7 +23,7 @@ from ..errors import EpisodeError, ModelError
 from ..losses import correlation_distillation, segmentation
 from ..nn.context import PSPHead
 from ..nn.convolution import Conv2d, pointwise
-from ..ops import full_precision, gram_distance, masked_pool, object_cells, prior_mask, resize, upsample
+from ..ops import full_precision, gram_distance, masked_pool, may_wait, object_cells, prior_mask, resize, upsample
 from .base import Features, OneWayModel, Outcome, joined, joined_width
 from .base_learner import BaseLearner, check_annotation
 
@@ -497,8 +497,9 @@ class HDMNet(OneWayModel):
         return super().losses(episode)
 
     def features(self, episode: Episode) -> tuple[Features, Features]:
-        """`reduced` (C = width), `deep` and `context` features of both sides, `scene` for the ensemble, and the base
-        learner's `base` logits; for the losses the query's `base_masks` and each way's `own` base class (0: none)."""
+        """`reduced` (C = width), `deep` and `context` features of both sides (the supports' context where their objects
+        are), `scene` for the ensemble, and the base learner's `base` logits; for the losses the query's `base_masks`
+        and each way's `own` base class (0: none)."""
         seen = episode
         if self.mask_support == "image":
             masks = (episode.support_masks == 1).unsqueeze(3)
@@ -506,17 +507,21 @@ class HDMNet(OneWayModel):
         query, support = self.encode(seen, list(dict.fromkeys(["layer2", "layer3", self.backbone.deepest])))
         split = episode.support_images.shape[:3]
         query = self._side(query, self.down_query)
-        support = self._side({stage: value.flatten(0, 2) for stage, value in support.items()}, self.down_supp)
+        flat = {stage: value.flatten(0, 2) for stage, value in support.items()}
+        support = self._side(flat, self.down_supp, episode.support_masks.flatten(0, 1))
         query["base"] = self.base_head.classifier(query["context"])
         support = {name: value.unflatten(0, split) for name, value in support.items()}
         if episode.base_masks is not None:
             query["base_masks"], support["own"] = episode.base_masks, _own_classes(episode)
         return query, support
 
-    def _side(self, stages: Features, reduce: nn.Module) -> Features:
-        deepest = stages[self.backbone.deepest]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-            context = self.base_head.features(deepest)
+    def _side(self, stages: Features, reduce: nn.Module, masks: Tensor | None = None) -> Features:
+        deepest, wanted = stages[self.backbone.deepest], None
+        if masks is not None and may_wait(masks):
+            # Only the prior reads the supports' context: at their objects, and without gradient.
+            wanted = block_mask(masks, tuple(deepest.shape[-2:])).view(-1, *deepest.shape[-2:]) > 0
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze and masks is None):
+            context = self.base_head.features(deepest, wanted)
         scene = resize(stages["layer2"], tuple(stages["layer3"].shape[-2:]))
         return {"reduced": reduce(joined(stages)), "deep": deepest, "context": context, "scene": scene}
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ModelError
-from ..ops import full_precision, remembered, resize
+from ..ops import conv_in_boxes, full_precision, remembered, resize
 from .convolution import Conv2d, pointwise
 
 BINS, RATES, SCALES = (1, 2, 3, 6), (6, 12, 18), (60, 30, 15, 8)
@@ -55,20 +55,26 @@ def _spreading(small: int, large: int, device: torch.device) -> Tensor:
         return torch.stack([padded[tap : tap + large] for tap in range(3)], -1).flatten(1)
 
 
-def convolved_together(conv: nn.Conv2d, features: Tensor, small: Sequence[Tensor]) -> Tensor:
+def convolved_together(
+    conv: nn.Conv2d, features: Tensor, small: Sequence[Tensor], wanted: Tensor | None = None
+) -> Tensor:
     """`conv(torch.cat([features, *(resize(maps, size) for maps in small)], 1))` without enlarging the small maps.
 
     Both steps are linear: the nine taps of the kernel meet the few small cells first, and two matrices spread what
     they say over the grid, with the zeros that the padding brings at its borders. A prototype is a map of one cell.
 
-    Args: conv: 3x3 with padding 1. features: (B, C, h, w) float. small: maps (B, Cᵢ, rows, columns) float.
-    Returns: (B, conv.out_channels, h, w), in the dtype of the convolution.
+    Args: conv: 3x3 with padding 1. features: (B, C, h, w) float. small: maps (B, Cᵢ, rows, columns) float. wanted:
+        (B, h, w) bool, where the result is needed, see `conv_in_boxes`; None: everywhere.
+    Returns: (B, conv.out_channels, h, w), in the dtype of the convolution; anything where it is not wanted.
     """
     height, width = features.shape[-2:]
     own, *others = conv.weight.split([maps.shape[1] for maps in (features, *small)], 1)
     # At a stride of 3 nothing overlaps: tap (i, j) of cell (a, b) is element (3a + i, 3b + j).
     taps = [F.conv_transpose2d(maps, weight.transpose(0, 1), stride=3) for maps, weight in zip(small, others)]
-    result = F.conv2d(features, own, conv.bias, padding=1)
+    if wanted is None:
+        result = F.conv2d(features, own, conv.bias, padding=1)
+    else:
+        result = conv_in_boxes(features, own, conv.bias, wanted)
     with torch.autocast(features.device.type, enabled=False):
         taps = [tap.to(torch.promote_types(tap.dtype, torch.float32)) for tap in taps]
         rows, columns = (
@@ -156,10 +162,11 @@ class PSPHead(nn.Module):
         self.level5 = nn.Sequential(*conv_norm(joined, width, 3))
         self.classifier = nn.Sequential(nn.ReLU(), nn.Dropout2d(0.1), nn.Conv2d(width, classes, 1))
 
-    def features(self, deepest: Tensor) -> Tensor:
-        """(B, inputs, h, w) to (B, width, h, w), before the ReLU: may be negative."""
+    def features(self, deepest: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """(B, inputs, h, w) to (B, width, h, w), before the ReLU: may be negative; right at least where `wanted`
+        (B, h, w) bool says, None everywhere."""
         conv, norm = self.level5
-        return norm(convolved_together(conv, deepest, self.pooling.maps(deepest)))
+        return norm(convolved_together(conv, deepest, self.pooling.maps(deepest), wanted))
 
     def forward(self, deepest: Tensor) -> Tensor:
         """(B, inputs, h, w) to logits (B, classes, h, w)."""
