@@ -144,8 +144,8 @@ class Backbone(nn.Module):
         """The memory layout of images and features on a CPU.
 
         Measured in CPU seconds, one thread, 321 to 417 pixels: forward, channels_last is 1.1 to 1.5 times as fast;
-        backward with AVX2 it takes 1.5 times as long (ResNets, VGG-16), with AVX-512 about as long. `TinyResNet` at 97 pixels
-        is 1.3 times as fast in channels_last in both directions.
+        backward with AVX2 it takes 1.5 times as long (ResNets, VGG-16), with AVX-512 about as long. `TinyResNet` at 97
+        pixels is 1.3 times as fast in channels_last in both directions.
         """
         return self.learns_in if learns else torch.channels_last
 
