@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ...arguments import choose
 from ...errors import DatasetError
+from ...files import comparable, composed
 from ..base import few
 from ..pictures import LOSSY
 from . import LAYOUTS
@@ -123,7 +124,7 @@ def class_masks(base: Path) -> Pairing:
     pairing = Pairing("class_folders", base, names={})
     for at, folder in enumerate(class_folders(base), 1):
         cls = at + (at >= 255)
-        pairing.names[cls] = folder.name
+        pairing.names[cls] = composed(folder.name)
         _pair(pairing, *_pictures_of(folder), f"{folder.name}/", cls)
     return pairing
 
@@ -203,11 +204,11 @@ def _key(stem: str, images: Mapping) -> str:
 
 
 def pictures(base: Path) -> dict[str, list[Path]]:
-    """File name -> where below `base` it is."""
+    """File name (`comparable`) -> where below `base` it is."""
     named: dict[str, list[Path]] = {}
     for files in _by_stem(base).values():
         for file in files:
-            named.setdefault(file.name, []).append(file)
+            named.setdefault(comparable(file.name), []).append(file)
     return named
 
 
@@ -216,11 +217,11 @@ def _visible(folder: Path) -> Iterator[Path]:
 
 
 def _folders(base: Path) -> list[Path]:
-    return sorted((path for path in _visible(base) if path.is_dir()), key=lambda path: path.name)
+    return sorted((path for path in _visible(base) if path.is_dir()), key=lambda path: composed(path.name))
 
 
 def _by_stem(folder: Path, deep: bool = True) -> dict[str, list[Path]]:
-    """Path below `folder` without its ending -> the pictures of that name."""
+    """Path below `folder` without its ending (`composed`) -> the pictures of that name."""
     stems: dict[str, list[Path]] = {}
     for at, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name[0] != "." and name.lower() not in _IGNORED) if deep else []
@@ -228,7 +229,7 @@ def _by_stem(folder: Path, deep: bool = True) -> dict[str, list[Path]]:
         for name in sorted(files):
             stem, ending = os.path.splitext(name)
             if name[0] != "." and ending.lower() in PICTURES:
-                stems.setdefault((below if below != "./" else "") + stem, []).append(Path(at, name))
+                stems.setdefault(composed((below if below != "./" else "") + stem), []).append(Path(at, name))
     return stems
 
 
