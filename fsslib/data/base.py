@@ -45,6 +45,16 @@ class SegmentationDataset(ABC):
         """The images of `cls` that may be supports: all of them, unless some are listed without showing the class."""
         return self.images_of(cls)
 
+    def copies(self) -> dict[int, int]:
+        """Image -> number of the picture that it shows, for pictures that are there more than once: a query and its
+        supports must never be the same one."""
+        return {}
+
+    def different(self, images: Sequence[int]) -> Sequence[int]:
+        """`images` without those that show the picture of one before them."""
+        copies, first = self.copies(), {}
+        return [i for i in images if i not in copies or first.setdefault(copies[i], i) == i] if copies else images
+
     def shows(self, index: int, cls: int) -> bool:
         """Whether image `index` holds a pixel of `cls`, however few."""
         return bool((self[index][1] == cls).any())

@@ -3,6 +3,7 @@
 `find_layout` comes first, then the pairs of either kind of folder, then looking through folders and at JSON files.
 """
 
+import codecs
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,9 +124,13 @@ def class_masks(base: Path) -> Pairing:
     """One folder a class, with masks of one object. Class ids count from 1 in alphabetical order and skip 255."""
     pairing = Pairing("class_folders", base, names={})
     for at, folder in enumerate(class_folders(base), 1):
-        cls = at + (at >= 255)
-        pairing.names[cls] = composed(folder.name)
-        _pair(pairing, *_pictures_of(folder), f"{folder.name}/", cls)
+        cls, name = at + (at >= 255), composed(folder.name)
+        if name in pairing.names.values():
+            message = "is another class folder's name, in another form of Unicode"
+            pairing.blame(folder, "duplicate name", message, "Move its files into the other folder.")
+            continue
+        pairing.names[cls] = name
+        _pair(pairing, *_pictures_of(folder), f"{name}/", cls)
     return pairing
 
 
@@ -255,6 +260,7 @@ def mentions(file: Path) -> bool:
 
 
 def _has_words(text: bytes, keys: Sequence[str]) -> bool:
+    text = text.replace(b"\0", b"") if text[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else text
     return all(f'"{key}"'.encode() in text for key in keys)
 
 
