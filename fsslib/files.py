@@ -45,20 +45,24 @@ def read_text(file: str | Path, what: str, cure: str, error: type[FsslibError] =
     Args: what: the file is for messages, e.g. "class names from". cure: a sentence that says what is expected.
     Raises `error` for what cannot be read or is no such text, with the line and what it is instead.
     """
-    try:
-        raw = Path(file).expanduser().read_bytes()
-        kind = next((kind for mark, kind in _MARKS if raw.startswith(mark)), "utf-8")
-        text = raw.decode(kind)
-        reason = ""
-    except UnicodeDecodeError as problem:
-        reason = _encoding(raw, problem)
-    except (OSError, RuntimeError, TypeError, ValueError) as problem:  # TypeError: no path; ValueError: a NUL in one
-        reason = getattr(problem, "strerror", None) or str(problem)
-    if not reason and "\0" in text:
-        reason = "it is not a text file, or UTF-16 without its mark. Save it as UTF-8"
+    text, reason = text_or_reason(file)
     if reason:
         raise error(f"cannot read {what} {file}: {reason}. {cure}")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text
+
+
+def text_or_reason(file: str | Path) -> tuple[str, str]:
+    """The text of `read_text` and why there is none; one of the two is empty."""
+    try:
+        raw = Path(file).expanduser().read_bytes()
+        text = raw.decode(next((kind for mark, kind in _MARKS if raw.startswith(mark)), "utf-8"))
+    except UnicodeDecodeError as problem:
+        return "", _encoding(raw, problem)
+    except (OSError, RuntimeError, TypeError, ValueError) as problem:  # TypeError: no path; ValueError: a NUL in one
+        return "", getattr(problem, "strerror", None) or str(problem)
+    if "\0" in text:
+        return "", "it is not a text file, or UTF-16 without its mark. Save it as UTF-8"
+    return text.replace("\r\n", "\n").replace("\r", "\n"), ""
 
 
 def _encoding(raw: bytes, problem: UnicodeDecodeError) -> str:
