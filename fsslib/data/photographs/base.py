@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...arguments import check_count, choose
+from ...arguments import check_count, check_switch, choose
 from ...episode import IGNORE
 from ...errors import DatasetError
 from ..base import SegmentationDataset, check_split, few
@@ -50,7 +50,8 @@ class Photographs(SegmentationDataset):
     def _read(self, image: Path, mask: Path) -> tuple[np.ndarray, np.ndarray]:
         """(H, W, 3) uint8 RGB and (H, W) class ids of one file pair."""
 
-    def _begin(self, root: str | Path | None, fold: int, split: str, folds: int = 4) -> None:
+    def _begin(self, root: str | Path | None, fold: int, split: str, folds: int = 4, download: bool = False) -> None:
+        check_switch(download, "download", DatasetError)  # gigabytes: a text counts as True
         check_split(fold, split, folds)
         if root is None:
             raise DatasetError(f"{self.title} needs photographs: pass root=PATH of {self.root_holds}.")
@@ -63,6 +64,7 @@ class Photographs(SegmentationDataset):
         Hidden are in "train" the novel and the validation classes, in "val" the novel ones, in "test" none."""
         choose(novel, NOVEL, "novel=", DatasetError)
         check_min_area(min_area)
+        check_switch(cache, "cache", DatasetError)
         self.novel, self.area_filter = novel, min_area
         novel_classes = tuple(novel_classes)
         self.base_classes = tuple(c for c in self.names if c not in novel_classes)
