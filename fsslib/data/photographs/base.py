@@ -50,8 +50,10 @@ class Photographs(SegmentationDataset):
     def _read(self, image: Path, mask: Path) -> tuple[np.ndarray, np.ndarray]:
         """(H, W, 3) uint8 RGB and (H, W) class ids of one file pair."""
 
-    def _begin(self, root: str | Path | None, fold: int, split: str, folds: int = 4, download: bool = False) -> None:
-        check_switch(download, "download", DatasetError)  # gigabytes: a text counts as True
+    def _begin(self, root: str | Path | None, fold: int, split: str, folds: int = 4, **switches: bool) -> None:
+        """Check what needs no file; `switches` are options by name that must be True or False."""
+        for name, value in switches.items():
+            check_switch(value, name, DatasetError)
         check_split(fold, split, folds)
         if root is None:
             raise DatasetError(f"{self.title} needs photographs: pass root=PATH of {self.root_holds}.")
@@ -64,7 +66,6 @@ class Photographs(SegmentationDataset):
         Hidden are in "train" the novel and the validation classes, in "val" the novel ones, in "test" none."""
         choose(novel, NOVEL, "novel=", DatasetError)
         check_min_area(min_area)
-        check_switch(cache, "cache", DatasetError)
         self.novel, self.area_filter = novel, min_area
         novel_classes = tuple(novel_classes)
         self.base_classes = tuple(c for c in self.names if c not in novel_classes)

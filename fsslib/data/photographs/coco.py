@@ -55,7 +55,7 @@ class Coco20i(Photographs):
         fold_scheme: str = "interleaved", min_area: int = 0, novel: str = "background",
         val_classes: int | tuple[int, ...] = 12, cache: bool = True, download: bool = False,
     ) -> None:  # fmt: skip
-        self._begin(root, fold, split, download=download)
+        self._begin(root, fold, split, cache=cache, download=download)
         # Before gigabytes are read: what can be refused without them.
         held_out = fold_classes(range(1, CLASSES + 1), fold, scheme=fold_scheme)
         held_back(val_classes, [cls for cls in range(1, CLASSES + 1) if cls not in held_out])

@@ -57,7 +57,7 @@ class Fss1000(Photographs):
         self, root: str | Path | None = None, fold: int = 0, split: str = "train", *,
         val_list: str | Path | None = None, min_area: int = 0, cache: bool = True, download: bool = False,
     ) -> None:  # fmt: skip
-        self._begin(root, fold, split, folds=1, download=download)
+        self._begin(root, fold, split, folds=1, cache=cache, download=download)
         check_min_area(min_area)
         if download:
             from ..download.sources import download as fetch

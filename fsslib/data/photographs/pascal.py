@@ -238,7 +238,7 @@ class Pascal5i(Photographs):
         min_area: int = 0, novel: str = "background", val_classes: int | tuple[int, ...] = 3,
         fold_scheme: str = "contiguous", sbd: str | Path | None = None, cache: bool = True, download: bool = False,
     ) -> None:  # fmt: skip
-        self._begin(root, fold, split, download=download)
+        self._begin(root, fold, split, cache=cache, download=download)
         self.names = NAMES
         novel_classes = fold_classes(tuple(self.names), fold, scheme=fold_scheme)
         self.fold_scheme = {"contiguous": "VOC order, 5 a fold"}.get(fold_scheme, SCHEMES[fold_scheme])
