@@ -10,13 +10,14 @@ import numpy as np
 from ...episode import IGNORE
 from ...errors import DatasetError
 from ..base import few
+from ..photographs.base import check_min_area
 from ..photographs.label_index import LabelIndex
 from .advice import COLOUR, DEEP, RENUMBERED, advise, code
 from .coco import coco_json
 from .label_maps import find_label_map, renamed, unread
 from .layouts import Entry, Pairing, class_masks, find_layout, images_masks, spare_folders
-from .names_and_lists import FILES, class_names, listed, split_list
-from .pairs import counted, examined, objects
+from .names_and_lists import FILES, check_lists, class_names, listed, split_list
+from .pairs import counted, examined, first_copies, objects
 from .problems import PROBLEM_KINDS, Fault, FolderReport
 
 LEAST, MANY = 2, 64  # images that make an episode; values of a mask from which on nobody has drawn them as ids
@@ -33,6 +34,7 @@ class Survey(NamedTuple):
     names: dict[int, str]  # class id -> name
     entries: list[Entry]  # the sound pairs, sorted by id
     areas: np.ndarray  # (entries, class ids) pixels of every class id in their masks
+    first: dict[Path, Path]  # image -> the first image with the same content, where there are several
     single: int | None  # the class id that 255 stands for, where masks hold nothing but 0 and 255
     report: FolderReport  # the problems
     splits: dict[str, list[str]]  # split -> ids of its images, where folders say so
@@ -57,6 +59,9 @@ def check_folder(
 
 def survey(root: str | Path, layout: str, names: object, lists: Mapping | None, min_area: int) -> Survey:
     """All pairs of a folder, checked; see `check_folder`."""
+    check_min_area(min_area)
+    if lists is not None:
+        check_lists(lists)
     guessed, (layout, source) = layout == "auto", find_layout(root, layout)
     if names is not None and layout != "images_masks":
         raise DatasetError(f"names= is for images_masks; in {layout} the classes have names already.")
@@ -70,19 +75,20 @@ def survey(root: str | Path, layout: str, names: object, lists: Mapping | None, 
         pairing, entries, areas = _class_masks(source, guessed)
         notes = _notes(pairing, place, [])
     entries, areas = _filled(pairing, entries, areas)
-    _scarce(pairing, entries, areas, min_area, source)
+    order = sorted(range(len(entries)), key=lambda at: entries[at].id)
+    entries, areas = [entries[at] for at in order], areas[order]
+    first = _copied(pairing, entries)
+    _scarce(pairing, entries, areas, min_area, source, first)
     for split in lists or {}:
         file, wanted = split_list(lists, split, pairing.base)
         for name in listed(wanted, entries, pairing.base)[1]:
             message = f"{split}: {name} is not there, or cannot be used for another reason given here"
             pairing.blame(file, "listed but absent", message, "Take it off the list, or add it.")
-    order = sorted(range(len(entries)), key=lambda at: entries[at].id)
-    entries, areas = [entries[at] for at in order], areas[order]
     usable = areas >= max(1, min_area)
     shown = {name: int(usable[:, cls].sum()) if entries else 0 for cls, name in pairing.names.items()}
     problems = sorted(pairing.problems, key=lambda problem: (PROBLEM_KINDS.index(problem.kind), problem.file))
     report = FolderReport(place, layout, pairing.total, len(entries), shown, tuple(problems), tuple(notes))
-    return Survey(source, pairing.base, pairing.names, entries, areas, single, report, pairing.splits)
+    return Survey(source, pairing.base, pairing.names, entries, areas, first, single, report, pairing.splits)
 
 
 def _label_maps(
@@ -246,17 +252,35 @@ def _filled(pairing: Pairing, entries: list[Entry], areas: np.ndarray) -> tuple[
     return [entries[at] for at in np.flatnonzero(shown)], areas[shown]
 
 
-def _scarce(pairing: Pairing, entries: list[Entry], areas: np.ndarray, min_area: int, source: Path) -> None:
-    """A problem for every class that cannot make an episode: one support and one query are the least."""
+def _copied(pairing: Pairing, entries: list[Entry]) -> dict[Path, Path]:
+    """The images that are copies of others (see `first_copies`), and a problem for each that its class has already.
+    A photograph in two class folders is how two of its objects are labelled."""
+    first = first_copies(entry.image for entry in entries)
+    seen: dict[tuple[Path, int | None], Entry] = {}
+    for entry in entries:
+        other = seen.setdefault((first.get(entry.image, entry.image), entry.cls), entry)
+        if other is not entry:
+            same = "listed" if other.image == entry.image else "in the folder"
+            message = f"is the same picture as {other.id}, {same} under two names"
+            cure = "Remove one of the two, with its mask. Until then both are used, but never as query and support of "
+            pairing.blame(entry.image, "same picture twice", message, f"{cure}one episode.")
+    return first
+
+
+def _scarce(
+    pairing: Pairing, entries: list[Entry], areas: np.ndarray, min_area: int, source: Path, first: dict[Path, Path]
+) -> None:
+    """A problem for every class that cannot make an episode: support and query, two pictures, are the least."""
     for cls, name in pairing.names.items():
         hits = np.flatnonzero(areas[:, cls] >= max(1, min_area)) if len(entries) else ()
-        if len(hits) >= LEAST:
+        shown = {first.get(entries[at].image, entries[at].image) for at in hits}
+        if len(shown) >= LEAST:
             continue
         file = pairing.base / name if pairing.layout == "class_folders" else source
         if len(hits) and pairing.layout != "class_folders":
             file = entries[hits[0]].image if pairing.layout == "coco_json" else entries[hits[0]].mask
         large = f" with {min_area} of its pixels or more" if min_area > 1 else ""
         number = "" if name == f"class {cls}" else f"class {cls} "
-        message = f"{number}{name}: {len(hits)} usable image{'' if len(hits) == 1 else 's'}{large}"
+        message = f"{number}{name}: {len(shown)} usable image{'' if len(shown) == 1 else 's'}{large}"
         cure = f"Add images until there are {LEAST} (more for several shots), or drop the class."
         pairing.blame(file, "class with too few images", message, cure)

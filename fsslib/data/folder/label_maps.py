@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ...episode import IGNORE
 from ...errors import DatasetError
-from ..base import read_text
+from ...files import read_text
 from .names_and_lists import FILES
 
 LABEL_MAPS = (

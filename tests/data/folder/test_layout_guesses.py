@@ -54,6 +54,8 @@ def test_splits_are_splits(tmp_path, names, kind):
 def test_splits_within_the_folders_of_images(tmp_path):
     for name in ("train", "test"):
         images_masks(tmp_path, 6, f"images/{name}", f"masks/{name}")
+    for seed in range(6):  # the same photograph on both sides is refused
+        photograph(50 + seed).save(tmp_path / "images" / "test" / f"n{seed:02}.jpg")
     assert {name.split("/")[0] for name in Folder(tmp_path, split="test").ids} == {"test"}
 
 
