@@ -167,7 +167,7 @@ def read_text(path: str | os.PathLike, what: str = "file", error: type[FsslibErr
         raise error(f"there is no {what} {path}: check the path.") from problem
     except (OSError, UnicodeDecodeError) as problem:
         reason = getattr(problem, "strerror", None) or "it is not text in UTF-8"
-        raise error(f"{what} {path} cannot be read: {reason}.") from problem
+        raise error(f"cannot read {what} {path}: {reason}.") from problem
 
 
 def plain(value: Any, place: str = "value") -> Any:

@@ -192,23 +192,6 @@ def _model(p: ExperimentParameters) -> Iterator[Problem]:
         yield from _build(p)
 
 
-def without_memory(arguments: dict[str, Any]) -> Any:
-    """The model that `build_model` makes of these arguments, on the device "meta": sizes without numbers."""
-    import torch
-    from torch.overrides import TorchFunctionMode
-
-    from ..models import build_model
-
-    class Undrawn(TorchFunctionMode):
-        """Draws no normal numbers: on "meta" the first ones cost seconds of imports."""
-
-        def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-            return args[0] if function is torch.Tensor.normal_ else function(*args, **(kwargs or {}))
-
-    with torch.device("meta"), Undrawn():
-        return build_model(**arguments | {"weights": None})
-
-
 def _build(p: ExperimentParameters) -> Iterator[Problem]:
     """What only the model itself can tell."""
     names = "method backbone options width checkpoint"
@@ -216,6 +199,8 @@ def _build(p: ExperimentParameters) -> Iterator[Problem]:
         arguments = p.built_with
     except FsslibError:
         return  # said above, or by `load_model`
+    from ..checkpoints import without_memory
+
     try:
         net = without_memory(arguments)
     except Exception as error:  # options are free-form: whatever a constructor makes of them

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import ParameterError
+from ..files import located
 from ..progress import aligned
 
 BACKBONES = ("tiny", "resnet18", "resnet50", "resnet101", "vgg16", "vgg16_bn")
@@ -82,7 +83,7 @@ class ExperimentParameters(BaseModel):
         if self.checkpoint is None:
             return None
         if self.checkpoint != "shipped":
-            return Path(self.checkpoint).expanduser()
+            return located(self.checkpoint, "checkpoint", ParameterError)
         from ..checkpoints import shipped  # imports torch, which only a check or a run needs
 
         return shipped(self.method, self.dataset, self.fold)
