@@ -73,10 +73,8 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     try:
         return {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
     except (NotImplementedError, AttributeError) as error:
-        wrong = f"{type(model).__name__} holds something else than numbers ({str(error)[:100]})"
-        raise CheckpointError(
-            f"{wrong}: a model on the device meta, or a quantised one, has no weights to save."
-        ) from error
+        cure = "a model on the device meta, or a quantised one, has no weights to save"
+        raise CheckpointError(f"{type(model).__name__} holds other things than numbers ({error}): {cure}.") from error
 
 
 def _rebuilt_from(config: dict, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -50,6 +50,8 @@ def located(path: str | os.PathLike, what: str = "path", error: type[FsslibError
         found = Path(text).expanduser()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.stat(found)
+    except FsslibError:
+        raise
     except RuntimeError as problem:
         raise error(f"{what}: {text}: {str(problem).rstrip('.')}. Write the folder's full path.") from problem
     except OSError as problem:

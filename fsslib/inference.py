@@ -37,8 +37,9 @@ def segment(
         support, mask: one picture and the mask of its object; lists of K of them; or for N classes two dictionaries
             class name -> picture or list. All classes need the same K. In masks what is not 0 is object, see
             `fsslib.data.pictures.mask_tensor`; a `fsslib.widgets.SupportPainter` will do as well.
-        model: any method, in any precision (it computes in 32 bits); None takes the shipped PANet, which knows drawn shapes and nothing of photographs (a warning
-            says so). For photographs: `build_model("panet", backbone="resnet50", weights="imagenet")`.
+        model: any method, in any precision (this computes in 32 bits); None takes the shipped PANet, which knows drawn
+            shapes and nothing of photographs (a warning says so). For photographs:
+            `build_model("panet", backbone="resnet50", weights="imagenet")`.
         size: pixels a side that the network sees; None: 97 for the tiny backbone, else 417.
         resize: `"squash"` or `"pad"`, see `fsslib.data.transforms.Resize`.
     Returns: (H, W) uint8 at the query's own size: 0 background, 1 object; with a dictionary 1..N in its order.
