@@ -16,6 +16,7 @@ from typing import Any
 from .errors import FsslibError, OutputError
 
 LONGEST_NAME = 255  # bytes of a file's name on all usual file systems
+SHORTEST_PLACE = 5  # letters of a folder of this machine that is taken out of printed text
 LONGEST_SOCKET = 100  # bytes of a socket's path: 104 on macOS, 108 on Linux, with the closing zero
 _CURES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free space there, or name another place.")
 _CURES |= dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "A part of this path is a file: name a folder.")
@@ -170,6 +171,26 @@ def read_text(path: str | os.PathLike, what: str = "file", error: type[FsslibErr
     except (OSError, UnicodeDecodeError) as problem:
         reason = getattr(problem, "strerror", None) or "it is not text in UTF-8"
         raise error(f"cannot read {what} {path}: {reason}.") from problem
+
+
+def without_places(text: str, places: Mapping[str, str], mime: str = "text/plain") -> str:
+    """Printed text (of HTML only what stands between the tags) without the paths of this machine.
+
+    Whole components only, and nothing that is not a text, such as a picture or the source of a cell, is for this.
+
+    Args: places: folder -> what stands for it; "" leaves out the slash behind it, too. Folders with short names (/,
+        /me) are left alone: their letters stand in links and formulas.
+    """
+    if mime == "text/html":
+        parts = re.split(r"(<[^>]*>)", text)
+        return "".join(part if n % 2 else without_places(part, places) for n, part in enumerate(parts))
+    for place in sorted((place for place in places if len(place) >= SHORTEST_PLACE), key=len, reverse=True):
+        short = places[place]
+        # Before a path may stand the code of a colour, which ends in a letter, or the beginning of a file's link.
+        pattern = rf"(^|[^\w.~+/-]|\x1b\[[\d;]*m|file://){re.escape(place)}"
+        for rest, stands in ((r"/(?=\S)", f"{short}/" if short else ""), (r"(?![\w~+-]|\.\w)", short or ".")):
+            text = re.sub(pattern + rest, lambda found, stands=stands: found[1] + stands, text, flags=re.M)
+    return text
 
 
 def plain(value: Any, place: str = "value") -> Any:

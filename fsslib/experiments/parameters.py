@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..errors import ParameterError
-from ..files import located
+from ..errors import FsslibError, ParameterError
+from ..files import located, read_text
 from ..progress import aligned
 
 BACKBONES = ("tiny", "resnet18", "resnet50", "resnet101", "vgg16", "vgg16_bn")
@@ -64,7 +64,7 @@ class ExperimentParameters(BaseModel):
     annotation: Literal["mask", "box", "scribble"] = Field("mask", description="how the support images are labelled")
     episodes: int = Field(200, ge=2, description="evaluation episodes for each shot and list")
     seeds: list[int] = Field([0], min_length=1, description="seeds of the evaluation lists")
-    seed: int = Field(0, ge=0, description="seed of initialisation and training")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of initialisation and training")
     precision: Literal["32", "bf16"] = Field(
         "32", description="number format of training; scores are always computed in 32 bits"
     )
@@ -142,13 +142,16 @@ def read_parameters(path: str | Path) -> dict[str, Any]:
             once([(self.construct_object(key), None) for key, _ in node.value])
             return super().construct_mapping(node, deep)
 
-    kind = "JSON" if Path(path).suffix == ".json" else "YAML"
+    kind = "JSON" if str(path).strip().lower().endswith(".json") else "YAML"
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(path, "parameter file")
+    except FsslibError as error:
+        raise ParameterError(f"{path} cannot be read as {kind}: {error}") from error
+    try:
         content = json.loads(text, object_pairs_hook=once) if kind == "JSON" else yaml.load(text, Loader)
     except ParameterError:
         raise
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise ParameterError(f"{path} cannot be read as {kind}: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ParameterError(f"{path}: expected names with values, found {type(content).__name__}.")
