@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 from ..errors import FsslibError
-from ..progress import any_terminal
 from .class_table import class_table, report, write_table
 from .collect import OWN, collect
 from .kernel import Limits
@@ -34,7 +33,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 if all exercises are right (`submit`), or the table was made (`collect`)."""
-    any_terminal()
     given = _parser().parse_args(arguments)
     limits = Limits(cell=given.cell_limit, total=given.limit)
     try:
@@ -45,11 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"\nResult: {target} - hand it in together with the notebook.")
             return int(any(row["status"] != "right" for row in result["exercises"]))
         rows = collect(given.folder, given.out or given.folder, limits, given.rerun, given.jobs)
-        try:  # written first; but where nothing can be written the table is seen all the same
-            written = write_table(rows, (given.out or given.folder) / OWN)
-        finally:
-            print(class_table(rows))
-        for target in written:
+        print(class_table(rows))
+        for target in write_table(rows, (given.out or given.folder) / OWN):
             print(f"written: {target}")
         return 0
     except FsslibError as error:
