@@ -38,7 +38,7 @@ def load(path: Path) -> Any:
     """A notebook (nbformat 4) without outputs, from an .ipynb file or a percent source."""
     import nbformat
 
-    text = files.read_text(path, "notebook")
+    text = files.read_text(path, "the notebook", "Give an .ipynb file, or a percent source.", FsslibError)
     try:
         if path.suffix == ".py":
             import jupytext

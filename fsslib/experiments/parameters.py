@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..errors import FsslibError, ParameterError
-from ..files import located, read_text
+from ..errors import ParameterError
+from ..files import located
 from ..progress import aligned
 
 BACKBONES = ("tiny", "resnet18", "resnet50", "resnet101", "vgg16", "vgg16_bn")
@@ -142,16 +142,13 @@ def read_parameters(path: str | Path) -> dict[str, Any]:
             once([(self.construct_object(key), None) for key, _ in node.value])
             return super().construct_mapping(node, deep)
 
-    kind = "JSON" if str(path).strip().lower().endswith(".json") else "YAML"
+    kind = "JSON" if Path(path).suffix == ".json" else "YAML"
     try:
-        text = read_text(path, "parameter file")
-    except FsslibError as error:
-        raise ParameterError(f"{path} cannot be read as {kind}: {error}") from error
-    try:
+        text = located(path, "parameter file", ParameterError).read_text(encoding="utf-8-sig")
         content = json.loads(text, object_pairs_hook=once) if kind == "JSON" else yaml.load(text, Loader)
     except ParameterError:
         raise
-    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ParameterError(f"{path} cannot be read as {kind}: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ParameterError(f"{path}: expected names with values, found {type(content).__name__}.")

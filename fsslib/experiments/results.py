@@ -116,7 +116,9 @@ def _file(path: str | Path) -> Path:
 def read_result(path: str | Path) -> dict[str, Any]:
     """A checked result from its file (or from the folder of its run). Raises ParameterError if it is not one."""
     path = _file(path)
-    text = read_text(path, "result", ParameterError)
+    if not path.is_file():
+        raise ParameterError(f"there is no result {path}.")
+    text = read_text(path, "the result", "Delete it and run the experiment again.", ParameterError)
     try:
         result = json.loads(text)
     except (ValueError, RecursionError) as error:

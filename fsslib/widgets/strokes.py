@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DatasetError
-from ..files import read_text, write_text
+from ..files import located, read_text, write_text
 
 VERSION = 1
 SHAPE, LINE = {"tool", "label", "points"}, {"tool", "label", "width", "points"}
@@ -156,7 +156,9 @@ def save(document: dict, path: str | Path) -> Path:
 
 def load(path: str | Path) -> dict:
     """Read what `save` wrote. Raises DatasetError naming the file when it is missing or not a valid document."""
-    text = read_text(path, "file of strokes", DatasetError)
+    if not located(path, "strokes", DatasetError).is_file():
+        raise DatasetError(f"there is no file of strokes {path}.")
+    text = read_text(path, "strokes from", "Save the drawing again.")
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -20,9 +20,9 @@ PROBLEM_KINDS = (
     "empty file", "unreadable image", "unreadable mask", "16-bit image", "16-bit or floating-point mask", "colour mask",
     "soft mask", "size mismatch", "transparent mask", "renumbered palette", "unclear 255",
     # Problems that only the whole folder shows.
-    "image without mask", "mask without image", "duplicate name", "empty mask", "unknown class id",
-    "class with too few images", "listed but absent", "broken JSON", "image file missing", "unknown image or category",
-    "no polygon",
+    "image without mask", "mask without image", "duplicate name", "same picture twice", "empty mask",
+    "unknown class id", "class with too few images", "listed but absent", "broken JSON", "image file missing",
+    "unknown image or category", "no polygon",
 )  # fmt: skip
 _NUMPY = "from PIL import Image; import numpy as np; "
 
