@@ -6,6 +6,8 @@ import errno
 import hashlib
 import json
 import math
+import multiprocessing.process
+import multiprocessing.util
 import os
 import re
 import shutil
@@ -148,17 +150,34 @@ def make_folder(path: str | os.PathLike) -> Path:
 def socket_folder() -> Iterator[Path]:
     """A temporary folder for sockets, whose paths the system limits to about 100 bytes: not below a long TMPDIR.
     Raises FsslibError where no short place can be written."""
-    for place in (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"), "/tmp", "/var/tmp"):
-        if place and len(os.fsencode(place)) + len("/fsslib-12345678/socket-12345") <= LONGEST_SOCKET:
-            with contextlib.suppress(OSError):
-                folder = tempfile.mkdtemp(prefix="fsslib-", dir=place)
-                break
-    else:
-        raise FsslibError(f"{tempfile.gettempdir()} is too long a path for sockets: set TMPDIR to a shorter one.")
+    folder = _short_folder()
     try:
         yield Path(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def shorten_sockets() -> None:
+    """Let this process and those that it starts with `multiprocessing` keep their sockets in a short place, where
+    TMPDIR is too long for them."""
+    config = multiprocessing.process.current_process()._config  # where multiprocessing keeps its temporary folder
+    if config.get("tempdir") is None and not _holds_sockets(tempfile.gettempdir()):
+        config["tempdir"] = _short_folder()
+        # As multiprocessing does with its own; a child leaves it alone.
+        how = {"args": [config["tempdir"]], "kwargs": {"ignore_errors": True}, "exitpriority": -100}
+        multiprocessing.util.Finalize(None, shutil.rmtree, **how)
+
+
+def _short_folder() -> str:
+    for place in (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"), "/tmp", "/var/tmp"):
+        if place and _holds_sockets(place):
+            with contextlib.suppress(OSError):
+                return tempfile.mkdtemp(prefix="fsslib-", dir=place)
+    raise FsslibError(f"{tempfile.gettempdir()} is too long a path for sockets: set TMPDIR to a shorter one.")
+
+
+def _holds_sockets(place: str) -> bool:
+    return len(os.fsencode(place)) + len("/fsslib-12345678/listener-12345678") <= LONGEST_SOCKET
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:

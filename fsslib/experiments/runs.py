@@ -33,6 +33,7 @@ LATER = {"data_options": {}}
 SPEED_ALONE = {"workers"}
 # Parameters that are paths, and the words they may hold instead.
 PATHS = {"root": (), "plugin": (), "plugin_checkpoint": (), "weights": ("imagenet",), "checkpoint": ("shipped",)}
+DATA_PATHS = ("names", "lists", "val_list", "sbd")  # options of data sets that may be paths
 
 
 def check(parameters: dict[str, Any], notebook: str | Path = EXPERIMENT) -> dict[str, Any]:
@@ -256,9 +257,19 @@ def execute(source: Path, part: Path, checked: dict[str, Any], title: str, progr
 
 def _absolute(name: str, value: Any) -> Any:
     """A path stays valid in the run's folder, which is another working folder."""
+    if name == "data_options":
+        return {option: _from_here(inner) if option in DATA_PATHS else inner for option, inner in value.items()}
     if not isinstance(value, str) or value in PATHS.get(name, (value,)):
         return value
     return str(files.located(value, name, ParameterError).resolve())
+
+
+def _from_here(value: Any) -> Any:
+    """What is a path from here becomes absolute; what is none may be one below the data set's root."""
+    if isinstance(value, dict):
+        return {name: _from_here(inner) for name, inner in value.items()}
+    there = isinstance(value, str) and files.located(value, "data_options", ParameterError).exists()
+    return str(files.located(value).resolve()) if there else value
 
 
 # Standard inputs of the processes at work: a process whose input is closed leaves.
