@@ -142,9 +142,10 @@ def read_parameters(path: str | Path) -> dict[str, Any]:
             once([(self.construct_object(key), None) for key, _ in node.value])
             return super().construct_mapping(node, deep)
 
-    kind = "JSON" if Path(path).suffix == ".json" else "YAML"
+    path = located(path, "parameter file", ParameterError)
+    kind = "JSON" if path.suffix.lower() == ".json" else "YAML"
     try:
-        text = located(path, "parameter file", ParameterError).read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
         content = json.loads(text, object_pairs_hook=once) if kind == "JSON" else yaml.load(text, Loader)
     except ParameterError:
         raise
