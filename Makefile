@@ -21,7 +21,7 @@ help: ## list the targets
 	  || $(BIN)/python -m pip install -q -e ".[notebooks,test]"
 	@touch $@
 
-reports: .venv/.installed ## run the notebooks and one experiment, write runs/index.html
+reports: .venv/.installed ## run the notebooks, train SD-AANet beside PANet, write runs/index.html
 	@$(BIN)/python -m fsslib.experiments reports
 
 test: .venv/.installed ## style, unit tests, and the notebooks' stored outputs

@@ -60,6 +60,10 @@ class Episode:
         """The same episode with every tensor on `device`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
+    def pin_memory(self) -> Episode:
+        """The same episode in pinned memory, from where a copy to a GPU needs no waiting."""
+        return self._map(Tensor.pin_memory)
+
     def select(self, items: Sequence[int] | slice) -> Episode:
         """The episodes `items` of the batch, as an Episode of their own."""
         # A list, because a tuple would index several axes.

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .arguments import check_count
 from .data.base import SegmentationDataset
-from .data.episodes import EpisodeList, EpisodeSampler
-from .episode import Episode
+from .data.episodes import EpisodeList, EpisodeSampler, EpisodeSpec
+from .data.loading import loaded
+from .episode import Episode, Prediction
 from .errors import ProtocolError
 from .files import atomic
 from .metrics import FewShotIoU, Scores
@@ -27,7 +30,7 @@ from .ops import strongest
 from .progress import bar
 from .protocol import Protocol
 
-KEPT_IMAGES = 512 * 2**20  # bytes of resized images, where features are remembered too
+KEPT_IMAGES = 512 * 2**20  # bytes of resized images, of all loaders, where features are remembered too
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def episode_lists(
 def evaluate(
     model: FewShotModel, dataset: SegmentationDataset, protocol: Protocol | None = None, *,
     shots: Sequence[int] = (1,), batch: int = 8, device: torch.device | str | None = None,
-    cache: str | Path | Store | None = None, progress: bool = True,
+    cache: str | Path | Store | None = None, workers: int = 0, progress: bool = True,
 ) -> Evaluation:  # fmt: skip
     """Score `model` on `protocol.episodes` episodes of `dataset` for every seed of the protocol and every K in `shots`.
 
@@ -127,41 +130,88 @@ def evaluate(
         cache: remember the backbone's features of every image, which changes the speed, never the score: `"memory"`
             (up to 4 GiB, forgotten afterwards), a folder (memory-mapped files, up to 20 GiB, found again by the next
             evaluation with the same weights), or a store of `fsslib.nn.backbones.cached` with another limit.
-    Raises: DatasetError: too few classes or images for the ways and shots. ProtocolError: impossible `shots`, `batch`
-        or `cache`.
+        workers: processes that load episodes ahead, see `fsslib.data.loading.loaded`; they change the speed alone.
+    Raises: DatasetError: too few classes or images for the ways and shots. ProtocolError: impossible `shots`, `batch`,
+        `cache` or `workers`. TrainingError: loader processes that do not start or are killed.
     """
     check_count(batch, "batch", unit="episodes", error=ProtocolError)
+    check_count(workers, "workers", 0, unit="processes", error=ProtocolError)
     protocol = protocol or Protocol()
-    sampler, lists, protocol = episode_lists(dataset, protocol, shots, keep=KEPT_IMAGES if cache is not None else 0)
+    keep = KEPT_IMAGES // max(workers, 1) if cache is not None else 0
+    sampler, lists, protocol = episode_lists(dataset, protocol, shots, keep=keep)
     model.to(device := torch.device(device) if device else device_of(model))
     judged = ShotByShot(model, protocol.k_merge) if protocol.k_merge in RULES else model
     meters = {shot: FewShotIoU(protocol.counting) for shot in shots}
+    chunks = [(r, e.specs[s : s + batch]) for r, e in enumerate(lists) for s in range(0, len(e.specs), batch)]
+    at = partial(_chunk, sampler, [specs for _, specs in chunks], protocol.label_size == "original")
     spent, total = dict.fromkeys(shots, 0.0), protocol.episodes * len(lists)
-    shown = bar(total=total, desc="episodes", show=progress)
-    with contextlib.closing(shown), evaluating(model), remembering(model, cache):
-        for run, start in ((r, s) for r, entry in enumerate(lists) for s in range(0, len(entry.specs), batch)):
-            specs = lists[run].specs[start : start + batch]
-            began = time.perf_counter()
-            episode = sampler.build(specs).to(device)
-            loading = (time.perf_counter() - began) / len(shots)
+    shown, lap = bar(total=total, desc="episodes", show=progress), _stopwatch()
+    with (
+        contextlib.closing(shown), evaluating(model), remembering(model, cache), exact_float32(),
+        loaded(at, range(len(chunks)), workers=workers, device=device) as batches,
+    ):  # fmt: skip
+        # Nothing here waits for a GPU: it computes while the next batch is drawn, and counts until the end.
+        for (run, specs), (episode, labels) in zip(chunks, batches):
+            loading = lap() / len(shots)
             for shot in shots:
-                began = time.perf_counter()
-                _score(judged, episode.shots(shot), meters[shot], run, protocol, sampler, specs)
-                spent[shot] += time.perf_counter() - began + loading
+                _score(judged, episode.shots(shot), meters[shot], run, labels, sampler)
+                spent[shot] += lap() + loading
             shown.update(len(specs))
-    scores = {shot: meter.compute() for shot, meter in meters.items()}
-    return Evaluation(scores, protocol, {shot: value / total for shot, value in spent.items()}, lists)
+        scores = {shot: meter.compute() for shot, meter in meters.items()}
+    # What was still to be waited for is shared out like the time before it.
+    share = (1 + lap() / sum(spent.values())) / total
+    return Evaluation(scores, protocol, {shot: value * share for shot, value in spent.items()}, lists)
 
 
-def _score(model, episode: Episode, meter: FewShotIoU, run: int, protocol: Protocol, sampler, specs) -> None:
+def _stopwatch() -> Callable[[], float]:
+    """Seconds since the last call."""
+    last = time.perf_counter()
+
+    def lap() -> float:
+        nonlocal last
+        before, last = last, time.perf_counter()
+        return last - before
+
+    return lap
+
+
+def _chunk(
+    sampler: EpisodeSampler, chunks: Sequence[Sequence[EpisodeSpec]], original: bool, index: int
+) -> tuple[Episode, list[Tensor]]:
+    """The episodes of a batch, and with `original` the query masks at their own sizes."""
+    specs = chunks[index]
+    return sampler.build(specs), [sampler.label(spec) for spec in specs] if original else []
+
+
+def _score(
+    model: Callable[[Episode], Prediction], episode: Episode, meter: FewShotIoU, run: int, labels: Sequence[Tensor],
+    sampler: EpisodeSampler,
+) -> None:  # fmt: skip
+    """Count the predictions for `episode`: at their own size, or where there are `labels` at theirs."""
     logits = model(episode).logits
-    if protocol.label_size == "input":
+    if not labels:
         meter.update(strongest(logits), episode.query_masks, episode.classes, run)
-        return
-    for item, spec in enumerate(specs):
-        label = sampler.label(spec).to(logits.device)
+    for item, label in enumerate(labels):
         full = sampler.resize.undo(logits[item : item + 1], *label.shape)
         meter.update(strongest(full), label[None], episode.classes[item : item + 1], run)
+
+
+@contextlib.contextmanager
+def exact_float32(on: bool = True) -> Iterator[None]:
+    """Without TF32 inside the block (unless `on` is false): cuDNN's convolutions keep all 23 bits of a number, where
+    torch's default on GPUs keeps 10. Products of matrices do so by torch's default, which stays as it is."""
+    try:
+        before = torch.backends.cudnn.allow_tf32
+    except RuntimeError:  # set by `fp32_precision`: whoever did that has chosen
+        on = False
+    if not on:
+        yield
+        return
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 @contextlib.contextmanager

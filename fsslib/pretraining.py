@@ -30,7 +30,11 @@ class LabelledImages:
 
     def to(self, device: torch.device | str) -> "LabelledImages":
         """The batch on another device."""
-        return LabelledImages(self.images.to(device), self.masks.to(device))
+        return LabelledImages(self.images.to(device, non_blocking=True), self.masks.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "LabelledImages":
+        """The batch in pinned memory, from where a copy to a GPU needs no waiting."""
+        return LabelledImages(self.images.pin_memory(), self.masks.pin_memory())
 
 
 class BaseSegmenter(nn.Module):

@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .arguments import check_count, check_number
+from .arguments import check_count, check_number, check_switch
 from .data.base import SegmentationDataset
 from .data.episodes import EpisodeSampler
+from .data.loading import loaded
 from .errors import TrainingError
-from .evaluation import evaluate
+from .evaluation import evaluate, exact_float32
 from .files import atomic
 from .models.base import FewShotModel
 from .progress import bar
@@ -30,6 +33,7 @@ from .protocol import Protocol
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
 ACCELERATORS = ("auto", "cpu", "gpu")
+LOG_EVERY = 20  # steps between two readings of a GPU's losses
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,10 @@ class Schedule:
             from 1 (the PFENet family), where a warm-up replaces the first steps and delays nothing.
         warmup: steps over which the rate rises; with `"poly"` linearly from 0.1 · lr.
         clip: largest gradient norm; None leaves gradients as they are.
-        precision: `"32"` or `"bf16"` (autocast). accelerator: `"auto"`, `"cpu"` or `"gpu"`.
+        precision: `"32"` (on a GPU without TF32, see `exact_float32`) or `"bf16"` (autocast).
+        accelerator: `"auto"`, `"cpu"` or `"gpu"`.
         seed: the batch and every random drop of step t are pure functions of (seed, t).
+        compile: compute the losses by `torch.compile`: minutes at the start, faster steps, other random drops.
 
     Raises TrainingError for unknown choices and numbers out of range.
     """
@@ -62,6 +68,7 @@ class Schedule:
     decay: str = "linear"
     power: float = 0.9
     momentum: float = 0.9
+    compile: bool = False
 
     def __post_init__(self) -> None:
         choices = {"precision": PRECISIONS, "optimiser": ("adamw", "sgd"), "accelerator": ACCELERATORS}
@@ -75,6 +82,7 @@ class Schedule:
             check_number(getattr(self, name), name, zero=zero, error=TrainingError)
         if self.momentum >= 1:
             raise TrainingError(f"momentum={self.momentum!r}: expected a number from 0 to below 1.")
+        check_switch(self.compile, "compile", TrainingError)
 
     def lr_at(self, step: int) -> float:
         """Learning rate of step `step` (0-based)."""
@@ -84,6 +92,10 @@ class Schedule:
             return self.lr * (1 - (step + 1) / self.steps) ** self.power
         rising, falling = (step + 1) / max(self.warmup, 1), (self.steps - step) / max(self.steps - self.warmup, 1)
         return self.lr * min(rising, falling, 1)
+
+    def seed_of(self, step: int) -> int:
+        """What the random numbers of step `step` begin from."""
+        return (self.seed * 1_000_003 + step) % 2**63
 
 
 @contextlib.contextmanager
@@ -132,9 +144,13 @@ class Selection:
         self.trained = 0
         self._state: dict[str, torch.Tensor] = {}
 
+    def due(self, step: int) -> bool:
+        """Whether the model is scored after (0-based) step `step`."""
+        return (step + 1) % self.every == 0 or step + 1 == self.steps
+
     def __call__(self, step: int, model: nn.Module) -> dict[str, float] | None:
         """Score the model where it is due after (0-based) step `step`, and keep its state if it is the best."""
-        if (step + 1) % self.every and step + 1 != self.steps:
+        if not self.due(step):
             return None
         # A validation without a single counted pixel is no reason to prefer a state.
         score = float(np.nan_to_num(self.score(model)))
@@ -168,13 +184,13 @@ class Selection:
 
 
 def validation_score(
-    dataset: SegmentationDataset, protocol: Protocol, *, shot: int = 1, batch: int = 8
+    dataset: SegmentationDataset, protocol: Protocol, *, shot: int = 1, batch: int = 8, workers: int = 0
 ) -> tuple[Callable[[FewShotModel], float], str]:
     """mIoU in percent on the fixed episodes of `protocol`, as a function of the model, and a text that names it."""
 
     def score(model: FewShotModel) -> float:
-        scores = evaluate(model, dataset, protocol, shots=(shot,), batch=batch, progress=False).scores[shot]
-        return 100 * scores.miou
+        how = {"shots": (shot,), "batch": batch, "workers": workers, "progress": False}
+        return 100 * evaluate(model, dataset, protocol, **how).scores[shot].miou
 
     return score, f"{shot} shots on {dataset.hash()} {protocol.as_dict()}"
 
@@ -205,33 +221,38 @@ def train_episodes(
 
     Args:
         folder: where the resume file `episodic.ckpt` lives; None trains without one.
-        how: `save_every`, `progress` and `callback` of `fit`.
+        how: `workers`, `save_every`, `log_every`, `progress` and `callback` of `fit`.
     """
     rules = [sampler.shot, sampler.seed, sampler.augment, sampler.protocol.as_dict(), model.config]
     where = {"folder": folder, "name": "episodic", "data": f"{sampler.dataset.hash()} {rules}"}
-    return fit(model, lambda step: sampler.batch(step, schedule.batch), schedule, **where, **how)
+    return fit(model, partial(sampler.batch, size=schedule.batch), schedule, **where, **how)
 
 
 def fit(
     model: nn.Module, batch_at: Callable[[int], object], schedule: Schedule, *, name: str, data: str = "",
-    folder: str | Path | None = None, save_every: int = 200, progress: bool = True,
-    callback: Callable[[int, nn.Module], dict | None] | None = None,
+    folder: str | Path | None = None, save_every: int = 200, log_every: int | None = None, workers: int = 0,
+    progress: bool = True, callback: Callable[[int, nn.Module], dict | None] | None = None,
 ) -> History:  # fmt: skip
     """The training loop: minimise `model.losses(batch_at(step))["total"]` for `schedule.steps` steps.
 
     With `folder`, the state is written to `folder/name.ckpt` every `save_every` steps; a run that was killed at any
-    point goes on from there and ends with the same weights, bit for bit on the same machine. Ctrl-C takes effect after
-    the step under way (a second one at once).
+    point goes on from there and ends with the same weights, bit for bit on the same machine, also with another number
+    of workers. Ctrl-C takes effect after the step under way (a second one at once).
 
     Args:
-        batch_at: step -> batch with a `.to(device)` method; must depend on the step alone.
+        batch_at: step -> batch with a `.to(device)` method; must depend on the step alone. Its random numbers may come
+            from torch's generator, which is seeded for every step.
         data: identifies data and model, so that a resume file of another training is refused.
+        log_every: steps between two readings of the losses; a GPU is waited for only then. None: 1, on a GPU 20. A
+            loss that is not finite is noticed by then, before the state is written, and before a callback is `due`.
+        workers: processes that load batches ahead, see `fsslib.data.loading.loaded`; 0 loads in this one.
         callback: called as `callback(step, model)` after every step; a returned dict of numbers joins the step's row.
             One with a state (`state_dict`, `load_state_dict`) has it kept in the resume file, and its text `rules`
-            must be the same when the run goes on.
-    Raises TrainingError: nothing to train, a loss that is not finite, or a resume file of another run.
+            must be the same when the run goes on. One that does nothing after most steps may say so in `due(step)`.
+    Raises TrainingError: nothing to train, a loss that is not finite, a resume file of another run, or loader
+    processes that do not start or are killed.
     """
-    check_count(save_every, "save_every", unit="steps", error=TrainingError)
+    _check_numbers(save_every, log_every, workers)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not schedule.steps:
         model.eval()
@@ -240,43 +261,52 @@ def fit(
         cure = "unfreeze the backbone or give the model a width"
         raise TrainingError(f"{type(model).__name__} has no parameter to train: {cure}.")
     engine = fabric(schedule.accelerator, schedule.precision)
-    model.to(engine.device)
-    optimiser = _optimiser(model, schedule)
-    file = Path(folder) / f"{name}.ckpt" if folder else None
-    made_with = {**asdict(schedule), "data": data, "callback": getattr(callback, "rules", "")}
-    # `due`: the callback of the last step never came to its end.
-    start, history, due = _resume(file, model, optimiser, made_with, callback) if file else (0, History(), False)
-    model.train()
-    began, spent = time.perf_counter(), history.seconds
-    steps, done, torn = range(start, schedule.steps), start, False
-    with interrupts_held() as release:
-        try:
-            if due and callback:
-                _call(callback, start - 1, model, history.rows[-1])
-                due = False
-            for step in bar(steps, desc=name, initial=start, total=schedule.steps, show=progress):
-                torch.manual_seed((schedule.seed * 1_000_003 + step) % 2**63)
-                batch = batch_at(step).to(engine.device)
-                torn = True
-                row = _step(model, optimiser, trainable, batch, schedule, step, engine)
-                # Counted before the callback runs: an error there must not make a resumed run repeat the step.
-                history.rows.append(row)
-                done, torn = step + 1, False
-                if callback:
-                    due = True
-                    _call(callback, step, model, row)
-                    due = False
-                history.seconds = spent + time.perf_counter() - began
-                if file and done % save_every == 0 and done < schedule.steps:
-                    _save(file, model, optimiser, made_with, done, history, due, callback)
-                release()
-        finally:
-            # Also after Ctrl-C: what was trained so far is kept, and a finished run is not trained again. After half a
-            # step (moved statistics, half of the weights updated) the last file is better than this state.
-            if file and done > start and not torn:
-                _save(file, model, optimiser, made_with, done, history, due, callback)
-            model.eval()
-    return history
+    device, on_gpu, cuda = engine.device, engine.device.type != "cpu", engine.device.type == "cuda"
+    model.to(device, **({"memory_format": torch.channels_last} if cuda else {}))  # as tensor cores want it
+    optimiser = _optimiser(model, schedule, fused=cuda)
+    losses_of = _compiled(model.losses) if schedule.compile else model.losses
+    run = _Run(model, optimiser, schedule, callback, log_every or (LOG_EVERY if on_gpu else 1), save_every)
+    if folder:
+        run.resume(Path(folder) / f"{name}.ckpt", data)
+    steps = range(run.done, schedule.steps)
+    shown = bar(steps, desc=name, initial=run.done, total=schedule.steps, show=progress)
+    batches = loaded(partial(_seeded, batch_at, schedule), steps, workers=workers, device=device)
+    with interrupts_held() as release, exact_float32(schedule.precision == "32"), run.under_way(), batches as batches:
+        # A GPU still computes the last step while the next batch is drawn: in between nothing waits for it.
+        for step, batch in zip(shown, batches):
+            _seed(schedule.seed_of(step), on_gpu)
+            run.torn = True
+            with engine.autocast():
+                losses = losses_of(batch)
+            run.note(step, losses)
+            optimiser.zero_grad(set_to_none=True)
+            engine.backward(losses["total"])
+            if schedule.clip is not None:
+                nn.utils.clip_grad_norm_(trainable, schedule.clip)
+            for group in optimiser.param_groups:
+                group["lr"] = group["factor"] * schedule.lr_at(step)
+            optimiser.step()
+            run.finish(step)
+            release()
+    return run.history
+
+
+def _check_numbers(save_every: int, log_every: int | None, workers: int) -> None:
+    check_count(save_every, "save_every", unit="steps", error=TrainingError)
+    if log_every is not None:
+        check_count(log_every, "log_every", unit="steps", error=TrainingError)
+    check_count(workers, "workers", 0, unit="processes", error=TrainingError)
+
+
+def _seeded(batch_at: Callable[[int], object], schedule: Schedule, step: int) -> object:
+    """The batch of a step, whatever was drawn before in the process that makes it."""
+    _seed(schedule.seed_of(step))
+    return batch_at(step)
+
+
+def _seed(number: int, on_gpu: bool = False) -> None:
+    """`torch.manual_seed`, which without a GPU would write down the call stack for three devices that are not there."""
+    (torch.manual_seed if on_gpu else torch.default_generator.manual_seed)(number)
 
 
 def fabric(accelerator: str, precision: str):
@@ -291,66 +321,143 @@ def fabric(accelerator: str, precision: str):
         raise TrainingError(f"accelerator {accelerator!r} is not usable here ({error}): take 'cpu'.") from error
 
 
-def _optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """One group for every factor that the model gives the learning rate of its parameters."""
+def _optimiser(model: nn.Module, schedule: Schedule, fused: bool = False) -> torch.optim.Optimizer:
+    """One group for every factor that the model gives the learning rate of its parameters. `fused`: in one kernel."""
     factor = getattr(model, "lr_factor", lambda name: 1.0)
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             groups.setdefault(factor(name), []).append(parameter)
     parameters = [{"params": group, "factor": value} for value, group in groups.items()]
-    how = {"lr": schedule.lr, "weight_decay": schedule.weight_decay}
+    how = {"lr": schedule.lr, "weight_decay": schedule.weight_decay, "fused": fused or None}
     if schedule.optimiser == "sgd":
         return torch.optim.SGD(parameters, momentum=schedule.momentum, **how)
     return torch.optim.AdamW(parameters, **how)
 
 
-def _step(model, optimiser, trainable, batch, schedule: Schedule, step: int, engine) -> dict[str, float]:
-    for group in optimiser.param_groups:
-        group["lr"] = group["factor"] * schedule.lr_at(step)
-    with engine.autocast():
-        losses: dict[str, Tensor] = model.losses(batch)
-    row = {key: float(value.detach()) for key, value in losses.items()}
-    if not torch.isfinite(losses["total"]):
-        cure = f"lower the learning rate (now {schedule.lr}), or use precision='32'"
-        raise TrainingError(f"the loss is {row['total']} at step {step}: {cure}.")
-    optimiser.zero_grad(set_to_none=True)
-    engine.backward(losses["total"])
-    if schedule.clip is not None:
-        torch.nn.utils.clip_grad_norm_(trainable, schedule.clip)
-    optimiser.step()
-    return row
+def _compiled(losses: Callable[[object], dict[str, Tensor]]) -> Callable[[object], dict[str, Tensor]]:
+    """`losses` by `torch.compile`. Only the function: the model and the names of its parameters stay as they are."""
+    fast = torch.compile(losses)
+
+    def compiled(batch: object) -> dict[str, Tensor]:
+        try:
+            return fast(batch)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            reason = " ".join(str(error).split())[:300]
+            raise TrainingError(f"the losses cannot be compiled here ({reason}): leave compile out.") from error
+
+    return compiled
 
 
-def _call(callback, step: int, model, row: dict) -> None:
-    row |= {key: float(value) for key, value in (callback(step, model) or {}).items()}
+class _Run:
+    """A training under way: what it recorded, how far it is, and the file that it goes on from.
 
+    Attributes:
+        done: whole steps. torn: whether a step was left half-way (moved statistics, half of the weights updated, a loss
+            that is not finite): then the last file is better than the state in memory.
+        owed: whether the callback of the last step never came to its end.
+    """
 
-def _save(file: Path, model, optimiser, made_with: dict, step: int, history: History, due: bool, callback) -> None:
-    state = {"schedule": made_with, "step": step, "rows": history.rows, "seconds": history.seconds, "due": due}
-    if hasattr(callback, "state_dict"):
-        state["callback"] = callback.state_dict()
-    with atomic(file) as part:
-        torch.save({**state, "model": model.state_dict(), "optimiser": optimiser.state_dict()}, part)
+    def __init__(self, model, optimiser, schedule: Schedule, callback, log_every: int, save_every: int):
+        self.model, self.optimiser, self.schedule, self.callback = model, optimiser, schedule, callback
+        self.log_every, self.save_every = log_every, save_every
+        self.history, self.done, self.torn, self.owed = History(), 0, False, False
+        self.file: Path | None = None
+        self._unread: list[tuple[int, tuple[str, ...], Tensor]] = []
 
+    @contextlib.contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Whatever ends the training inside the block, Ctrl-C too: what was trained is kept."""
+        start, self._began, self._spent = self.done, time.perf_counter(), self.history.seconds
+        self.model.train()
+        try:
+            if self.owed:
+                self._call()
+            yield
+            self._read()
+        finally:
+            self.model.eval()
+            if self.done > start and not self.torn:
+                self._save()
 
-def _resume(file: Path, model, optimiser, made_with: dict, callback) -> tuple[int, History, bool]:
-    if not file.exists():
-        return 0, History(), False
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        if state["schedule"] != made_with:
-            other = ", ".join(sorted(k for k, v in made_with.items() if state["schedule"].get(k) != v))
-            raise TrainingError(f"{file} belongs to another run (other {other}): use another folder or delete it.")
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        if any("factor" not in group for group in optimiser.param_groups):
-            raise TrainingError(f"{file} was written by another version of fsslib: delete it to train from the start.")
-        if hasattr(callback, "load_state_dict"):
-            callback.load_state_dict(state["callback"])
-    except TrainingError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise TrainingError(f"{file} cannot be resumed ({reason}): delete it to train from the start.") from error
-    return state["step"], History(state["rows"], state["seconds"]), state["due"]
+    def note(self, step: int, losses: Mapping[str, Tensor]) -> None:
+        """Keep the losses of a step where they are; every `log_every` steps they are read, which waits for a GPU."""
+        self.history.rows.append({})
+        self._unread.append((step, tuple(losses), torch.stack([value.detach().float() for value in losses.values()])))
+        if len(self._unread) >= self.log_every:
+            self._read()
+
+    def finish(self, step: int) -> None:
+        """After a whole step: count it, call the callback, write the file where it is time."""
+        # Counted before the callback runs: an error there must not make a resumed run repeat the step.
+        self.done, self.torn = step + 1, False
+        self._call()
+        self.history.seconds = self._spent + time.perf_counter() - self._began
+        if self.done % self.save_every == 0 and self.done < self.schedule.steps:
+            self._save()
+
+    def _read(self) -> None:
+        """Fill the rows. Raises TrainingError naming the first step whose loss is not finite."""
+        if not self._unread:
+            return
+        values = iter(torch.cat([losses for _, _, losses in self._unread]).tolist())
+        for step, names, _ in self._unread:
+            row = dict(zip(names, values))
+            if not math.isfinite(row["total"]):
+                self.torn = True
+                cure = f"lower the learning rate (now {self.schedule.lr}), or use precision='32'"
+                raise TrainingError(f"the loss is {row['total']} at step {step}: {cure}.")
+            self.history.rows[step] = row | self.history.rows[step]
+        self._unread.clear()
+
+    def _call(self) -> None:
+        if self.callback is None:
+            return
+        self.owed, step = True, self.done - 1
+        if getattr(self.callback, "due", lambda step: True)(step):
+            self._read()
+        said = self.callback(step, self.model) or {}
+        self.history.rows[step] |= {key: float(value) for key, value in said.items()}
+        self.owed = False
+
+    def _save(self) -> None:
+        self._read()
+        if self.file is None:
+            return
+        state = {"schedule": self._made_with, "step": self.done, "rows": self.history.rows, "due": self.owed}
+        state |= {"seconds": self.history.seconds, "model": self.model.state_dict()}
+        state["optimiser"] = self.optimiser.state_dict()
+        if hasattr(self.callback, "state_dict"):
+            state["callback"] = self.callback.state_dict()
+        with atomic(self.file) as part:
+            torch.save(state, part)
+
+    def resume(self, file: Path, data: str) -> None:
+        """Keep the training in `file`, and go on from there if it holds one.
+        Raises TrainingError if that is another one (of schedule, `data` or callback), or cannot be read."""
+        self.file = file
+        self._made_with = {**asdict(self.schedule), "data": data, "callback": getattr(self.callback, "rules", "")}
+        if not file.exists():
+            return
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            self._take_over(state)
+        except TrainingError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise TrainingError(f"{file} cannot be resumed ({reason}): delete it to train from the start.") from error
+        self.done, self.owed = state["step"], state["due"]
+        self.history = History(state["rows"], state["seconds"])
+
+    def _take_over(self, state: dict) -> None:
+        if state["schedule"] != self._made_with:
+            other = ", ".join(sorted(k for k, v in self._made_with.items() if state["schedule"].get(k) != v))
+            raise TrainingError(f"{self.file} belongs to another run (other {other}): use another folder or delete it.")
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if any("factor" not in group for group in self.optimiser.param_groups):
+            wrong = "was written by another version of fsslib"
+            raise TrainingError(f"{self.file} {wrong}: delete it to train from the start.")
+        if hasattr(self.callback, "load_state_dict"):
+            self.callback.load_state_dict(state["callback"])

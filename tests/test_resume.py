@@ -32,15 +32,16 @@ def run_processes(*plans: str) -> list[list[str]]:
     here = Path(__file__).parent / "tools"
     paths = f"{here.parents[1]}{os.pathsep}{here}"
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    done = subprocess.run([sys.executable, here / "killed_run.py", *plans], env=env, capture_output=True)
+    done = subprocess.run([sys.executable, here / "killed_run.py", *plans], env=env, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr.decode()
     return [line.split() for line in done.stdout.decode().splitlines()]
 
 
 def test_killed_runs_end_with_the_same_weights(tmp_path):
-    """SIGKILL before the first file, between files, while a file is being written, and after the last step."""
-    kills = ["0", "3", "4s", "5", "8s"]
-    found = run_processes(f"{tmp_path}/whole:-", *(f"{tmp_path}/cut:{kill}" for kill in [*kills, "-"]))
+    """SIGKILL before the first file, between files, while a file is being written, and after the last step; with any
+    number of loader processes, which end with theirs: as long as one lives, so does the output that is read here."""
+    kills = ["0", "3@2", "4s", "5@1", "8s"]
+    found = run_processes(f"{tmp_path}/whole:-", *(f"{tmp_path}/cut:{kill}" for kill in [*kills, "-@1"]))
     done = ["0", "True"]
     assert found == [done, *[[str(-signal.SIGKILL), "False"]] * len(kills), done]
     whole, cut = (torch.load(tmp_path / name / "final.pt", weights_only=True) for name in ("whole", "cut"))
@@ -94,20 +95,80 @@ def test_a_second_interrupt_gets_through_at_once(tmp_path):
     assert torch.load(tmp_path / "line.ckpt", weights_only=True)["step"] == 5
 
 
+class Sick(Line):
+    """Its loss of step 5 is no number."""
+
+    def losses(self, batch):
+        losses = super().losses(batch)
+        return {"total": losses["total"] * (math.nan if batch == 5 else 1)}
+
+
 def test_half_a_step_is_not_kept(tmp_path):
     """An error inside a step leaves moved buffers behind: the file stays at the last whole step that was written."""
-
-    class Sick(Line):
-        def losses(self, batch):
-            losses = super().losses(batch)
-            return {"total": losses["total"] * (math.nan if batch == 5 else 1)}
-
     with pytest.raises(TrainingError, match=r"nan at step 5.*learning rate"):
         fit(Sick(), at, TEN, folder=tmp_path, save_every=2, **QUIET)
     whole, healed = Line(), Line()
     fit(whole, at, TEN, **QUIET)
     fit(healed, at, TEN, folder=tmp_path, **QUIET)
     assert torch.equal(healed.weight, whole.weight) and torch.equal(healed.moved, whole.moved)
+
+
+@pytest.mark.parametrize("log_every", [3, 5, 100])
+def test_losses_that_are_read_later_are_the_same(tmp_path, log_every):
+    def callback(step, _):
+        return {"half": step / 2} if step % 2 else None
+
+    whole, late = Line(), Line()
+    rows = fit(whole, at, TEN, callback=callback, **QUIET).rows
+    with pytest.raises(ZeroDivisionError):
+        fit(late, lambda step: at(step if step < 7 else 1 // 0), TEN, folder=tmp_path, log_every=log_every, **QUIET)
+    history = fit(late, at, TEN, callback=callback, folder=tmp_path, log_every=log_every, **QUIET)
+    assert [row["total"] for row in history.rows] == [row["total"] for row in rows]
+    assert history.rows[7:] == rows[7:] and list(history.rows[7]) == ["total", "half"]
+    assert torch.equal(whole.weight, late.weight)
+
+
+@pytest.mark.parametrize(("log_every", "save_every", "kept", "called"), [
+    (5, 2, 4, 6), (4, 200, None, 7), (100, 200, None, 10), (100, 3, 3, 6), (1, 200, None, 5),
+])  # fmt: skip
+def test_a_loss_that_is_read_later_is_named_and_its_state_not_kept(tmp_path, log_every, save_every, kept, called):
+    """Whoever reads it first: the time for it, a file that is due, or the end of the training."""
+    steps = []
+    with pytest.raises(TrainingError, match="nan at step 5"):
+        how = {"folder": tmp_path, "log_every": log_every, "save_every": save_every}
+        fit(Sick(), at, TEN, callback=Seldom(steps), **how, **QUIET)
+    assert len(steps) == called
+    file = tmp_path / "line.ckpt"
+    assert (torch.load(file, weights_only=True)["step"] if file.exists() else None) == kept
+
+
+class Seldom:
+    """A callback that needs the losses after step `last` alone."""
+
+    def __init__(self, steps, last=99):
+        self.steps, self.last = steps, last
+
+    def due(self, step):
+        return step == self.last
+
+    def __call__(self, step, _):
+        self.steps.append(step)
+
+
+def test_neither_a_callback_nor_ctrl_c_gets_past_a_bad_loss(tmp_path):
+    steps = []
+    with pytest.raises(TrainingError, match="nan at step 5"):
+        fit(Sick(), at, TEN, callback=Seldom(steps, last=6), log_every=100, **QUIET)
+    assert steps == [0, 1, 2, 3, 4, 5], "the loss is found before the callback of step 6"
+
+    def interrupted(step):
+        if step == 8:
+            raise KeyboardInterrupt
+        return at(step)
+
+    with pytest.raises(TrainingError, match="nan at step 5"):
+        fit(Sick(), interrupted, TEN, callback=Seldom([]), folder=tmp_path, log_every=100, **QUIET)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -105,6 +106,7 @@ def test_nothing_to_train():
     ("precision", "16"), ("optimiser", "adam"), ("accelerator", "gqu"), ("steps", -1), ("steps", 2.5), ("batch", 0),
     ("warmup", -1), ("seed", -1), ("lr", 0), ("lr", math.nan), ("lr", math.inf), ("lr", "1e-3"), ("clip", 0),
     ("clip", True), ("decay", "cosine"), ("power", 0), ("momentum", 1.0), ("momentum", -0.1), ("weight_decay", -0.1),
+    ("compile", 1),
 ])  # fmt: skip
 def test_impossible_schedules(name, value):
     with pytest.raises(TrainingError, match=rf"{name}.*expected"):
@@ -114,6 +116,8 @@ def test_impossible_schedules(name, value):
 def test_other_impossible_requests():
     with pytest.raises(TrainingError, match="save_every=0"):
         fit(Line(), at, TEN, save_every=0, **QUIET)
+    with pytest.raises(TrainingError, match="log_every=0"):
+        fit(Line(), at, TEN, log_every=0, **QUIET)
     if not torch.cuda.is_available():
         with pytest.raises(TrainingError, match="accelerator 'gpu' is not usable"):
             fit(Line(), at, replace(TEN, accelerator="gpu"), **QUIET)
@@ -132,6 +136,33 @@ def test_bfloat16():
     history = train_episodes(model, sampler(), Schedule(steps=2, batch=2, precision="bf16"), progress=False)
     assert all(math.isfinite(row["total"]) for row in history.rows)
     assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.parametrize(("precision", "inside"), [("32", False), ("bf16", True)])
+def test_single_precision_is_no_tf32(precision, inside):
+    seen = []
+    assert torch.backends.cudnn.allow_tf32, "torch's default"
+    schedule = replace(TEN, steps=2, precision=precision)
+    fit(Line(), at, schedule, callback=lambda *_: seen.append(torch.backends.cudnn.allow_tf32), **QUIET)
+    assert seen == [inside, inside] and torch.backends.cudnn.allow_tf32
+
+
+def test_a_compiled_training(monkeypatch, tmp_path):
+    """Without generating code, which takes its time: the same steps, and a resume file with plain names."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plain, model = Line(), Line()
+    rows = fit(plain, at, TEN, **QUIET).rows
+    history = fit(model, at, replace(TEN, compile=True), folder=tmp_path, **QUIET)
+    assert torch.equal(model.weight, plain.weight) and history.rows == rows
+    assert torch.load(tmp_path / "line.ckpt", weights_only=True)["model"].keys() == plain.state_dict().keys()
+
+    def refuses(graph, inputs):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile.func, backend=refuses))
+    torch._dynamo.reset()
+    with pytest.raises(TrainingError, match=r"cannot be compiled here.*no compiler.*leave compile out"):
+        fit(Line(), at, replace(TEN, compile=True), **QUIET)
 
 
 @pytest.mark.parametrize("mode", ["frozen", "batch"])

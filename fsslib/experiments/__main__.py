@@ -13,12 +13,21 @@ from ..errors import FsslibError, ParameterError
 from ..files import atomic
 from ..progress import aligned
 
-# What `make reports` runs from scratch, beside the stage notebooks; short enough for a coffee break on two cores.
+# What `make reports` trains from scratch, beside the stage notebooks; short enough for a coffee break on two cores.
 # Stride 8 and 32 bits: half the time of the shipped recipe on any processor, some ten points below it.
-REPORT_PARAMETERS: dict[str, Any] = {
-    "checkpoint": None, "options": {"backbone_options": {"stride": 8}}, "pretrain_steps": 1500, "episodic_steps": 900,
-    "lr": 2e-3, "episodes": 500,
+_BUDGET = {"checkpoint": None, "pretrain_steps": 1500, "episodic_steps": 900, "episodes": 500}
+_STRIDE_8 = {"backbone_options": {"stride": 8}}
+# What is a method's own is as in the stored comparison (tools/comparison.py), nothing is tried out for this page.
+_SDAANET = {"scales": [1.0, 0.5, 0.25, 0.125], "dropout": 0.1}
+# Folder of the run -> its parameters, the longest training first.
+TRAININGS: dict[str, dict[str, Any]] = {
+    "experiment-sdaanet": {
+        **_BUDGET, "method": "sdaanet", "width": 32, "lr": 4e-3, "options": {**_STRIDE_8, **_SDAANET}
+    },
+    "experiment-panet": {**_BUDGET, "method": "panet", "lr": 2e-3, "options": _STRIDE_8},
 }  # fmt: skip
+# What the index page ends with: the first minus the second, by the folder of the run.
+COMPARED = {"experiment-sdaanet": "SD-AANet", "experiment-panet": "PANet"}
 
 
 def parse_value(text: str, name: str = "") -> Any:
@@ -157,9 +166,9 @@ def _reports(given: argparse.Namespace) -> Iterable[str]:
 
 
 def reports(runs: str | Path = "runs", force: bool = False, jobs: int | None = None) -> dict[str, str]:
-    """Run every stage notebook with its defaults and one experiment from scratch, then write and print the index page.
+    """Run every stage notebook with its defaults and the `TRAININGS`, then write the index page and print its place.
 
-    What is done with the present notebooks is not run again. The experiment starts first, then the longest notebooks,
+    What is done with the present notebooks is not run again. The trainings start first, then the longest notebooks,
     `jobs` at a time (by default one for each core). Returns name -> what went wrong, empty where nothing did.
     """
     from .notebook import find, load, names
@@ -171,13 +180,14 @@ def reports(runs: str | Path = "runs", force: bool = False, jobs: int | None = N
     jobs = _cores() if jobs is None else jobs
     minutes = {name: load(find(name)).metadata.get("minutes", 0) for name in names() if name[:1].isdigit()}
     calls = {}
-    for name in [EXPERIMENT, *sorted(minutes, key=minutes.get, reverse=True)]:
-        parameters = REPORT_PARAMETERS if name == EXPERIMENT else {}
-        calls[name] = partial(run_notebook, name, Path(runs, name), parameters, force=force, progress=jobs == 1)
+    for name in [*TRAININGS, *sorted(minutes, key=minutes.get, reverse=True)]:
+        book = EXPERIMENT if name in TRAININGS else name
+        given = Path(runs, name), TRAININGS.get(name, {})
+        calls[name] = partial(run_notebook, book, *given, force=force, progress=jobs == 1)
     print(f"{len(calls)} notebooks, {jobs} at a time …", flush=True)
     problems = side_by_side(calls, jobs, partial(print, flush=True))
     if finished(runs):
-        print(write_index(runs).resolve())
+        print(write_index(runs, compared=COMPARED).resolve())
     return problems
 
 

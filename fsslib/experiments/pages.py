@@ -1,14 +1,17 @@
 """Notebooks as single HTML files that load nothing: no script, no font, no picture from another address.
 
-`page` shows one notebook; `write_index` all finished runs: a picture of each, and the table of their scores.
+`page` shows one notebook; `write_index` all finished runs: a picture of each, the table of their scores, and at the end
+two of them compared.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import FsslibError
 from ..files import write_text
+from .comparison import comparison_of
 from .results import RESULT, collect, finished, read_result
 
 TEMPLATE = Path(__file__).resolve().parent / "page_template"
@@ -16,7 +19,7 @@ TEMPLATE = Path(__file__).resolve().parent / "page_template"
 KINDS = ["image/png", "image/jpeg", "text/html", "text/markdown", "text/plain"]
 # Columns of the index that say little beside the others, or are the same for most runs.
 LEFT_OUT = {"options", "training", "validate_every", "root", "batch", "lr", "pretrain_lr", "seeds", "list_hash"}
-LEFT_OUT |= {"precision", "accelerator"}
+LEFT_OUT |= {"precision", "accelerator", "workers"}
 # What latex2mathml turns into something else without a word (measured), and the spelling that works.
 _SILENT = {
     r"\\boldsymbol": r"is not made bold: write \mathbf",
@@ -174,9 +177,14 @@ def _card(folder: Path) -> dict[str, Any]:
     return {"name": folder.name, "title": title, "picture": picture, "seconds": seconds}
 
 
-def write_index(runs: str | Path = "runs", title: str = "Few-shot segmentation: runs") -> Path:
+def write_index(
+    runs: str | Path = "runs", title: str = "Few-shot segmentation: runs", compared: Mapping[str, str] | None = None
+) -> Path:  # fmt: skip
     """Write `<runs>/index.html`, whole or not at all: it loads nothing and links to every run's own page.
-    Raises FsslibError if there is no finished run, or if the page would load anything."""
+
+    Args: compared: folder -> name of two experiments whose paired comparison ends the page, see `comparison_of`.
+    Raises FsslibError if there is no finished run, or if the page would load anything.
+    """
     from jinja2 import Environment, FileSystemLoader
 
     runs = Path(runs)
@@ -192,7 +200,7 @@ def write_index(runs: str | Path = "runs", title: str = "Few-shot segmentation: 
     table = "" if scores.empty else scores.drop(columns=[*shared]).to_html(**look)
     shared = {name: value for name, value in shared.items() if value not in (None, {})}
     shown = {"page_title": title, "page_css": css(), "cards": [_card(folder) for folder in folders]}
-    shown |= {"shared": shared, "scores": table}
+    shown |= {"shared": shared, "scores": table, "pair": comparison_of(runs, compared) if compared else None}
     made = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True).get_template("runs.html.j2").render(shown)
     refuse_external(made, f"the index of {runs}")
     return write_text(runs / "index.html", made)

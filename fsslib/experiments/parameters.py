@@ -68,6 +68,7 @@ class ExperimentParameters(BaseModel):
         "32", description="number format of training; scores are always computed in 32 bits"
     )
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="device; auto takes a GPU if there is one")
+    workers: int = Field(0, ge=0, description="processes that load images ahead; they change the speed alone")
     protocol: Literal["honest", "published"] = Field("honest", description="evaluation rules: ours, or the paper's")
     options: dict[str, Any] = Field({}, description="further keyword options of build_model")
 

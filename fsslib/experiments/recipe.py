@@ -110,11 +110,12 @@ def train(
     episodic History says which. With `folder`, both resume where they were stopped. Raises TrainingError when a loss
     is not finite.
     """
+    where = {"folder": folder, "workers": p.workers}
     common = {"batch": p.batch, "precision": p.precision, "accelerator": p.accelerator, "seed": p.seed}
     done = {}
     if stage != "episodic" and p.pretrain_steps:
         schedule = Schedule(p.pretrain_steps, **{**common, "batch": 2 * p.batch}, lr=p.pretrain_lr)
-        done["base pre-training"] = _pretrain(net, data, schedule, size=p.train_size or p.size, folder=folder)
+        done["base pre-training"] = _pretrain(net, data, schedule, size=p.train_size or p.size, **where)
     if stage != "pretrain" and (p.episodic_steps or p.training.get("epochs")):
         rules = protocol(p).replace(annotation="mask", input_size=p.train_size or p.size)
         sampler = EpisodeSampler(data, rules, shot=p.train_shot, seed=p.seed, augment=not p.freeze_backbone)
@@ -123,7 +124,7 @@ def train(
         steps = p.training.get("epochs", 0) * epoch or p.episodic_steps
         schedule = Schedule(steps, **common, lr=p.lr, **details)
         chosen = selection(p, steps, p.validate_every or epoch)
-        history = train_episodes(net, sampler, schedule, folder=folder, callback=chosen)
+        history = train_episodes(net, sampler, schedule, callback=chosen, **where)
         if chosen:
             chosen.restore(net)
             history.selected = chosen.summary()
@@ -155,14 +156,15 @@ def selection(p: ExperimentParameters, steps: int | None = None, every: int | No
     episodes = {**TRAINING, **p.training}["validation_episodes"] or p.episodes
     rules = rules.replace(episodes=episodes, seeds=rules.seeds[:1])
     data = _split(p, "test" if p.selection == "test_fold" else "val", p.size)
-    score, identity = validation_score(data, rules, shot=p.train_shot, batch=p.batch)
+    score, identity = validation_score(data, rules, shot=p.train_shot, batch=p.batch, workers=p.workers)
     return Selection(score, every=every or p.validate_every, steps=steps or p.episodic_steps, rules=identity)
 
 
 def score(p: ExperimentParameters, net: FewShotModel, data: SegmentationDataset) -> Evaluation:
     """Evaluate on the test split `data` for every K in `shots`, on the device that training uses."""
     device = fabric(p.accelerator, "32").device
-    return evaluate(net, data, protocol(p), shots=p.shots, batch=p.batch, device=device, cache="memory")
+    how = {"shots": p.shots, "batch": p.batch, "workers": p.workers}
+    return evaluate(net, data, protocol(p), device=device, cache="memory", **how)
 
 
 def table(evaluations: Mapping[str, Evaluation], shots: Sequence[int]) -> list[dict]:

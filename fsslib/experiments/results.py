@@ -13,6 +13,8 @@ from ..files import write_text
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..evaluation import Evaluation
+
 RESULT = "result.json"
 REQUIRED = {
     "scores": dict,  # shot -> {measure: number}; lists and dictionaries beside the numbers are allowed
@@ -24,7 +26,7 @@ REQUIRED = {
     "parameters": dict,
 }
 COUNTS = "trained.npz"  # the counts of every episode, as the notebook `experiment` leaves them
-_NOT_A_SETTING = {"run", "seed", "duration_s", "miou", "low", "high", "fb_iou", "seconds"}
+_NOT_A_SETTING = {"run", "seed", "workers", "duration_s", "miou", "low", "high", "fb_iou", "seconds"}
 _NOT_A_SETTING |= {"gain", "gain_low", "gain_high"}
 
 
@@ -153,15 +155,7 @@ def compare(run: str | Path, reference: str | Path) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    from ..evaluation import Evaluation  # imports torch
-
-    for folder in (run, reference):
-        if not Path(folder, COUNTS).is_file():
-            raise ParameterError(f"{folder} holds no {COUNTS}: give the folder of a finished experiment.")
-    one, two = (Evaluation.load(Path(folder, COUNTS)) for folder in (run, reference))
-    if one.protocol.list_hash != two.protocol.list_hash:
-        lists = f"{one.protocol.list_hash} and {two.protocol.list_hash}"
-        raise ParameterError(f"the runs were scored on different episodes ({lists}): use equal folds, shots and seeds.")
+    one, two = paired(run, reference)
     rows = []
     for shot in sorted(one.scores.keys() & two.scores.keys()):
         try:
@@ -170,6 +164,36 @@ def compare(run: str | Path, reference: str | Path) -> "pd.DataFrame":
             raise ParameterError(str(error)) from error
         rows.append((shot, 100 * one.scores[shot].miou, 100 * two.scores[shot].miou, *difference))
     return pd.DataFrame(rows, columns=["shots", "run", "reference", "difference", "low", "high"])
+
+
+def paired(
+    run: str | Path, reference: str | Path, same_protocol: bool = False
+) -> tuple["Evaluation", "Evaluation"]:  # fmt: skip
+    """The counts of two finished experiments that were scored on the same episodes.
+
+    Args: same_protocol: refuse also where another choice of the protocol differs, such as the supports' annotation.
+    Raises ParameterError when a run holds no counts that can be read, or when the two must not be compared.
+    """
+    from ..evaluation import Evaluation  # imports torch
+
+    found = []
+    for folder in map(Path, (run, reference)):
+        if not (folder / COUNTS).is_file():
+            cure = "give the folder of a finished experiment, or run it again with --force"
+            raise ParameterError(f"{folder.name} holds no {COUNTS}, the counts of every episode: {cure}.")
+        try:
+            found.append(Evaluation.load(folder / COUNTS))
+        except ProtocolError as error:
+            raise ParameterError(f"{folder.name}: {COUNTS} cannot be read: run the experiment again.") from error
+    one, two = (entry.protocol for entry in found)
+    if one.list_hash != two.list_hash:
+        lists = f"{one.list_hash} and {two.list_hash}"
+        raise ParameterError(f"the runs were scored on different episodes ({lists}): use equal folds, shots and seeds.")
+    choices = {name: (value, two.as_dict()[name]) for name, value in one.as_dict().items()}
+    other = [f"{name} {mine} and {theirs}" for name, (mine, theirs) in choices.items() if mine != theirs]
+    if same_protocol and other:
+        raise ParameterError(f"the runs were scored under different protocols: {', '.join(other)}.")
+    return tuple(found)
 
 
 def over_seeds(table: "pd.DataFrame") -> "pd.DataFrame":

@@ -29,6 +29,8 @@ EXPERIMENT, RECORD = "experiment", "run.json"
 TRAINING = "*.ckpt"  # resume files of fsslib.training: of use to an unfinished run only
 # Parameters that came later: at their defaults they leave a run the name it had before.
 LATER = {"data_options": {}}
+# Parameters that change the speed of a run, and nothing that it leaves.
+SPEED_ALONE = {"workers"}
 # Parameters that are paths, and the words they may hold instead.
 PATHS = {"root": (), "plugin": (), "plugin_checkpoint": (), "weights": ("imagenet",), "checkpoint": ("shipped",)}
 
@@ -59,8 +61,13 @@ def run_name(checked: dict[str, Any], notebook: str | Path = EXPERIMENT) -> str:
 
 
 def _identity(checked: dict[str, Any]) -> dict[str, Any]:
-    """What tells runs apart: all parameters but those that came later and stand at their defaults."""
-    return {name: value for name, value in checked.items() if name not in LATER or value != LATER[name]}
+    """What tells runs apart: the lasting parameters, without those that came later and stand at their defaults."""
+    return {name: value for name, value in _lasting(checked).items() if name not in LATER or value != LATER[name]}
+
+
+def _lasting(checked: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that leave a trace in what a run leaves."""
+    return {name: value for name, value in checked.items() if name not in SPEED_ALONE}
 
 
 def run(
@@ -102,7 +109,7 @@ def _valid_name(name: str) -> str:
 
 
 def _stamp(source: Path, checked: dict[str, Any]) -> dict[str, Any]:
-    stamp = {"notebook": source.stem, "notebook_hash": digest(load(source)), "parameters": checked}
+    stamp = {"notebook": source.stem, "notebook_hash": digest(load(source)), "parameters": _lasting(checked)}
     return stamp | dict(zip(["plugin_hash"], _plugin(checked)))
 
 

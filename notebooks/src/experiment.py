@@ -52,6 +52,7 @@ seeds = [0]
 seed = 0
 precision = "32"
 accelerator = "auto"
+workers = 0
 protocol = "honest"
 options = {}
 out = None

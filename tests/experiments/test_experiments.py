@@ -13,7 +13,7 @@ import pytest
 
 from fsslib.errors import FsslibError, ParameterError, TrainingError
 from fsslib.experiments import collect, notebook, run, run_notebook, runs, status, sweep, sweeps, write_index
-from fsslib.experiments.__main__ import main
+from fsslib.experiments.__main__ import COMPARED, main
 from fsslib.experiments.runs import _stamp, check, claimed
 
 BOOK = """
@@ -162,10 +162,12 @@ def test_a_sweep_goes_on_after_a_failure_and_resumes(book, swept, capsys):
 
 
 def test_reports_finish_beside_a_failure(tmp_path, monkeypatch, capsys):
-    started = []
+    started, trained = [], {}
 
     def run_notebook(name, out, parameters, **how):
-        started.append(name)
+        started.append(out.name)
+        if name == "experiment":
+            trained[out.name] = check(parameters)
         if name.startswith("07"):
             raise TrainingError("cell 3 stopped with an error.")
         out.mkdir(parents=True)
@@ -173,12 +175,17 @@ def test_reports_finish_beside_a_failure(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(runs, "run_notebook", run_notebook)
     assert main(["reports", "--jobs", "1", "--runs", str(tmp_path)]) == 1
-    assert started[0] == "experiment" and set(started) == set(notebook.names())
-    minutes = [notebook.load(notebook.find(name)).metadata["minutes"] for name in started[1:]]
+    assert started[:2] == list(trained) == list(COMPARED) and set(started[2:]) == {*notebook.names()} - {"experiment"}
+    one, two = trained.values()
+    own = {name for name in one if one[name] != two[name]}
+    assert own == {"method", "width", "lr", "options"}, "data, budget, seeds and episodes are the same"
+    minutes = [notebook.load(notebook.find(name)).metadata["minutes"] for name in started[2:]]
     assert minutes == sorted(minutes, reverse=True), "the longest first"
     out, err = capsys.readouterr()
     assert err == "07_comparison: cell 3 stopped with an error.\n"
     assert out.count(": done (") == len(started) - 1 and out.endswith(f"{tmp_path / 'index.html'}\n")
+    page = (tmp_path / "index.html").read_text()
+    assert "experiment-sdaanet holds no trained.npz" in page.split("SD-AANet minus PANet")[1]
     assert main(["reports", "--jobs", "0"]) == 2
 
 

@@ -11,7 +11,7 @@ from fsslib.errors import FsslibError, ParameterError
 from fsslib.experiments import ExperimentParameters, check_parameters, notebook, parameters_help, recipe
 from fsslib.experiments.__main__ import parse_value
 from fsslib.experiments.parameters import read_parameters
-from fsslib.experiments.runs import check
+from fsslib.experiments.runs import _stamp, check
 
 SCRATCH = {"checkpoint": None}  # a checkpoint leaves little to choose
 
@@ -78,6 +78,9 @@ def test_every_problem_is_listed_at_once():
     ({"selection": "last", "train_size": 32}, "train_size: must be greater than or equal to 33"),
     ({"method": "sdaanet", "options": {"teacher": "x"}, **SCRATCH}, "sdaanet cannot be built like this"),
     ({"freeze_backbone": True, "width": 8, "training": {"augmentation": "flip"}, **SCRATCH}, "leave augmentation"),
+    ({"training": {"compile": "yes"}}, "training: compile='yes': expected True or False"),
+    ({"training": {"workers": 2}}, "'workers' is unknown"),
+    ({"workers": -1}, "workers: must be greater than or equal to 0"),
     ({"precision": 32}, "precision: must be '32' or 'bf16', found 32"),
     ({"options": {"aling": False}, **SCRATCH}, "panet has no option 'aling', did you mean align?"),
     ({"width": 64}, "width: a checkpoint says how its model is built; leave width out"),
@@ -154,6 +157,13 @@ def test_a_later_parameter_leaves_older_runs_their_name():
     assert experiments.run_name(today) == "panet-tiny-shapes-f0-s0-773ebbe5"
     other = today | {"data_options": {"fold_scheme": "held_out_shape"}}
     assert experiments.run_name(other) != experiments.run_name(today)
+
+
+def test_loader_processes_are_no_other_run():
+    source = files.notebooks_folder() / "src" / "experiment.py"
+    one, other = (check({"workers": workers}, source) for workers in (0, 2))
+    assert one != other and experiments.run_name(one) == experiments.run_name(other)
+    assert _stamp(source, one) == _stamp(source, other), "also when it was killed and goes on"
 
 
 def test_run_names_tell_runs_apart():

@@ -10,7 +10,7 @@ from fsslib import Protocol
 from fsslib.errors import ParameterError
 from fsslib.evaluation import Evaluation
 from fsslib.experiments.__main__ import parse_value
-from fsslib.experiments.results import command, compare, over_seeds, read_result, write_result
+from fsslib.experiments.results import command, compare, over_seeds, paired, read_result, write_result
 from fsslib.experiments.runs import check
 from fsslib.metrics import Scores
 
@@ -50,7 +50,7 @@ def test_the_command_of_a_result_gives_its_parameters_back():
     assert {name: parse_value(text, name) for name, text in pairs.items()} == given
 
 
-def run_with(folder, shift, digest="abc"):
+def run_with(folder, shift, digest="abc", **protocol):
     rng = np.random.default_rng(0)
     hits = rng.integers(100, 200, 40) + shift
     table = np.zeros((40, 2, 3), int)
@@ -58,7 +58,7 @@ def run_with(folder, shift, digest="abc"):
     classes = rng.integers(1, 6, (40, 1))
     scores = {1: Scores(table, classes, np.zeros(40, int))}
     folder.mkdir()
-    Evaluation(scores, Protocol(list_hash=digest), {1: 0.1}, ()).save(folder / "trained.npz")
+    Evaluation(scores, Protocol(list_hash=digest, **protocol), {1: 0.1}, ()).save(folder / "trained.npz")
     return folder
 
 
@@ -73,6 +73,13 @@ def test_compare_is_paired_and_refuses_other_episodes_and_missing_counts(tmp_pat
         compare(better, other)
     with pytest.raises(ParameterError, match="finished experiment"):
         compare(better, tmp_path)
+    boxes = run_with(tmp_path / "d", 0, annotation="box")
+    assert len(compare(better, boxes)) == 1, "what a weaker annotation costs is a fair question"
+    with pytest.raises(ParameterError, match="different protocols: annotation mask and box"):
+        paired(better, boxes, same_protocol=True)
+    (worse / "trained.npz").write_text("cut short")
+    with pytest.raises(ParameterError, match=r"b: trained\.npz cannot be read"):
+        compare(better, worse)
 
 
 def test_over_seeds_groups_what_differs_in_the_seed_alone():

@@ -1,7 +1,8 @@
 """Training runs for the kill test, each a process of its own: python killed_run.py FOLDER:PLAN [FOLDER:PLAN ...].
 
 A plan is `-` (run to the end), `4` (SIGKILL after step 4: no clean-up of any kind) or `4s` (SIGKILL half-way through
-writing the first resume file from step 4 on). Prints one exit status a plan; finished runs leave `final.pt`.
+writing the first resume file from step 4 on); `@2` behind it means with two loader processes. Prints one exit status a
+plan; finished runs leave `final.pt`.
 The parent imports torch and forks before it computes anything: a fresh process without the seconds of an import.
 """
 
@@ -20,7 +21,7 @@ from fsslib.training import Schedule, Selection, train_episodes, validation_scor
 SCHEDULE = Schedule(steps=8, batch=2, lr=1e-2, warmup=2, seed=3)
 
 
-def run(folder: Path, kill: int | None, saving: bool) -> None:
+def run(folder: Path, kill: int | None, saving: bool, workers: int) -> None:
     """Train to the end, or to the kill."""
     model = panet(bn="batch")
     # Random drops have to come back too.
@@ -48,7 +49,8 @@ def run(folder: Path, kill: int | None, saving: bool) -> None:
             die()
 
     training.torch.save = half
-    history = train_episodes(model, sampler, SCHEDULE, folder=folder, save_every=2, progress=False, callback=chosen)
+    how = {"folder": folder, "save_every": 2, "progress": False, "workers": workers}
+    history = train_episodes(model, sampler, SCHEDULE, callback=chosen, **how)
     training.torch.save = whole
     facts = {"model": {name: value.clone() for name, value in model.state_dict().items()}, "rows": history.rows}
     chosen.restore(model)
@@ -57,10 +59,10 @@ def run(folder: Path, kill: int | None, saving: bool) -> None:
 
 if __name__ == "__main__":
     for argument in sys.argv[1:]:
-        where, plan = Path(argument.rpartition(":")[0]), argument.rpartition(":")[2]
+        where, (plan, _, workers) = Path(argument.rpartition(":")[0]), argument.rpartition(":")[2].partition("@")
         where.mkdir(parents=True, exist_ok=True)
         child = os.fork()
         if not child:
-            run(where, None if plan == "-" else int(plan.rstrip("s")), plan.endswith("s"))
+            run(where, None if plan == "-" else int(plan.rstrip("s")), plan.endswith("s"), int(workers or 0))
             os._exit(0)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), (where / "final.pt").exists(), flush=True)
