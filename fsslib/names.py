@@ -51,7 +51,7 @@ _FORMER = {
     "plots.correlation": "plots_correlation", "plots.ablation": "plots_ablation",
     "plots.comparison": "plots_comparison", "plots.protocol": "plots_protocol", "plots.pixels": "figure",
     "experiments.recipe": "recipe", "experiments.pages": "pages experiments.gallery",
-    "experiments.results": "experiments.comparison", "experiments.__main__": "experiments.commands",
+    "experiments.__main__": "experiments.commands",
     "experiments.conflicts": "experiments.model_conflicts", "experiments.parameters": "experiments.files",
     "experiments.runs": "experiments.workplace", "experiments.execute_notebook": "experiments.runner",
     "labs.answers": "labs.compare", "labs.check": "labs.limits labs.result labs.shell",

@@ -5,6 +5,8 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +42,12 @@ def submit(path: str | Path, name: str = "", limits: Limits | None = None, progr
     stage = stage_of(book, Path(path))
     cells = [c for c in book["cells"] if c["cell_type"] == "code"]
     sources = [c["source"] for c in cells]
-    start, outcomes = time.monotonic(), []
-    with fresh_kernel(limits or Limits()) as kernel:
-        for source in bar(sources, desc=Path(path).stem, show=progress, unit="cell"):
-            outcomes.append(kernel.run(source) if source.strip() else Outcome("ok"))
-        rows = _verdicts(kernel, stage)
+    start = time.monotonic()
+    outcomes, rows = _run(sources, stage, limits or Limits(), partial(bar, desc=Path(path).stem, show=progress))
     counts = [c["execution_count"] for c in cells]
-    hidden = hidden_state(sources, counts, book["metadata"]["fsslib"]["names"])
+    known = {name for outcome in outcomes for name in outcome.answer.split()}
+    well = [i for i, outcome in enumerate(outcomes) if outcome.status == "ok"]
+    hidden = hidden_state(sources, counts, book["metadata"]["fsslib"]["names"], known, well)
     # What the checks had said when the notebook was saved.
     claims = [[mark for text in c["said"] for mark in _marks(text)] for c in cells]
     reports = _reports(sources, outcomes, hidden, claims)
@@ -113,17 +114,62 @@ def write_result(result: dict[str, Any], path: str | Path) -> Path:
     return write_text(target, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
-def _verdicts(kernel: Kernel, stage: str) -> list[dict[str, Any]] | None:
-    call = f"__import__('fsslib.labs.in_kernel', fromlist=['x']).verdicts(globals(), {stage!r})"
-    answer = kernel.ask(call, 10.0 + 8.0 * len(exercises(stage)))
+def _run(
+    sources: list[str], stage: str, limits: Limits, shown: Callable
+) -> tuple[list[Outcome], list[dict[str, Any]] | None]:
+    """What became of each cell, and the verdicts on the exercises, None where there are none.
+
+    Where a cell ends the kernel, those below it run in another one, together with all the others above it: a right
+    answer stays right.
+    """
+    outcomes, rows = _attempt(sources, stage, limits, shown)
+    dead = next((i for i, outcome in enumerate(outcomes) if outcome.status == "dead"), None)
+    if dead is None:
+        return outcomes, rows
+    others, rows = _attempt([text if i != dead else "" for i, text in enumerate(sources)], stage, limits, shown)
+    return outcomes[: dead + 1] + others[dead + 1 :], rows
+
+
+def _attempt(
+    sources: list[str], stage: str, limits: Limits, shown: Callable
+) -> tuple[list[Outcome], list[dict[str, Any]] | None]:
+    """All cells in one kernel; see `_run`. The `answer` of an outcome holds the names that were there after it."""
+    read = sorted(set().union(*((n := names(text)).used | n.later for text in sources)))
+    asked = f"' '.join(n for n in {read} if n in __import__('__main__').__dict__ or n in __builtins__.__dict__)"
+    outcomes = []
+    with fresh_kernel(limits) as kernel:
+        for source in shown(sources, unit="cell"):
+            outcomes.append(kernel.run(source, asked) if source.strip() else Outcome("ok"))
+            outcomes[-1].answer = _value(outcomes[-1].answer) or ""
+        rows = _in_kernel(kernel, f"verdicts(globals(), {stage!r})", 10.0 + 8.0 * len(exercises(stage)))
+        outcomes[-1].answer += f" {_value(kernel.ask(asked, 10.0)) or ''}"
+        effects = _in_kernel(kernel, "effects()", 10.0) or []
+    for outcome in outcomes:
+        done = [(problem, what) for request, problem, what in effects if outcome.request == request != ""]
+        outcome.effects = done or [("left", "exit()")] * outcome.left
+    return outcomes, rows
+
+
+def _in_kernel(kernel: Kernel, call: str, seconds: float) -> Any:
+    """The value of JSON that a function of `fsslib.labs.in_kernel` returns, or None."""
+    answer = _value(kernel.ask(f"__import__('fsslib.labs.in_kernel', fromlist=['x']).{call}", seconds))
     try:
-        return json.loads(ast.literal_eval(answer)) if answer else None
+        return json.loads(answer) if answer else None
+    except ValueError:
+        return None
+
+
+def _value(answer: str | None) -> str | None:
+    """The text whose repr a kernel has answered, or None."""
+    try:
+        return str(ast.literal_eval(answer)) if answer else None
     except (ValueError, SyntaxError):
         return None
 
 
 def _unchecked(stage: str, outcomes: list[Outcome]) -> list[dict[str, Any]]:
     last = max((i + 1 for i, o in enumerate(outcomes) if o.status in ("dead", "slow", "loud")), default=0)
+    last = next((i + 1 for i, o in enumerate(outcomes) if o.effects), last)
     why = f"Not checked: the kernel had ended in cell {last}." if last else "Not checked: the kernel gave no answer."
     return [{"name": n, "status": "unchecked", "slip": "", "message": why} for n in exercises(stage)]
 
@@ -145,15 +191,20 @@ def _reports(
     waiting: set[str] = set()
     for i, outcome in enumerate(outcomes):
         findings = [f for f in hidden if f.cell == i]
+        for problem, what in outcome.effects:
+            tell(i, problem, _EFFECTS[problem].format(what))
         lost = re.fullmatch(r"name '(\w+)' is not defined", outcome.message)
         stub = outcome.error == "NotImplementedError" and outcome.message.endswith(TURN)
         if stub or (lost and lost[1] in waiting):
             waiting |= names(sources[i]).bound  # what follows from an unsolved exercise is no mistake
         elif outcome.error == "NameError" and lost:
             reason = [f.message for f in findings if f.name == lost[1]]
-            failed = [k + 1 for k in range(i) if outcomes[k].status != "ok" and lost[1] in names(sources[k]).bound]
+            stopped = [k for k in range(i) if outcomes[k].status != "ok"]
+            failed = [k + 1 for k in stopped if {lost[1], "*"} & names(sources[k]).bound]
             reason += [f"Cell {failed[-1]} would have defined it, but it stopped."] if failed else []
             tell(i, "hidden state" if reason and not failed else "error", " ".join([f"{outcome.message}.", *reason]))
+        elif outcome.error == "EndsPython":
+            continue  # told with its effects
         elif outcome.error == "MemoryError":
             tell(i, "memory", "Stopped: it asked for more memory than a submission may use (MemoryError).")
         elif outcome.status == "error":
@@ -174,6 +225,11 @@ def _reports(
 
 _ENDS = {
     "loud": "Stopped: it printed more than the limit of output. Print less, or only at the end of a loop.",
-    "dead": "The kernel ended in this cell: too much memory, or it left Python. The cells below were not run.",
+    "dead": "The kernel ended while this cell ran: too much memory, a fault in compiled code, or something that it, or a "
+    "cell above it, has started. It was left out of a second run.",
     "skipped": "Not run: the kernel had ended, or the time for the whole notebook was over.",
+}
+_EFFECTS = {
+    "left": "{} ends the kernel: in JupyterLab no cell below it runs. Remove it; here they were run all the same.",
+    "loud": "Stopped: {} of this cell went on printing beyond the limit of output. Let it end, or print less.",
 }
