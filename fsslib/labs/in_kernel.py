@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from .check import Result, TooLong, check, time_limit
+from .check import Result, TooLong, check_named, time_limit
 from .exercise import Exercise, exercises
 
 LONGEST = 20_000  # characters of a written answer that are kept
@@ -29,10 +29,13 @@ def verdicts(space: dict[str, Any], stage: str) -> str:
     for name, task in exercises(stage).items():
         function = space.get(name)
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            result = check(function) if inspect.isfunction(function) else _missing(task, space)
-            # A function that was bound to the name of another exercise would be checked as that one.
-            if result.name != name:
-                result = Result(name, "missing", f"`{name}` is now another function, {result.name}: keep its name.")
+            own = str(getattr(function, "__name__", name))
+            if not callable(function) or isinstance(function, type):
+                result = _missing(task, space)
+            elif own != name and own in exercises():
+                result = Result(name, "missing", f"`{name}` is now another function, {own}: keep its name.")
+            else:
+                result = check_named(function, name)
             text = _text(function) if task.written and result else ""
         rows.append({"name": name, "status": result.status, "slip": result.slip, "message": result.message})
         rows[-1] |= {"answer": text} if text else {}

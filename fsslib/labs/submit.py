@@ -1,6 +1,7 @@
 """`submit`: one notebook, run again from nothing: its exercises, and the cells that lived on hidden state."""
 
 import ast
+import codecs
 import hashlib
 import json
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FsslibError
-from ..files import write_text
+from ..files import located, write_text
 from ..progress import bar
 from ..version import __version__
 from .check import TURN
@@ -38,12 +39,13 @@ def submit(path: str | Path, name: str = "", limits: Limits | None = None, progr
     Returns: the result; `write_result` makes a file of it.
     Raises SubmissionError if there is no such notebook, or none with exercises.
     """
+    path = located(path, "notebook", SubmissionError)
     book, digest = read_notebook(path)
-    stage = stage_of(book, Path(path))
+    stage = stage_of(book, path)
     cells = [c for c in book["cells"] if c["cell_type"] == "code"]
     sources = [c["source"] for c in cells]
     start = time.monotonic()
-    outcomes, rows = _run(sources, stage, limits or Limits(), partial(bar, desc=Path(path).stem, show=progress))
+    outcomes, rows = _run(sources, stage, limits or Limits(), partial(bar, desc=path.stem, show=progress))
     counts = [c["execution_count"] for c in cells]
     known = {name for outcome in outcomes for name in outcome.answer.split()}
     well = [i for i, outcome in enumerate(outcomes) if outcome.status == "ok"]
@@ -54,9 +56,11 @@ def submit(path: str | Path, name: str = "", limits: Limits | None = None, progr
     numbers = [count for count in counts if count is not None]
     if numbers != sorted(numbers):
         reports.insert(0, {"cell": 0, "problem": "order", "message": "The cells were not run from top to bottom."})
-    result = {"format": FORMAT, "stage": stage, "name": name, "notebook": Path(path).name, "notebook_sha256": digest}
+    result = {"format": FORMAT, "stage": stage, "name": name, "notebook": path.name, "notebook_sha256": digest}
     result |= {"fsslib": __version__, "seconds": round(time.monotonic() - start, 1)}
     result |= {"exercises": rows if rows is not None else _unchecked(stage, outcomes), "cells": reports}
+    # Half of a pair of surrogates, as in "\ud800", is no letter: no file could hold it.
+    result = json.loads(json.dumps(result, ensure_ascii=False).encode("utf-8", "replace"))
     return result | {"sha256": sign(result)}
 
 
@@ -66,19 +70,21 @@ def read_notebook(path: str | Path) -> tuple[dict[str, Any], str]:
     Every cell has its `source` as one text, a whole number or None as `execution_count`, and `said`: the texts of its
     results.
     """
-    path = Path(path)
+    path = located(path, "notebook", SubmissionError)
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise SubmissionError(f"{path} cannot be read: {error.strerror}. Name the .ipynb file.") from error
     try:
-        book = json.loads(raw)
+        book = json.loads(raw.removeprefix(codecs.BOM_UTF8))
         meta = book.setdefault("metadata", {})
         meta["fsslib"] = ours = dict(meta.get("fsslib") or {})
         ours["names"] = {str(k): str(v) for k, v in dict(ours.get("names") or {}).items()}
         for cell in book["cells"]:
-            cell["source"], count = "".join(cell["source"]), cell.get("execution_count")
-            cell["execution_count"] = count if isinstance(count, int) else None
+            # A half of a surrogate pair cannot be sent to a kernel.
+            cell["source"] = "".join(cell["source"]).encode("utf-8", "replace").decode()
+            count = cell.get("execution_count")
+            cell["execution_count"] = count if isinstance(count, int) and not isinstance(count, bool) else None
             texts = [o.get("data", {}).get("text/plain", "") for o in cell.get("outputs", [])]
             cell["said"] = ["".join(text) for text in texts]
         if book["nbformat"] != 4 or not {c["cell_type"] for c in book["cells"]} >= {"code"}:
@@ -108,8 +114,9 @@ def sign(result: dict[str, Any]) -> str:
 
 
 def write_result(result: dict[str, Any], path: str | Path) -> Path:
-    """Write a result beside its notebook (`NAME.result.json`) or to `path` if that ends in .json; returns the file."""
-    path = Path(path)
+    """Write a result beside its notebook (`NAME.result.json`) or to `path` if that ends in .json; returns the file.
+    Raises OutputError."""
+    path = located(path, "result")
     target = path if path.suffix == ".json" else path.with_name(path.stem + SUFFIX)
     return write_text(target, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
@@ -225,8 +232,8 @@ def _reports(
 
 _ENDS = {
     "loud": "Stopped: it printed more than the limit of output. Print less, or only at the end of a loop.",
-    "dead": "The kernel ended while this cell ran: too much memory, a fault in compiled code, or something that it, or a "
-    "cell above it, has started. It was left out of a second run.",
+    "dead": "The kernel ended while this cell ran: too much memory, a fault in compiled code, or something that was "
+    "started here or in a cell above. The cells below were run without it.",
     "skipped": "Not run: the kernel had ended, or the time for the whole notebook was over.",
 }
 _EFFECTS = {
