@@ -123,18 +123,16 @@ def hidden_state(
         nowhere = cell.later - every - cell.used - set(known or ())
         if known is None and "*" in every:  # any name may have come from there
             nowhere = frozenset()
-        for name in sorted(nowhere) + sorted(cell.used):
-            above = [k for k in range(i) if {name, "*"} & cells[k].bound]
-            if not above:
-                if name in nowhere or i not in well:
-                    findings.append(Finding(i, name, _no_definition(name, i, cells, given or {})))
-                continue
+        above = {name: [k for k in range(i) if {name, "*"} & cells[k].bound] for name in cell.used}
+        lost = [name for name in sorted(cell.used) if not above[name] and i not in well]
+        findings += [Finding(i, n, _no_definition(n, i, cells, given or {})) for n in sorted(nowhere) + lost]
+        for name in sorted(name for name in cell.used if above[name]):
             ran = [k for k, c in enumerate(cells) if name in c.bound and 0 < (counts[k] or 0) < (counts[i] or 0)]
-            last = max(ran, key=counts.__getitem__, default=above[-1])
+            last = max(ran, key=counts.__getitem__, default=above[name][-1])
             if last > i:
                 message = (
                     f"`{name}` came from cell {last + 1} further down when this cell was run last; from top to bottom "
-                    f"it comes from cell {above[-1] + 1}. Run all cells in order and see whether the result stays."
+                    f"it comes from cell {above[name][-1] + 1}. Run all cells in order and see whether the result stays."
                 )
                 findings.append(Finding(i, name, message))
     return findings
