@@ -50,22 +50,23 @@ def collect(
 
 def read_result(path: Path) -> dict[str, Any]:
     """A result file. Raises SubmissionError if it is none, or was changed after it was written."""
+    other = "was changed after it was written, or comes from another version"
     try:
         result = json.loads(path.read_bytes().removeprefix(codecs.BOM_UTF8))
-        fits = result["format"] == FORMAT and result["sha256"] == sign(result)
-        values = [(result[key], str) for key in ("stage", "name", "notebook", "notebook_sha256", "fsslib")]
-        values += [(result["seconds"], int | float)]
+        if result["format"] != FORMAT or result["sha256"] != sign(result):
+            raise SubmissionError(f"{path.name} {other}.")
+        texts = [result[key] for key in ("stage", "name", "notebook", "notebook_sha256", "fsslib")]
         for row in result["exercises"]:
-            values += [(row[key], str) for key in ("name", "status", "slip", "message")] + [
-                (row.get("answer", ""), str)
-            ]
+            texts += [row[key] for key in ("name", "status", "slip", "message")] + [row.get("answer", "")]
         for row in result["cells"]:
-            values += [(row["cell"], int)] + [(row[key], str) for key in ("problem", "message")]
-            values += [(row.setdefault("source", ""), str)]
+            texts += [row["problem"], row["message"], row["source"] if row["cell"] else ""]
+        numbers = [result["seconds"], *(row["cell"] for row in result["cells"])]
+    except SubmissionError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SubmissionError(f"{path.name} is not a result file, or was cut short.") from error
-    if not fits or not all(isinstance(value, kind) for value, kind in values):
-        raise SubmissionError(f"{path.name} was changed after it was written, or comes from another version.")
+    if not all(isinstance(t, str) for t in texts) or not all(isinstance(n, int | float) for n in numbers):
+        raise SubmissionError(f"{path.name} {other}.")
     return result
 
 

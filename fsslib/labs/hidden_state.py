@@ -132,7 +132,7 @@ def hidden_state(
             if last > i:
                 message = (
                     f"`{name}` came from cell {last + 1} further down when this cell was run last; from top to bottom "
-                    f"it comes from cell {above[name][-1] + 1}. Run all cells in order and see whether the result stays."
+                    f"it comes from cell {above[name][-1] + 1}. Run all cells in order and see if the result stays."
                 )
                 findings.append(Finding(i, name, message))
     return findings
