@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ..arguments import check_count
 from ..errors import FsslibError, OutputError
 from ..files import located
 from ..progress import bar
@@ -35,13 +36,14 @@ def collect(
     Raises SubmissionError if there is no folder, or nothing in it.
     """
     folder, results = located(folder, "folder", SubmissionError), located(out, "--out", SubmissionError) / OWN
+    check_count(jobs, "jobs", error=SubmissionError)
     if not folder.is_dir():
         raise SubmissionError(f"{folder} is not a folder: name the one that holds the notebooks of the class.")
     books = list(_files(folder, ".ipynb"))
     lone = [f for f in _files(folder, SUFFIX) if not os.path.exists(str(f).removesuffix(SUFFIX) + ".ipynb")]
     if not books and not lone:
         raise SubmissionError(f"{folder} holds neither notebooks (*.ipynb) nor results (*{SUFFIX}).")
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
+    with ThreadPoolExecutor(jobs) as pool:
         done = pool.map(lambda f: _row(folder, f, results, limits or Limits(), rerun), books)
         rows = list(bar(done, desc="notebooks", total=len(books), show=sys.stderr.isatty()))
     rows += [_lone(folder, f) for f in lone]

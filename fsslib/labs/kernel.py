@@ -3,12 +3,15 @@
 import contextlib
 import os
 import queue
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+from ..errors import FsslibError
 
 # Evaluated before the first cell; binds no name that a cell could come to rely on, and loads what the checks need.
 SETUP = '__import__("fsslib.labs.in_kernel", fromlist=["guard"]).guard(get_ipython(), {memory}, {output})'
@@ -32,6 +35,11 @@ class Limits:
     output: int = 5_000_000
     memory: int = 6_000_000_000
     wait: float = 600.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, int | float) or not value > 0:
+                raise FsslibError(f"limits: {name}={value!r}: expected a number above 0.")
 
 
 @dataclass
@@ -204,7 +212,7 @@ def fresh_kernel(limits: Limits, setup: str = SETUP) -> Iterator[Kernel]:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # ipykernel repeats there what it sends
         quiet["extra_arguments"] = ["--IPKernelApp.log_level=50"]
         manager.start_kernel(cwd=work, env={"OMP_NUM_THREADS": "1", **inherited, **settings}, **quiet)
-        client = manager.client()
+        client, pid = manager.client(), manager.provisioner.pid
         try:
             client.start_channels()
             client.wait_for_ready(timeout=900)
@@ -213,4 +221,9 @@ def fresh_kernel(limits: Limits, setup: str = SETUP) -> Iterator[Kernel]:
             yield Kernel(manager, client, limits)
         finally:
             client.stop_channels()
+            # What the cells have started and left behind ends as well; the kernel leads a group of its own.
+            group = getattr(manager.provisioner, "pgid", None)
             manager.shutdown_kernel(now=True)
+            if group and group == pid:
+                with contextlib.suppress(OSError):
+                    os.killpg(group, signal.SIGKILL)

@@ -205,17 +205,17 @@ def _reports(
         if stub or (lost and lost[1] in waiting):
             waiting |= names(sources[i]).bound  # what follows from an unsolved exercise is no mistake
         elif outcome.error == "NameError" and lost:
-            reason = [f.message for f in findings if f.name == lost[1]]
             stopped = [k for k in range(i) if outcomes[k].status != "ok"]
-            failed = [k + 1 for k in stopped if {lost[1], "*"} & names(sources[k]).bound]
-            reason += [f"Cell {failed[-1]} would have defined it, but it stopped."] if failed else []
-            tell(i, "hidden state" if reason and not failed else "error", " ".join([f"{outcome.message}.", *reason]))
+            failed = [k + 1 for k in stopped if _would_define(sources[k], lost[1])]
+            reason = [f.message for f in findings if f.name == lost[1] and not failed]
+            cause = [f"Cell {failed[-1]} would have defined it, but it stopped."] if failed else reason
+            tell(i, "hidden state" if reason else "error", " ".join([f"{outcome.message}.", *cause]))
         elif outcome.error == "EndsPython":
             continue  # told with its effects
         elif outcome.error == "MemoryError":
             tell(i, "memory", "Stopped: it asked for more memory than a submission may use (MemoryError).")
         elif outcome.status == "error":
-            tell(i, "error", f"{outcome.error}: {outcome.message}")
+            tell(i, "error", ": ".join(filter(None, (outcome.error, outcome.message))))
         elif outcome.status == "slow":
             tell(i, "slow", outcome.message)
         elif outcome.status in _ENDS and not (i and outcomes[i - 1].status == outcome.status == "skipped"):
@@ -228,6 +228,12 @@ def _reports(
                 message = f'The saved notebook says "{claims[i][0]}", the fresh run "{now[0]}": the definitions it was '
                 tell(i, "hidden state", message + "run with are not those that are in the notebook now.")
     return rows
+
+
+def _would_define(source: str, name: str) -> bool:
+    """Whether a cell that stopped sets a name; one that is no Python may, if it mentions it."""
+    found = names(source)
+    return bool({name, "*"} & found.bound) or (not any(found) and bool(re.search(rf"\b{name}\b", source)))
 
 
 _ENDS = {

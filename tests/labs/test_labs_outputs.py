@@ -29,7 +29,8 @@ RESULT = {
 CELLS = ["import torch", "%time x = 1\nfiles = !ls", "def temperature(m, p):\n    return x"]
 ODD = [
     None, True, -1, 10**30, 1.5, float("nan"), "", "\ud800", "\x00=1", "ä" * 3000, [], {}, [[]], {"a": [1]}, "00",
-    "code", "import *", "def f(:\n", "%%time\n%%time", "?" * 50, "(" * 300, "-" * 5000 + "1", ">>> 1\n... 2", "\t\n  x\n y",
+    "code", "import *", "def f(:\n", "%%time\n%%time", "?" * 50, "(" * 300, "-" * 5000 + "1", ">>> 1\n... 2",
+    "\t\n  x\n y",
 ]  # fmt: skip
 
 

@@ -330,6 +330,23 @@ def test_the_student_s_command(tmp_path, capsys, monkeypatch, shared_kernel):
     assert "without its notebook" in row["note"] and row["result"] == result
 
 
+@pytest.mark.parametrize("arguments, said", [
+    (["submit", "x.ipynb", "--limit", "nan"], "total=nan"), (["submit", "x.ipynb", "--cell-limit", "0"], "cell=0.0"),
+    (["collect", ".", "--limit", "-1"], "total=-1.0"), (["collect", ".", "--jobs", "0"], "jobs=0"),
+])  # fmt: skip
+def test_limits_that_mean_nothing(arguments, said, capsys):
+    assert command.main(arguments) == 2 and said in capsys.readouterr().err
+
+
+def test_a_cell_that_is_no_python_is_the_cause_of_what_it_would_have_defined():
+    sources = ["x = = 1", "x", "y"]
+    outcomes = [kernel.Outcome("error", "SyntaxError", "invalid syntax")]
+    outcomes += [kernel.Outcome("error", "NameError", f"name '{n}' is not defined") for n in "xy"]
+    rows = submit._reports(sources, outcomes, submit.hidden_state(sources, [1, 2, 3], {}, set(), []), [[]] * 3)
+    assert [row["problem"] for row in rows] == ["error", "error", "hidden state"]
+    assert rows[1]["message"] == "name 'x' is not defined. Cell 1 would have defined it, but it stopped."
+
+
 @pytest.mark.parametrize("arguments", [["submit", "nowhere.ipynb"], ["collect", "nowhere"]])
 def test_what_is_not_there(arguments, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
