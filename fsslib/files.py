@@ -1,21 +1,26 @@
-"""Paths as people give them, files written whole or not at all, and the folders of the clone."""
+"""Paths as people give them, text files read and written in one way, and the folders of the clone."""
 
+import codecs
 import contextlib
 import errno
 import hashlib
 import json
 import math
+import multiprocessing.process
+import multiprocessing.util
 import os
 import re
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import FsslibError, OutputError
+from .errors import DatasetError, FsslibError, OutputError
 
 LONGEST_NAME = 255  # bytes of a file's name on all usual file systems
+SHORTEST_PLACE = 5  # letters of a folder of this machine that is taken out of printed text
 LONGEST_SOCKET = 100  # bytes of a socket's path: 104 on macOS, 108 on Linux, with the closing zero
 _CURES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free space there, or name another place.")
 _CURES |= dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "A part of this path is a file: name a folder.")
@@ -23,6 +28,11 @@ _CURES |= {
     errno.ENAMETOOLONG: "Choose a shorter name.", errno.EISDIR: "This is a folder: name a file in it.",
     errno.EFBIG: "The file would be larger than is allowed here.",
 }  # fmt: skip
+# The longer mark first: that of UTF-32 begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
 
 
 def located(path: str | os.PathLike, what: str = "path", error: type[FsslibError] = FsslibError) -> Path:
@@ -50,6 +60,8 @@ def located(path: str | os.PathLike, what: str = "path", error: type[FsslibError
         found = Path(text).expanduser()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.stat(found)
+    except FsslibError:
+        raise
     except RuntimeError as problem:
         raise error(f"{what}: {text}: {str(problem).rstrip('.')}. Write the folder's full path.") from problem
     except OSError as problem:
@@ -138,17 +150,34 @@ def make_folder(path: str | os.PathLike) -> Path:
 def socket_folder() -> Iterator[Path]:
     """A temporary folder for sockets, whose paths the system limits to about 100 bytes: not below a long TMPDIR.
     Raises FsslibError where no short place can be written."""
-    for place in (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"), "/tmp", "/var/tmp"):
-        if place and len(os.fsencode(place)) + len("/fsslib-12345678/socket-12345") <= LONGEST_SOCKET:
-            with contextlib.suppress(OSError):
-                folder = tempfile.mkdtemp(prefix="fsslib-", dir=place)
-                break
-    else:
-        raise FsslibError(f"{tempfile.gettempdir()} is too long a path for sockets: set TMPDIR to a shorter one.")
+    folder = _short_folder()
     try:
         yield Path(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def shorten_sockets() -> None:
+    """Let this process and those that it starts with `multiprocessing` keep their sockets in a short place, where
+    TMPDIR is too long for them."""
+    config = multiprocessing.process.current_process()._config  # where multiprocessing keeps its temporary folder
+    if config.get("tempdir") is None and not _holds_sockets(tempfile.gettempdir()):
+        config["tempdir"] = _short_folder()
+        # As multiprocessing does with its own; a child leaves it alone.
+        how = {"args": [config["tempdir"]], "kwargs": {"ignore_errors": True}, "exitpriority": -100}
+        multiprocessing.util.Finalize(None, shutil.rmtree, **how)
+
+
+def _short_folder() -> str:
+    for place in (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"), "/tmp", "/var/tmp"):
+        if place and _holds_sockets(place):
+            with contextlib.suppress(OSError):
+                return tempfile.mkdtemp(prefix="fsslib-", dir=place)
+    raise FsslibError(f"{tempfile.gettempdir()} is too long a path for sockets: set TMPDIR to a shorter one.")
+
+
+def _holds_sockets(place: str) -> bool:
+    return len(os.fsencode(place)) + len("/fsslib-12345678/listener-12345678") <= LONGEST_SOCKET
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:
@@ -158,16 +187,112 @@ def write_text(path: str | os.PathLike, text: str) -> Path:
     return located(path)
 
 
-def read_text(path: str | os.PathLike, what: str = "file", error: type[FsslibError] = FsslibError) -> str:
-    """What a text file holds: UTF-8, with or without a byte order mark. Raises `error`, which names the file."""
-    path = located(path, what, error)
+def read_text(file: str | Path, what: str, cure: str, error: type[FsslibError] = DatasetError) -> str:
+    """What a text file holds, its lines ended by newlines alone: UTF-8, or UTF-16 or UTF-32 behind their marks.
+
+    Args: what: the file is for messages, e.g. "class names from". cure: a sentence that says what is expected.
+    Raises `error` for what cannot be read or is no such text, with the line and what it is instead.
+    """
+    text, reason = text_or_reason(file)
+    if reason:
+        raise error(f"cannot read {what} {file}: {reason}. {cure}")
+    return text
+
+
+def text_or_reason(file: str | Path) -> tuple[str, str]:
+    """The text of `read_text` and why there is none; one of the two is empty."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as problem:
-        raise error(f"there is no {what} {path}: check the path.") from problem
-    except (OSError, UnicodeDecodeError) as problem:
-        reason = getattr(problem, "strerror", None) or "it is not text in UTF-8"
-        raise error(f"{what} {path} cannot be read: {reason}.") from problem
+        raw = located(file, "its path").read_bytes()
+        text = raw.decode(next((kind for mark, kind in _MARKS if raw.startswith(mark)), "utf-8"))
+    except UnicodeDecodeError as problem:
+        return "", _encoding(raw, problem)
+    except FsslibError as problem:
+        return "", str(problem).rstrip(".")
+    except OSError as problem:
+        return "", problem.strerror or str(problem)
+    if "\0" in text:
+        return "", "it is not a text file, or UTF-16 without its mark. Save it as UTF-8"
+    return text.replace("\r\n", "\n").replace("\r", "\n"), ""
+
+
+def _encoding(raw: bytes, problem: UnicodeDecodeError) -> str:
+    """What a file is that is not UTF-8: Latin-1 with the line as it reads there, or no text."""
+    if problem.encoding != "utf-8" or re.search(rb"[\0-\x08\x0e-\x1f\x7f]", raw):
+        return "it is not a text file"
+    number = raw.count(b"\n", 0, problem.start) + 1
+    line = raw.split(b"\n")[number - 1].decode("cp1252", "replace").strip()
+    shown = line if len(line) <= 60 else f"{line[:60]}…"
+    return f"line {number} is not UTF-8; in Latin-1 (Windows-1252) it reads {shown!r}. Save the file as UTF-8"
+
+
+def read_lines(file: str | Path, what: str, cure: str, error: type[FsslibError] = DatasetError) -> dict[int, str]:
+    """Line number -> line, of a list in a text file (see `read_text`): without empty lines and those that begin with
+    #, and without what stands behind " # "; names in one form of Unicode (NFC)."""
+    lines = enumerate(read_text(file, what, cure, error).split("\n"), 1)
+    plain = ((number, composed(re.sub(r"(^|\s)#(\s.*|$)", "", line)).strip()) for number, line in lines)
+    return {number: line for number, line in plain if line and not line.startswith("#")}
+
+
+def read_json(file: str | Path, what: str, cure: str, error: type[FsslibError] = DatasetError) -> Any:
+    """What a JSON file holds. Raises `error` for a file that is none, or gives a key twice in one object."""
+    return parse_json(read_text(file, what, cure, error), f"cannot read {what} {file}", cure, error)
+
+
+def parse_json(text: str, where: str, cure: str, error: type[FsslibError] = DatasetError) -> Any:
+    """What a JSON text holds; `where` begins the message of an `error`, see `read_json`."""
+    try:
+        value = json.loads(text, object_pairs_hook=once)
+        if re.search(r"\\u[dD][89a-fA-F]", text):  # half a character passes JSON, and fails wherever it is written
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError as problem:
+        raise error(f"{where}: a text in it holds half a character (\\ud800 to \\udfff). {cure}") from problem
+    except RecursionError as problem:
+        raise error(f"{where}: it is nested too deeply. {cure}") from problem
+    except ValueError as problem:
+        raise error(f"{where}: {problem}. {cure}") from problem
+
+
+def once(pairs: list[tuple[Any, Any]]) -> dict:
+    """A dictionary of `pairs`. Raises ValueError for a key that is given twice, of which dict() keeps the last."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = sorted({str(key) for key in content if keys.count(key) > 1})
+        raise ValueError(f"{', '.join(twice)} is given twice")
+    return content
+
+
+def composed(name: str) -> str:
+    """The form in which names are compared: é as one character (NFC), as most systems write it, never e with an accent
+    behind it (NFD), as names from a Mac may have it."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def comparable(name: str) -> str:
+    """A file's name in the form in which it is looked for: `composed`, and its ending in small letters."""
+    stem, ending = os.path.splitext(composed(name))
+    return stem + ending.lower()
+
+
+def without_places(text: str, places: Mapping[str, str], mime: str = "text/plain") -> str:
+    """Printed text (of HTML only what stands between the tags) without the paths of this machine.
+
+    Whole components only, and nothing that is not a text, such as a picture or the source of a cell, is for this.
+
+    Args: places: folder -> what stands for it; "" leaves out the slash behind it, too. Folders with short names (/,
+        /me) are left alone: their letters stand in links and formulas.
+    """
+    if mime == "text/html":
+        parts = re.split(r"(<[^>]*>)", text)
+        return "".join(part if n % 2 else without_places(part, places) for n, part in enumerate(parts))
+    for place in sorted((place for place in places if len(place) >= SHORTEST_PLACE), key=len, reverse=True):
+        short = places[place]
+        # Before a path may stand the code of a colour, which ends in a letter, or the beginning of a file's link.
+        pattern = rf"(^|[^\w.~+/-]|\x1b\[[\d;]*m|file://){re.escape(place)}"
+        for rest, stands in ((r"/(?=\S)", f"{short}/" if short else ""), (r"(?![\w~+-]|\.\w)", short or ".")):
+            text = re.sub(pattern + rest, lambda found, stands=stands: found[1] + stands, text, flags=re.M)
+    return text
 
 
 def plain(value: Any, place: str = "value") -> Any:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .episode import IGNORE
-from .ops import EPS_AREA, cosine_maps, full_precision, upsample
+from .ops import EPS_AREA, cosine_maps, full_precision, strongest, upsample
 
 EPS_LOG = 1e-12  # HDMNet adds it inside the logarithms
 
@@ -37,12 +37,13 @@ def alignment(
     """
     way, shot = support_masks.shape[1:3]
     query_features = query_features.float()
-    predicted = F.one_hot(query_scores.argmax(1), 1 + way).permute(0, 3, 1, 2).float()
+    channels = torch.arange(1 + way, device=query_scores.device)[:, None, None]
+    predicted = (strongest(query_scores)[:, None] == channels).float()
     area = predicted.sum((-2, -1))
     prototypes = torch.einsum("bchw,bphw->bpc", query_features, predicted) / (area + EPS_AREA).unsqueeze(-1)
     total = query_scores.new_zeros(())
     for w in range(way):
-        pair = prototypes[:, [0, w + 1]].repeat_interleave(shot, 0)
+        pair = prototypes[:, :: w + 1][:, :2].repeat_interleave(shot, 0)  # of the background and of this way
         scores = cosine_maps(support_features[:, w].flatten(0, 1), pair, scale)
         labels = support_masks[:, w].flatten(0, 1)
         enlarged = upsample(scores, tuple(labels.shape[-2:]))

@@ -23,9 +23,68 @@ def full_precision(function):
     return wrapped
 
 
+def remembered(function):
+    """Keep the last results of `function`, constants of its arguments; not while `torch.compile` looks on, which warns
+    of such memories."""
+    cached = lru_cache(maxsize=64)(function)
+
+    @wraps(function)
+    def wrapped(*args):
+        return (function if torch.compiler.is_compiling() else cached)(*args)
+
+    wrapped.cache_clear = cached.cache_clear
+    return wrapped
+
+
+def may_wait(tensor: Tensor) -> bool:
+    """Whether numbers may be read out of `tensor` to save work: only on a CPU, and not while `torch.compile` looks on.
+
+    A GPU would first have to finish all that is queued, and a compiled graph would end here. There the dense form is
+    the faster one: the same result for shapes that do not depend on the data.
+    """
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def object_cells(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """The cells of each object, for what has to be computed for them alone.
+
+    Args: masks: (M, n) bool.
+    Returns: numbers of cells (M, most) long, the object's first and in their order, and whether each is the object's
+        (M, most) bool; `most` is the size of the largest object (at least 1), or n where that `may_wait` not be read.
+    """
+    if not may_wait(masks):
+        return torch.arange(masks.shape[1], device=masks.device).expand_as(masks), masks
+    order = masks.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
+    order = order[:, : max(1, int(masks.sum(-1).max()))]
+    return order, masks.gather(1, order)
+
+
+def conv_in_boxes(features: Tensor, weight: Tensor, bias: Tensor | None, wanted: Tensor) -> Tensor:
+    """A 3x3 convolution, padded with zeros, in each image's box around the wanted positions; 0 outside.
+
+    Args: features: (B, C, h, w) float. weight: (D, C, 3, 3) float. bias: (D,) or None. wanted: (B, h, w) bool; its
+        values are read, which pays where one `may_wait`.
+    Returns: (B, D, h, w) float.
+    """
+    result, weight = features.new_zeros(len(features), len(weight), *features.shape[-2:]), weight.contiguous()
+    for image, where, into in zip(features, wanted, result):
+        found = where.nonzero()
+        if len(found):
+            (top, left), (bottom, right) = found.amin(0).tolist(), found.amax(0).tolist()
+            around = F.pad(image.contiguous(), (1, 1, 1, 1))[:, top : bottom + 3, left : right + 3]
+            into[:, top : bottom + 1, left : right + 1] = F.conv2d(around[None], weight, bias)[0]
+    return result
+
+
 def precise(tensor: Tensor) -> Tensor:
     """In double precision, where the device has it (Apple's GPUs do not)."""
     return tensor.float() if tensor.device.type == "mps" else tensor.double()
+
+
+def _norms(features: Tensor, least: float = 0.0) -> Tensor:
+    """(B, 1, …) Euclidean norms, at least `least`, across the channels of (B, C, …); where they are 0 and have a
+    gradient, `least` must not be. On CPUs six times as fast as `norm`, which is slow along any axis but the last."""
+    return features.square().sum(1, keepdim=True).clamp_min(least**2).sqrt()
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -43,7 +102,6 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return resized.reshape(*maps.shape[:-2], *size)
 
 
-@lru_cache(maxsize=64)
 def _resize_matrix(small: int, large: int, device: torch.device) -> Tensor:
     """(large, small) matrix of one-dimensional linear resizing: `large_signal = matrix @ small_signal`."""
     unit = torch.eye(small, device=device)
@@ -85,10 +143,10 @@ def cosine_maps(features: Tensor, prototypes: Tensor, scale: float = 20.0) -> Te
     Args: features: (B, C, h, w) float. prototypes: (B, P, C) float. scale: softmax temperature α; 20 in the paper.
     Returns: (B, P, h, w) float32 in [-scale, scale]; exactly 0 for a zero prototype.
     """
-    features, prototypes = features.float(), prototypes.float()
-    feature_norm = features.norm(dim=1, keepdim=True).clamp_min(EPS_NORM)
-    prototypes = prototypes / prototypes.norm(dim=-1, keepdim=True).clamp_min(EPS_NORM)
-    return scale * torch.einsum("bpc,bchw->bphw", prototypes, features / feature_norm)
+    features = features.float()
+    directions = scale * F.normalize(prototypes.float(), dim=-1, eps=EPS_NORM)
+    # Divided afterwards: a few maps instead of hundreds of channels.
+    return torch.einsum("bpc,bchw->bphw", directions, features) / _norms(features, EPS_NORM)
 
 
 @full_precision
@@ -119,25 +177,37 @@ def prior_mask(query: Tensor, support: Tensor, masks: Tensor, *, stretch: bool =
     Returns: (B, K, h, w) float32, one map per shot; all zero for an empty mask.
     """
     with torch.no_grad():
-        batch, shot = support.shape[:2]
-        weights, rows = masks.float().flatten(2), query.float().flatten(2)
-        norms = rows.norm(dim=1, keepdim=True)
-        # The foreground first; one synchronisation tells how many positions of each map that is.
-        order = (weights > 0).to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
-        counts = (weights > 0).sum(-1).tolist()
-        best = rows.new_zeros((batch, shot, rows.shape[-1]))
-        # One map at a time: all matrices together would not fit where images are large and shots are many.
-        for b, k in ((b, k) for b in range(batch) for k in range(shot) if counts[b][k]):
-            chosen = order[b, k, : counts[b][k]]
-            columns = support[b, k].flatten(1)[:, chosen].float() * weights[b, k, chosen]
-            cosines = (columns.T @ rows[b]).div_(columns.norm(dim=0)[:, None] * norms[b] + EPS_PRIOR)
-            # Among all positions there would be a cosine of 0 wherever any cell is masked out.
-            whole = len(chosen) == weights.shape[-1]
-            best[b, k] = cosines.amax(0) if whole else cosines.amax(0).clamp_min_(0)
+        rows, columns, weights = query.float().flatten(2), support.flatten(3), masks.float().flatten(2)
+        norms = _norms(rows)
+        closest = _closest_object_cell if may_wait(weights) else _closest
+        # One shot at a time: all matrices together would not fit where images are large and shots are many.
+        shots = zip(columns.unbind(1), weights.unbind(1))
+        best = torch.stack([closest(rows, norms, *one) for one in shots], 1)
         if stretch:
             low, high = best.amin(-1, keepdim=True), best.amax(-1, keepdim=True)
             best = (best - low) / (high - low + EPS_PRIOR)
         return best.unflatten(-1, tuple(query.shape[-2:]))
+
+
+def _closest(rows: Tensor, norms: Tensor, columns: Tensor, weights: Tensor) -> Tensor:
+    """The largest cosine (B, N) of every row (B, C, N), of these norms (B, 1, N), with columns (B, C, n) that are
+    multiplied by weights (B, n)."""
+    columns = columns.float() * weights[:, None]
+    scales = _norms(columns).transpose(1, 2) * norms + EPS_PRIOR
+    return (columns.transpose(1, 2) @ rows).div_(scales).amax(1)
+
+
+def _closest_object_cell(rows: Tensor, norms: Tensor, columns: Tensor, weights: Tensor) -> Tensor:
+    """`_closest`, without what the weights of 0 would multiply."""
+    best = torch.zeros_like(norms[:, 0])
+    for b, weight in enumerate(weights):
+        chosen = weight.nonzero()[:, 0]
+        if len(chosen):
+            one = slice(b, b + 1)
+            best[b] = _closest(rows[one], norms[one], columns[one, :, chosen], weights[one, chosen])[0]
+        if len(chosen) < len(weight):
+            best[b].clamp_min_(0)  # the cosine of a cell that is masked out
+    return best
 
 
 @full_precision

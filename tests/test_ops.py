@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fsslib.losses import segmentation
-from fsslib.ops import cosine_maps, masked_average, project_mask
+from fsslib.ops import conv_in_boxes, cosine_maps, masked_average, project_mask
 
 
 def plain_masked_average(features, masks, eps=1e-5):
@@ -48,3 +48,29 @@ def test_segmentation_counts_only_labelled_pixels():
     nothing = segmentation(logits, torch.full_like(target, 255))
     nothing.backward()
     assert float(nothing) == 0.0 and not logits.grad.any()
+
+
+def test_cosines_and_their_gradients_are_torch_s_also_of_zero_features():
+    g = torch.Generator().manual_seed(0)
+    features, prototypes = torch.randn(2, 6, 4, 5, generator=g), torch.randn(2, 3, 6, generator=g)
+    features[0, :, 0], prototypes[1, 2] = 0, 0
+    leaves, found = [features.requires_grad_(), prototypes.requires_grad_()], []
+    plain = F.cosine_similarity(features[:, None], prototypes[..., None, None], dim=2)
+    for maps in (cosine_maps(features, prototypes, 20.0), 20 * plain):
+        found.append([maps.detach(), *torch.autograd.grad(maps.sin().sum(), leaves)])
+    assert not found[0][0][1, 2].any() and all(torch.isfinite(value).all() for value in found[0])
+    for values in found:
+        values[1][0, :, 0] = values[2][1, 2] = 0  # of zero vectors: something finite, divided by 1e-8
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+
+
+def test_a_convolution_in_boxes_is_the_whole_one_where_it_is_wanted():
+    """Objects at the borders, of one cell, of all cells, and none."""
+    g = torch.Generator().manual_seed(0)
+    features, weight, bias = (torch.randn(*shape, generator=g) for shape in ((4, 5, 7, 6), (3, 5, 3, 3), (3,)))
+    wanted = torch.zeros(4, 7, 6, dtype=torch.bool)
+    wanted[0, 0, 2], wanted[0, 4, 5], wanted[1, 3, 3], wanted[2] = True, True, True, True
+    found, whole = conv_in_boxes(features, weight, bias, wanted), F.conv2d(features, weight, bias, padding=1)
+    at = wanted[:, None].expand_as(whole)
+    torch.testing.assert_close(found[at], whole[at])
+    assert not found[3].any() and not found[1, :, :3].any() and not found[0, :, 5:].any()

@@ -73,7 +73,8 @@ class EpisodeSampler:
         self.shot, self.seed, self.augment = shot, seed, augment
         check_count(shot, "shot", error=DatasetError)
         check_count(seed, "seed", 0, error=DatasetError)
-        pools = {c: np.array(dataset.supports_of(c), np.int64) for c in dataset.classes}
+        self._copies = dataset.copies()
+        pools = {c: np.array(dataset.different(dataset.supports_of(c)), np.int64) for c in dataset.classes}
         self.supports = {c: pool for c, pool in pools.items() if len(pool) > shot}
         self.pools = {c: np.array(dataset.images_of(c), np.int64) for c in self.supports}
         self._room, self._kept = keep, {}
@@ -114,6 +115,8 @@ class EpisodeSampler:
         supports = []
         for c in classes:
             pool = self.supports[c][self.supports[c] != query]
+            if (picture := self._copies.get(query)) is not None:
+                pool = np.array([image for image in pool.tolist() if self._copies.get(image) != picture], np.int64)
             supports.append(tuple(generator.permutation(pool)[: self.shot].tolist()))
         return EpisodeSpec(tuple(classes), tuple(supports), query)
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import ParameterError
+from ..files import located
 from ..progress import aligned
 
 BACKBONES = ("tiny", "resnet18", "resnet50", "resnet101", "vgg16", "vgg16_bn")
@@ -63,7 +64,7 @@ class ExperimentParameters(BaseModel):
     annotation: Literal["mask", "box", "scribble"] = Field("mask", description="how the support images are labelled")
     episodes: int = Field(200, ge=2, description="evaluation episodes for each shot and list")
     seeds: list[int] = Field([0], min_length=1, description="seeds of the evaluation lists")
-    seed: int = Field(0, ge=0, description="seed of initialisation and training")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of initialisation and training")
     precision: Literal["32", "bf16"] = Field(
         "32", description="number format of training; scores are always computed in 32 bits"
     )
@@ -82,7 +83,7 @@ class ExperimentParameters(BaseModel):
         if self.checkpoint is None:
             return None
         if self.checkpoint != "shipped":
-            return Path(self.checkpoint).expanduser()
+            return located(self.checkpoint, "checkpoint", ParameterError)
         from ..checkpoints import shipped  # imports torch, which only a check or a run needs
 
         return shipped(self.method, self.dataset, self.fold)
@@ -143,7 +144,7 @@ def read_parameters(path: str | Path) -> dict[str, Any]:
 
     kind = "JSON" if Path(path).suffix == ".json" else "YAML"
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = located(path, "parameter file", ParameterError).read_text(encoding="utf-8-sig")
         content = json.loads(text, object_pairs_hook=once) if kind == "JSON" else yaml.load(text, Loader)
     except ParameterError:
         raise

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import FsslibError
+from ..files import socket_folder
 
 # Evaluated before the first cell; binds no name that a cell could come to rely on, and loads what the checks need.
 SETUP = '__import__("fsslib.labs.in_kernel", fromlist=["guard"]).guard(get_ipython(), {memory}, {output})'
@@ -201,8 +202,8 @@ def fresh_kernel(limits: Limits, setup: str = SETUP) -> Iterator[Kernel]:
     """A new kernel in an empty folder of its own, without the user's start-up files; it ends with the block."""
     from jupyter_client import KernelManager
 
-    with tempfile.TemporaryDirectory(prefix="fsslib-lab-") as folder:
-        kinds = {"transport": "ipc", "ip": f"{folder}/socket"} if os.name == "posix" else {}
+    with tempfile.TemporaryDirectory(prefix="fsslib-lab-") as folder, socket_folder() as sockets:
+        kinds = {"transport": "ipc", "ip": f"{sockets}/socket"} if os.name == "posix" else {}
         manager = KernelManager(kernel_name="python3", **kinds)
         work = os.path.join(folder, "work")
         os.mkdir(work)

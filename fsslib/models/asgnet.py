@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from ..arguments import Positive, Share, check_count, check_options
 from ..episode import Episode
 from ..errors import ModelError
-from ..nn.context import SCALES, ASPPContext, FeatureEnrichment, conv_relu
-from ..nn.convolution import Conv2d
-from ..ops import cosine_maps, full_precision, masked_pool, precise, resize
+from ..nn.context import SCALES, ASPPContext, FeatureEnrichment, averaged, conv_relu
+from ..nn.convolution import Conv2d, pointwise
+from ..ops import cosine_maps, full_precision, masked_pool, object_cells, precise, resize
 from .base import Features, OneWayModel, Outcome, enriched_losses, joined, joined_width
 
 # Section 3.2, the start: seeds spread over the object by farthest-point sampling.
@@ -155,10 +155,7 @@ def cluster(features: Tensor, masks: Tensor, seeds: Seeds, *, iterations: int = 
         count, channels, height, width = features.shape
         features, masks = features.float(), masks.float()
         inside = (masks == 1).flatten(1)
-        # The object's cells first; one synchronisation tells how many the largest object has.
-        order = inside.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
-        order = order[:, : max(1, int(inside.sum(-1).max()))]
-        valid = inside.gather(1, order)
+        order, valid = object_cells(inside)
         clustered = (seeds.counts >= 2) & inside.any(1)
         # In double precision: from round to round exp(-D) magnifies the last digits.
         cells = precise(_cells(features, order, reach))
@@ -197,10 +194,16 @@ def _cells(features: Tensor, order: Tensor, reach: float) -> Tensor:
 class Allocation:
     """What every query position is told about the support."""
 
-    features: Tensor  # (B, C, h, w), the prototype each position is most similar to
+    prototypes: Tensor  # (B, P, C)
+    shares: Tensor  # (B, P, h, w) float32, how much of each; 1 of the one that a position is most similar to
     similarity: Tensor  # (B, P, h, w) cosines
     probability: Tensor  # (B, 1, h, w), sum (or mean) of the cosines
     guide: Tensor  # (B, h, w) long, index of the prototype
+
+    @property
+    def features(self) -> Tensor:
+        """(B, C, h, w), the prototypes laid out over the query."""
+        return torch.einsum("bpc,bphw->bchw", self.prototypes, self.shares)
 
 
 @full_precision
@@ -218,11 +221,26 @@ def allocate(query: Tensor, prototypes: Tensor, used: Tensor, *, merge: str = "s
         probability = probability / used.sum(1).clamp_min(1)[:, None, None, None]
     with torch.no_grad():
         # In double precision: two prototypes may lie so close that the order of a summation would choose.
-        flat, unit = precise(query).flatten(2), F.normalize(precise(prototypes), dim=-1)
-        nearest = (unit @ F.normalize(flat, dim=1)).masked_fill(~used[..., None], -torch.inf)
+        # The norm of the query is left out, which is the same for all of them.
+        nearest = F.normalize(precise(prototypes), dim=-1) @ precise(query).flatten(2)
+        nearest = nearest.masked_fill(~used[..., None], -torch.inf)
         guide = nearest.argmax(1).unflatten(-1, tuple(query.shape[-2:]))
-    chosen = prototypes.transpose(1, 2).gather(2, guide.flatten(1)[:, None].expand(-1, prototypes.shape[-1], -1))
-    return Allocation(chosen.unflatten(-1, guide.shape[-2:]), similarity, probability, guide)
+        numbers = torch.arange(prototypes.shape[1], device=query.device)[:, None, None]
+        shares = (guide[:, None] == numbers).float()
+    return Allocation(prototypes, shares, similarity, probability, guide)
+
+
+class AllocatedEnrichment(FeatureEnrichment):
+    """Feature enrichment of features (pooled) with what is allocated to them (first argument) and its probability map
+    (resized). The merge is linear: it meets the few prototypes, not the maps that they are laid out to."""
+
+    def _merge(self, level: int, grid: tuple[int, int], told: Allocation, pooled: Tensor, resized: Tensor) -> Tensor:
+        conv, relu = self.merge[level]
+        own, theirs, last = conv.weight.flatten(1).split([pooled.shape[1], told.prototypes.shape[-1], 1], 1)
+        (features,), (shares,) = (averaged(maps, [grid]) for maps in (pooled, told.shares))
+        columns = torch.cat([told.prototypes @ theirs.T, last.T.expand(len(pooled), 1, -1)], 1)
+        maps = torch.cat([shares, resize(resized, grid)], 1)
+        return relu(pointwise(features, own[..., None, None]) + torch.einsum("bpc,bphw->bchw", columns, maps))
 
 
 # The network. First our names of modules and the authors'; the ASPP variant has other modules behind some of theirs.
@@ -292,7 +310,8 @@ class ASGNet(OneWayModel):
         self.fuse = nn.Sequential(*conv_relu(2 * width + 1, width, 1)) if fusion == "once" else None
         pooled, resized = (width, 0) if self.fuse else (2 * width, 1)
         if pyramid:
-            self.context = FeatureEnrichment(constant=0, pooled=pooled, resized=resized, width=width, scales=scales)
+            enrichment = FeatureEnrichment if self.fuse else AllocatedEnrichment
+            self.context = enrichment(constant=0, pooled=pooled, resized=resized, width=width, scales=scales)
         else:
             shallow = backbone.channels["layer1"]
             self.context = ASPPContext(inputs=pooled + resized, shallow=shallow, width=width, dropout=dropout)
@@ -326,12 +345,13 @@ class ASGNet(OneWayModel):
         features = query["reduced"]
         seeds, superpixels = self.superpixels(support["reduced"], masks)
         told = self.allocate(features, superpixels, masks.shape[1])
-        together, probability = torch.cat([features.float(), told.features], 1), told.probability
+        together = features.float()
         if self.fuse or not self.pyramid:
-            together, probability = torch.cat([together, probability], 1), None
+            together = torch.cat([together, told.features, told.probability], 1)
             together = self.fuse(together) if self.fuse else together
         if self.pyramid:
-            small, inner = self.context(None, together, probability, inner=learn or self.explain)
+            given = (None, together, None) if self.fuse else (told, together, told.probability)
+            small, inner = self.context(*given, inner=learn or self.explain)
         else:
             small, inner = self.context(together, query["shallow"], inner=learn or self.explain)
         logits = resize(small.float(), tuple(masks.shape[-2:]))
@@ -341,7 +361,7 @@ class ASGNet(OneWayModel):
         maps["prototypes"] = superpixels.prototypes.unflatten(0, split).flatten(1, 2)
         maps["prototypes_used"] = superpixels.used.unflatten(0, split).flatten(1)
         maps |= {"similarity": told.similarity, "probability": told.probability}
-        maps |= {"guide": told.guide[:, None], "guide_features": told.features}
+        maps |= {"guide": told.guide[:, None]} | ({"guide_features": told.features} if self.explain else {})
         maps |= {f"inner/{i}": level for i, level in enumerate(inner)}
         losses = enriched_losses(logits, inner, labels) if learn else {}
         if learn:
@@ -370,14 +390,14 @@ class ASGNet(OneWayModel):
         if self.shot_merge == "pool":
             return self._allocate(query, *pooled)
         parts = [self._allocate(query, *one) for one in zip(*(of.unbind(1) for of in shots))]
-        features = torch.stack([part.features for part in parts]).mean(0)
+        shares = torch.cat([part.shares for part in parts], 1) / shot
         probability = torch.stack([part.probability for part in parts]).mean(0)
         similarity = torch.cat([part.similarity for part in parts], 1)
-        return Allocation(features, similarity, probability, allocate(query, *pooled).guide)
+        return Allocation(pooled[0], shares, similarity, probability, allocate(query, *pooled).guide)
 
     def _allocate(self, query: Tensor, prototypes: Tensor, used: Tensor) -> Allocation:
         guided = allocate(query, prototypes, used, merge=self.similarity)
         if self.allocation == "guided":
             return guided
-        mean = prototypes.sum(1) / used.sum(1, keepdim=True)
-        return replace(guided, features=mean[:, :, None, None].expand_as(guided.features))
+        shares = used / used.sum(1, keepdim=True)
+        return replace(guided, shares=shares[..., None, None].expand_as(guided.shares))

@@ -21,7 +21,7 @@ from ..losses import distillation, log_distribution, segmentation
 from ..nn.backbones.base import STAGES, Box
 from ..nn.context import SCALES, FeatureEnrichment, PyramidPooling, conv_norm, convolved_together
 from ..nn.convolution import Conv2d
-from ..ops import masked_pool, prior_mask, resize
+from ..ops import masked_pool, may_wait, prior_mask, resize
 from .base import Features, OneWayModel, Outcome, enriched_losses, joined, joined_width
 
 QueryFactor = Literal["product", "average", "mean", "none"]
@@ -272,7 +272,7 @@ class SDAANet(OneWayModel):
         On a CPU image by image, and without `explain` only around the objects: the prior reads nothing else, here 0.
         """
         stages, strides = STAGES[STAGES.index(self.backbone.deepest) - 1 :][:2], self.backbone.strides
-        if features.device.type != "cpu" or torch.compiler.is_compiling():
+        if not may_wait(features):
             return self.backbone.deeper((features * masks.unsqueeze(1)).to(like.dtype), stages[1])
         near = not self.explain and strides[stages[0]] == strides[stages[1]]
         deep = like.new_zeros(len(masks), *like.shape[1:])

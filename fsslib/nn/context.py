@@ -3,14 +3,13 @@ HDMNet's base learner), DeepLabv3's atrous pooling (arXiv 1706.05587; in ASGNet'
 enrichment (arXiv 2008.01449; in SD-AANet and ASGNet)."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ModelError
-from ..ops import full_precision, resize
+from ..ops import conv_in_boxes, full_precision, remembered, resize
 from .convolution import Conv2d, pointwise
 
 BINS, RATES, SCALES = (1, 2, 3, 6), (6, 12, 18), (60, 30, 15, 8)
@@ -45,7 +44,7 @@ def beside_constant(conv: nn.Conv2d, constant: Tensor, features: Sequence[Tensor
     return pointwise(torch.cat(features, 1), rest).add_(bias[:, :, None, None])
 
 
-@lru_cache(maxsize=64)
+@remembered
 def _spreading(small: int, large: int, device: torch.device) -> Tensor:
     """(large, 3·small) matrix: what tap t of a 3-cell kernel, padded with zeros, has of small cell a at each position
     once the cells are resized to `large`; column 3a + t. One dimension of `convolved_together`."""
@@ -56,20 +55,26 @@ def _spreading(small: int, large: int, device: torch.device) -> Tensor:
         return torch.stack([padded[tap : tap + large] for tap in range(3)], -1).flatten(1)
 
 
-def convolved_together(conv: nn.Conv2d, features: Tensor, small: Sequence[Tensor]) -> Tensor:
+def convolved_together(
+    conv: nn.Conv2d, features: Tensor, small: Sequence[Tensor], wanted: Tensor | None = None
+) -> Tensor:
     """`conv(torch.cat([features, *(resize(maps, size) for maps in small)], 1))` without enlarging the small maps.
 
     Both steps are linear: the nine taps of the kernel meet the few small cells first, and two matrices spread what
     they say over the grid, with the zeros that the padding brings at its borders. A prototype is a map of one cell.
 
-    Args: conv: 3x3 with padding 1. features: (B, C, h, w) float. small: maps (B, Cᵢ, rows, columns) float.
-    Returns: (B, conv.out_channels, h, w), in the dtype of the convolution.
+    Args: conv: 3x3 with padding 1. features: (B, C, h, w) float. small: maps (B, Cᵢ, rows, columns) float. wanted:
+        (B, h, w) bool, where the result is needed, see `conv_in_boxes`; None: everywhere.
+    Returns: (B, conv.out_channels, h, w), in the dtype of the convolution; anything where it is not wanted.
     """
     height, width = features.shape[-2:]
     own, *others = conv.weight.split([maps.shape[1] for maps in (features, *small)], 1)
     # At a stride of 3 nothing overlaps: tap (i, j) of cell (a, b) is element (3a + i, 3b + j).
     taps = [F.conv_transpose2d(maps, weight.transpose(0, 1), stride=3) for maps, weight in zip(small, others)]
-    result = F.conv2d(features, own, conv.bias, padding=1)
+    if wanted is None:
+        result = F.conv2d(features, own, conv.bias, padding=1)
+    else:
+        result = conv_in_boxes(features, own, conv.bias, wanted)
     with torch.autocast(features.device.type, enabled=False):
         taps = [tap.to(torch.promote_types(tap.dtype, torch.float32)) for tap in taps]
         rows, columns = (
@@ -80,7 +85,7 @@ def convolved_together(conv: nn.Conv2d, features: Tensor, small: Sequence[Tensor
         return result.add_((torch.cat(rows, 1) @ across).to(result.dtype))
 
 
-@lru_cache(maxsize=64)
+@remembered
 def _averaging(large: int, small: int, device: torch.device) -> Tensor:
     """(large, small) matrix of adaptive average pooling in one dimension."""
     with torch.inference_mode(False):  # kept for training, too
@@ -157,10 +162,11 @@ class PSPHead(nn.Module):
         self.level5 = nn.Sequential(*conv_norm(joined, width, 3))
         self.classifier = nn.Sequential(nn.ReLU(), nn.Dropout2d(0.1), nn.Conv2d(width, classes, 1))
 
-    def features(self, deepest: Tensor) -> Tensor:
-        """(B, inputs, h, w) to (B, width, h, w), before the ReLU: may be negative."""
+    def features(self, deepest: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """(B, inputs, h, w) to (B, width, h, w), before the ReLU: may be negative; right at least where `wanted`
+        (B, h, w) bool says, None everywhere."""
         conv, norm = self.level5
-        return norm(convolved_together(conv, deepest, self.pooling.maps(deepest)))
+        return norm(convolved_together(conv, deepest, self.pooling.maps(deepest), wanted))
 
     def forward(self, deepest: Tensor) -> Tensor:
         """(B, inputs, h, w) to logits (B, classes, h, w)."""

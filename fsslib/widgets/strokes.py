@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DatasetError
-from ..files import atomic
+from ..files import located, read_text, write_text
 
 VERSION = 1
 SHAPE, LINE = {"tool", "label", "points"}, {"tool", "label", "width", "points"}
@@ -151,19 +151,17 @@ def rasterise(document: dict, height: int, width: int) -> np.ndarray:
 
 def save(document: dict, path: str | Path) -> Path:
     """Write a valid document as a JSON file, whole or not at all."""
-    text = json.dumps(check(document), separators=(",", ":"))
-    with atomic(path) as part:
-        part.write_text(text + "\n", encoding="utf-8")
-    return Path(path)
+    return write_text(path, json.dumps(check(document), separators=(",", ":")) + "\n")
 
 
 def load(path: str | Path) -> dict:
     """Read what `save` wrote. Raises DatasetError naming the file when it is missing or not a valid document."""
+    if not located(path, "strokes", DatasetError).is_file():
+        raise DatasetError(f"there is no file of strokes {path}.")
+    text = read_text(path, "strokes from", "Save the drawing again.")
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DatasetError(f"there is no file of strokes {path}.") from error
-    except (OSError, ValueError) as error:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"cannot read strokes from {path}: {error}. Save the drawing again.") from error
     try:
         return check(document)

@@ -12,7 +12,7 @@ from fsslib import EpisodeSampler, build_model, files, load_model, load_official
 from fsslib.errors import ModelError, ParameterError
 from fsslib.experiments import check_parameters, notebook, recipe, runs
 from fsslib.experiments.__main__ import main
-from fsslib.experiments.conflicts import without_memory
+from fsslib.checkpoints import without_memory
 from fsslib.experiments.parameters import read_parameters
 from fsslib.nn.backbones import build_backbone
 from fsslib.training import Schedule, _optimiser

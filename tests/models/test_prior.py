@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fsslib import ops
 from fsslib.losses import distillation, log_distribution
 from fsslib.ops import masked_pool, prior_mask, resize
 
@@ -50,9 +51,12 @@ def scene(kind, shots=2, size=(7, 6), seed=0):
 KINDS = ("soft", "hard", "full", "empty", "one empty, one full", "one cell", "faint", "opposite")
 
 
+@pytest.mark.parametrize("wait", [True, False])
 @pytest.mark.parametrize("stretch", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_prior_equals_the_dense_form(kind, stretch):
+def test_prior_equals_the_plain_form(kind, stretch, wait, monkeypatch):
+    """With the object's cells alone, and in the dense form that never waits for a GPU."""
+    monkeypatch.setattr(ops, "may_wait", lambda tensor: wait)
     for shots in (1, 3) if kind != "one empty, one full" else (2,):
         query, support, masks = scene(kind, shots)
         found, expected = (

@@ -1,5 +1,8 @@
 """Seeds, clustering and allocation, each against a plain version written from the specification."""
 
+from dataclasses import replace
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from fsslib.models.asgnet import Seeds, allocate, clean_seeds, cluster, published_seeds
+from fsslib import ops
+from fsslib.models.asgnet import AllocatedEnrichment, Seeds, allocate, clean_seeds, cluster, published_seeds
+from fsslib.nn.context import FeatureEnrichment
 from fsslib.ops import resize
 
 
@@ -114,14 +119,16 @@ def test_clean_seeds_lie_on_the_cells_that_are_clustered(seed, kind, side, area)
 @given(
     seed=st.integers(0, 2**31), kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=5),
     iterations=st.integers(1, 6), reach=st.sampled_from([1.0, 10.0, 100.0]), large=st.sampled_from([0.3, 1.0, 3.0]),
+    wait=st.booleans(),
 )  # fmt: skip
-def test_clustering_is_the_plain_one_for_every_image_of_a_batch(seed, kinds, iterations, reach, large):
+def test_clustering_is_the_plain_one_for_every_image_of_a_batch(seed, kinds, iterations, reach, large, wait):
     generator = torch.Generator().manual_seed(seed)
     size, channels = (7, 6), 9
     masks = torch.stack([blob(generator, 49, 41, kind) for kind in kinds])
     features = large * torch.randn(len(kinds), channels, *size, generator=generator)
     seeds, small = published_seeds(masks, size, 4, 4.0), resize(masks.float(), size)
-    found = cluster(features, small, seeds, iterations=iterations, reach=reach)
+    with mock.patch.object(ops, "may_wait", lambda tensor: wait):
+        found = cluster(features, small, seeds, iterations=iterations, reach=reach)
     assert found.prototypes.shape == (len(kinds), 4, channels) and found.assignment.shape == (len(kinds), 4, *size)
     for i in range(len(kinds)):
         count, inside = int(seeds.counts[i]), small[i] == 1
@@ -172,6 +179,30 @@ def test_allocation_is_the_plain_one(seed, batch, most, merge):
         guide = torch.tensor(own)[maps.argmax(0)]
         assert torch.equal(found.guide[b], guide)
         assert torch.equal(found.features[b], prototypes[b][guide].permute(2, 0, 1))
+
+
+@pytest.mark.parametrize("parts", [[1.0], [0.25, 0.75]])
+def test_enrichment_of_prototypes_is_that_of_the_maps_they_are_laid_out_to(parts):
+    """Values, and gradients of the query and of every parameter; for whole prototypes and for means of several."""
+    torch.manual_seed(0)
+    kinds = AllocatedEnrichment, FeatureEnrichment
+    enrichment, spread = (k(constant=0, pooled=8, resized=1, width=4, scales=(7, 5, 3)).eval() for k in kinds)
+    spread.load_state_dict(enrichment.state_dict())
+    query = torch.randn(2, 4, 6, 5, requires_grad=True)
+    found, used = [], torch.tensor([[True, True, True], [True, False, False]])
+    for plain in (False, True):
+        told = allocate(query, torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1)), used)
+        told = replace(told, shares=sum(part * told.shares.roll(i, 1) for i, part in enumerate(parts)))
+        if plain:
+            args = None, torch.cat([query, told.features], 1), told.probability
+            logits, inner = spread(*args)
+        else:
+            logits, inner = enrichment(told, query, told.probability)
+        total = sum(maps.sin().sum() for maps in (logits, *inner))
+        found.append(
+            [logits, *inner, *torch.autograd.grad(total, [query, *(spread if plain else enrichment).parameters()])]
+        )
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
 def test_equal_prototypes_are_told_apart_by_their_order():

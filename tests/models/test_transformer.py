@@ -1,15 +1,17 @@
 """HDMNet's parts against plain twins of their equations: attention, correlation, pyramid, scenes, distillation."""
 
 import itertools
+from unittest import mock
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fsslib import ops
 from fsslib.losses import correlation_distillation
 from fsslib.models import hdmnet as transformer
-from fsslib.models.hdmnet import Attention, MatchingPyramid, MixFFN, correlate
+from fsslib.models.hdmnet import Attention, LinearConvs, MatchingPyramid, MixFFN, correlate
 
 
 def plain_correlation(query, key, value, masks, temperature, softmax):
@@ -41,11 +43,12 @@ def drawn(seed: int, shots: int, shares: tuple[float, ...]):
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(0, 10**6), st.integers(1, 5), st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0]), min_size=1, max_size=3),
-    st.sampled_from([0.05, 0.1, 1.0]), st.sampled_from(["query", "support"]),
+    st.sampled_from([0.05, 0.1, 1.0]), st.sampled_from(["query", "support"]), st.booleans(),
 )  # fmt: skip
-def test_correlation_is_that_of_all_pairs(seed, shots, shares, temperature, softmax):
+def test_correlation_is_that_of_all_pairs(seed, shots, shares, temperature, softmax, wait):
     *vectors, masks = drawn(seed, shots, tuple(shares))
-    found = correlate(*vectors, masks, temperature, softmax)
+    with mock.patch.object(ops, "may_wait", lambda tensor: wait):
+        found = correlate(*vectors, masks, temperature, softmax)
     expected = plain_correlation(*vectors, masks, temperature, softmax)
     for ours, theirs in zip(found, expected):
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=2e-5)
@@ -53,8 +56,10 @@ def test_correlation_is_that_of_all_pairs(seed, shots, shares, temperature, soft
     assert not found[0][empty].any() and not found[1][empty].any()
 
 
+@pytest.mark.parametrize("wait", [True, False])
 @pytest.mark.parametrize("softmax", ["query", "support"])
-def test_correlation_has_the_gradients_of_all_pairs(softmax):
+def test_correlation_has_the_gradients_of_all_pairs(softmax, wait, monkeypatch):
+    monkeypatch.setattr(ops, "may_wait", lambda tensor: wait)
     *vectors, masks = drawn(3, 2, (0.0, 0.3, 1.0))
     gradients = []
     for function in (correlate, plain_correlation):
@@ -178,3 +183,23 @@ def test_the_ground_truth_teaches_cells_that_see_only_object():
     torch.testing.assert_close(term, expected, rtol=1e-5, atol=1e-5)
     nothing, everything = (correlation_distillation(x, [torch.zeros(1, 4, 4)])[0] for x in (0 * labels, 0 * labels + 1))
     assert abs(float(nothing)) < 1e-5 and abs(float(everything)) < 1e-5
+
+
+def test_convolutions_without_activations_are_one():
+    """Values, borders, and gradients of every parameter; batch norms that are no identity."""
+    g = torch.Generator().manual_seed(0)
+    convs = LinearConvs(5, 12, 4, torch.nn.BatchNorm2d(4), torch.nn.ReLU()).double().eval()
+    for name, value in convs.state_dict().items():
+        if "tracked" not in name:
+            value.copy_(
+                torch.rand(value.shape, generator=g) + 0.1 if "var" in name else torch.randn(value.shape, generator=g)
+            )
+    features = torch.randn(2, 5, 6, 7, generator=g, dtype=torch.double).requires_grad_()
+    learned, found = [features, *convs.parameters()], []
+    for result in (convs(features), torch.nn.Sequential.forward(convs, features)):
+        found.append([result, *torch.autograd.grad(result.sin().sum(), learned)])
+    assert len(found[0]) == 14 and all(value.abs().max() > 1e-3 for value in found[0])
+    torch.testing.assert_close(*found)
+    with torch.no_grad():
+        convs.train()
+        assert (convs(features) - found[0][0]).abs().max() > 1e-3, "batch statistics"

@@ -83,7 +83,9 @@ def record(model: HDMNet, episode: Episode, run: str) -> tuple[object, dict[str,
     transformer = model.transformer
     parts = {f"layer{i}": getattr(model.backbone, f"layer{i}") for i in (2, 3, 4)}
     parts |= {"base": model.base_head.classifier}
-    parts |= {name: getattr(model, name) for name in ("down_query", "down_supp", "query_merge", "supp_merge")}
+    parts |= {name: getattr(model, name) for name in ("down_query", "down_supp")}
+    # Their convolution is taken apart; the last part, its ReLU, is called.
+    parts |= {name: getattr(model, name)[1] for name in ("query_merge", "supp_merge")}
     parts |= {"meta": transformer.classifier, "transformer": transformer}
     parts |= {"embed0": transformer.stages[0].embed_norm, "sa0": transformer.stages[0].layers[0]}
     for i in range(3):
@@ -110,7 +112,14 @@ def _by_golden_name(model: HDMNet, episode: Episode, seen: dict[str, list[Call]]
             found |= {f"query_layer{i}": both[:batch], f"supp_layer{i}": both[batch:]}
     for side, call in zip(("query", "supp"), seen["features"]):
         # The head never lays its pyramid out; the values in there are those of the plain form.
-        found |= {f"{side}_cls_feat": call.result, f"{side}_ppm": model.base_head.pooling(*call.args)}
+        deepest, wanted = call.args
+        found |= {
+            f"{side}_cls_feat": model.base_head.features(deepest),
+            f"{side}_ppm": model.base_head.pooling(deepest),
+        }
+        if wanted is not None:  # elsewhere the supports' context is not computed
+            at = wanted[:, None].expand_as(call.result)
+            torch.testing.assert_close(call.result[at], found[f"{side}_cls_feat"][at], rtol=1e-4, atol=1e-5)
     for name in ("down_query", "down_supp", "query_merge", "supp_merge"):
         if seen[name]:
             found[name] = seen[name][0].result

@@ -9,12 +9,14 @@ import numpy as np
 
 from ...episode import IGNORE
 from ...errors import DatasetError
+from ...files import located
 from ..base import few
+from ..photographs.base import check_min_area
 from ..photographs.label_index import LabelIndex
 from .coco import coco_json
 from .layouts import Entry, Pairing, class_masks, find_layout, images_masks
-from .names_and_lists import class_names, listed, split_list
-from .pairs import counted, examined
+from .names_and_lists import check_lists, class_names, listed, split_list
+from .pairs import counted, examined, first_copies
 from .problems import PROBLEM_KINDS, FolderReport
 
 LEAST = 2
@@ -30,6 +32,7 @@ class Survey(NamedTuple):
     names: dict[int, str]  # class id -> name
     entries: list[Entry]  # the sound pairs, sorted by id
     areas: np.ndarray  # (entries, class ids) pixels of every class id in their masks
+    first: dict[Path, Path]  # image -> the first image with the same content, where there are several
     single: int | None  # the class id that 255 stands for, where masks hold nothing but 0 and 255
     report: FolderReport  # the problems
 
@@ -53,6 +56,9 @@ def check_folder(
 
 def survey(root: str | Path, layout: str, names: object, lists: Mapping | None, min_area: int) -> Survey:
     """All pairs of a folder, checked; see `check_folder`."""
+    check_min_area(min_area)
+    if lists is not None:
+        check_lists(lists)
     layout, source = find_layout(root, layout)
     if names is not None and layout != "images_masks":
         raise DatasetError(f"names= is for images_masks; in {layout} the classes have names already.")
@@ -72,19 +78,22 @@ def survey(root: str | Path, layout: str, names: object, lists: Mapping | None, 
         areas = np.zeros((len(entries), max(pairing.names, default=0) + 1), np.int64)
         areas[np.arange(len(entries)), [entry.cls for entry in entries]] = counts[:, 1]
     entries, areas = _filled(pairing, entries, areas)
-    _scarce(pairing, entries, areas, min_area, source)
+    order = sorted(range(len(entries)), key=lambda at: entries[at].id)
+    entries, areas = [entries[at] for at in order], areas[order]
+    first = _copied(pairing, entries)
+    _scarce(pairing, entries, areas, min_area, source, first)
     for split in lists or {}:
         file, wanted = split_list(lists, split, pairing.base)
         for name in listed(wanted, entries, pairing.base)[1]:
             message = f"{split}: {name} is not there, or cannot be used for another reason given here"
             pairing.blame(file, "listed but absent", message, "Take it off the list, or add it.")
-    order = sorted(range(len(entries)), key=lambda at: entries[at].id)
-    entries, areas = [entries[at] for at in order], areas[order]
     usable = areas >= max(1, min_area)
     shown = {name: int(usable[:, cls].sum()) if entries else 0 for cls, name in pairing.names.items()}
     problems = sorted(pairing.problems, key=lambda problem: (PROBLEM_KINDS.index(problem.kind), problem.file))
-    report = FolderReport(Path(root).expanduser(), layout, pairing.total, len(entries), shown, tuple(problems))
-    return Survey(source, pairing.base, pairing.names, entries, areas, single, report)
+    report = FolderReport(
+        located(root, "root", DatasetError), layout, pairing.total, len(entries), shown, tuple(problems)
+    )
+    return Survey(source, pairing.base, pairing.names, entries, areas, first, single, report)
 
 
 def _sound(pairing: Pairing, kind: str) -> tuple[list[Entry], np.ndarray]:
@@ -142,17 +151,35 @@ def _filled(pairing: Pairing, entries: list[Entry], areas: np.ndarray) -> tuple[
     return [entries[at] for at in np.flatnonzero(shown)], areas[shown]
 
 
-def _scarce(pairing: Pairing, entries: list[Entry], areas: np.ndarray, min_area: int, source: Path) -> None:
-    """A problem for every class that cannot make an episode: one support and one query are the least."""
+def _copied(pairing: Pairing, entries: list[Entry]) -> dict[Path, Path]:
+    """The images that are copies of others (see `first_copies`), and a problem for each that its class has already.
+    A photograph in two class folders is how two of its objects are labelled."""
+    first = first_copies(entry.image for entry in entries)
+    seen: dict[tuple[Path, int | None], Entry] = {}
+    for entry in entries:
+        other = seen.setdefault((first.get(entry.image, entry.image), entry.cls), entry)
+        if other is not entry:
+            same = "listed" if other.image == entry.image else "in the folder"
+            message = f"is the same picture as {other.id}, {same} under two names"
+            cure = "Remove one of the two, with its mask. Until then both are used, but never as query and support of "
+            pairing.blame(entry.image, "same picture twice", message, f"{cure}one episode.")
+    return first
+
+
+def _scarce(
+    pairing: Pairing, entries: list[Entry], areas: np.ndarray, min_area: int, source: Path, first: dict[Path, Path]
+) -> None:
+    """A problem for every class that cannot make an episode: support and query, two pictures, are the least."""
     for cls, name in pairing.names.items():
         hits = np.flatnonzero(areas[:, cls] >= max(1, min_area)) if len(entries) else ()
-        if len(hits) >= LEAST:
+        shown = {first.get(entries[at].image, entries[at].image) for at in hits}
+        if len(shown) >= LEAST:
             continue
         file = pairing.base / name if pairing.layout == "class_folders" else source
         if len(hits) and pairing.layout != "class_folders":
             file = entries[hits[0]].image if pairing.layout == "coco_json" else entries[hits[0]].mask
         large = f" with {min_area} of its pixels or more" if min_area > 1 else ""
         number = "" if name == f"class {cls}" else f"class {cls} "
-        message = f"{number}{name}: {len(hits)} usable image{'' if len(hits) == 1 else 's'}{large}"
+        message = f"{number}{name}: {len(shown)} usable image{'' if len(shown) == 1 else 's'}{large}"
         cure = f"Add images until there are {LEAST} (more for several shots), or drop the class."
         pairing.blame(file, "class with too few images", message, cure)

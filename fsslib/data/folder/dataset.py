@@ -1,18 +1,19 @@
 """Your own pictures as a data set: class folders, images beside masks, or a COCO annotation file."""
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from ...arguments import check_count, choose
+from ...arguments import check_count, check_switch, choose
 from ...episode import IGNORE
 from ...errors import DatasetError
 from ..base import SPLITS
 from ..folds import SCHEMES, fold_classes
-from ..photographs.base import Photographs, check_min_area, same_size
+from ..photographs.base import Photographs, same_size
 from ..photographs.coco_label_maps import open_masks
 from ..pictures import read_image
 from .check import survey
@@ -66,9 +67,9 @@ class Folder(Photographs):
         check_count(folds, "folds", error=DatasetError)
         self._begin(root, fold, split, folds)
         choose(fold_scheme, tuple(SCHEMES), "fold_scheme=", DatasetError)
+        check_switch(strict, "strict", DatasetError)
         if novel_classes is not None and folds > 1:
             raise DatasetError("novel_classes and folds exclude each other: name the novel classes, or rotate them.")
-        check_min_area(min_area)
         known = survey(root, layout, names, lists, min_area)
         self.names, self.report = known.names, known.report
         self._judge(strict)
@@ -79,6 +80,7 @@ class Folder(Photographs):
         keep, where = self._listed(lists, known) if lists is not None else (range(len(known.entries)), "")
         entries = [known.entries[at] for at in keep]
         files = [(entry.image, entry.mask) for entry in entries]
+        self._first = known.first
         self._take([e.id for e in entries], files, known.areas[list(keep)], targets, unwanted, where=where)
 
     def _judge(self, strict: bool) -> None:
@@ -100,7 +102,7 @@ class Folder(Photographs):
             held = fold_classes(tuple(self.names), self.fold, folds, fold_scheme)
             self.fold_scheme = f"own classes, {folds} folds, {SCHEMES[fold_scheme]}"
         else:
-            held = class_ids(novel_classes or (), self.names, "novel_classes")
+            held = class_ids(() if novel_classes is None else novel_classes, self.names, "novel_classes")
             novel_names = ", ".join(self.names[c] for c in held)
             self.fold_scheme = f"own classes, novel: {novel_names}" if held else "own classes, none held out"
         if len(held) == len(self.names):
@@ -119,13 +121,21 @@ class Folder(Photographs):
         self.split = split
         return tuple(self.names), ()
 
+    def copies(self) -> dict[int, int]:
+        images = [self._first.get(image, image) for image, _ in self._files]
+        often = {image: number for number, (image, count) in enumerate(Counter(images).items()) if count > 1}
+        return {index: often[image] for index, image in enumerate(images) if image in often}
+
     def _listed(self, lists: Mapping, known) -> tuple[list[int], str]:
         """Positions of this split's images, and how messages call the list."""
         split = "train" if self.split == "val" and "val" not in lists else self.split
         chosen = {name: listed(split_list(lists, name, known.base)[1], known.entries, known.base)[0] for name in lists}
         file, _ = split_list(lists, split, known.base)
         for one, other in combinations([name for name in SPLITS if name in chosen], 2):
-            both = sorted(set(chosen[one]) & set(chosen[other]))
+            # Under another name it is the same picture.
+            pictures = {known.first.get(image := known.entries[at].image, image) for at in chosen[one]}
+            images = ((at, known.entries[at].image) for at in chosen[other])
+            both = [at for at, image in images if known.first.get(image, image) in pictures]
             # Validation on all the training images is what happens without a list of its own.
             if both and not (other == "val" and chosen[one] == chosen[other]):
                 some = ", ".join(known.entries[at].id for at in both[:3])

@@ -3,6 +3,7 @@
 `find_layout` comes first, then the pairs of either kind of folder, then looking through folders and at JSON files.
 """
 
+import codecs
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from ...arguments import choose
 from ...errors import DatasetError
+from ...files import comparable, composed, located
 from ..base import few
 from ..pictures import LOSSY
 from . import LAYOUTS
@@ -62,7 +64,7 @@ def find_layout(root: str | Path, layout: str = "auto") -> tuple[str, Path]:
     For `"coco_json"` the annotation file stands for the folder. Raises DatasetError when `root` does not exist, or when
     nothing, or more than one thing, is recognised.
     """
-    root = Path(root).expanduser()
+    root = located(root, "root", DatasetError)
     choose(layout, ("auto", *LAYOUTS), "layout=", DatasetError)
     if not root.exists():
         raise DatasetError(f"there is no folder {root}: pass root=PATH of the folder with your pictures.")
@@ -122,9 +124,13 @@ def class_masks(base: Path) -> Pairing:
     """One folder a class, with masks of one object. Class ids count from 1 in alphabetical order and skip 255."""
     pairing = Pairing("class_folders", base, names={})
     for at, folder in enumerate(class_folders(base), 1):
-        cls = at + (at >= 255)
-        pairing.names[cls] = folder.name
-        _pair(pairing, *_pictures_of(folder), f"{folder.name}/", cls)
+        cls, name = at + (at >= 255), composed(folder.name)
+        if name in pairing.names.values():
+            message = "is another class folder's name, in another form of Unicode"
+            pairing.blame(folder, "duplicate name", message, "Move its files into the other folder.")
+            continue
+        pairing.names[cls] = name
+        _pair(pairing, *_pictures_of(folder), f"{name}/", cls)
     return pairing
 
 
@@ -203,11 +209,11 @@ def _key(stem: str, images: Mapping) -> str:
 
 
 def pictures(base: Path) -> dict[str, list[Path]]:
-    """File name -> where below `base` it is."""
+    """File name (`comparable`) -> where below `base` it is."""
     named: dict[str, list[Path]] = {}
     for files in _by_stem(base).values():
         for file in files:
-            named.setdefault(file.name, []).append(file)
+            named.setdefault(comparable(file.name), []).append(file)
     return named
 
 
@@ -216,11 +222,11 @@ def _visible(folder: Path) -> Iterator[Path]:
 
 
 def _folders(base: Path) -> list[Path]:
-    return sorted((path for path in _visible(base) if path.is_dir()), key=lambda path: path.name)
+    return sorted((path for path in _visible(base) if path.is_dir()), key=lambda path: composed(path.name))
 
 
 def _by_stem(folder: Path, deep: bool = True) -> dict[str, list[Path]]:
-    """Path below `folder` without its ending -> the pictures of that name."""
+    """Path below `folder` without its ending (`composed`) -> the pictures of that name."""
     stems: dict[str, list[Path]] = {}
     for at, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name[0] != "." and name.lower() not in _IGNORED) if deep else []
@@ -228,7 +234,7 @@ def _by_stem(folder: Path, deep: bool = True) -> dict[str, list[Path]]:
         for name in sorted(files):
             stem, ending = os.path.splitext(name)
             if name[0] != "." and ending.lower() in PICTURES:
-                stems.setdefault((below if below != "./" else "") + stem, []).append(Path(at, name))
+                stems.setdefault(composed((below if below != "./" else "") + stem), []).append(Path(at, name))
     return stems
 
 
@@ -254,6 +260,7 @@ def mentions(file: Path) -> bool:
 
 
 def _has_words(text: bytes, keys: Sequence[str]) -> bool:
+    text = text.replace(b"\0", b"") if text[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else text
     return all(f'"{key}"'.encode() in text for key in keys)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DatasetError
+from ...files import comparable, located
 from ..folds import SCHEMES, fold_classes
 from .base import Photographs, find_root
 from .coco_label_maps import open_masks
@@ -105,9 +106,9 @@ class Coco20i(Photographs):
     def _locate(self) -> tuple[list[int], list[Path]]:
         """Image ids and photographs that are on disk, in the order of their names: one listing of the folder."""
         folder = _sets(self.root)[self.image_list]
-        on_disk = set(os.listdir(folder))
-        listed = sorted((Path(image.file).name, number) for number, image in self._masks.images.items())
-        here = [(number, folder / name) for name, number in listed if name in on_disk]
+        on_disk = {comparable(name): name for name in sorted(os.listdir(folder))}
+        listed = sorted((comparable(Path(image.file).name), number) for number, image in self._masks.images.items())
+        here = [(number, folder / on_disk[name]) for name, number in listed if name in on_disk]
         self.absent = len(listed) - len(here)
         if not here:
             raise DatasetError(
@@ -133,7 +134,7 @@ def _fetch(root: str | Path, images: str, split: str) -> None:
 
     if images == "auto":
         part = "val" if split == "test" else "train"
-        begun = (Path(root).expanduser() / "annotations" / f"instances_{part}2014.json").is_file()
+        begun = (located(root, "root", DatasetError) / "annotations" / f"instances_{part}2014.json").is_file()
         images = f"{part}{2014 if begun else 2017}"
     download("coco", root, parts=(images, f"annotations{images[-4:]}"))
 
