@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import difflib
+import faulthandler
 import inspect
 import io
 import json
@@ -166,6 +167,9 @@ def _stay_alive(shell: Any) -> None:
     shell.events.register("pre_run_cell", begin)
     shell.events.register("post_run_cell", _stop_alarms)
     shell.ask_exit = lambda: _note("left", "exit()")
+    loop = getattr(getattr(getattr(shell, "kernel", None), "io_loop", None), "asyncio_loop", None)
+    if loop is not None:  # the one that waits for the next cell
+        loop.stop = lambda: _note("left", "stopping the kernel's event loop")
 
     def started(thread: threading.Thread) -> None:
         thread._started_by = getattr(threading.current_thread(), "_started_by", "") or _origin.get()  # type: ignore
@@ -201,6 +205,7 @@ def _is_fatal(number: int) -> bool:
 
 def _stop_alarms(*_: Any) -> None:
     """An alarm that a cell has set would ring in another one."""
+    faulthandler.cancel_dump_traceback_later()
     for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF"):
         if hasattr(signal, name):
             signal.setitimer(getattr(signal, name), 0)

@@ -134,6 +134,8 @@ def _run(
     if dead is None:
         return outcomes, rows
     others, rows = _attempt([text if i != dead else "" for i, text in enumerate(sources)], stage, limits, shown)
+    for first, second in zip(outcomes, others):
+        first.effects = first.effects or second.effects  # those of the first run went with its kernel
     return outcomes[: dead + 1] + others[dead + 1 :], rows
 
 
