@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...arguments import check_count, check_switch, choose
+from ...arguments import check_count, choose
 from ...episode import IGNORE
 from ...errors import DatasetError
 from ..base import SPLITS
@@ -65,9 +65,8 @@ class Folder(Photographs):
         strict: bool = False, cache: bool = True,
     ) -> None:  # fmt: skip
         check_count(folds, "folds", error=DatasetError)
-        self._begin(root, fold, split, folds)
+        self._begin(root, fold, split, folds, cache=cache, strict=strict)
         choose(fold_scheme, tuple(SCHEMES), "fold_scheme=", DatasetError)
-        check_switch(strict, "strict", DatasetError)
         if novel_classes is not None and folds > 1:
             raise DatasetError("novel_classes and folds exclude each other: name the novel classes, or rotate them.")
         known = survey(root, layout, names, lists, min_area)

@@ -15,14 +15,14 @@ from .layouts import Entry
 FILES = ("classes.txt", "names.txt", "labels.txt", "classes.json", "names.json")
 EXPECTED = 'Expected one name a line, or JSON such as {"1": "cat"}.'
 Named = tuple[int, str, str]  # class id, name, and where it stands
-_BEFORE = r"([0-9]{1,9})(?:\s*[.:,;)=]\s*|\s+)([^\s0-9].*)"
+_BEFORE = r"([0-9]{1,9})(?:\s*[:)=]\s*(?=\S)|\s*[.,;\s]\s*(?=[^\s0-9]))(.*)"
 _BEHIND = r"([^:,;=\t]*[^:,;=\s])\s*[:,;=\t]\s*([0-9]{1,9})"
 # What 0 and 255 may be called: they are no classes.
 _NO_CLASS = {
     "background", "bg", "void", "none", "nothing", "null", "empty", "other", "others", "unknown", "unlabeled",
     "unlabelled", "no label", "nolabel", "no data", "nodata", "ignore", "ignored", "border", "boundary", "edge",
-    "edges", "outline", "contour", "uncertain", "difficult", "clutter", "hintergrund", "fond", "fondo", "sfondo", "achtergrond",
-    "fundo", "tło", "фон", "背景", "배경",
+    "edges", "outline", "contour", "uncertain", "difficult", "clutter", "hintergrund", "fond", "fondo", "sfondo",
+    "achtergrond", "fundo", "tło", "фон", "背景", "배경",
 }  # fmt: skip
 
 
@@ -85,7 +85,7 @@ def _numbered(lines: Mapping[int, str], source: str) -> list[Named]:
             return [(int(hit[number]), hit[name], f"line {at}") for at, hit in hits.items()]
     odd = next((at for at, line in lines.items() if re.match(r"[0-9]+\s*[.:)]\s", line)), None)
     if odd:
-        other = next(at for at, line in lines.items() if not re.match(r"[0-9]+\s*[.:)]\s", line))
+        other = next((at for at, line in lines.items() if not re.match(r"[0-9]+\s*[.:)]\s", line)), odd)
         raise DatasetError(
             f"{source}: line {odd} ({lines[odd]!r}) begins with a number and line {other} ({lines[other]!r}) does not. "
             "Number every line with its class id, or none."
@@ -103,8 +103,8 @@ def _by_id(names: Mapping, source: str) -> list[Named]:
     if not keys and not values:
         wrong = next(pair for pair in names.items() if whole(pair[0]) is None)
         raise DatasetError(f"{source}: expected whole numbers as class ids, e.g. {{1: 'cat'}}; found {wrong}.")
-    pairs = names.items() if keys else ((number, name) for name, number in names.items())
-    return [(whole(number), name, f"entry {number!r}") for number, name in pairs]
+    pairs = ((key, value, key) if keys else (value, key, key) for key, value in names.items())
+    return [(whole(number), name, f"entry {key!r}") for number, name, key in pairs]
 
 
 def _table(named: list[Named], source: str) -> dict[int, str]:
@@ -123,11 +123,11 @@ def _table(named: list[Named], source: str) -> dict[int, str]:
             )
         if number in seen:
             raise DatasetError(
-                f"{source}: the id {number} stands twice, in {seen[number]} and {place}; ids must differ."
+                f"{source}: the id {number} stands twice, in {seen[number]} and {place}. Give each class its own."
             )
         if name in seen:
             raise DatasetError(
-                f"{source}: two classes have the same name, {name!r} in {seen[name]} and {place}; names must differ."
+                f"{source}: two classes have the same name, {name!r} in {seen[name]} and {place}. Give each its own."
             )
         seen |= {number: place, name: place}
         table[number] = name

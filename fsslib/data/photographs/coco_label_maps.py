@@ -284,7 +284,7 @@ def _again(images: Mapping[int, Listed]) -> dict[int, int]:
         key = comparable(os.path.normpath(listed.file.replace("\\", "/")))  # as exporters on Windows write it
         one = first.setdefault(key, number)
         if images[one][1:] != listed[1:]:
-            raise _Ambiguous(f"{listed.file} has the ids {one} and {number}, and another size under each")
+            raise ValueError(f"{listed.file} has the ids {one} and {number}, of different sizes: one of them is wrong")
         if one != number:
             again[number] = one
     return again

@@ -13,7 +13,7 @@ from ...errors import DatasetError
 from ...files import comparable, read_lines
 from ..base import few, positions
 from ..pictures import open_picture, picture_size, read_image
-from .base import Photographs, find_root, same_size
+from .base import Photographs, check_min_area, find_root, same_size
 from .label_index import LabelIndex
 
 CLASSES, IMAGES = 1000, 10
@@ -57,7 +57,8 @@ class Fss1000(Photographs):
         self, root: str | Path | None = None, fold: int = 0, split: str = "train", *,
         val_list: str | Path | None = None, min_area: int = 0, cache: bool = True, download: bool = False,
     ) -> None:  # fmt: skip
-        self._begin(root, fold, split, folds=1)
+        self._begin(root, fold, split, folds=1, cache=cache, download=download)
+        check_min_area(min_area)
         if download:
             from ..download.sources import download as fetch
 
