@@ -96,10 +96,8 @@ def dropped(picture: Image.Image, file: str, what: str = "image") -> tuple[str, 
     if pages > 1 and what == "image":
         return f"holds {pages} pages, and a photograph is one picture", code + "keeps the first page."
     if pages > 1:
-        code = f"`from fsslib.data.folder.cures import merge_pages; merge_pages({file!r})` "
         return f"holds {pages} pages, and a mask is one picture", (
-            f"If page 1 is the mask of class 1, page 2 of class 2, …, as in all other files: {code}draws them into one "
-            "label map. Else save one mask a picture."
+            "Save the page that is meant as a file of its own, or pass it: picture.seek(page), then picture.copy()."
         )
     if what == "image" and picture.mode.startswith(("I", "F")):
         return f"holds one {picture.mode} number a pixel, and photographs have 8 bit", code + "stretches it to 8 bit."

@@ -67,6 +67,11 @@ def colour_fault(file: Path, colours: np.ndarray, doubt: str, kind: str) -> Faul
             why = "its palette has an order of its own, as programs save few colours;"
         message = f"{why} colours besides black: {few(ranked, 4)}"
         cure = f"If black is the background: {code('drawn', file)}."
+        if _BLACK not in table:  # then all of it would be object
+            cure = "Draw the background in black, and save the mask again as PNG."
+            if _WHITE in table and 1 < len(table) <= _MOST:
+                ids = {colour: int(colour != _WHITE) for colour in ranked}
+                cure = f"If white is the background: {code('recolour', file, ids)}."
         if _smooth(colours, values, file.suffix.lower() in LOSSY):
             table, cure = {}, _EXPORT
             if kind == "binary":  # half as light as the lightest
@@ -96,6 +101,15 @@ def deep_fault(file: Path, values: np.ndarray, kind: str) -> Fault:
     cure = code("harden", file, high / 2) if ramp or (len(numbers) > 2 and (numbers % 1).any()) else code("drawn", file)
     table = dict(zip(numbers.tolist(), counts.tolist())) if not ramp else {}
     return Fault(file, DEEP, message, cure + " makes it 8 bit.", table)
+
+
+def pages_fault(file: Path, message: str, kind: str) -> Fault:
+    """A mask of several pages."""
+    cure = "If page 1 is the mask of class 1, page 2 of class 2, …, as in all other files: "
+    cure += f"{code('merge_pages', file)} draws them into one label map. Else save one mask a picture."
+    if kind == "binary":
+        cure = f"If its pages together are the object: {code('merge_pages', file, 1)}. Else save the one that is."
+    return Fault(file, "several pages", message, cure)
 
 
 def size_fault(image: Path, mask: Path, upright: tuple, stored: tuple, shape: tuple) -> Fault:

@@ -130,16 +130,19 @@ def resize(mask: str | Path, size: tuple[int, int]) -> Path:
     return _changed(_place(mask), lambda picture: picture.resize(size, Image.Resampling.NEAREST))
 
 
-def merge_pages(file: str | Path) -> Path:
-    """A mask of several pages, page k that of class k, becomes one label map. Objects must not overlap."""
+def merge_pages(file: str | Path, cls: int | None = None) -> Path:
+    """A mask of several pages becomes one: page k is the mask of class k, where no two overlap; or with `cls` every
+    page is of this class."""
     from PIL import Image, ImageSequence
 
     with decoding(f"mask {file}"), Image.open(file) as picture:
         pages = [np.array(_numbers(page)) for page in ImageSequence.Iterator(picture)]
     pages = [(page != 0).reshape(*page.shape[:2], -1).any(-1) for page in pages]
-    if len({page.shape for page in pages}) > 1 or len(pages) >= IGNORE or np.sum(pages, 0).max() > 1:
+    alike = len({page.shape for page in pages}) == 1 and len(pages) < IGNORE
+    if not alike or (cls is None and np.sum(pages, 0).max() > 1):
         raise DatasetError(f"{file}: its pages overlap, or differ in size: one pixel belongs to one class only.")
-    return _replace(_place(file), sum(np.uint8(number) * page for number, page in enumerate(pages, 1)))
+    ids = (np.uint8(cls or number) * page for number, page in enumerate(pages, 1))
+    return _replace(_place(file), np.maximum.reduce([*ids]))
 
 
 def shrink(file: str | Path, low: float | None = None, high: float | None = None) -> Path:

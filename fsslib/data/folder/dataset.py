@@ -28,6 +28,7 @@ class Folder(Photographs):
 
     * `"class_folders"`: `root/CLASS/NAME.jpg` with a mask of one object, `NAME.png` or `NAME_mask.png`, beside it; or
       `root/CLASS/images` and `root/CLASS/masks`. Classes count from 1 in alphabetical order; what is not 0 is object.
+      Where masks hold several ids, folders may part the images as well: then `layout` has to say what they are.
     * `"images_masks"`: `root/images/NAME.jpg` and `root/masks/NAME.png` (or JPEGImages, imgs, SegmentationClass,
       labels, annotations, …), masks of class ids as grey values or palette indices; 255 is ignored. Where no mask holds
       anything but 0 and 255, 255 is the object of one class. Masks may lie beside their images as `NAME_mask.png` too,

@@ -10,7 +10,7 @@ import numpy as np
 from ...episode import IGNORE
 from ..photographs.base import pixel_counts
 from ..pictures import LOSSY, ORIENTATION, TURNING, dropped, mask_values, rgb, soft, trouble, void_outweighs
-from .advice import DEEP, SHALLOW, colour_fault, deep_fault, size_fault, soft_fault, void_fault
+from .advice import DEEP, SHALLOW, colour_fault, deep_fault, pages_fault, size_fault, soft_fault, void_fault
 from .cures import packed
 from .problems import Fault
 
@@ -118,7 +118,7 @@ def _read_mask(file: Path, kind: str) -> np.ndarray:
 
     with _decoding(file, "mask", "Export the mask again as PNG."), Image.open(file) as picture:
         if words := dropped(picture, str(file), "mask"):
-            raise Fault(file, "several pages" if "pages" in words[0] else DEEP, *words)
+            raise pages_fault(file, words[0], kind) if "pages" in words[0] else Fault(file, DEEP, *words)
         picture.load()
         picture = ImageOps.exif_transpose(picture)
         values, doubt = mask_values(picture, kind)

@@ -138,6 +138,12 @@ ONE = {
     "one colour": objects(saved(lambda d: COLOURS[d])),
     "alpha": objects(lambda d, file: Image.fromarray(np.stack([d * 0 + 255, 255 * d], -1), "LA").save(file)),
     "255 with a dark rim": objects(saved(lambda d: np.where(d, 255, np.roll(d, 2, 0) * 128 + np.roll(d, 4, 0) // 2))),
+    "pages": objects(
+        lambda d, file: Image.fromarray(255 * d).save(file, save_all=True, append_images=[Image.fromarray(d)]),
+        "tif",
+        "_mask",
+    ),
+    "one colour on white": objects(saved(lambda d: np.array([(255, 255, 255), (200, 9, 9)], np.uint8)[d])),
     "one colour in a BMP": objects(saved(lambda d: COLOURS[d]), "bmp", "_mask"),
 }
 
