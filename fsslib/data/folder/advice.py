@@ -21,7 +21,7 @@ from .problems import Fault, Problem
 
 COLOUR, DEEP, SHALLOW, CLEAR = "colour mask", "16-bit or floating-point mask", "16-bit image", "transparent mask"
 RENUMBERED, LABEL_MAP = "renumbered palette", "labelmap.txt"
-_BLACK, _WHITE, _MOST = (0, 0, 0), (255, 255, 255), IGNORE - 1
+BLACK, WHITE, _MOST = (0, 0, 0), (255, 255, 255), IGNORE - 1
 _EXPORT = "Export the masks again as PNG, without smoothing; resize label maps with nearest-neighbour only."
 
 
@@ -55,7 +55,7 @@ def colour_fault(file: Path, colours: np.ndarray, doubt: str, kind: str) -> Faul
     `pictures.mask_values`."""
     values, counts = np.unique(colours, return_counts=True)
     table = {unpack(int(value)): int(count) for value, count in zip(values, counts)}
-    ranked = sorted((colour for colour in table if colour != _BLACK), key=lambda colour: -table[colour])
+    ranked = sorted((colour for colour in table if colour != BLACK), key=lambda colour: -table[colour])
     if doubt == "transparent":
         message, name = "is transparent in places, so colours or alpha may hold the shape", CLEAR
         cure = f"If the object is what can be seen: {code('visible', file)}. "
@@ -67,10 +67,10 @@ def colour_fault(file: Path, colours: np.ndarray, doubt: str, kind: str) -> Faul
             why = "its palette has an order of its own, as programs save few colours;"
         message = f"{why} colours besides black: {few(ranked, 4)}"
         cure = f"If black is the background: {code('drawn', file)}."
-        if _BLACK not in table:  # then all of it would be object
+        if BLACK not in table:  # then all of it would be object
             cure = "Draw the background in black, and save the mask again as PNG."
-            if _WHITE in table and 1 < len(table) <= _MOST:
-                ids = {colour: int(colour != _WHITE) for colour in ranked}
+            if WHITE in table and 1 < len(table) <= _MOST:
+                ids = {colour: int(colour != WHITE) for colour in ranked}
                 cure = f"If white is the background: {code('recolour', file, ids)}."
         if _smooth(colours, values, file.suffix.lower() in LOSSY):
             table, cure = {}, _EXPORT
@@ -200,7 +200,7 @@ def _coloured(
     shown = Counter()
     for fault in coloured:
         shown.update(fault.values)
-    seen = [c for c in shown if c != _BLACK]
+    seen = [c for c in shown if c != BLACK]
     if not listed and len(seen) == 1 and all(fault.problem.kind == CLEAR for fault in coloured):
         return  # the shape is in the transparency alone
     table, why = _table(coloured, shown, listed, names)
@@ -225,13 +225,13 @@ def _are_ids(greys: Iterable[tuple]) -> bool:
 def _table(faults: Sequence[Fault], shown: Counter, listed: Mapping | None, names: Mapping | None) -> tuple[dict, str]:
     """Colour -> class id, and where it is from."""
     if listed:
-        return {_BLACK: 0, **listed}, "as the folder's label map has them"
+        return {BLACK: 0, **listed}, "as the folder's label map has them"
     voc = {unpack(pack(colour)): at for at, colour in enumerate(voc_palette().tolist())}
     ids = {colour: voc.get(colour) for colour in shown}
     if None not in ids.values() and (names is None or set(ids.values()) <= {0, IGNORE, *names}):
-        return {_BLACK: 0, **ids}, "VOC's colours"
-    white = _BLACK not in shown and all(_WHITE in fault.values for fault in faults) and len(shown) > 1
-    empty = _WHITE if white else _BLACK
+        return {BLACK: 0, **ids}, "VOC's colours"
+    white = BLACK not in shown and all(WHITE in fault.values for fault in faults) and len(shown) > 1
+    empty = WHITE if white else BLACK
     ranked = sorted((colour for colour in shown if colour != empty), key=lambda colour: (-shown[colour], colour))
     if len(ranked) > _MOST:
         return {}, f"all files together have {len(ranked)} colours"

@@ -13,7 +13,7 @@ from ...files import located
 from ..base import few
 from ..photographs.base import check_min_area
 from ..photographs.label_index import LabelIndex
-from .advice import COLOUR, DEEP, RENUMBERED, advise, code
+from .advice import BLACK, COLOUR, DEEP, RENUMBERED, WHITE, advise, code
 from .coco import coco_json
 from .label_maps import find_label_map, renamed, unread
 from .layouts import Entry, Pairing, class_masks, find_layout, images_masks, spare_folders
@@ -172,7 +172,8 @@ def _test_guess(pairing: Pairing, entries: list[Entry], counts: np.ndarray, faul
     held = {entry.mask: (np.flatnonzero(row) + 1).tolist() for entry, row in zip(entries, drawn)}
     for fault in faults:
         if fault.problem.kind in (COLOUR, DEEP, RENUMBERED):
-            held[fault.problem.file] = [value for value in fault.values if np.any(value)]
+            empty = BLACK if BLACK in fault.values else WHITE
+            held[fault.problem.file] = [value for value in fault.values if np.any(value) and value != empty]
     several = [file for file, values in held.items() if 1 < len(values) < MANY]
     folders: dict[Path, set] = {}
     for file, values in held.items():
