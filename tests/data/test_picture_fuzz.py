@@ -19,6 +19,7 @@ from fsslib.data.pictures import image_tensor, mask_tensor
 from fsslib.errors import DatasetError
 from fsslib.widgets.explorers.methods import File
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's, of what it skips
 ENDINGS = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "TIFF": "tif", "BMP": "bmp", "WEBP": "webp", "PPM": "ppm"}
 
 
@@ -153,3 +154,28 @@ def test_odd_arrays(kind):
 def test_things_that_are_no_pictures(thing):
     for read in (image_tensor, mask_tensor):
         assert outcome(lambda read=read: read(thing)) == "DatasetError"
+
+
+LABEL_MAPS = {
+    "labelmap.txt": b"# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:9,9,9::\ndog:20,9,9::\nowl:9,99,9::\n",
+    "class_dict.csv": b"name,r,g,b\ncat,9,9,9\ndog,20,9,9\nowl,9,99,9\n",
+    "_classes.csv": b"Pixel Value, Class\n0, background\n1, cat\n2, dog\n3, owl\n",
+    "label_colors.txt": b"0 0 0\tVoid\n9 9 9\tcat\n20 9 9\tdog\n9 99 9\towl\n",
+}
+
+
+@pytest.mark.parametrize("name", LABEL_MAPS)
+def test_damaged_label_maps(tmp_path, name):
+    """Read, named as not read, or refused with the file's name."""
+    root, outcomes = images_masks(tmp_path / "set", 3), []
+    (root / "classes.txt").unlink()
+    for data in mutated([LABEL_MAPS[name]], max(1, KEPT // 10), 5):
+        (root / name).write_bytes(data)
+
+        def work():
+            report = check_folder(root)
+            assert any(name in note for note in report.notes)
+
+        outcomes.append(outcome(work))
+    print(f"{name}: {tally(outcomes)}")
+    assert "right" in outcomes
