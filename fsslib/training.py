@@ -263,7 +263,7 @@ def fit(
     engine = fabric(schedule.accelerator, schedule.precision)
     device, on_gpu, cuda = engine.device, engine.device.type != "cpu", engine.device.type == "cuda"
     model.to(device, **({"memory_format": torch.channels_last} if cuda else {}))  # as tensor cores want it
-    optimiser = _optimiser(model, schedule, fused=cuda)
+    optimiser = _optimiser(model, schedule, fused=cuda or not on_gpu)
     losses_of = _compiled(model.losses) if schedule.compile else model.losses
     run = _Run(model, optimiser, schedule, callback, log_every or (LOG_EVERY if on_gpu else 1), save_every)
     if folder:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fsslib.losses import segmentation
-from fsslib.ops import conv_in_boxes, cosine_maps, masked_average, project_mask
+from fsslib.ops import FEW, conv_in_boxes, cosine_maps, masked_average, project_mask, resize, upsample
 
 
 def plain_masked_average(features, masks, eps=1e-5):
@@ -30,6 +30,24 @@ def test_masked_average_equals_the_plain_form(size, image):
 def test_project_mask_keeps_the_total():
     masks = torch.rand(3, 41, 57)
     torch.testing.assert_close(project_mask(masks, (6, 8)).sum((-2, -1)), masks.sum((-2, -1)), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("small,large", [((13, 13), (97, 97)), ((5, 9), (33, 9)), ((1, 1), (9, 7)), ((7, 4), (7, 4))])
+def test_few_maps_grow_as_interpolation_lets_them(small, large, channels_last):
+    """Also under autocast, where a product of matrices would be computed in 16 bits."""
+    torch.manual_seed(0)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    maps = torch.randn(3, FEW, *small).to(memory_format=layout).requires_grad_()
+    for function, corners in ((upsample, False), (resize, True)):
+        plain = F.interpolate(maps, large, mode="bilinear", align_corners=corners)
+        weight = torch.randn_like(plain)
+        expected = torch.autograd.grad((plain * weight).sum(), maps)[0]
+        with torch.autocast("cpu", torch.bfloat16):
+            fast = function(maps, large)
+        torch.testing.assert_close(fast, plain, atol=2e-6, rtol=1e-5)
+        found = torch.autograd.grad((fast * weight).sum(), maps)[0]
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
 
 
 def test_cosines_stay_in_full_precision_under_autocast():
@@ -74,3 +92,15 @@ def test_a_convolution_in_boxes_is_the_whole_one_where_it_is_wanted():
     at = wanted[:, None].expand_as(whole)
     torch.testing.assert_close(found[at], whole[at])
     assert not found[3].any() and not found[1, :, :3].any() and not found[0, :, 5:].any()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_segmentation_of_many_classes_is_cross_entropy(channels_last):
+    torch.manual_seed(0)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    logits = torch.randn(2, 16, 5, 7).to(memory_format=layout).requires_grad_()
+    target = torch.randint(0, 16, (2, 5, 7))
+    target[:, 0] = 255
+    plain, found = F.cross_entropy(logits, target, ignore_index=255), segmentation(logits, target)
+    torch.testing.assert_close(found, plain)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in (found, plain)))

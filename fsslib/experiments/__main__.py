@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FsslibError, ParameterError
-from ..files import atomic
+from ..files import atomic, parse_json
 from ..progress import aligned, any_terminal, say
 
 # What `make reports` trains from scratch, beside the stage notebooks; short enough for a coffee break on two cores.
@@ -37,8 +37,10 @@ def parse_value(text: str, name: str = "") -> Any:
 
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {"None": None, "True": True, "False": False}.get(text, text)
+    if isinstance(value, (dict, list)):
+        value = parse_json(text, f"-p {name}", "Give each name once.", ParameterError)
     field = ExperimentParameters.model_fields.get(name)
     wants_text = field is not None and isinstance(field.default, str)
     return text if wants_text and not isinstance(value, str | None) else value

@@ -39,12 +39,17 @@ DATA_PATHS = ("names", "lists", "val_list", "sbd")  # options of data sets that 
 def check(parameters: dict[str, Any], notebook: str | Path = EXPERIMENT) -> dict[str, Any]:
     """All parameters of a run, defaults filled in; raises ParameterError listing every problem.
     The notebook `experiment` is held to `ExperimentParameters`, any other to its own parameters cell."""
+    from .parameters import check_plain  # imports pydantic
+
     source, parameters = find(notebook), _as_json(parameters)
     if source.stem != EXPERIMENT:
-        return check_against(load(source), parameters)
-    from .conflicts import check_parameters  # imports pydantic
+        checked = check_against(load(source), parameters)
+        check_plain(checked)
+        return checked
+    from .conflicts import check_parameters
 
     checked = check_parameters(parameters, opening=True).model_dump()
+    check_plain(checked)
     if missing := sorted(checked.keys() - defaults(load(source)).keys()):
         names = ", ".join(missing)
         raise ParameterError(f"{source.name} has no parameter {names}: its parameters cell is out of date.")

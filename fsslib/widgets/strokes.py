@@ -51,7 +51,10 @@ def check(document: Any) -> dict:
     given = sorted(map(str, document)) if isinstance(document, dict) else type(document).__name__
     _insist(given == fields, f"strokes: found {given}, expected a dictionary with {', '.join(fields)}.")
     version, size, history, cursor = (document[name] for name in ("version", "size", "history", "cursor"))
-    _insist(version == VERSION, f"strokes: version {version!r}, this library reads version {VERSION}.")
+    _insist(
+        version == VERSION,
+        f"strokes: version {version!r}, this library reads version {VERSION}: save the drawing again.",
+    )
     if size is not None:
         fits = isinstance(size, Sequence) and len(size) == 2 and all(_whole(side) and side >= 1 for side in size)
         _insist(fits, f"strokes: size {size!r}, expected [height, width] in pixels, or null for any picture.")
@@ -99,7 +102,7 @@ def _checked(stroke: Any, number: int) -> dict:
         fits = points.ndim == 2 and points.shape[1] == 2 and points.dtype.kind in "iuf"
         _insist(fits, f"{where}: points must be one or more pairs [x, y] of numbers, in image pixels.")
         fits = (np.abs(points) <= LIMIT).all()  # false for NaN too
-        _insist(fits, f"{where}: a coordinate is not finite or beyond {LIMIT:.0f} pixels.")
+        _insist(fits, f"{where}: a coordinate is not finite or beyond {LIMIT:.0f} pixels: draw it again.")
         count, corners = len(points), {"box": "two opposite corners", "polygon": "three or more corners"}
         fits = count == 2 if tool == "box" else count >= 3 or tool != "polygon"
         _insist(fits, f"{where}: {count} points, expected {corners.get(tool)} of the {tool}.")

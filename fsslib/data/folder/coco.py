@@ -126,7 +126,9 @@ def _used_names(said: Annotations) -> dict[int, str]:
     for number, cls in zip(listed, positions(len(listed)).tolist()):
         name = said.categories[number]
         if number in used or name not in said.headings:  # a class may well be its own supercategory
-            names[cls] = f"{name} (id {number})" if name in names.values() else name
+            while name in names.values():
+                name += f" (id {number})"
+            names[cls] = name
     return names
 
 

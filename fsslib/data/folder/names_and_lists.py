@@ -12,17 +12,17 @@ from ...files import comparable, composed, located, read_json, read_lines
 from ..base import SPLITS, few
 from .layouts import Entry
 
-FILES = ("classes.txt", "names.txt", "labels.txt", "classes.json", "names.json")
+FILES = ("classes.json", "classes.txt", "names.txt", "labels.txt", "class_names.txt", "names.json")
 EXPECTED = 'Expected one name a line, or JSON such as {"1": "cat"}.'
 Named = tuple[int, str, str]  # class id, name, and where it stands
-_BEFORE = r"([0-9]{1,9})(?:\s*[.:,;)=]\s*|\s+)([^\s0-9].*)"
+_BEFORE = r"([0-9]{1,9})(?:\s*[:)=]\s*(?=\S)|\s*[.,;\s]\s*(?=[^\s0-9]))(.*)"
 _BEHIND = r"([^:,;=\t]*[^:,;=\s])\s*[:,;=\t]\s*([0-9]{1,9})"
 # What 0 and 255 may be called: they are no classes.
 _NO_CLASS = {
     "background", "bg", "void", "none", "nothing", "null", "empty", "other", "others", "unknown", "unlabeled",
     "unlabelled", "no label", "nolabel", "no data", "nodata", "ignore", "ignored", "border", "boundary", "edge",
-    "edges", "outline", "contour", "uncertain", "difficult", "clutter", "hintergrund", "fond", "fondo", "sfondo", "achtergrond",
-    "fundo", "tło", "фон", "背景", "배경",
+    "edges", "outline", "contour", "uncertain", "difficult", "clutter", "hintergrund", "fond", "fondo", "sfondo",
+    "achtergrond", "fundo", "tło", "фон", "背景", "배경",
 }  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def class_names(names: Mapping | Sequence[str] | str | Path | None, base: Path) 
             return None
         names = file
     if isinstance(names, (str, Path)):
-        file = _file(names, base)
+        file = named_file(names, base)
         source = str(file)
         if file.suffix.lower() == ".json":
             names = read_json(file, "class names from", EXPECTED)
@@ -61,7 +61,7 @@ def class_names(names: Mapping | Sequence[str] | str | Path | None, base: Path) 
     )
 
 
-def _file(named: str | Path, base: Path) -> Path:
+def named_file(named: str | Path, base: Path) -> Path:
     """A file given by its path, from here or below `base`."""
     file = located(named, "list", DatasetError)
     return file if os.path.isfile(file) else base / file
@@ -85,7 +85,7 @@ def _numbered(lines: Mapping[int, str], source: str) -> list[Named]:
             return [(int(hit[number]), hit[name], f"line {at}") for at, hit in hits.items()]
     odd = next((at for at, line in lines.items() if re.match(r"[0-9]+\s*[.:)]\s", line)), None)
     if odd:
-        other = next(at for at, line in lines.items() if not re.match(r"[0-9]+\s*[.:)]\s", line))
+        other = next((at for at, line in lines.items() if not re.match(r"[0-9]+\s*[.:)]\s", line)), odd)
         raise DatasetError(
             f"{source}: line {odd} ({lines[odd]!r}) begins with a number and line {other} ({lines[other]!r}) does not. "
             "Number every line with its class id, or none."
@@ -103,8 +103,8 @@ def _by_id(names: Mapping, source: str) -> list[Named]:
     if not keys and not values:
         wrong = next(pair for pair in names.items() if whole(pair[0]) is None)
         raise DatasetError(f"{source}: expected whole numbers as class ids, e.g. {{1: 'cat'}}; found {wrong}.")
-    pairs = names.items() if keys else ((number, name) for name, number in names.items())
-    return [(whole(number), name, f"entry {number!r}") for number, name in pairs]
+    pairs = ((key, value, key) if keys else (value, key, key) for key, value in names.items())
+    return [(whole(number), name, f"entry {key!r}") for number, name, key in pairs]
 
 
 def _table(named: list[Named], source: str) -> dict[int, str]:
@@ -123,11 +123,11 @@ def _table(named: list[Named], source: str) -> dict[int, str]:
             )
         if number in seen:
             raise DatasetError(
-                f"{source}: the id {number} stands twice, in {seen[number]} and {place}; ids must differ."
+                f"{source}: the id {number} stands twice, in {seen[number]} and {place}. Give each class its own."
             )
         if name in seen:
             raise DatasetError(
-                f"{source}: two classes have the same name, {name!r} in {seen[name]} and {place}; names must differ."
+                f"{source}: two classes have the same name, {name!r} in {seen[name]} and {place}. Give each its own."
             )
         seen |= {number: place, name: place}
         table[number] = name
@@ -180,7 +180,7 @@ def split_list(lists: Mapping, split: str, base: Path) -> tuple[Path, list[str]]
         if not all(isinstance(name, str | Path) or type(name) is int for name in names):
             raise DatasetError(f"lists[{split!r}]={wanted!r:.200}: expected a path, or the names of images.")
         return base, [composed(str(name)) for name in names]
-    file = _file(wanted, base)
+    file = named_file(wanted, base)
     cure = f"It is the list of split {split!r}: pass the path of a text file, one name a line."
     return file, list(read_lines(file, "the list", cure).values())
 

@@ -12,8 +12,8 @@ import numpy as np
 from ...errors import DatasetError
 from ...files import comparable, read_lines
 from ..base import few, positions
-from ..pictures import open_picture, picture_size, read_image
-from .base import Photographs, find_root, same_size
+from ..pictures import decoding, open_picture, picture_size, read_image
+from .base import Photographs, check_min_area, find_root, same_size
 from .label_index import LabelIndex
 
 CLASSES, IMAGES = 1000, 10
@@ -57,7 +57,8 @@ class Fss1000(Photographs):
         self, root: str | Path | None = None, fold: int = 0, split: str = "train", *,
         val_list: str | Path | None = None, min_area: int = 0, cache: bool = True, download: bool = False,
     ) -> None:  # fmt: skip
-        self._begin(root, fold, split, folds=1)
+        self._begin(root, fold, split, folds=1, cache=cache, download=download)
+        check_min_area(min_area)
         if download:
             from ..download.sources import download as fetch
 
@@ -153,8 +154,14 @@ def official_test_classes() -> list[str]:
 
 
 def _object(mask: Path) -> np.ndarray:
-    """(H, W) bool: the object's pixels, of a grey or colour PNG."""
-    return np.array(open_picture(mask, "mask").convert("L")) >= OBJECT
+    """(H, W) bool: the object's pixels, of a grey or colour PNG. Raises DatasetError naming one that is neither."""
+    picture = open_picture(mask, "mask")
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        raise DatasetError(
+            f"mask {mask} has one {picture.mode} number a pixel, not 8 bit: copy it from the archive again."
+        )
+    with decoding(f"mask {mask}"):
+        return np.array(picture.convert("L")) >= OBJECT
 
 
 def _counts(image: Path, mask: Path) -> dict[int, int]:

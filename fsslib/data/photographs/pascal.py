@@ -4,6 +4,7 @@ First where the files are and which images belong to it, then reading masks, the
 """
 
 import os
+import re
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from ...arguments import choose
 from ...episode import IGNORE
 from ...errors import DatasetError
-from ...files import comparable, read_lines
+from ...files import comparable, composed, read_lines
 from ..base import few
 from ..folds import SCHEMES, fold_classes
 from ..pictures import open_picture, picture_size, read_image
@@ -65,12 +66,12 @@ def read_list(file: str | Path) -> dict[str, str | None]:
     first: dict[str, int] = {}
     for number, line in lines.items():
         parts = line.replace("\\", "/").split()
-        if len(parts) > 2:
+        name = re.sub("[.]jpg$", "", composed(Path(parts[0]).name), flags=re.IGNORECASE)
+        if len(parts) > 2 or name.strip(".") == "":
             raise DatasetError(
                 f"{file}, line {number}: {line!r} has {len(parts)} columns; "
                 "expected an id, or an image and a mask path without spaces."
             )
-        name = comparable(Path(parts[0]).name).removesuffix(".jpg")
         mask = parts[1] if len(parts) == 2 else None
         if entries.setdefault(name, mask) != mask:
             raise DatasetError(
@@ -237,7 +238,7 @@ class Pascal5i(Photographs):
         min_area: int = 0, novel: str = "background", val_classes: int | tuple[int, ...] = 3,
         fold_scheme: str = "contiguous", sbd: str | Path | None = None, cache: bool = True, download: bool = False,
     ) -> None:  # fmt: skip
-        self._begin(root, fold, split)
+        self._begin(root, fold, split, cache=cache, download=download)
         self.names = NAMES
         novel_classes = fold_classes(tuple(self.names), fold, scheme=fold_scheme)
         self.fold_scheme = {"contiguous": "VOC order, 5 a fold"}.get(fold_scheme, SCHEMES[fold_scheme])

@@ -23,6 +23,7 @@ class Layers(nn.Sequential):
     """Layers in a row; a convolution and the batch norm behind it run as one."""
 
     def forward(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) float through all layers."""
         layers = list(self)
         for i, layer in enumerate(layers):
             if isinstance(layer, _BatchNorm):
@@ -143,8 +144,8 @@ class Backbone(nn.Module):
         """The memory layout of images and features on a CPU.
 
         Measured in CPU seconds, one thread, 321 to 417 pixels: forward, channels_last is 1.1 to 1.5 times as fast;
-        backward with AVX2 it takes 1.5 times as long (ResNets, VGG-16), with AVX-512 as long. `TinyResNet` at 97 pixels
-        is 1.3 times as fast in channels_last in both directions.
+        backward with AVX2 it takes 1.5 times as long (ResNets, VGG-16), with AVX-512 about as long. `TinyResNet` at 97
+        pixels is 1.3 times as fast in channels_last in both directions.
         """
         return self.learns_in if learns else torch.channels_last
 
@@ -163,8 +164,17 @@ class Backbone(nn.Module):
         count = len(maps) if together else max(1, PIXELS // max(1, maps[0, 0].numel() * stride**2))
         if count >= len(maps):
             return run(maps)
-        parts = [run(part) for part in maps.split(count)]
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        if learns:
+            parts = [run(part) for part in maps.split(count)]
+            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        results: Features = {}
+        for start in range(0, len(maps), count):
+            for name, part in run(maps[start : start + count]).items():
+                if not start:  # written in place: parts beside their sum would take twice the memory
+                    shape, how = (len(maps), *part.shape[1:]), {"memory_format": self.layout(learns)}
+                    results[name] = torch.empty(shape, dtype=part.dtype, device=part.device, **how)
+                results[name][start : start + count] = part
+        return results
 
     def check_request(self, images: Tensor, stages: Sequence[str]) -> None:
         """Raise ModelError unless `forward(images, stages)` can work."""
