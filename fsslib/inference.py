@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .checkpoints import load_model, shipped
 from .data.pictures import image_tensor, mask_tensor
-from .data.transforms import Resize, normalise
+from .data.transforms import Resize, normalise, vanished
 from .episode import Episode
 from .errors import EpisodeError, ModelError
 from .models.base import FewShotModel, device_of, evaluating, in_single_precision, unwrapped
@@ -83,9 +83,17 @@ def infer(model: FewShotModel, query: Tensor, ways: Sequence[tuple[Tensor, Tenso
     return strongest(shape.undo(logits, height, width))[0].to("cpu", torch.uint8)
 
 
-def supports(shape: Resize, images: Sequence[Tensor], masks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """K images (3, H, W) uint8 and their masks (H, W) uint8 for `infer`: (K, 3, S, S) normalised, (K, S, S) long."""
+def supports(
+    shape: Resize, images: Sequence[Tensor], masks: Sequence[Tensor], titles: Sequence[str] = ()
+) -> tuple[Tensor, Tensor]:
+    """K images (3, H, W) uint8 and their masks (H, W) uint8 for `infer`: (K, 3, S, S) normalised, (K, S, S) long.
+    Warns of objects that are gone at this size; `titles` is what messages call the images."""
     loaded = [shape(image, mask) for image, mask in zip(images, masks)]
+    for number, (mask, (_, small)) in enumerate(zip(masks, loaded)):
+        if (mask == 1).any() and not (small == 1).any():
+            warnings.warn(
+                vanished(titles[number] if titles else f"support {number + 1}", mask == 1, shape), stacklevel=4
+            )
     return normalise(torch.stack([image for image, _ in loaded])), torch.stack([mask for _, mask in loaded]).long()
 
 
@@ -125,5 +133,5 @@ def _shots(shape: Resize, name: str, images: list, masks: list) -> tuple[Tensor,
             raise EpisodeError(f"mask of {title}: found {tuple(mask.shape)} pixels, expected {size} like its picture.")
         if not (mask == 1).any():
             raise EpisodeError(f"mask of {title}: found no object pixel, expected at least one that is not 0.")
-        loaded.append((image, mask))
+        loaded.append((image, mask, title))
     return supports(shape, *zip(*loaded))

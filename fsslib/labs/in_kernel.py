@@ -119,6 +119,7 @@ def guard(shell: Any, memory: int, output: int) -> None:
     _limit_memory(memory)
     _effects.clear()
     _count_output(shell, output)
+    _know_origins(shell)
     _stay_alive(shell)
 
 
@@ -153,9 +154,8 @@ def _instead_of(owner: Any, name: str, function: Callable) -> Callable:
     return original
 
 
-def _stay_alive(shell: Any) -> None:
-    """What a cell does to end Python is noted instead, whoever does it and when: a thread, a timer, an event loop."""
-    kernel = os.getpid()
+def _know_origins(shell: Any) -> None:
+    """From now on each run of a cell, and each thread that it starts, knows its `_origin`."""
     before = getattr(shell, "_fsslib_origin", None)
     if before is not None:
         shell.events.unregister("pre_run_cell", before)
@@ -166,16 +166,21 @@ def _stay_alive(shell: Any) -> None:
     shell._fsslib_origin = begin
     shell.events.register("pre_run_cell", begin)
     shell.events.register("post_run_cell", _stop_alarms)
-    shell.ask_exit = lambda: _note("left", "exit()")
-    loop = getattr(getattr(getattr(shell, "kernel", None), "io_loop", None), "asyncio_loop", None)
-    if loop is not None:  # the one that waits for the next cell
-        loop.stop = lambda: _note("left", "stopping the kernel's event loop")
 
     def started(thread: threading.Thread) -> None:
         thread._started_by = getattr(threading.current_thread(), "_started_by", "") or _origin.get()  # type: ignore
         start(thread)
 
     start = _instead_of(threading.Thread, "start", started)
+
+
+def _stay_alive(shell: Any) -> None:
+    """What a cell does to end Python is noted instead, whoever does it and when: a thread, a timer, an event loop."""
+    kernel = os.getpid()
+    shell.ask_exit = lambda: _note("left", "exit()")
+    loop = getattr(getattr(getattr(shell, "kernel", None), "io_loop", None), "asyncio_loop", None)
+    if loop is not None:  # the one that waits for the next cell
+        loop.stop = lambda: _note("left", "stopping the kernel's event loop")
 
     def guarded(owner: Any, name: str, ends: Callable[..., bool]) -> None:
         def refuse(*arguments: Any, **options: Any) -> Any:

@@ -52,8 +52,8 @@ class Outcome:
             "skipped" (the kernel was gone, or the time of all cells over).
         error, message, texts: the name and words of an exception, and the results as text.
         request: the kernel's name for this run of the cell. answer: repr of what was asked after it.
-        left: it has told the kernel to end, which happens later. effects: (problem, what) of all that it has brought
-            about, also when it had ended already.
+        gone: the kernel is. left: the cell has told it to end, which happens later.
+        effects: (problem, what) of all that the cell has brought about, also when it had ended already.
     """
 
     status: str
@@ -62,6 +62,7 @@ class Outcome:
     texts: list[str] = field(default_factory=list)
     request: str = ""
     answer: str = ""
+    gone: bool = False
     left: bool = False
     effects: list[tuple[str, str]] = field(default_factory=list)
 
@@ -124,7 +125,7 @@ class Kernel:
         """Execute one cell and wait for its end, its limit, or the kernel's death. `asked` is an expression, evaluated
         after a cell without an error."""
         if not self.manager.is_alive():
-            return Outcome("skipped")
+            return Outcome("skipped", gone=True)
         left = self.limits.total - (processor_seconds(self.pid) - self.start)
         if left < 0 or self.waits == 3:
             return Outcome("skipped")
@@ -146,12 +147,14 @@ class Kernel:
                 self.manager.interrupt_kernel()
             elif stopping is not None and stopping.exceeded():  # it does not listen to an interrupt
                 self.manager.shutdown_kernel(now=True)
+                outcome.gone = True
                 return outcome
             try:
                 message = self.client.get_iopub_msg(timeout=0.2)
             except queue.Empty:
                 if not self.manager.is_alive():
                     outcome.status = outcome.status if stopping else "dead"
+                    outcome.gone = True
                     return outcome
                 continue
             if message["parent_header"].get("msg_id") != request:

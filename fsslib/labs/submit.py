@@ -130,13 +130,16 @@ def _run(
     answer stays right.
     """
     outcomes, rows = _attempt(sources, stage, limits, shown)
-    dead = next((i for i, outcome in enumerate(outcomes) if outcome.status == "dead"), None)
-    if dead is None:
+    gone = next((i for i, outcome in enumerate(outcomes) if outcome.gone), None)
+    if gone is None:
         return outcomes, rows
-    others, rows = _attempt([text if i != dead else "" for i, text in enumerate(sources)], stage, limits, shown)
+    last = max(gone - 1, 0) if outcomes[gone].status == "skipped" else gone  # it ended between two cells
+    if last < gone:
+        outcomes[last].status = "dead"
+    others, rows = _attempt([text if i != last else "" for i, text in enumerate(sources)], stage, limits, shown)
     for first, second in zip(outcomes, others):
         first.effects = first.effects or second.effects  # those of the first run went with its kernel
-    return outcomes[: dead + 1] + others[dead + 1 :], rows
+    return outcomes[: last + 1] + others[last + 1 :], rows
 
 
 def _attempt(

@@ -1,5 +1,6 @@
 """Which episode an explorer looks at: data set, fold, class, supports and query as controls."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from ..data import load_dataset
 from ..data.base import SegmentationDataset
-from ..data.transforms import Resize, normalise
+from ..data.transforms import Resize, normalise, vanished
 from ..episode import Episode
 from ..errors import DatasetError
 from ..inference import SIZES
@@ -123,6 +124,11 @@ class EpisodeControls:
     def _make(self) -> Episode:
         supports, query = self.indices()
         pairs = [Resize(self.key[-1])(*self.dataset[index]) for index in [*supports, query]]
+        for index, (_, small) in zip(supports, pairs):
+            marked = self.dataset[index][1] == self.cls
+            if marked.any() and not (small == self.cls).any():
+                name = f"{self.dataset.name}: image {index} as a support of {self.name}"
+                warnings.warn(vanished(name, marked, Resize(self.key[-1])), stacklevel=4)
         images = normalise(torch.stack([image for image, _ in pairs]))
         masks = torch.stack([self.object_in(mask) for _, mask in pairs]).long()
         cls = torch.tensor([[self.cls]])

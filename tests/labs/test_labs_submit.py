@@ -199,8 +199,41 @@ def test_stopped_cells_leave_the_rest(rows):
 
 def test_a_kernel_that_has_to_end(rows):
     row = rows["deaf.ipynb"]
-    assert [(c["cell"], c["problem"]) for c in row["result"]["cells"]][-2:] == [(2, "slow"), (3, "skipped")]
-    assert set(status(row).values()) == {"unchecked"} and "cell 2" in row["result"]["exercises"][0]["message"]
+    assert [(c["cell"], c["problem"]) for c in row["result"]["cells"]] == [
+        (1, "slow"),
+        (2, "slow"),
+        (3, "hidden state"),
+    ]
+    assert status(row)["cosine_map"] == "stopped", "it was checked in a second kernel, where nobody imports torch"
+
+
+class Ending:
+    """A kernel that ends with a cell, or after it, whenever a text is run that says so."""
+
+    def __init__(self):
+        self.alive = True
+
+    def run(self, source, asked):
+        if not self.alive:
+            return kernel.Outcome("skipped", gone=True)
+        self.alive = not source.startswith("end")
+        return kernel.Outcome("dead", gone=True) if source == "end" else kernel.Outcome("ok")
+
+    def ask(self, expression, seconds):
+        return repr(json.dumps([])) if self.alive else None
+
+
+@pytest.mark.parametrize("sources, problems, checked", [
+    (["a", "end", "b"], {2: "dead"}, True), (["a", "end later", "b"], {2: "dead"}, True),
+    (["end later", "b"], {1: "dead"}, True),
+    (["a", "end", "b", "end", "c"], {2: "dead", 4: "dead", 5: "skipped"}, False),
+])  # fmt: skip
+def test_the_others_run_in_a_second_kernel(monkeypatch, sources, problems, checked):
+    monkeypatch.setattr(submit, "fresh_kernel", lambda limits: contextlib.nullcontext(Ending()))
+    outcomes, rows = submit._run(sources, "01_prototypes", LIMITS, lambda texts, unit: texts)
+    told = submit._reports(sources, outcomes, [], [[] for _ in sources])
+    assert {row["cell"]: row["problem"] for row in told} == problems and (rows is not None) == checked
+    assert checked or "ended in cell 4" in submit._unchecked("01_prototypes", outcomes)[0]["message"]
 
 
 def test_a_cell_that_has_ended_the_kernel(rows):

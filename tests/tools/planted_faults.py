@@ -52,7 +52,7 @@ FAULTS = {
     "CONTRAST = 0.7": ("CONTRAST = 0.6", "test_shapes test_stored"),
     "np.maximum(np.abs(x), np.abs(y)) - 0.75": ("np.maximum(np.abs(x), np.abs(y)) - 0.8", "test_shapes test_stored"),
     # a folder of one's own
-    "broken[at] = bool(faults)": ("broken[at] = False", "test_folder_checks"),
+    "broken[at] = bool(wrong)": ("broken[at] = False", "test_folder_checks"),
     "if label.shape[::-1] != upright:": ("if False:", "test_folder_checks"),
     # downloads
     "have = have if answer.status == 206 else 0": ("have = have if answer.status == 206 else have", "test_download"),

@@ -30,13 +30,15 @@ class Folder(Photographs):
       `root/CLASS/images` and `root/CLASS/masks`. Classes count from 1 in alphabetical order; what is not 0 is object.
     * `"images_masks"`: `root/images/NAME.jpg` and `root/masks/NAME.png` (or JPEGImages, imgs, SegmentationClass,
       labels, annotations, …), masks of class ids as grey values or palette indices; 255 is ignored. Where no mask holds
-      anything but 0 and 255, 255 is the object of one class.
+      anything but 0 and 255, 255 is the object of one class. Masks may lie beside their images as `NAME_mask.png` too,
+      and all of it in `train/`, `valid/` and `test/`: these are the splits then, as if `lists` had named their images.
     * `"coco_json"`: one COCO instances file in `root` or `root/annotations`, or its path as `root`; the images below.
 
     Args:
         root: the folder. fold, split: as everywhere; folds exist with `folds` only.
         names: class names of `"images_masks"`: a dict id -> name, a list, or a file; None looks for `classes.txt`,
-            `names.txt`, `labels.txt` or `classes.json` in the folder, else classes are called "class 3".
+            `names.txt`, `labels.txt`, `classes.json` or a label map (`labelmap.txt`, `class_dict.csv`, `_classes.csv`,
+            …) in the folder, else classes are called "class 3".
         novel_classes: names or ids of the classes that "test" targets; "train" (and "val") targets the others.
         folds, fold_scheme: instead of naming them, make every class novel in one of `folds` folds, see
             `folds.fold_classes`. With neither, every class belongs to every split: no score of such a data set says
@@ -76,6 +78,7 @@ class Folder(Photographs):
         self._single = known.single
         self._coco = open_masks(known.source) if known.report.layout == "coco_json" else None
         self._class = {entry.mask: entry.cls for entry in known.entries}
+        lists = self._parted(known.splits) if lists is None else lists
         keep, where = self._listed(lists, known) if lists is not None else (range(len(known.entries)), "")
         entries = [known.entries[at] for at in keep]
         files = [(entry.image, entry.mask) for entry in entries]
@@ -119,6 +122,15 @@ class Folder(Photographs):
         self._divide(held, val_classes, novel, min_area, cache)
         self.split = split
         return tuple(self.names), ()
+
+    def _parted(self, splits: dict[str, list[str]]) -> dict[str, list[str]] | None:
+        """The lists that folders named train, valid and test stand for; None where there are none."""
+        if splits and self.split not in splits and not (self.split == "val" and "train" in splits):
+            raise DatasetError(
+                f"{self.report.root} has folders for {' and '.join(splits)}, and none for {self.split!r}: ask for one "
+                f"of those, pass lists={{{self.split!r}: …}}, or one of the folders as root for all of its images."
+            )
+        return splits or None
 
     def copies(self) -> dict[int, int]:
         images = [self._first.get(image, image) for image, _ in self._files]

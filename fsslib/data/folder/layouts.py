@@ -4,9 +4,11 @@
 """
 
 import codecs
+import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +30,15 @@ _MASKS = (
 )  # fmt: skip
 _ENDINGS = tuple(sign + word for word in ("mask", "label", "labels", "seg", "gt") for sign in "_-.")
 _IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}
+_SIGN = r"[-_. ]?"
+# Folders that part a data set; what they are called says nothing of classes.
+_SPLITS = {
+    "train": "train|training|trn|trainval",
+    "val": "val|valid|validation|dev|eval",
+    "test": "test|testing|tst|holdout",
+}
+_SPLITS = {name: re.compile(f"({words})({_SIGN}(set|data|split|images|imgs|\\d+))*") for name, words in _SPLITS.items()}
+_PARTS = re.compile(rf"(split|fold|set|part|batch|chunk|subset|shard|group|job|task|session){_SIGN}(\d+|[a-d])")
 KEYS = ("images", "annotations", "categories")  # the lists of a COCO file
 
 
@@ -52,6 +63,14 @@ class Pairing:
     problems: list[Problem] = field(default_factory=list)
     names: dict[int, str] | None = None
     total: int = 0
+
+    @property
+    def splits(self) -> dict[str, list[str]]:
+        """Split -> ids of its pairs, where folders named train, valid, test and the like part them; else nothing."""
+        parts: dict[str | None, list[str]] = {}
+        for entry in self.entries if self.layout == "images_masks" else ():
+            parts.setdefault(split_of(entry.id.split("/")[0]) if "/" in entry.id else None, []).append(entry.id)
+        return {} if None in parts or len(parts) < 2 else {name: parts[name] for name in _SPLITS if name in parts}
 
     def blame(self, file: Path, kind: str, message: str, cure: str) -> None:
         """One more problem."""
@@ -78,6 +97,8 @@ def find_layout(root: str | Path, layout: str = "auto") -> tuple[str, Path]:
     # A single subfolder with images/ and masks/ is an unpacked archive rather than the only class.
     order = [(place, name) for name in ("images_masks", "coco_json", "class_folders") for place in places]
     chosen = next((hit for place, name in order if name in wanted and (hit := _match_layout(place, name))), None)
+    if not chosen and "images_masks" in wanted and label_parts(root, layout != "auto"):
+        chosen = ("images_masks", root)
     if not chosen:
         hits = [hit for place in inside for name in wanted if (hit := _match_layout(place, name))]
         if len(hits) > 1:
@@ -91,7 +112,8 @@ def find_layout(root: str | Path, layout: str = "auto") -> tuple[str, Path]:
         return chosen
     here = few(sorted(path.name + "/" * path.is_dir() for path in _visible(root)), 8) or "nothing"
     looked = {
-        "images_masks": "images_masks (images/NAME.jpg with masks/NAME.png; or JPEGImages, imgs, SegmentationClass, …)",
+        "images_masks": "images_masks (images/NAME.jpg with masks/NAME.png; or JPEGImages, imgs, SegmentationClass, …; "
+        "or NAME.jpg with NAME_mask.png; either in train/, valid/ and test/ too)",
         "coco_json": "coco_json (a COCO instances file *.json here or in annotations/, with the images)",
         "class_folders": "class_folders (CLASS/NAME.jpg with NAME.png or NAME_mask.png, or CLASS/images, CLASS/masks)",
     }  # fmt: skip
@@ -103,7 +125,7 @@ def find_layout(root: str | Path, layout: str = "auto") -> tuple[str, Path]:
 
 def _match_layout(place: Path, layout: str) -> tuple[str, Path] | None:
     if layout != "coco_json":
-        hit = _image_folders(place) if layout == "images_masks" else class_folders(place)
+        hit = _parted(place) if layout == "images_masks" else class_folders(place)
         return (layout, place) if hit else None
     files = [file for file in _documents(place) if _is_coco(file)]  # known by its lists
     if len(files) > 1:
@@ -113,11 +135,40 @@ def _match_layout(place: Path, layout: str) -> tuple[str, Path] | None:
 
 
 def images_masks(base: Path) -> Pairing:
-    """Label maps in a folder beside the images, any depth: `images/a/1.jpg` belongs to `masks/a/1.png`."""
+    """Label maps in a folder beside the images, any depth (`images/a/1.jpg` belongs to `masks/a/1.png`), or in one with
+    them; in `base` or in each of the folders that part it, see `label_parts`."""
     pairing = Pairing("images_masks", base)
-    images, masks = _image_folders(base)
-    _pair(pairing, _by_stem(images), _by_stem(masks), masks, "", None)
+    for folder in label_parts(base, anyway=True):
+        _pair(pairing, *_pictures_of(folder), "" if folder == base else f"{folder.name}/", None)
     return pairing
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder's name means: `valid`, `Test_set` or `train2017`; None for any other name."""
+    return next((split for split, words in _SPLITS.items() if words.fullmatch(name.lower())), None)
+
+
+def label_parts(base: Path, anyway: bool = False) -> list[Path]:
+    """The folders with images and label maps: `base` with its images/ and masks/; or train/, valid/, fold_1/ and the
+    like, as long as all are called so; or `base` with everything in it. `anyway`: whatever the folders are called."""
+    flat = [base] if _pairs_in(base) else []
+    return _parted(base) or (class_folders(base) if anyway else []) or flat
+
+
+def _parted(base: Path) -> list[Path]:
+    """`base` if it has folders of images and of masks; else its folders, if each is called after a part of the data."""
+    if _image_folders(base):
+        return [base]
+    folders = class_folders(base)
+    if len(folders) == 1 and _image_folders(folders[0]):
+        return []  # an unpacked archive, one folder deeper
+    named = all(split_of(folder.name) or _PARTS.fullmatch(folder.name.lower()) for folder in folders)
+    return folders if named else []
+
+
+def _pairs_in(folder: Path) -> bool:
+    images, masks, _ = _pictures_of(folder)
+    return any(_key(stem, images) in images for stem in masks)
 
 
 def class_masks(base: Path) -> Pairing:
@@ -177,7 +228,7 @@ def _pair(pairing: Pairing, images: Mapping, masks: Mapping, place: Path, prefix
     small = {stem.casefold(): files[0].name for stem, files in matched.items()}
     pairing.total += len({*images, *matched})
     for stem in sorted({*images, *matched}):
-        mine, theirs = images.get(stem, []), matched.get(stem, [])
+        mine, theirs = images.get(stem, []), _without_originals(matched.get(stem, []))
         if not theirs:
             alike = small.get(stem.casefold())
             cure = "Draw the mask, or remove the image."
@@ -198,6 +249,19 @@ def _pair(pairing: Pairing, images: Mapping, masks: Mapping, place: Path, prefix
             pairing.entries.append(Entry(prefix + stem, mine[0], theirs[0], cls))
 
 
+def _without_originals(masks: list[Path]) -> list[Path]:
+    """Masks without the files that one of them was made from, as `cures.renumber` notes it."""
+    if len(masks) < 2:
+        return masks
+    from PIL import Image
+
+    made = set()
+    for file in masks:
+        with contextlib.suppress(Exception), Image.open(file) as picture:  # broken ones are judged later
+            made.add(picture.info.get("Source"))
+    return [file for file in masks if file.name not in made] or masks
+
+
 def _key(stem: str, images: Mapping) -> str:
     """The image that a mask's name means: itself, or without `_mask` and the like."""
     if stem in images and not stem.lower().endswith(_ENDINGS):
@@ -206,6 +270,12 @@ def _key(stem: str, images: Mapping) -> str:
         if stem.lower().endswith(ending) and stem[: -len(ending)] in images:
             return stem[: -len(ending)]
     return stem
+
+
+def spare_folders(base: Path, used: Iterable[str]) -> list[Path]:
+    """The folders of `base` with pictures, besides those called as in `used`."""
+    used = set(used)
+    return [folder for folder in _folders(base) if folder.name not in used and _by_stem(folder)]
 
 
 def pictures(base: Path) -> dict[str, list[Path]]:

@@ -12,7 +12,7 @@ from ...files import comparable, composed, located, read_json, read_lines
 from ..base import SPLITS, few
 from .layouts import Entry
 
-FILES = ("classes.txt", "names.txt", "labels.txt", "classes.json", "names.json")
+FILES = ("classes.json", "classes.txt", "names.txt", "labels.txt", "class_names.txt", "names.json")
 EXPECTED = 'Expected one name a line, or JSON such as {"1": "cat"}.'
 Named = tuple[int, str, str]  # class id, name, and where it stands
 _BEFORE = r"([0-9]{1,9})(?:\s*[:)=]\s*(?=\S)|\s*[.,;\s]\s*(?=[^\s0-9]))(.*)"
@@ -43,7 +43,7 @@ def class_names(names: Mapping | Sequence[str] | str | Path | None, base: Path) 
             return None
         names = file
     if isinstance(names, (str, Path)):
-        file = _file(names, base)
+        file = named_file(names, base)
         source = str(file)
         if file.suffix.lower() == ".json":
             names = read_json(file, "class names from", EXPECTED)
@@ -61,7 +61,7 @@ def class_names(names: Mapping | Sequence[str] | str | Path | None, base: Path) 
     )
 
 
-def _file(named: str | Path, base: Path) -> Path:
+def named_file(named: str | Path, base: Path) -> Path:
     """A file given by its path, from here or below `base`."""
     file = located(named, "list", DatasetError)
     return file if os.path.isfile(file) else base / file
@@ -180,7 +180,7 @@ def split_list(lists: Mapping, split: str, base: Path) -> tuple[Path, list[str]]
         if not all(isinstance(name, str | Path) or type(name) is int for name in names):
             raise DatasetError(f"lists[{split!r}]={wanted!r:.200}: expected a path, or the names of images.")
         return base, [composed(str(name)) for name in names]
-    file = _file(wanted, base)
+    file = named_file(wanted, base)
     cure = f"It is the list of split {split!r}: pass the path of a text file, one name a line."
     return file, list(read_lines(file, "the list", cure).values())
 

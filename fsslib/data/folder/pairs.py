@@ -4,28 +4,26 @@ import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...episode import IGNORE
 from ..photographs.base import pixel_counts
-from ..pictures import LOSSY, ORIENTATION, TURNING, deep_words, mask_values, soft, void_outweighs
-from .problems import Fault, colour_fault, deep_fault, size_fault, soft_fault, transparent_fault, void_fault
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from ..pictures import LOSSY, ORIENTATION, TURNING, dropped, mask_values, rgb, soft, trouble, void_outweighs
+from .advice import DEEP, SHALLOW, colour_fault, deep_fault, size_fault, soft_fault, void_fault
+from .cures import packed
+from .problems import Fault
 
 
 def read_ids(file: Path) -> np.ndarray:
     """A label map (H, W) uint8 of class ids: the indices of a palette, grey values, or 0 and 1. Raises Fault."""
-    return _grey(file, _open_mask(file), "ids")
+    return _read_mask(file, "ids")
 
 
 def read_binary(file: Path) -> np.ndarray:
     """A mask of one object (H, W) uint8: 1 object, 0 background, 255 neither. Raises Fault.
     As `pictures.mask_tensor` reads masks: what is not 0 is object, but 255 is neither where there are other values."""
-    return _binary(_grey(file, _open_mask(file), "binary"))
+    return _binary(_read_mask(file, "binary"))
 
 
 def examine(image: Path, mask: Path, kind: str) -> dict[int, int]:
@@ -34,7 +32,7 @@ def examine(image: Path, mask: Path, kind: str) -> dict[int, int]:
     Args: kind: `"ids"` for label maps, `"binary"` for masks of one object.
     """
     upright, stored = image_size(image)
-    label = _grey(mask, _open_mask(mask), kind)
+    label = _read_mask(mask, kind)
     if label.shape[::-1] != upright:
         raise size_fault(image, mask, upright, stored, label.shape[::-1])
     counts = pixel_counts(label)
@@ -42,7 +40,13 @@ def examine(image: Path, mask: Path, kind: str) -> dict[int, int]:
         raise soft_fault(mask, [*counts], kind)
     if kind == "binary" and void_outweighs(label):
         raise void_fault(mask, counts)
-    return pixel_counts(_binary(label)) if kind == "binary" else counts
+    return counts
+
+
+def objects(counts: np.ndarray) -> np.ndarray:
+    """(masks,) pixels of the object from (masks, 256) pixels of every value, as `read_binary` reads them."""
+    others = counts[:, 1:IGNORE].sum(1)
+    return np.where(others, others, counts[:, IGNORE])
 
 
 def counted(image: Path, mask: Path, kind: str) -> dict[int, int]:
@@ -57,7 +61,7 @@ def counted(image: Path, mask: Path, kind: str) -> dict[int, int]:
 def examined(image: Path, mask: Path, kind: str) -> tuple[dict[int, int], list[Fault]]:
     """`examine` now, and everything that is wrong with a pair: image and mask may both be broken."""
     faults = []
-    for check in (lambda: image_size(image), lambda: _grey(mask, _open_mask(mask), kind)):
+    for check in (lambda: image_size(image), lambda: _read_mask(mask, kind)):
         try:
             check()
         except Fault as fault:
@@ -94,31 +98,32 @@ def image_size(file: Path) -> tuple[tuple[int, int], tuple[int, int]]:
 
     cure = "Copy it again, or open it in a picture program and save it as JPEG or PNG."
     with _decoding(file, "image", cure), Image.open(file) as picture:
+        words = dropped(picture, str(file))
         stored, mode = picture.size, picture.mode
         turned = picture.getexif().get(ORIENTATION) in TURNING
         picture.draft(None, (max(1, stored[0] // 8), max(1, stored[1] // 8)))
         picture.load()
-    words = deep_words(mode, f"Image.open({str(file)!r})", repr(str(file)))
-    if words:
-        raise Fault(file, "16-bit image", *words)
+        if words:
+            ends = picture.getextrema() if mode == "F" or mode.startswith("I") else ()
+            kind = "several pages" if "pages" in words[0] else SHALLOW
+            raise Fault(file, kind, *words, dict.fromkeys(ends if kind == SHALLOW else ()))
+        if mode not in ("RGB", "L", "1", "P", "RGBA", "CMYK", "YCbCr", "LA"):
+            rgb(picture)  # colours that nothing can convert
     return stored[::-1] if turned else stored, stored
 
 
-def _open_mask(file: Path) -> "Image":
+def _read_mask(file: Path, kind: str) -> np.ndarray:
+    """(H, W) uint8 of a mask whose pixels are one small whole number each."""
     from PIL import Image, ImageOps
 
     with _decoding(file, "mask", "Export the mask again as PNG."), Image.open(file) as picture:
+        if words := dropped(picture, str(file), "mask"):
+            raise Fault(file, "several pages" if "pages" in words[0] else DEEP, *words)
         picture.load()
-        return ImageOps.exif_transpose(picture)
-
-
-def _grey(file: Path, picture: "Image", kind: str) -> np.ndarray:
-    """(H, W) uint8 of a mask whose pixels are one small whole number each."""
-    values, doubt = mask_values(picture, kind)
-    if doubt == "transparent":
-        raise transparent_fault(file)
-    if doubt:
-        raise colour_fault(file, values, kind, renumbered=doubt == "renumbered")
+        picture = ImageOps.exif_transpose(picture)
+        values, doubt = mask_values(picture, kind)
+        if doubt:
+            raise colour_fault(file, packed(picture), doubt, kind)
     if values.dtype != np.uint8:
         raise deep_fault(file, values, kind)
     return values
@@ -140,12 +145,5 @@ def _decoding(file: Path, what: str, cure: str) -> Iterator[None]:
         yield
     except Fault:
         raise
-    except Exception as error:  # damaged files make Pillow raise a dozen types
-        text = str(error).replace(repr(str(file)), "").replace(str(file), "").strip(". :") or type(error).__name__
-        message = f"cannot be decoded ({text})"
-        if isinstance(error, FileNotFoundError):
-            message, cure = "is not there any more", f"Put the {what} back, or look again."
-        elif isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
-            message = f"cannot be read ({text})"
-            cure = "The file itself may be sound: mend what keeps it from being read, and look again."
-        raise Fault(file, f"unreadable {what}", message, cure) from error
+    except Exception as error:
+        raise Fault(file, f"unreadable {what}", *trouble(error, what, str(file), cure)) from error

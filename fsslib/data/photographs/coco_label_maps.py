@@ -20,7 +20,7 @@ from ...episode import IGNORE
 from ...errors import DatasetError
 from ...files import atomic, comparable, composed, read_json
 from ..base import few, positions
-from ..pictures import open_picture, picture_sizes, rgb
+from ..pictures import decoding, open_picture, picture_sizes, rgb
 from .base import pixel_counts
 from .label_index import LabelIndex, in_threads, load_checked, save_checked
 
@@ -108,9 +108,10 @@ class CocoMasks:
 
         upright = open_picture(file)
         if upright.size == self.images[image][:0:-1]:
-            return rgb(upright)
+            with decoding(f"image {file}"):
+                return rgb(upright)
         self._check_size(file, image)
-        with Image.open(file) as stored:
+        with decoding(f"image {file}"), Image.open(file) as stored:
             return rgb(stored)
 
     def _check_size(self, file: Path, image: int) -> None:

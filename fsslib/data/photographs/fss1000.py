@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import DatasetError
 from ...files import comparable, read_lines
 from ..base import few, positions
-from ..pictures import open_picture, picture_size, read_image
+from ..pictures import decoding, open_picture, picture_size, read_image
 from .base import Photographs, check_min_area, find_root, same_size
 from .label_index import LabelIndex
 
@@ -154,8 +154,14 @@ def official_test_classes() -> list[str]:
 
 
 def _object(mask: Path) -> np.ndarray:
-    """(H, W) bool: the object's pixels, of a grey or colour PNG."""
-    return np.array(open_picture(mask, "mask").convert("L")) >= OBJECT
+    """(H, W) bool: the object's pixels, of a grey or colour PNG. Raises DatasetError naming one that is neither."""
+    picture = open_picture(mask, "mask")
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        raise DatasetError(
+            f"mask {mask} has one {picture.mode} number a pixel, not 8 bit: copy it from the archive again."
+        )
+    with decoding(f"mask {mask}"):
+        return np.array(picture.convert("L")) >= OBJECT
 
 
 def _counts(image: Path, mask: Path) -> dict[int, int]:
