@@ -66,7 +66,7 @@ def _as_json(parameters: dict[str, Any]) -> dict[str, Any]:
         try:
             passed[str(name)] = value if isinstance(value, float) else files.plain(value, str(name))
         except (TypeError, RecursionError) as error:
-            problems.append(f"{error}; write a number, a text, a list or names with values")
+            problems.append(f"{error}: no plain value; write a number, a text, a list or names with values")
     if problems:
         raise ParameterError("\n".join(problems))
     return passed
