@@ -48,6 +48,10 @@ def class_names(names: Mapping | Sequence[str] | str | Path | None, base: Path) 
         if file.suffix.lower() == ".json":
             names = read_json(file, "class names from", EXPECTED)
         else:
+            from .label_maps import coloured_names  # which looks for the same files
+
+            if coloured := coloured_names(file):
+                return coloured
             names = read_lines(file, "class names from", EXPECTED)
             numbered = _numbered(names, source)
             return _table(numbered or _counted(list(names.values()), [f"line {at}" for at in names]), source)
