@@ -13,8 +13,9 @@ from typing import NamedTuple
 from ...episode import IGNORE
 from ...errors import DatasetError
 from ...files import read_lines
-from .names_and_lists import FILES
 
+# Of class names, with colours or without; and of both.
+FILES = ("classes.json", "classes.txt", "names.txt", "labels.txt", "class_names.txt", "names.json")
 LABEL_MAPS = (
     "labelmap.txt", "label_map.txt", "labelmaps.txt", "label_colors.txt", "class_dict.csv", "class_colors.txt",
     "_classes.csv", "classes.csv", "colors.txt", "colormap.txt", "color_map.txt",
