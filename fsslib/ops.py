@@ -1,6 +1,6 @@
 """Tensor functions that the papers share. Each fast form has a plain twin in the tests that it must equal."""
 
-from functools import lru_cache, wraps
+from functools import wraps
 
 import torch
 import torch.nn.functional as F
@@ -21,19 +21,6 @@ def full_precision(function):
         with torch.autocast(tensor.device.type, enabled=False):
             return function(tensor, *args, **kwargs)
 
-    return wrapped
-
-
-def remembered(function):
-    """Keep the last results of `function`, constants of its arguments; not while `torch.compile` looks on, which warns
-    of such memories."""
-    cached = lru_cache(maxsize=64)(function)
-
-    @wraps(function)
-    def wrapped(*args):
-        return (function if torch.compiler.is_compiling() else cached)(*args)
-
-    wrapped.cache_clear = cached.cache_clear
     return wrapped
 
 
@@ -115,12 +102,10 @@ def _bilinear(maps: Tensor, size: tuple[int, int], corners: bool) -> Tensor:
         return rows @ (maps.contiguous() @ columns.T)
 
 
-@remembered
 def _resize_matrix(small: int, large: int, device: torch.device, corners: bool = False) -> Tensor:
     """(large, small) matrix of one-dimensional linear resizing: `large_signal = matrix @ small_signal`."""
-    with torch.inference_mode(False):  # kept for training, too
-        unit = torch.eye(small, device=device)[None, None]
-        return F.interpolate(unit, (large, small), mode="bilinear", align_corners=corners)[0, 0]
+    unit = torch.eye(small, device=device)[None, None]
+    return F.interpolate(unit, (large, small), mode="bilinear", align_corners=corners)[0, 0]
 
 
 def project_mask(masks: Tensor, size: tuple[int, int]) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..episode import IGNORE
 from ..errors import DatasetError, FsslibError
+from ..files import located
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -162,7 +163,7 @@ def image_tensor(picture: Picture, name: str = "image") -> Tensor:
     Raises DatasetError for anything else, such as pictures of 16 bit.
     """
     if isinstance(picture, (str, Path)):
-        return torch.from_numpy(read_image(Path(picture).expanduser())).permute(2, 0, 1).contiguous()
+        return torch.from_numpy(read_image(located(picture, name, DatasetError))).permute(2, 0, 1).contiguous()
     if hasattr(picture, "convert"):
         with decoding(f"image {name}", "Open it again, or save it as PNG."):
             return torch.from_numpy(rgb(_upright(picture, name))).permute(2, 0, 1).contiguous()
@@ -219,7 +220,7 @@ def mask_tensor(mask: Picture, name: str = "mask") -> Tensor:
     lossy = getattr(mask, "format", None) in ("JPEG", "WEBP")
     if read := isinstance(mask, (str, Path)):
         lossy = str(mask).lower().endswith(LOSSY)
-        mask = open_picture(Path(mask).expanduser(), "mask")
+        mask = open_picture(located(mask, name, DatasetError), "mask")
     if hasattr(mask, "convert"):
         with decoding(f"mask {name}", "Open it again, or save it as PNG."):
             array, doubt = mask_values(mask if read else _upright(mask, name, "mask"), "binary")

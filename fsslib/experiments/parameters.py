@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import ParameterError
-from ..files import once, parse_json, text_or_reason
+from ..files import located, once, parse_json, text_or_reason
 from ..progress import aligned
 
 EXPECTED = "Expected a name and a value a line, as in `fold: 1`."
@@ -68,7 +68,7 @@ class ExperimentParameters(BaseModel):
     annotation: Literal["mask", "box", "scribble"] = Field("mask", description="how the support images are labelled")
     episodes: int = Field(200, ge=2, description="evaluation episodes for each shot and list")
     seeds: list[int] = Field([0], min_length=1, description="seeds of the evaluation lists")
-    seed: int = Field(0, ge=0, description="seed of initialisation and training")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of initialisation and training")
     precision: Literal["32", "bf16"] = Field(
         "32", description="number format of training; scores are always computed in 32 bits"
     )
@@ -87,7 +87,7 @@ class ExperimentParameters(BaseModel):
         if self.checkpoint is None:
             return None
         if self.checkpoint != "shipped":
-            return Path(self.checkpoint).expanduser()
+            return located(self.checkpoint, "checkpoint", ParameterError)
         from ..checkpoints import shipped  # imports torch, which only a check or a run needs
 
         return shipped(self.method, self.dataset, self.fold)
@@ -131,7 +131,8 @@ def read_parameters(path: str | Path) -> dict[str, Any]:
     Raises ParameterError for a file that cannot be read, holds something else than plain values, or gives a name twice
     (of which YAML and JSON silently keep the last).
     """
-    kind = "JSON" if Path(path).suffix.lower() == ".json" else "YAML"
+    path = located(path, "parameter file", ParameterError)
+    kind = "JSON" if path.suffix.lower() == ".json" else "YAML"
     text, reason = text_or_reason(path)
     if reason:
         raise ParameterError(f"{path} cannot be read as {kind}: {reason}. {EXPECTED}")

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FsslibError, ParameterError
+from ..files import located
+from ..progress import say
 from .execute_notebook import REPORT
 from .runs import EXPERIMENT, check, run, run_name, stop_all
 
@@ -62,9 +64,7 @@ def _twice(values: list) -> list:
     return [v for at, v in enumerate(values) if any(type(w) is type(v) and w == v for w in values[:at])]
 
 
-def side_by_side(
-    calls: dict[str, Callable[[], Any]], jobs: int, report: Callable[[str], None] = print
-) -> dict[str, str]:
+def side_by_side(calls: dict[str, Callable[[], Any]], jobs: int, report: Callable[[str], None] = say) -> dict[str, str]:
     """Make several runs, `jobs` at a time, started in the order given; a failure does not stop the others.
 
     Args: calls: name -> what makes this run. report: gets a line for each run that ends.
@@ -108,7 +108,7 @@ def side_by_side(
 
 def sweep(
     grid: dict[str, list], *, base: dict[str, Any] | None = None, jobs: int = 1, runs: str | Path = "runs",
-    dry_run: bool = False, notebook: str | Path = EXPERIMENT, report: Callable[[str], None] = print,
+    dry_run: bool = False, notebook: str | Path = EXPERIMENT, report: Callable[[str], None] = say,
 ) -> "pd.DataFrame":  # fmt: skip
     """Run every combination of a grid; finished runs are skipped, a failure does not stop the others.
 
@@ -121,7 +121,7 @@ def sweep(
     import pandas as pd
 
     planned = plan(grid, base, notebook)
-    states = {name: "skipped" if (Path(runs) / name / REPORT).is_file() else "planned" for name in planned}
+    states = {name: "skipped" if (located(runs, "runs") / name / REPORT).is_file() else "planned" for name in planned}
     todo = [] if dry_run else [name for name, state in states.items() if state == "planned"]
     how = {"runs": runs, "notebook": notebook, "progress": False}
     problems = side_by_side({name: partial(run, planned[name], **how) for name in todo}, jobs, report)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ModelError
-from ..ops import conv_in_boxes, full_precision, remembered, resize
+from ..ops import conv_in_boxes, full_precision, resize
 from .convolution import Conv2d, pointwise
 
 BINS, RATES, SCALES = (1, 2, 3, 6), (6, 12, 18), (60, 30, 15, 8)
@@ -44,15 +44,13 @@ def beside_constant(conv: nn.Conv2d, constant: Tensor, features: Sequence[Tensor
     return pointwise(torch.cat(features, 1), rest).add_(bias[:, :, None, None])
 
 
-@remembered
 def _spreading(small: int, large: int, device: torch.device) -> Tensor:
     """(large, 3·small) matrix: what tap t of a 3-cell kernel, padded with zeros, has of small cell a at each position
     once the cells are resized to `large`; column 3a + t. One dimension of `convolved_together`."""
-    with torch.inference_mode(False):  # kept for training, too
-        unit = torch.eye(small, device=device)
-        cells = F.interpolate(unit[None], large, mode="linear", align_corners=True)[0].T
-        padded = F.pad(cells, (0, 0, 1, 1))
-        return torch.stack([padded[tap : tap + large] for tap in range(3)], -1).flatten(1)
+    unit = torch.eye(small, device=device)
+    cells = F.interpolate(unit[None], large, mode="linear", align_corners=True)[0].T
+    padded = F.pad(cells, (0, 0, 1, 1))
+    return torch.stack([padded[tap : tap + large] for tap in range(3)], -1).flatten(1)
 
 
 def convolved_together(
@@ -85,11 +83,9 @@ def convolved_together(
         return result.add_((torch.cat(rows, 1) @ across).to(result.dtype))
 
 
-@remembered
 def _averaging(large: int, small: int, device: torch.device) -> Tensor:
     """(large, small) matrix of adaptive average pooling in one dimension."""
-    with torch.inference_mode(False):  # kept for training, too
-        return F.adaptive_avg_pool1d(torch.eye(large, device=device)[None], small)[0]
+    return F.adaptive_avg_pool1d(torch.eye(large, device=device)[None], small)[0]
 
 
 @full_precision

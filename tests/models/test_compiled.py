@@ -10,8 +10,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fsslib import Episode, ops
-from fsslib.nn import context
+from fsslib import Episode
 from fsslib.ops import may_wait, object_cells
 
 
@@ -65,15 +64,8 @@ class OneDevice(TorchDispatchMode):
 @contextmanager
 def imagined_gpu():
     """Tensors inside have shapes and a device, but no numbers: what depends on a number cannot be computed."""
-    kept = [value for value in (*vars(context).values(), *vars(ops).values()) if hasattr(value, "cache_clear")]
-    for cache in kept:
-        cache.cache_clear()
-    try:
-        with FakeTensorMode() as mode, torch.device("cuda"):
-            yield mode
-    finally:
-        for cache in kept:  # nobody else shall find tensors without numbers there
-            cache.cache_clear()
+    with FakeTensorMode() as mode, torch.device("cuda"):
+        yield mode
 
 
 def imagined(mode: FakeTensorMode, episode: Episode) -> Episode:

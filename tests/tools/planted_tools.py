@@ -103,7 +103,7 @@ def resized(change: Callable[[dict], dict]):
 
 
 CORNERS = resized(lambda how: how | ({"align_corners": False} if how["mode"] == "bilinear" else {}))
-SMOOTH = resized(lambda how: {"mode": "bilinear", "align_corners": True})
+SMOOTH = resized(lambda how: {"mode": "bilinear", "align_corners": True} if how["mode"] == "nearest" else how)
 
 
 def levels_as_they_are(patch, model):

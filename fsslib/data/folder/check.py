@@ -9,6 +9,7 @@ import numpy as np
 
 from ...episode import IGNORE
 from ...errors import DatasetError
+from ...files import located
 from ..base import few
 from ..photographs.base import check_min_area
 from ..photographs.label_index import LabelIndex
@@ -16,7 +17,7 @@ from .advice import COLOUR, DEEP, RENUMBERED, advise, code
 from .coco import coco_json
 from .label_maps import find_label_map, renamed, unread
 from .layouts import Entry, Pairing, class_masks, find_layout, images_masks, spare_folders
-from .names_and_lists import FILES, check_lists, class_names, listed, split_list
+from .names_and_lists import FILES, check_lists, class_names, listed, named_file, split_list
 from .pairs import counted, examined, first_copies, objects
 from .problems import PROBLEM_KINDS, Fault, FolderReport
 
@@ -65,7 +66,7 @@ def survey(root: str | Path, layout: str, names: object, lists: Mapping | None, 
     guessed, (layout, source) = layout == "auto", find_layout(root, layout)
     if names is not None and layout != "images_masks":
         raise DatasetError(f"names= is for images_masks; in {layout} the classes have names already.")
-    single, place = None, Path(root).expanduser()
+    single, place = None, located(root, "root", DatasetError)
     if layout == "coco_json":
         pairing, areas = coco_json(source)
         entries, notes = pairing.entries, _notes(pairing, place, [source])
@@ -139,7 +140,7 @@ def _explained(pairing: Pairing, names: object, root: Path) -> tuple[dict | None
         return found.names, found.colours, [listed]
     known, used = class_names(names, base), [listed] if listed else []
     if isinstance(names, (str, Path)):
-        used.append(next(file for file in (Path(names).expanduser(), base / names) if file.is_file()))
+        used.append(named_file(names, base))
     if found and known is not None:
         found = renamed(found, known)
     if found is None or (known is not None and not found.colours):

@@ -7,7 +7,7 @@ what a file holds and the call does not name is a DatasetError, and the file sta
 from __future__ import annotations
 
 import json
-import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ import numpy as np
 
 from ...episode import IGNORE
 from ...errors import DatasetError
-from ...files import atomic, write_text
+from ...files import atomic, located, write_text
 from ..base import few
 from ..pictures import ORIENTATION, decoding
 
@@ -33,7 +33,7 @@ def recolour(file: str | Path, table: Mapping[tuple[int, int, int], int], labelm
     Args: table: colour -> class id, for every colour of the folder. labelmap: where to write this table down, so that
         whoever checks the folder again finds the same ids; a file that is there already stays.
     """
-    file = Path(file)
+    file = _place(file)
     colours = packed(_loaded(file))
     values, places = np.unique(colours, return_inverse=True)
     ids = {pack(colour): number for colour, number in table.items()}
@@ -41,7 +41,7 @@ def recolour(file: str | Path, table: Mapping[tuple[int, int, int], int], labelm
     if strange:
         raise DatasetError(f"{file}: the colours {few(strange, 4)} have no class id: add them to the table.")
     new = np.array([ids[int(value)] for value in values], np.uint8)[places].reshape(colours.shape)
-    if labelmap is not None and not Path(labelmap).exists():
+    if labelmap is not None and not _place(labelmap).exists():
         lines = [f"{'background' if not n else 'ignore' if n == IGNORE else f'class {n}'}:{c[0]},{c[1]},{c[2]}::{n}"
                  for c, n in sorted(table.items(), key=lambda item: item[1])]  # fmt: skip
         write_text(labelmap, "\n".join(["# label:color_rgb:parts:id", *lines, ""]))
@@ -56,7 +56,7 @@ def renumber(
     Args: table: number -> class id; None: each number is an id once it was multiplied by `scale`.
         original: leave the old file where it is: the new one names it, and the checker passes over it.
     """
-    file = Path(file)
+    file = _place(file)
     values, places = np.unique(np.array(_loaded(file)), return_inverse=True)
     ids = scaled(values, scale) if table is None else [table.get(value.item()) for value in values]
     if ids is None or None in ids:
@@ -78,30 +78,30 @@ def scaled(values: np.ndarray, scale: float) -> list[int] | None:
 def name_ids(folder: str | Path, names: Mapping[int, str]) -> Path:
     """Write the names of all class ids to `classes.json`, which is read before any other file."""
     text = json.dumps({str(number): name for number, name in sorted(names.items())}, ensure_ascii=False, indent=1)
-    return write_text(Path(folder) / "classes.json", text + "\n")
+    return write_text(_place(folder) / "classes.json", text + "\n")
 
 
 def harden(file: str | Path, threshold: float) -> Path:
     """A mask of one object with soft edges: 255 above `threshold`, else 0."""
-    picture = _loaded(Path(file))
+    picture = _loaded(_place(file))
     picture = picture.convert("L") if picture.mode not in ("L", "F") and picture.mode[0] != "I" else picture
-    return _replace(Path(file), 255 * (np.array(picture) > threshold).astype(np.uint8))
+    return _replace(_place(file), 255 * (np.array(picture) > threshold).astype(np.uint8))
 
 
 def drawn(file: str | Path) -> Path:
     """A mask of one object: 1 for whatever is not black (or 0)."""
-    array = np.array(_numbers(_loaded(Path(file))))
-    return _replace(Path(file), (array != 0).reshape(*array.shape[:2], -1).any(-1).astype(np.uint8))
+    array = np.array(_numbers(_loaded(_place(file))))
+    return _replace(_place(file), (array != 0).reshape(*array.shape[:2], -1).any(-1).astype(np.uint8))
 
 
 def visible(file: str | Path) -> Path:
     """A mask whose shape is in its transparency: 1 for what can be seen."""
-    return _replace(Path(file), (np.array(_loaded(Path(file)).convert("RGBA"))[..., 3] > 127).astype(np.uint8))
+    return _replace(_place(file), (np.array(_loaded(_place(file)).convert("RGBA"))[..., 3] > 127).astype(np.uint8))
 
 
 def greys(file: str | Path) -> Path:
     """A label map whose ids are the grey values of its palette."""
-    return _replace(Path(file), np.array(_loaded(Path(file)).convert("L")))
+    return _replace(_place(file), np.array(_loaded(_place(file)).convert("L")))
 
 
 def turn_like(mask: str | Path, image: str | Path) -> Path:
@@ -111,7 +111,7 @@ def turn_like(mask: str | Path, image: str | Path) -> Path:
     with decoding(f"image {image}"), Image.open(image) as picture:
         way = picture.getexif().get(ORIENTATION)
     return _changed(
-        Path(mask), lambda picture: picture.transpose(Image.Transpose[_WAYS[way]]) if way in _WAYS else picture
+        _place(mask), lambda picture: picture.transpose(Image.Transpose[_WAYS[way]]) if way in _WAYS else picture
     )
 
 
@@ -120,14 +120,14 @@ def turn(mask: str | Path, way: str) -> Path:
     from PIL import Image
 
     name = {"left": "ROTATE_90", "right": "ROTATE_270"}[way]
-    return _changed(Path(mask), lambda picture: picture.transpose(Image.Transpose[name]))
+    return _changed(_place(mask), lambda picture: picture.transpose(Image.Transpose[name]))
 
 
 def resize(mask: str | Path, size: tuple[int, int]) -> Path:
     """A mask of another size (width, height); every pixel is one that was there."""
     from PIL import Image
 
-    return _changed(Path(mask), lambda picture: picture.resize(size, Image.Resampling.NEAREST))
+    return _changed(_place(mask), lambda picture: picture.resize(size, Image.Resampling.NEAREST))
 
 
 def merge_pages(file: str | Path) -> Path:
@@ -139,7 +139,7 @@ def merge_pages(file: str | Path) -> Path:
     pages = [(page != 0).reshape(*page.shape[:2], -1).any(-1) for page in pages]
     if len({page.shape for page in pages}) > 1 or len(pages) >= IGNORE or np.sum(pages, 0).max() > 1:
         raise DatasetError(f"{file}: its pages overlap, or differ in size: one pixel belongs to one class only.")
-    return _replace(Path(file), sum(np.uint8(number) * page for number, page in enumerate(pages, 1)))
+    return _replace(_place(file), sum(np.uint8(number) * page for number, page in enumerate(pages, 1)))
 
 
 def shrink(file: str | Path, low: float | None = None, high: float | None = None) -> Path:
@@ -150,7 +150,7 @@ def shrink(file: str | Path, low: float | None = None, high: float | None = None
     """
     from PIL import Image
 
-    file = Path(file)
+    file = _place(file)
     picture = _loaded(file, "image")
     if picture.mode == "F" or picture.mode.startswith("I"):
         values = np.array(picture).astype(np.float64)
@@ -158,12 +158,13 @@ def shrink(file: str | Path, low: float | None = None, high: float | None = None
         values = np.nan_to_num((values - low) / max(high - low, 1e-12)).clip(0, 1)
         picture = Image.fromarray((255 * values).astype(np.uint8))
     kept = file.with_name(file.name + ".original")
-    if kept.exists():
+    if kept.exists() and kept.read_bytes() != file.read_bytes():
         raise DatasetError(f"{kept} is there already, and would be lost: move it away first.")
     known = Image.registered_extensions().get(file.suffix.lower(), "PNG")
     with atomic(file) as part:
         _plain(picture).save(part, format=known)
-        os.link(file, kept) if hasattr(os, "link") else kept.write_bytes(file.read_bytes())
+        if not kept.exists():
+            shutil.copy2(file, kept)
     return file
 
 
@@ -195,6 +196,10 @@ def _numbers(picture: Image) -> Image:
 
 def _plain(picture: Image) -> Image:
     return picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
+
+
+def _place(file: str | Path) -> Path:
+    return located(file, "file", DatasetError)
 
 
 def _loaded(file: Path, what: str = "mask") -> Image:

@@ -53,6 +53,8 @@ def coloured_names(file: Path) -> dict[int, str]:
 
 def renamed(found: LabelMap, names: Mapping[int, str]) -> LabelMap:
     """A label map with the ids of names that are given elsewhere; without colours, if these are other names."""
+    if all(name == f"class {cls}" and cls in names for cls, name in found.names.items()):
+        return LabelMap(found.file, dict(names), found.colours)  # as `cures.recolour` writes it down
     ids = {name: number for number, name in names.items()}
     if not set(found.names.values()) <= set(ids):
         return LabelMap(found.file, dict(names), {})

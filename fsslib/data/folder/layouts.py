@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ...arguments import choose
 from ...errors import DatasetError
-from ...files import comparable, composed
+from ...files import comparable, composed, located
 from ..base import few
 from ..pictures import LOSSY
 from . import LAYOUTS
@@ -83,7 +83,7 @@ def find_layout(root: str | Path, layout: str = "auto") -> tuple[str, Path]:
     For `"coco_json"` the annotation file stands for the folder. Raises DatasetError when `root` does not exist, or when
     nothing, or more than one thing, is recognised.
     """
-    root = Path(root).expanduser()
+    root = located(root, "root", DatasetError)
     choose(layout, ("auto", *LAYOUTS), "layout=", DatasetError)
     if not root.exists():
         raise DatasetError(f"there is no folder {root}: pass root=PATH of the folder with your pictures.")

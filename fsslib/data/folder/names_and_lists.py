@@ -8,7 +8,7 @@ from pathlib import Path
 from ...arguments import whole
 from ...episode import IGNORE
 from ...errors import DatasetError
-from ...files import comparable, composed, read_json, read_lines
+from ...files import comparable, composed, located, read_json, read_lines
 from ..base import SPLITS, few
 from .label_maps import FILES, coloured_names
 from .layouts import Entry
@@ -43,7 +43,7 @@ def class_names(names: Mapping | Sequence[str] | str | Path | None, base: Path) 
             return None
         names = file
     if isinstance(names, (str, Path)):
-        file = _file(names, base)
+        file = named_file(names, base)
         source = str(file)
         if file.suffix.lower() == ".json":
             names = read_json(file, "class names from", EXPECTED)
@@ -63,9 +63,9 @@ def class_names(names: Mapping | Sequence[str] | str | Path | None, base: Path) 
     )
 
 
-def _file(named: str | Path, base: Path) -> Path:
+def named_file(named: str | Path, base: Path) -> Path:
     """A file given by its path, from here or below `base`."""
-    file = Path(named).expanduser()
+    file = located(named, "list", DatasetError)
     return file if os.path.isfile(file) else base / file
 
 
@@ -182,7 +182,7 @@ def split_list(lists: Mapping, split: str, base: Path) -> tuple[Path, list[str]]
         if not all(isinstance(name, str | Path) or type(name) is int for name in names):
             raise DatasetError(f"lists[{split!r}]={wanted!r:.200}: expected a path, or the names of images.")
         return base, [composed(str(name)) for name in names]
-    file = _file(wanted, base)
+    file = named_file(wanted, base)
     cure = f"It is the list of split {split!r}: pass the path of a text file, one name a line."
     return file, list(read_lines(file, "the list", cure).values())
 

@@ -15,9 +15,10 @@ PROBLEM_KINDS = (
     "empty file", "unreadable image", "unreadable mask", "16-bit image", "16-bit or floating-point mask", "colour mask",
     "soft mask", "size mismatch", "transparent mask", "renumbered palette", "unclear 255", "several pages",
     # Problems that only the whole folder shows.
-    "image without mask", "mask without image", "duplicate name", "same picture twice", "empty mask",
-    "unknown class id", "class with too few images", "listed but absent", "broken JSON", "image file missing",
-    "unknown image or category", "no polygon",
+    "image without mask", "mask without image", "duplicate name", "same picture twice", "broken JSON",
+    "image file missing", "unknown image or category", "no polygon", "empty mask", "unknown class id",
+    # What may follow from any of these: the first problem of a folder shall be a cause.
+    "listed but absent", "class with too few images",
 )  # fmt: skip
 
 

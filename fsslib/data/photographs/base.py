@@ -13,6 +13,7 @@ from torch import Tensor
 from ...arguments import check_count, check_switch, choose
 from ...episode import IGNORE
 from ...errors import DatasetError
+from ...files import located
 from ..base import SegmentationDataset, check_split, few
 from ..folds import held_back
 
@@ -146,7 +147,7 @@ class Photographs(SegmentationDataset):
 
 def find_root(root: str | Path, below: Sequence[str], holds: str, expected: str) -> Path:
     """The first folder of `root`/`below` with something by the pattern `holds`. Raises DatasetError: `expected`."""
-    root = Path(root).expanduser()
+    root = located(root, "root", DatasetError)
     for place in (root / name for name in below):
         if place.is_dir() and any(place.glob(holds)):
             return place

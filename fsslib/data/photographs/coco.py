@@ -9,7 +9,7 @@ import numpy as np
 
 from ...arguments import choose
 from ...errors import DatasetError
-from ...files import comparable
+from ...files import comparable, located
 from ..folds import SCHEMES, fold_classes, held_back
 from .base import NOVEL, Photographs, check_min_area, find_root
 from .coco_label_maps import open_masks
@@ -138,7 +138,7 @@ def _fetch(root: str | Path, images: str, split: str) -> None:
 
     if images == "auto":
         part = "val" if split == "test" else "train"
-        begun = (Path(root).expanduser() / "annotations" / f"instances_{part}2014.json").is_file()
+        begun = (located(root, "root", DatasetError) / "annotations" / f"instances_{part}2014.json").is_file()
         images = f"{part}{2014 if begun else 2017}"
     download("coco", root, parts=(images, f"annotations{images[-4:]}"))
 

@@ -182,7 +182,7 @@ class CocoMasks:
 def open_masks(file: str | Path) -> CocoMasks:
     """The label maps of an annotation file. Raises DatasetError for one missing, broken or in another format."""
     try:
-        resolved = Path(file).expanduser().resolve(strict=True)
+        resolved = files.located(file, "annotations", DatasetError).resolve(strict=True)
         status = resolved.stat()
     except OSError as error:
         raise DatasetError(f"there is no annotation file {file}: pass the path of an instances_*.json.") from error

@@ -200,11 +200,14 @@ def test_cures_of_masks_of_one_object(tmp_path, name):
     assert unique_stems(tmp_path)
 
 
-def test_the_same_ids_when_only_some_files_are_cured(tmp_path):
+@pytest.mark.parametrize("names", [None, "cat\ndog\nowl"])
+def test_the_same_ids_when_only_some_files_are_cured(tmp_path, names):
     """The first cure writes the table down: what is left to do later gets the same ids."""
     maps(colours(TWO))(tmp_path)
-    for at in (0, 0, 0, 0):
-        problem = check_folder(tmp_path).problems[at]
+    if names:
+        (tmp_path / "classes.txt").write_text(names)
+    for _ in range(COUNT):
+        problem = check_folder(tmp_path).of("colour mask")[0]
         exec(re.search("`(.+)`", problem.cure)[1], {})
     firsts = {int(np.array(Image.open(tmp_path / "masks" / f"{s}.png"))[truth(s) == 1][0]) for s in range(COUNT)}
     assert len(firsts) == 1
