@@ -11,7 +11,7 @@ import numpy as np
 from ...arguments import check_count, choose
 from ...episode import IGNORE
 from ...errors import DatasetError
-from ..base import SPLITS
+from ..base import SPLITS, few
 from ..folds import SCHEMES, fold_classes
 from ..photographs.base import Photographs, same_size
 from ..photographs.coco_label_maps import open_masks
@@ -144,15 +144,21 @@ class Folder(Photographs):
         chosen = {name: listed(split_list(lists, name, known.base)[1], known.entries, known.base)[0] for name in lists}
         file, _ = split_list(lists, split, known.base)
         for one, other in combinations([name for name in SPLITS if name in chosen], 2):
-            # Under another name it is the same picture.
-            pictures = {known.first.get(image := known.entries[at].image, image) for at in chosen[one]}
-            images = ((at, known.entries[at].image) for at in chosen[other])
-            both = [at for at, image in images if known.first.get(image, image) in pictures]
+            both = sorted(set(chosen[one]) & set(chosen[other]))
             # Validation on all the training images is what happens without a list of its own.
             if both and not (other == "val" and chosen[one] == chosen[other]):
-                some = ", ".join(known.entries[at].id for at in both[:3])
                 raise DatasetError(
-                    f"{len(both)} images are on the lists of both {one} and {other} ({some}): take them off one."
+                    f"{len(both)} images are on the lists of both {one} and {other} "
+                    f"({few((known.entries[at].id for at in both), 3)}): take them off one."
+                )
+            shown = [{known.entries[at].image for at in chosen[name]} for name in (one, other)]
+            pictures = [{known.first.get(image, image) for image in images} for images in shown]
+            copies = (pictures[0] & pictures[1]) - (shown[0] & shown[1])
+            if copies:
+                warnings.warn(
+                    f"{len(copies)} pictures are on the lists of both {one} and {other}, under two names "
+                    f"({few(sorted(file.name for file in copies), 3)}): take the copies off one.",
+                    stacklevel=3,
                 )
         if not chosen[split]:
             raise DatasetError(f"the list of split {split!r} ({file}) names no usable image of {known.base}.")

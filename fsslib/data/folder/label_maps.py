@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from ...episode import IGNORE
 from ...errors import DatasetError
-from ...files import read_text
-from .names_and_lists import FILES
+from ...files import read_lines
 
+# Of class names, with colours or without; and of both.
+FILES = ("classes.json", "classes.txt", "names.txt", "labels.txt", "class_names.txt", "names.json")
 LABEL_MAPS = (
     "labelmap.txt", "label_map.txt", "labelmaps.txt", "label_colors.txt", "class_dict.csv", "class_colors.txt",
     "_classes.csv", "classes.csv", "colors.txt", "colormap.txt", "color_map.txt",
@@ -43,6 +44,13 @@ def find_label_map(places: Iterable[Path]) -> LabelMap | None:
     return None
 
 
+def coloured_names(file: Path) -> dict[int, str]:
+    """Class id -> name, of a list of classes with their colours; empty for any other file."""
+    rows = _rows(file)
+    found = _numbered(file, rows) if rows and all(colour for _, colour, _ in rows) else None
+    return found.names if found else {}
+
+
 def renamed(found: LabelMap, names: Mapping[int, str]) -> LabelMap:
     """A label map with the ids of names that are given elsewhere; without colours, if these are other names."""
     if all(name == f"class {cls}" and cls in names for cls, name in found.names.items()):
@@ -69,10 +77,9 @@ def unread(places: Sequence[Path], used: Iterable[Path], stems: Iterable[str]) -
 def _rows(file: Path) -> list[tuple[str, tuple | None, int | None]] | None:
     """(name, colour, id) of every line; None where it is no label map."""
     try:
-        lines = [line.strip() for line in read_text(file, "the label map", "").splitlines()]
+        lines = read_lines(file, "the label map", "").values()
     except DatasetError:
         return None
-    lines = [line for line in lines if line and line[0] != "#"]
     rows = [_row(line) for line in lines]
     if rows and rows[0] is None:  # the names of the columns
         rows = rows[1:]

@@ -139,7 +139,7 @@ def images_masks(base: Path) -> Pairing:
     them; in `base` or in each of the folders that part it, see `label_parts`."""
     pairing = Pairing("images_masks", base)
     for folder in label_parts(base, anyway=True):
-        _pair(pairing, *_pictures_of(folder), "" if folder == base else f"{folder.name}/", None)
+        _pair(pairing, *_pictures_of(folder), "" if folder == base else f"{composed(folder.name)}/", None)
     return pairing
 
 

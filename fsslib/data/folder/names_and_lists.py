@@ -10,9 +10,9 @@ from ...episode import IGNORE
 from ...errors import DatasetError
 from ...files import comparable, composed, located, read_json, read_lines
 from ..base import SPLITS, few
+from .label_maps import FILES, coloured_names
 from .layouts import Entry
 
-FILES = ("classes.json", "classes.txt", "names.txt", "labels.txt", "class_names.txt", "names.json")
 EXPECTED = 'Expected one name a line, or JSON such as {"1": "cat"}.'
 Named = tuple[int, str, str]  # class id, name, and where it stands
 _BEFORE = r"([0-9]{1,9})(?:\s*[:)=]\s*(?=\S)|\s*[.,;\s]\s*(?=[^\s0-9]))(.*)"
@@ -47,6 +47,8 @@ def class_names(names: Mapping | Sequence[str] | str | Path | None, base: Path) 
         source = str(file)
         if file.suffix.lower() == ".json":
             names = read_json(file, "class names from", EXPECTED)
+        elif coloured := coloured_names(file):
+            return coloured
         else:
             names = read_lines(file, "class names from", EXPECTED)
             numbered = _numbered(names, source)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DatasetError
-from ...files import comparable, read_lines
+from ...files import comparable, composed, read_lines
 from ..base import few, positions
 from ..pictures import decoding, open_picture, picture_size, read_image
 from .base import Photographs, check_min_area, find_root, same_size
@@ -82,9 +82,7 @@ class Fss1000(Photographs):
         rule = "240 by sha256" if val_list is None else f"list {Path(val_list).name}"
         self.fold_scheme = f"240 published test classes; validation: {rule}"
         listed = sorted((f"{self.names[c]}/{stem}", c, stem) for c in targets for stem in pairs[self.names[c]])
-        files = [
-            tuple(self.root / self.names[c] / file for file in pairs[self.names[c]][stem]) for _, c, stem in listed
-        ]
+        files = [tuple(self.root / file for file in pairs[self.names[c]][stem]) for _, c, stem in listed]
         areas = np.zeros((len(listed), max(self.names) + 1), np.int32)
         counts = LabelIndex("fss1000", self.root, _counts).counts(files, 2)
         areas[np.arange(len(listed)), [c for _, c, _ in listed]] = counts[:, 1]
@@ -144,7 +142,7 @@ class Fss1000(Photographs):
     def _read(self, image: Path, mask: Path) -> tuple[np.ndarray, np.ndarray]:
         photograph, seen = read_image(image), _object(mask)
         same_size(seen, (photograph.shape[1], photograph.shape[0]), (mask, image.name))
-        return photograph, np.where(seen, self._number[mask.parent.name], 0)
+        return photograph, np.where(seen, self._number[composed(mask.parent.name)], 0)
 
 
 def official_test_classes() -> list[str]:
@@ -173,14 +171,18 @@ def _counts(image: Path, mask: Path) -> dict[int, int]:
 
 
 def _pairs(root: Path) -> dict[str, dict[str, tuple[str, str]]]:
-    """Class name -> stem -> files of image and mask, for every folder below `root` that is not hidden."""
+    """Class name (composed) -> stem -> image and mask below `root`, for every folder that is not hidden."""
     pairs = {}
     for entry in os.scandir(root):
         if entry.is_dir() and not entry.name.startswith((".", "__")):
             files = {comparable(name): name for name in sorted(os.listdir(entry))}  # .JPG and .PNG too
             stems = sorted(name[:-4] for name in files if name.endswith(".jpg"))
             stems = [stem for stem in stems if stem.isdecimal() and f"{stem}.png" in files]
-            pairs[entry.name] = {stem: (files[f"{stem}.jpg"], files[f"{stem}.png"]) for stem in stems}
+            name = composed(entry.name)
+            if name in pairs:
+                raise DatasetError(f"two folders of {root} are called {name}, in two forms of Unicode: make them one.")
+            ends = (".jpg", ".png")
+            pairs[name] = {stem: tuple(f"{entry.name}/{files[stem + end]}" for end in ends) for stem in stems}
     return pairs
 
 

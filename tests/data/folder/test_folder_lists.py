@@ -3,7 +3,6 @@
 import json
 import shutil
 import unicodedata
-import warnings
 
 import numpy as np
 import pytest
@@ -27,7 +26,8 @@ CATS = {1: "cat", 2: "dog"}
 @pytest.mark.parametrize("text", [
     "cat\ndog", "# two\ncat\n\ndog # barks", "1 cat\n2 dog", "1: cat\n2: dog", "2. dog\n1. cat", "1) cat\n2) dog",
     "1,cat\n2,dog", "cat: 1\ndog: 2", "cat\t1\ndog\t2", "0 background\n1 cat\n2 dog", "0: _background_\n1:cat\n2:dog",
-    "1=cat\n2=dog\n255=void", "background\ncat\ndog",
+    "1=cat\n2=dog\n255=void", "background\ncat\ndog", "cat,255,0,0\ndog,0,0,255", "255 0 0 cat\n0 0 255 dog",
+    "_background_:0,0,0::\ncat:255,0,0::\ndog:0,255,0:part:", "1,cat,255,0,0\n2,dog,0,255,0", "cat 9 0 0\ndog 0 9 0",
 ])  # fmt: skip
 def test_class_lists_with_numbers_and_comments(tmp_path, text):
     (tmp_path / "classes.txt").write_text(text)
@@ -38,7 +38,7 @@ def test_names_that_only_look_like_numbers(tmp_path):
     for text, wanted in (
         ("2 wheels\ncat", {1: "2 wheels", 2: "cat"}), ("item #3\nitem #4", {1: "item #3", 2: "item #4"}),
         ("class 1\nclass 2", {1: "class 1", 2: "class 2"}), ("1: 7\n2: 9", {1: "7", 2: "9"}),
-        ("cat,255,0,0\ndog,0,0,255", {1: "cat,255,0,0", 2: "dog,0,0,255"}), ("7\n9", {1: "7", 2: "9"}),
+        ("7\n9", {1: "7", 2: "9"}), ("cat 255 x\ndog 0 x", {1: "cat 255 x", 2: "dog 0 x"}),
     ):  # fmt: skip
         (tmp_path / "classes.txt").write_text(text)
         assert class_names(None, tmp_path) == wanted
@@ -49,6 +49,7 @@ def test_names_that_only_look_like_numbers(tmp_path):
     ("cafe\u0301\ncaf\u00e9", "same name"), ("cat\n2. dog", r"line 2 \('2. dog'\) begins with a number and line 1"),
     ("0 cat\n1 dog", "line 1: 0 means the background"), ("1: cat\n255: dog", "line 2: 255 means ignored"),
     ("1: cat\n300: dog", "ids from 1 to 254"), ("\n".join(f"class {n}" for n in range(255)), "ids from 1 to 254"),
+    ("cat:1,2,3::\ndog:1,2,3::", r"\(1, 2, 3\) stands for both"),
     ({1: "cat", "1": "dog"}, "id 1 stands twice"), ({"01": "cat", "1": "dog"}, "id 1 stands twice"),
     ({"cat": 1, "dog": 1.0}, "id 1 stands twice, in entry 'cat' and entry 'dog'"), ({1.5: "cat"}, "whole numbers"),
     ({True: "cat"}, "whole numbers"), ({"cat": True}, "whole numbers"), ({1: 7}, "both numbers"),
@@ -211,11 +212,14 @@ def test_a_photograph_in_two_class_folders(tmp_path):
         assert pictures[spec.query] not in [pictures[index] for ways in spec.supports for index in ways]
 
 
-def test_a_copy_on_the_other_list(tmp_path):
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_copy_on_the_other_list_is_said(tmp_path, swapped):
     root = copied(tmp_path, "images_masks")
-    with warnings.catch_warnings(), pytest.raises(DatasetError, match="1 images are on the lists of both"):
-        warnings.simplefilter("ignore")
-        Folder(root, lists={"train": ["n00", "n01", "n04"], "test": ["n02", "n03", "n05"]})
+    lists = dict(zip(("test", "train") if swapped else ("train", "test"), (["n00", "n01"], ["n03", "n04"])))
+    with pytest.warns(UserWarning, match=r"1 pictures are on the lists of both .* \(n00.jpg\): take the copies off"):
+        with pytest.raises(DatasetError, match="no usable class"):
+            Folder(root, lists=lists, min_area=400)
+    assert check_folder(root, lists=lists).kinds == {"same picture twice": 1}
 
 
 def test_copies_alone_make_no_class(tmp_path):

@@ -42,6 +42,15 @@ def test_a_test_class_in_two_spellings_is_never_trained_on(tmp_path):
     assert not {data.names[cls] for cls in data.base_classes} & set(spelt)
 
 
+def test_a_validation_class_in_another_form_of_unicode(tmp_path):
+    root = tree(tmp_path / "fss", [PUBLISHED[0], "cafe\u0301", "other"], copy=shutil.copy2)
+    (tmp_path / "val.txt").write_text("caf\u00e9\n", encoding="utf-8")
+    data = fss_set(root, 0, "val", val_list=tmp_path / "val.txt")
+    assert [data.names[cls] for cls in data.classes] == ["caf\u00e9"] and {*data.classes} <= {
+        *data[0][1].unique().tolist()
+    }
+
+
 @pytest.mark.parametrize("load", [Pascal5i, Coco20i, Fss1000])
 @pytest.mark.parametrize(("option", "value"), [
     ("download", "no"), ("download", 1), ("min_area", "big"), ("min_area", True), ("cache", "no"),
