@@ -5,8 +5,10 @@ The checks raise `error`, by default ModelError; `what` begins the message, as i
 
 import difflib
 import inspect
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from numbers import Real
 from typing import Annotated, Literal, get_args, get_origin
 
 from .errors import ModelError
@@ -46,6 +48,20 @@ def check_switch(value: object, what: str, error: Error = ModelError) -> None:
     """Refuse a `value` that is not True or False: a text would count as True."""
     if type(value) is not bool:
         raise error(f"{what}={value!r}: expected True or False.")
+
+
+def whole(value: object) -> int | None:
+    """The whole number that a `value` from a file or a list stands for, however it arrived: 3, 3.0, "3" or NumPy's.
+    None for anything else, True and False too."""
+    if type(value) is int:
+        return value
+    if isinstance(value, str):
+        return int(value) if re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", value) else None
+    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+        return None
+    if isinstance(value, Real) and abs(value) < 2**63 and value == int(value):
+        return int(value)
+    return None
 
 
 _CHECKS = {

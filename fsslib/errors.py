@@ -35,3 +35,10 @@ class TrainingError(FsslibError, RuntimeError):
 
 class ParameterError(FsslibError, ValueError):
     """Unknown, mistyped or impossible parameters of an experiment."""
+
+
+class OutputError(FsslibError, OSError):
+    """A file or folder that cannot be written: says which one, why, and what to do; `errno` is the system's."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # OSError would say the system's words alone

@@ -20,9 +20,9 @@ from .data.episodes import EpisodeList, EpisodeSampler, EpisodeSpec
 from .data.loading import loaded
 from .episode import Episode, Prediction
 from .errors import ProtocolError
-from .files import atomic
+from .files import atomic, located, plain
 from .metrics import FewShotIoU, Scores
-from .models.base import FewShotModel, device_of, evaluating
+from .models.base import FewShotModel, device_of, evaluating, in_single_precision
 from .models.shot_by_shot import RULES, ShotByShot
 from .nn.backbones.base import Backbone
 from .nn.backbones.cached import CachedBackbone, DiskStore, MemoryStore, Store
@@ -60,16 +60,16 @@ class Evaluation:
         arrays = {}
         for shot, scores in self.scores.items():
             arrays |= {f"{shot}/table": scores.table, f"{shot}/classes": scores.classes, f"{shot}/runs": scores.runs}
-        facts = json.dumps({"protocol": self.protocol.as_dict(), "seconds": self.seconds})
+        facts = json.dumps(plain({"protocol": self.protocol.as_dict(), "seconds": self.seconds}))
         with atomic(path) as part, open(part, "wb") as file:
             np.savez_compressed(file, facts=np.array(facts), **arrays)
-        return Path(path)
+        return located(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:
         """Read what `save` wrote (without the episode lists). Raises ProtocolError for a missing or broken file."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(located(path, "evaluation"), allow_pickle=False) as file:
                 facts = json.loads(str(file["facts"]))
                 shots = sorted({int(key.split("/")[0]) for key in file.files if "/" in key})
                 scores = {k: Scores(*(file[f"{k}/{part}"] for part in ("table", "classes", "runs"))) for k in shots}
@@ -139,6 +139,7 @@ def evaluate(
     protocol = protocol or Protocol()
     keep = KEPT_IMAGES // max(workers, 1) if cache is not None else 0
     sampler, lists, protocol = episode_lists(dataset, protocol, shots, keep=keep)
+    model = in_single_precision(model)
     model.to(device := torch.device(device) if device else device_of(model))
     judged = ShotByShot(model, protocol.k_merge) if protocol.k_merge in RULES else model
     meters = {shot: FewShotIoU(protocol.counting) for shot in shots}

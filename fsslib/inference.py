@@ -12,10 +12,10 @@ from torch import Tensor
 
 from .checkpoints import load_model, shipped
 from .data.pictures import image_tensor, mask_tensor
-from .data.transforms import Resize, normalise
+from .data.transforms import Resize, normalise, vanished
 from .episode import Episode
 from .errors import EpisodeError, ModelError
-from .models.base import FewShotModel, device_of, evaluating
+from .models.base import FewShotModel, device_of, evaluating, in_single_precision, unwrapped
 from .ops import strongest
 
 if TYPE_CHECKING:
@@ -37,8 +37,9 @@ def segment(
         support, mask: one picture and the mask of its object; lists of K of them; or for N classes two dictionaries
             class name -> picture or list. All classes need the same K. In masks what is not 0 is object, see
             `fsslib.data.pictures.mask_tensor`; a `fsslib.widgets.SupportPainter` will do as well.
-        model: any method; None takes the shipped PANet, which knows drawn shapes and nothing of photographs (a warning
-            says so). For photographs: `build_model("panet", backbone="resnet50", weights="imagenet")`.
+        model: any method, in any precision (this computes in 32 bits); None takes the shipped PANet, which knows drawn
+            shapes and nothing of photographs (a warning says so). For photographs:
+            `build_model("panet", backbone="resnet50", weights="imagenet")`.
         size: pixels a side that the network sees; None: 97 for the tiny backbone, else 417.
         resize: `"squash"` or `"pad"`, see `fsslib.data.transforms.Resize`.
     Returns: (H, W) uint8 at the query's own size: 0 background, 1 object; with a dictionary 1..N in its order.
@@ -53,6 +54,7 @@ def segment(
             'as build_model("panet", backbone="resnet50", weights="imagenet").',
             stacklevel=2,
         )
+    model = unwrapped(model)
     if not isinstance(model, FewShotModel):
         raise ModelError(f"model: found {type(model).__name__}, expected a method, e.g. of build_model or load_model.")
     shape = Resize(size or SIZES.get(model.config.get("backbone"), USUAL_SIZE), resize)
@@ -75,14 +77,23 @@ def infer(model: FewShotModel, query: Tensor, ways: Sequence[tuple[Tensor, Tenso
     blank = torch.zeros(height, width, dtype=torch.uint8)
     images, masks = (torch.stack(part)[None] for part in zip(*ways))
     picture, classes = normalise(shape(query, blank)[0])[None], torch.arange(1, len(ways) + 1)[None]
+    model = in_single_precision(model)
     with evaluating(model):
         logits = model(Episode(picture, None, images, masks, classes).to(device_of(model))).logits
     return strongest(shape.undo(logits, height, width))[0].to("cpu", torch.uint8)
 
 
-def supports(shape: Resize, images: Sequence[Tensor], masks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """K images (3, H, W) uint8 and their masks (H, W) uint8 for `infer`: (K, 3, S, S) normalised, (K, S, S) long."""
+def supports(
+    shape: Resize, images: Sequence[Tensor], masks: Sequence[Tensor], titles: Sequence[str] = ()
+) -> tuple[Tensor, Tensor]:
+    """K images (3, H, W) uint8 and their masks (H, W) uint8 for `infer`: (K, 3, S, S) normalised, (K, S, S) long.
+    Warns of objects that are gone at this size; `titles` is what messages call the images."""
     loaded = [shape(image, mask) for image, mask in zip(images, masks)]
+    for number, (mask, (_, small)) in enumerate(zip(masks, loaded)):
+        if (mask == 1).any() and not (small == 1).any():
+            warnings.warn(
+                vanished(titles[number] if titles else f"support {number + 1}", mask == 1, shape), stacklevel=4
+            )
     return normalise(torch.stack([image for image, _ in loaded])), torch.stack([mask for _, mask in loaded]).long()
 
 
@@ -122,5 +133,5 @@ def _shots(shape: Resize, name: str, images: list, masks: list) -> tuple[Tensor,
             raise EpisodeError(f"mask of {title}: found {tuple(mask.shape)} pixels, expected {size} like its picture.")
         if not (mask == 1).any():
             raise EpisodeError(f"mask of {title}: found no object pixel, expected at least one that is not 0.")
-        loaded.append((image, mask))
+        loaded.append((image, mask, title))
     return supports(shape, *zip(*loaded))

@@ -42,16 +42,22 @@ def on_demand(package: str, homes: dict[str, str]) -> tuple[Callable[[str], Any]
 
 # Where things live -> the former modules that held them; a module whose contents were divided stands in several rows.
 _FORMER = {
-    "files": "paths", "training": "schedule selection interrupts",
+    "files": "paths", "training": "schedule selection interrupts", "arguments": "experiments.model_conflicts",
     "analysis.baselines": "baselines", "analysis.costs": "costs",
     "analysis.intervals": "plots_prototypes plots_protocol plots_comparison plots_ablation plots_superpixels",
     "plots.common": "plots_prototypes plots_comparison plots_superpixels plots_attention", "plots.display": "figure",
     "plots.pooling": "plots_prototypes", "plots.distillation": "plots_distillation",
     "plots.attention": "plots_attention", "plots.sdaanet_flow": "plots_flow", "plots.superpixels": "plots_superpixels",
     "plots.correlation": "plots_correlation", "plots.ablation": "plots_ablation",
-    "plots.comparison": "plots_comparison", "plots.protocol": "plots_protocol",
+    "plots.comparison": "plots_comparison", "plots.protocol": "plots_protocol", "plots.pixels": "figure",
     "experiments.recipe": "recipe", "experiments.pages": "pages experiments.gallery",
-    "experiments.results": "experiments.comparison",
+    "experiments.__main__": "experiments.commands",
+    "experiments.conflicts": "experiments.model_conflicts", "experiments.parameters": "experiments.files",
+    "experiments.runs": "experiments.workplace", "experiments.execute_notebook": "experiments.runner",
+    "labs.answers": "labs.compare", "labs.check": "labs.limits labs.result labs.shell",
+    "labs.class_table": "labs.table", "labs.exercise": "labs.essay", "labs.hidden_state": "labs.order",
+    "labs.in_kernel": "labs.guard labs.verdicts", "labs.exercises.stage_01": "labs.stage_01 labs.stage_01_masks",
+    **{f"labs.exercises.stage_0{n}": f"labs.stage_0{n}" for n in (0, 2, 3, 4, 5, 6, 7)},
     "models.base": "models.one_way", "models.shot_by_shot": "merging", "models.sdaanet": "nn.saam nn.sdpm",
     "models.asgnet": "nn.seeds nn.superpixels",
     "models.hdmnet": "nn.transformer nn.matching nn.ensemble models.hdmnet_names",
@@ -60,19 +66,27 @@ _FORMER = {
     "nn.backbones.cached": "nn.feature_cache nn.feature_store",
     "data.shapes.plan": "data.shapes_plan data.shapes_classes", "data.shapes.knobs": "data.shapes_knobs",
     "data.shapes.drawing": "data.shapes_draw data.shapes_canvas data.shapes_render",
-    "data.photographs.pascal": "data.pascal data.voc_files data.voc_lists", "data.photographs.coco": "data.coco",
+    "data.photographs.pascal": "data.pascal data.voc_files data.voc_lists data.folder_lists",
+    "data.photographs.label_index": "data.index", "data.photographs.coco": "data.coco",
     "data.photographs.coco_label_maps": "data.coco_masks data.coco_shapes", "data.photographs.fss1000": "data.fss1000",
-    "data.folder.check": "data.folder_checks", "data.download.sources": "data.sources", "data.pictures": "data.masks",
+    "data.folder.check": "data.folder_checks", "data.folder.coco": "data.folder_coco",
+    "data.folder.problems": "data.folder_cures data.folder_report",
+    "data.folder.layouts": "data.folder_json data.folder_layouts", "data.folder": "data.folder_layouts",
+    "data.folder.names_and_lists": "data.folder_names data.folder_lists", "data.folder.pairs": "data.folder_pairs",
+    "data.download.sources": "data.sources", "data.download.locks": "data.disk",
+    "data.download.fetch": "data.transfer", "data.download.unpack": "data.unpack", "data.pictures": "data.masks",
     "data.transforms": "data.augmentation", "data.weak_annotations": "data.weak data.stroke",
     "widgets.explained_models": "widgets.bench", "widgets.episode_controls": "widgets.picks",
     "widgets.strokes": "widgets.raster", "widgets.explorers.methods": "widgets.compare widgets.upload",
-    "widgets.explorers.episode": "widgets.episodes",
+    "widgets.explorers.episode": "widgets.episodes", "widgets.snapshot": "widgets.still",
+    **{f"widgets.explorers.{name}": f"widgets.{name}" for name in
+       ("attention", "correlation", "distillation", "prototypes", "superpixels")},
 }  # fmt: skip
 _RENAMED = {
     "data": "data_folder", "notebooks": "notebooks_folder", "repository": "repository_folder", "cache": "cache_folder",
     "Bench": "ExplainedModel", "Benches": "ModelChoice", "Picks": "EpisodeControls", "RECIPES": "IMAGE_LISTS",
     "apart": "curve_panels", "shares": "weighted_losses", "METHOD_COLOURS": "LINES", "FILLS": "HUES",
-    "KINDS": "AUGMENTATIONS ANNOTATIONS",
+    "KINDS": "AUGMENTATIONS ANNOTATIONS PROBLEM_KINDS", "Found": "Pairing",
 }  # fmt: skip
 _HOMES: dict[str, list[str]] = {}
 for _home, _names in _FORMER.items():

@@ -26,8 +26,8 @@ from .data.episodes import EpisodeSampler
 from .data.loading import loaded
 from .errors import TrainingError
 from .evaluation import evaluate, exact_float32
-from .files import atomic
-from .models.base import FewShotModel
+from .files import atomic, make_folder
+from .models.base import FewShotModel, unwrapped
 from .progress import bar
 from .protocol import Protocol
 
@@ -267,7 +267,7 @@ def fit(
     losses_of = _compiled(model.losses) if schedule.compile else model.losses
     run = _Run(model, optimiser, schedule, callback, log_every or (LOG_EVERY if on_gpu else 1), save_every)
     if folder:
-        run.resume(Path(folder) / f"{name}.ckpt", data)
+        run.resume(make_folder(folder) / f"{name}.ckpt", data)
     steps = range(run.done, schedule.steps)
     shown = bar(steps, desc=name, initial=run.done, total=schedule.steps, show=progress)
     batches = loaded(partial(_seeded, batch_at, schedule), steps, workers=workers, device=device)
@@ -425,12 +425,12 @@ class _Run:
         if self.file is None:
             return
         state = {"schedule": self._made_with, "step": self.done, "rows": self.history.rows, "due": self.owed}
-        state |= {"seconds": self.history.seconds, "model": self.model.state_dict()}
+        state |= {"seconds": self.history.seconds, "model": unwrapped(self.model).state_dict()}
         state["optimiser"] = self.optimiser.state_dict()
         if hasattr(self.callback, "state_dict"):
             state["callback"] = self.callback.state_dict()
-        with atomic(self.file) as part:
-            torch.save(state, part)
+        with atomic(self.file) as part, open(part, "wb") as file:  # so that a full disk is an error of the system
+            torch.save(state, file)
 
     def resume(self, file: Path, data: str) -> None:
         """Keep the training in `file`, and go on from there if it holds one.
@@ -454,7 +454,7 @@ class _Run:
         if state["schedule"] != self._made_with:
             other = ", ".join(sorted(k for k, v in self._made_with.items() if state["schedule"].get(k) != v))
             raise TrainingError(f"{self.file} belongs to another run (other {other}): use another folder or delete it.")
-        self.model.load_state_dict(state["model"])
+        unwrapped(self.model).load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         if any("factor" not in group for group in self.optimiser.param_groups):
             wrong = "was written by another version of fsslib"

@@ -15,7 +15,7 @@ from fsslib.data.download.fetch import fetch
 from fsslib.errors import DatasetError, DownloadError, EpisodeError, ModelError, ParameterError, TrainingError
 from fsslib.experiments import check_parameters
 from fsslib.labs.collect import collect
-from fsslib.labs.submit import SubmissionError, read_notebook, submit
+from fsslib.labs.submit import SubmissionError, read_notebook, submit, write_result
 from fsslib.nn.backbones import build_backbone
 from fsslib.training import Schedule
 
@@ -47,6 +47,8 @@ CASES = {
     "no notebook": (lambda t: (t / "mine.ipynb").write_text("{") and read_notebook(t / "mine.ipynb"), SubmissionError,
         ["mine.ipynb", "not a notebook", "save it"]),
     "no such submission": (lambda t: submit(t / "mine.ipynb"), SubmissionError, ["mine.ipynb", "cannot be read"]),
+    "a file in place of a folder": (lambda t: (t / "file").write_text("") or write_result({}, t / "file" / "x.json"),
+        errors.OutputError, ["file", "cannot be written", "name a folder"]),
     "empty class": (lambda t: collect(t, t), SubmissionError, ["neither notebooks", ".result.json"]),
     # models
     "method": (lambda t: build_model("panett", backbone="tiny"), ModelError, ["'panett'", "did you mean 'panet'"]),

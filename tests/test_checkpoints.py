@@ -2,7 +2,10 @@
 
 import json
 import pickle
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
 from core_tools import panet, random_episode
@@ -11,7 +14,7 @@ from safetensors.torch import save_file
 
 from fsslib import build_model, load_model, load_official, save_model
 from fsslib.checkpoints import read_note, shipped
-from fsslib.errors import CheckpointError
+from fsslib.errors import CheckpointError, OutputError
 from fsslib.models.panet import PANet
 from fsslib.nn.backbones.weights import clean_state
 
@@ -214,3 +217,115 @@ def test_entries_that_a_method_never_uses_are_dropped():
 def test_states_that_are_none(source):
     with pytest.raises(CheckpointError, match=r"expected (a dictionary of )?tensors"):
         clean_state(source)
+
+
+class OfFabric(torch.nn.Module):
+    """Fabric's own wrapper has these names: `_forward_module` what it calls, `module` what the user gave."""
+
+    def __init__(self, model):
+        super().__init__()
+        self._forward_module = self._original_module = model
+
+    @property
+    def module(self):
+        return self._original_module
+
+
+def compiled_in_parts(model):
+    model.backbone.layer1 = torch.compile(model.backbone.layer1)
+    return model
+
+
+def compiled_in_place(model):
+    model.compile()
+    return model
+
+
+WRAPPERS = {
+    "compiled": torch.compile, "parallel": torch.nn.DataParallel, "fabric": OfFabric, "in parts": compiled_in_parts,
+    "in place": compiled_in_place, "twice": lambda model: torch.nn.DataParallel(torch.compile(model)),
+    "a part parallel": lambda model: setattr(model, "project", torch.nn.DataParallel(model.project)) or model,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_wrapped_models_are_saved_as_what_they_wrap(wrapper, tmp_path):
+    model, plain = panet(width=8), panet(width=8)
+    wrapped = WRAPPERS[wrapper](model)
+    back = load_model(save_model(wrapped, tmp_path / "m.safetensors"))
+    assert same(back, plain)
+    if wrapper in ("compiled", "parallel", "fabric", "twice"):
+        assert load_official(wrapped, official(plain)) is wrapped and same(model, plain)
+
+
+def test_what_a_rebuilt_model_would_not_have_is_refused(tmp_path):
+    def pruned(model):
+        from torch.nn.utils import prune
+
+        prune.l1_unstructured(model.project, "weight", 0.5)
+
+    def another_layer(model):
+        model.extra = torch.nn.Linear(1, 1)
+
+    def renamed(model):
+        model.config["width"] = 16
+
+    for change in (pruned, another_layer, renamed, lambda model: model.to("meta")):
+        change(model := panet(width=8))
+        with pytest.raises(CheckpointError, match=r"build it with the options|no weights to save"):
+            save_model(model, tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_shared_weights_and_what_a_note_may_hold(tmp_path):
+    model = panet(width=8)
+    model.backbone.layer0[1].bias = model.backbone.layer0[1].weight
+    note = {"file": tmp_path / "a", "mIoU": np.float32(0.5), "shots": (1, np.int64(5)), "at": {"fold": np.arange(2)}}
+    path = save_model(model, tmp_path / "m.safetensors", note=note)
+    assert same(load_model(path), model)
+    facts = read_note(path)
+    assert facts.pop("config") == model.config
+    assert facts == {"file": str(tmp_path / "a"), "mIoU": 0.5, "shots": [1, 5], "at": {"fold": [0, 1]}}
+    for wrong in ({"mIoU": float("nan")}, {"a": {1}}, {"config": {}}, [1], "text", {1: 0, "1": 0}):
+        with pytest.raises(CheckpointError, match="note"):
+            save_model(model, tmp_path / "w.safetensors", note=wrong)
+    assert [file.name for file in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_a_disk_that_changes_what_is_written(tmp_path, monkeypatch):
+    import safetensors.torch
+
+    changed = {name: value + 1 for name, value in panet(width=8).state_dict().items()}
+    monkeypatch.setattr(safetensors.torch, "load_file", lambda path: changed)
+    with pytest.raises(OutputError, match="read back differently"):
+        save_model(panet(width=8), tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+FULL = """
+import resource, sys, torch
+from fsslib import build_model, save_model
+from fsslib.errors import OutputError
+from fsslib.training import Schedule, fit
+model = build_model("panet", backbone="tiny")
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+layer = torch.nn.Linear(200, 200)
+layer.losses = lambda batch: {"total": layer(batch).sum()}
+for write in (
+    lambda: save_model(model, "m.safetensors"),
+    lambda: fit(layer, lambda step: torch.ones(1, 200), Schedule(1, accelerator="cpu"), name="o", folder="."),
+):
+    try:
+        write()
+        print("written")
+    except OutputError as error:
+        print("refused")
+"""
+
+
+def test_a_disk_that_is_full(tmp_path):
+    """A limit for the size of files ends a writing like a full disk: in the middle."""
+    pytest.importorskip("resource")
+    done = subprocess.run([sys.executable, "-c", FULL], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.split() == ["refused", "refused"], done.stdout + done.stderr[-800:]
+    assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ from fsslib import names
 
 # What the notebooks and the README once imported, by module.
 FORMER = {
-    "figure": "show save picture", "paths": "data notebooks repository cache", "baselines": "baselines",
+    "paths": "data notebooks repository cache", "baselines": "baselines",
     "costs": "macs seconds parameters", "recipe": "datasets model train score result table protocol",
     "merging": "MERGE_RULES",
     "plots_prototypes": "verdict percent mean_interval score_curves differences pooling strip",
@@ -21,6 +21,17 @@ FORMER = {
     "nn.feature_store": "MemoryStore DiskStore", "nn.transformer": "block_mask correlate",
     "nn.superpixels": "cluster allocate", "nn.seeds": "clean_seeds", "nn.ensemble": "Ensemble",
     "models.one_way": "OneWayModel Outcome", "data.weak": "annotate", "data.shapes_classes": "NAMES",
+    "figure": "show save picture COLOURS", "data.disk": "amount alone", "data.index": "LabelIndex",
+    "data.folder_report": "FolderReport KINDS", "data.folder_layouts": "LAYOUTS Entry Found",
+    "data.folder_lists": "read_list listed", "experiments.commands": "parse_value reports main",
+    "experiments.model_conflicts": "CLASSES Problem near", "experiments.files": "read_parameters",
+    "experiments.runner": "attempt main", "experiments.workplace": "claimed busy execute stop_all reason",
+    "experiments.gallery": "write_index first_picture",
+    "labs.compare": "agree difference", "labs.order": "names hidden_state Finding", "labs.essay": "essay",
+    "labs.verdicts": "verdicts LONGEST", "labs.table": "report class_table write_table", "labs.result": "Result",
+    "labs.limits": "TooLong time_limit", "labs.shell": "TURN soften_stubs", "labs.guard": "guard unguard TooMuchOutput",
+    "labs.stage_00": "iou_of", "labs.stage_01": "temperature", "labs.stage_01_masks": "inside_only box_bias",
+    "labs.stage_07": "miou", "widgets.still": "still bundle", "widgets.attention": "explore_attention",
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that `python tools/build.py` finds its neighbour
 
+from fsslib.files import socket_folder, without_places  # noqa: E402
 from tools.imports import Imports  # noqa: E402
 
 SOURCES, BOOKS = ROOT / "notebooks" / "src", ROOT / "notebooks"
@@ -80,9 +81,9 @@ def results(notebook: nbformat.NotebookNode) -> str:
 
 def execute(notebook: nbformat.NotebookNode, folder: Path = BOOKS) -> nbformat.NotebookNode:
     """Run every cell in a fresh kernel with the working folder `folder`; CellExecutionError at a failing cell."""
-    with tempfile.TemporaryDirectory(prefix="kernel-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="kernel-") as scratch, socket_folder() as sockets:
         # ipc: no TCP ports that two builds could race for. The address must be absolute: the kernel has another folder.
-        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{scratch}/socket")
+        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/socket")
         client = NotebookClient(
             notebook,
             km=kernel,
@@ -98,9 +99,9 @@ def execute(notebook: nbformat.NotebookNode, folder: Path = BOOKS) -> nbformat.N
     return notebook
 
 
-def _without_places(text: str) -> str:
+def _without_places(text: str, mime: str = "text/plain") -> str:
     """Printed text without paths of this machine and without the kernel's process number."""
-    text = text.replace(str(ROOT), ".").replace(str(Path.home()) + os.sep, "~/")
+    text = without_places(text, {str(ROOT): ".", os.path.expanduser("~"): "~"}, mime)
     return re.sub(r"(?:/[\w.+-]+)*/ipykernel_\d+/\d+\.py", "<cell>", text)
 
 
@@ -117,7 +118,7 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                 output.text = _without_places(output.text)
             for mime in ("text/plain", "text/html", "text/markdown"):
                 if mime in data:
-                    data[mime] = _without_places(data[mime])
+                    data[mime] = _without_places(data[mime], mime)
     return notebook
 
 

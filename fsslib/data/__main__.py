@@ -5,11 +5,13 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import DatasetError, FsslibError
+from ..progress import any_terminal
 from .folder import LAYOUTS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 0 for a clean folder or a finished download, 1 for problems, 2 when there is nothing to check."""
+    any_terminal()
     parser = argparse.ArgumentParser(prog="python -m fsslib.data", description=__doc__)
     commands = parser.add_subparsers(required=True, dest="command", metavar="{check,download}")
     check = commands.add_parser("check", help="list every problem of a folder with its file and its cure")

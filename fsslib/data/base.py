@@ -4,7 +4,6 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from numbers import Integral
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from ..arguments import choose
 from ..episode import IGNORE
 from ..errors import DatasetError
+from ..files import read_text  # noqa: F401  (its former place)
 
 SPLITS = ("train", "val", "test")
 
@@ -44,6 +44,16 @@ class SegmentationDataset(ABC):
     def supports_of(self, cls: int) -> list[int]:
         """The images of `cls` that may be supports: all of them, unless some are listed without showing the class."""
         return self.images_of(cls)
+
+    def copies(self) -> dict[int, int]:
+        """Image -> number of the picture that it shows, for pictures that are there more than once: a query and its
+        supports must never be the same one."""
+        return {}
+
+    def different(self, images: Sequence[int]) -> Sequence[int]:
+        """`images` without those that show the picture of one before them."""
+        copies, first = self.copies(), {}
+        return [i for i in images if i not in copies or first.setdefault(copies[i], i) == i] if copies else images
 
     def shows(self, index: int, cls: int) -> bool:
         """Whether image `index` holds a pixel of `cls`, however few."""
@@ -88,15 +98,6 @@ def few(things: Iterable[object], shown: int = 10) -> str:
     """The first of many things, and how many more there are: `"a, b and 3 more"`."""
     texts = list(map(str, things))
     return ", ".join(texts[:shown]) + (f" and {len(texts) - shown} more" if len(texts) > shown else "")
-
-
-def read_text(file: str | Path, what: str, cure: str) -> str:
-    """What a text file holds. Raises DatasetError: that it cannot be read, why, and the `cure` (a sentence)."""
-    try:
-        return Path(file).expanduser().read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not a text file"
-        raise DatasetError(f"cannot read {what} {file}: {reason}. {cure}") from error
 
 
 def positions(count: int) -> Tensor:

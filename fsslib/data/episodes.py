@@ -19,8 +19,10 @@ from ..episode import IGNORE, Episode
 from ..errors import DatasetError
 from ..protocol import Protocol
 from .base import SegmentationDataset, base_table
-from .transforms import WHOLE, Resize, augment, augment_whole, normalise
+from .transforms import WHOLE, Resize, augment, augment_whole, normalise, vanished
 from .weak_annotations import annotate
+
+NAMED = 5  # supports without an object at the network's size that are named in a warning
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class EpisodeSampler:
         keep: bytes of resized images to keep in memory.
     Attributes:
         resize: what brings image and mask to the input size.
+        vanished: (image, class) of the supports met so far whose object is gone at the input size.
         images: indices of the images that can be queries, each once: an epoch of `queries="every_image"`.
     Raises:
         DatasetError: fewer usable classes than ways. A class with fewer than K + 1 images is left out with a warning.
@@ -73,10 +76,12 @@ class EpisodeSampler:
         self.shot, self.seed, self.augment = shot, seed, augment
         check_count(shot, "shot", error=DatasetError)
         check_count(seed, "seed", 0, error=DatasetError)
-        pools = {c: np.array(dataset.supports_of(c), np.int64) for c in dataset.classes}
+        self._copies = dataset.copies()
+        pools = {c: np.array(dataset.different(dataset.supports_of(c)), np.int64) for c in dataset.classes}
         self.supports = {c: pool for c, pool in pools.items() if len(pool) > shot}
         self.pools = {c: np.array(dataset.images_of(c), np.int64) for c in self.supports}
         self._room, self._kept = keep, {}
+        self.vanished: set[tuple[int, int]] = set()
         self.resize = Resize(self.protocol.input_size, self.protocol.resize)
         lacking = ", ".join(f"{dataset.names[c]} ({len(pool)})" for c, pool in pools.items() if c not in self.pools)
         if len(self.pools) < self.protocol.way:
@@ -114,6 +119,8 @@ class EpisodeSampler:
         supports = []
         for c in classes:
             pool = self.supports[c][self.supports[c] != query]
+            if (picture := self._copies.get(query)) is not None:
+                pool = np.array([image for image in pool.tolist() if self._copies.get(image) != picture], np.int64)
             supports.append(tuple(generator.permutation(pool)[: self.shot].tolist()))
         return EpisodeSpec(tuple(classes), tuple(supports), query)
 
@@ -220,15 +227,32 @@ class EpisodeSampler:
         return _renumbered(mask, {IGNORE: IGNORE} | {c: way for way, c in enumerate(classes, 1)})
 
     def _support_mask(self, mask: Tensor, cls: int, spec: EpisodeSpec, index: int) -> Tensor:
-        if not (mask == cls).any() and not (self.dataset[index][1] == cls).any():
-            raise DatasetError(
-                f"{self.dataset.name}: image {index} was asked for as a support of class {cls} "
-                f"({self.dataset.names.get(cls, 'unknown')}) but holds no pixel of it. "
-                f"Draw supports from images_of({cls})."
-            )
+        if not (mask == cls).any():
+            self._check_object(cls, index)
         values = {IGNORE: IGNORE if self.protocol.void == "ignore" else 0}
         out = _renumbered(mask, values | {other: 1 if other == cls else IGNORE for other in spec.classes})
         return annotate(out, self.protocol.annotation, seed=index) if self.protocol.annotation != "mask" else out
+
+    def _check_object(self, cls: int, index: int) -> None:
+        """Of a support whose mask is empty at the network's size: an error if it always was, else one warning a pair.
+        With augmentation a crop may have lost the object too; that is no fault of the image."""
+        marked = self.dataset[index][1] == cls
+        name = f"class {cls} ({self.dataset.names.get(cls, 'unknown')})"
+        if not marked.any():
+            raise DatasetError(
+                f"{self.dataset.name}: image {index} was asked for as a support of {name} but holds no pixel of it. "
+                f"Draw supports from images_of({cls})."
+            )
+        if (index, cls) in self.vanished or (self.resize(*self.dataset[index])[1] == cls).any():
+            return
+        self.vanished.add((index, cls))
+        if len(self.vanished) <= NAMED:
+            ids = getattr(self.dataset, "ids", ())
+            title = f"{self.dataset.name}: image {index}{f' ({ids[index]})' if ids else ''} as a support of {name}"
+            more = " Further images are counted in .vanished, not named; min_area leaves them out." * (
+                len(self.vanished) == NAMED
+            )
+            warnings.warn(vanished(title, marked, self.resize) + more, stacklevel=5)
 
 
 def _empty(dtype: type, *shapes: tuple[int, ...]) -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..arguments import choose
+from ..arguments import choose, whole
 from ..errors import DatasetError
 from .base import check_fold, few
 
@@ -20,6 +20,8 @@ def fold_classes(classes: Sequence[int], fold: int, folds: int = 4, scheme: str 
     Raises DatasetError for an unknown scheme or fold, and for fewer classes than folds.
     """
     choose(scheme, tuple(SCHEMES), "fold_scheme=", DatasetError)
+    if len(set(classes)) < len(classes):
+        raise DatasetError(f"classes={few(classes, 20)}: a class stands twice, and would be novel in two folds.")
     if type(folds) is not int or not 1 <= folds <= len(classes):
         raise DatasetError(f"folds={folds!r}: expected a whole number from 1 to {len(classes)}, the number of classes.")
     check_fold(fold, folds)
@@ -34,8 +36,9 @@ def held_back(wanted: int | Sequence[int], base: Sequence[int]) -> tuple[int, ..
     Raises DatasetError for anything else."""
     if type(wanted) is int and 0 <= wanted < max(len(base), 1):
         return tuple(base[len(base) - wanted :])
-    if isinstance(wanted, (tuple, list)) and set(wanted) < set(base):
-        return tuple(sorted(set(wanted)))
+    ids = {whole(cls) for cls in wanted} if isinstance(wanted, (tuple, list)) else {None}
+    if ids < set(base):
+        return tuple(sorted(ids))
     raise DatasetError(
         f"val_classes={wanted!r}: expected a number from 0 to {max(len(base) - 1, 0)}, or ids of some base classes of "
         f"this fold ({few(base, 20)})."

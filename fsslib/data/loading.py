@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..errors import TrainingError
+from ..files import shorten_sockets
 
 ALONE = "workers=0, which loads without other processes"
 
@@ -36,6 +37,8 @@ def loaded(
         workers: number of loader processes.
     Raises TrainingError: loader processes that do not start or are killed, or batches that cannot be sent.
     """
+    if workers:
+        shorten_sockets()
     loader = DataLoader(
         _Steps(batch_at), batch_size=None, sampler=steps, collate_fn=_as_it_is, num_workers=min(workers, len(steps)),
         worker_init_fn=_ignore_interrupts, generator=torch.Generator(),  # leaves the global one alone

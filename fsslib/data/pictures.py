@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..episode import IGNORE
-from ..errors import DatasetError
+from ..errors import DatasetError, FsslibError
+from ..files import located
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 ORIENTATION, TURNING = 0x0112, (5, 6, 7, 8)  # EXIF: the note, and its values that swap the sides
 LOSSY = (".jpg", ".jpeg", ".jfif", ".webp", ".heic", ".heif", ".avif")
 _ENOUGH = 2**19  # pixels of a mask that show whether it is soft
-_STEP = 24  # grey values that lie closer than this were not chosen to be told apart by eye: they are class ids
+STEP = 24  # grey values that lie closer than this were not chosen to be told apart by eye: they are class ids
 _DOUBTS = {
     "transparent": "its transparency differs from place to place, and colours or alpha channel may hold the shape. "
     "Pass the one that does, e.g. numpy.array(picture.convert('RGBA'))[..., 3] > 127.",
@@ -31,53 +32,107 @@ _DOUBTS = {
 }
 
 
-@contextlib.contextmanager
-def _decoding(file: Path, what: str) -> Iterator[None]:
-    """A DatasetError that names the file in place of what Pillow raises."""
-    from PIL import Image
+def trouble(error: Exception, what: str, name: str, again: str) -> tuple[str, str]:
+    """What to say of anything that a decoder raises, and what to do: damaged files make Pillow raise a dozen types.
+    `what` is an image or a mask; `name` is left out, since the sentence begins with it; `again`: the cure of damage."""
+    text = str(error).replace(repr(name), "").replace(name, "").strip(". :") or type(error).__name__
+    if isinstance(error, FileNotFoundError):
+        return "is not there any more", f"Put the {what} back, or look again."
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
+        return (
+            f"cannot be read ({text})",
+            "The file itself may be sound: mend what keeps it from being read, and look again.",
+        )
+    return f"cannot be decoded ({text})", again
 
+
+@contextlib.contextmanager
+def decoding(name: str, again: str = "Copy the file from the archive again.") -> Iterator[None]:
+    """A DatasetError that names the picture in place of whatever Pillow raises, see `trouble`."""
+    what, _, file = name.partition(" ")
     try:
         yield
+    except FsslibError:
+        raise
     except FileNotFoundError as error:
         raise DatasetError(f"there is no {what} file {file}: check the path.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"cannot decode {what} {file}: {error}. Copy the file from the archive again.") from error
+    except Exception as error:
+        words, cure = trouble(error, what, file, again)
+        raise DatasetError(f"cannot decode {name}: it {words}. {cure}") from error
 
 
-def open_picture(file: Path, what: str = "image") -> Image.Image:
-    """A decoded PIL image, turned upright as its EXIF note says. Raises DatasetError naming the file."""
+def open_picture(file: Path | IO[bytes], what: str = "image", name: str = "") -> Image.Image:
+    """A decoded PIL image, turned upright as its EXIF note says.
+
+    Args: file: a path, or an open file. what: `"image"`, or what else messages call it; anything but a photograph may
+        have any number of bits. name: what messages call the file, if not by its path.
+    Raises DatasetError naming the file, also for what decoding would drop: see `dropped`.
+    """
     from PIL import Image, ImageOps
 
-    with _decoding(file, what), Image.open(file) as picture:
+    name = name or f"{what} {file}"
+    with decoding(name), Image.open(file) as picture:
+        if words := dropped(picture, name.partition(" ")[2], what):
+            raise DatasetError(f"{name}: {words[0]}. {words[1]}")
         ImageOps.exif_transpose(picture, in_place=True)
         return picture
 
 
 def read_image(file: Path) -> np.ndarray:
     """A photograph as (H, W, 3) uint8 RGB. Raises DatasetError naming the file when it cannot be decoded, or holds 16
-    bit or floating point numbers."""
-    return _colours(open_picture(file), f"image {file}", f"Image.open({str(file)!r})", repr(str(file)))
+    bit or floating point numbers, or several pages."""
+    with decoding(f"image {file}"):
+        return rgb(open_picture(file))
 
 
-def deep_words(mode: str, opened: str, saved: str) -> tuple[str, str] | None:
-    """What is wrong with a photograph of a PIL `mode` with more than 8 bit, and code that mends it; None if nothing is.
-    `opened` and `saved` are Python source: the picture, and the file that it becomes. Pillow itself would clip it."""
-    if not mode.startswith(("I", "F")):
-        return None
-    cure = f"`from PIL import Image; import numpy as np; a = np.array({opened}).astype(float); "
-    cure += f"Image.fromarray((255 * (a - a.min()) / max(np.ptp(a), 1)).astype('uint8')).save({saved})` "
-    return f"holds one {mode} number a pixel, and photographs have 8 bit", cure + "stretches it to 8 bit."
+def dropped(picture: Image.Image, file: str, what: str = "image") -> tuple[str, str] | None:
+    """What Pillow would leave out of a picture that was opened and not decoded yet, and what to do; None if nothing.
+
+    Pages after the first (but not the previews that a photograph brings along), and the lower half of 16 bits. A mask
+    of one 16 bit number a pixel loses nothing. The code in the words keeps the file as it was under another name.
+    """
+    pages = page_count(picture)
+    code = f"`from fsslib.data.folder.cures import shrink; shrink({file!r})` "
+    if pages > 1 and what == "image":
+        return f"holds {pages} pages, and a photograph is one picture", code + "keeps the first page."
+    if pages > 1:
+        return f"holds {pages} pages, and a mask is one picture", (
+            "Save the page that is meant as a file of its own, or pass it: picture.seek(page), then picture.copy()."
+        )
+    if what == "image" and picture.mode.startswith(("I", "F")):
+        return f"holds one {picture.mode} number a pixel, and photographs have 8 bit", code + "stretches it to 8 bit."
+    if _deep_channels(picture):
+        cure = code + "keeps their upper 8 bits." if what == "image" else "Export it again with 8 bit a pixel."
+        return "holds 16 bit a channel, and only the upper 8 of them can be read", cure
+    return None
 
 
-def _colours(picture: Image.Image, name: str, opened: str = "picture", saved: str = "'picture.png'") -> np.ndarray:
-    words = deep_words(picture.mode, opened, saved)
-    if words:
-        raise DatasetError(f"{name}: {words[0]}. {words[1]}")
-    return rgb(picture)
+def page_count(picture: Image.Image) -> int:
+    """How many pictures a file holds; a preview of another size, or a second picture of a phone's camera, is none."""
+    count = getattr(picture, "n_frames", 1)
+    if count < 2 or picture.format == "MPO" or picture.tell():  # somebody who has turned the pages means this one
+        return 1
+    if picture.format != "TIFF":
+        return count
+    sizes = []
+    for page in range(count):
+        picture.seek(page)
+        sizes.append(picture.size)
+    picture.seek(0)
+    return sizes.count(sizes[0])
+
+
+def _deep_channels(picture: Image.Image) -> bool:
+    """Whether colours (or grey and alpha) have 16 bit each: the decoder's arguments say so, the mode does not."""
+    if picture.mode.startswith(("I", "F")):
+        return False
+    words = [part for tile in getattr(picture, "tile", ()) for part in np.atleast_1d(np.array(tile[3], object)).ravel()]
+    most = [part for part in words if picture.format == "PPM" and isinstance(part, int)]
+    return any(isinstance(part, str) and ";16" in part for part in words) or max(most, default=0) > 255
 
 
 def rgb(picture: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 of a decoded picture. In memory it is three planes, as tensors of images are."""
+    """(H, W, 3) uint8 of a picture. In memory it is three planes, as tensors of images are."""
     colours = picture if picture.mode == "RGB" else picture.convert("RGB")
     return np.stack([np.asarray(plane) for plane in colours.split()]).transpose(1, 2, 0)
 
@@ -91,7 +146,7 @@ def picture_sizes(file: Path) -> tuple[tuple[int, int], tuple[int, int]]:
     """(width, height) of a photograph upright and as stored, see `picture_size`."""
     from PIL import Image
 
-    with _decoding(file, "image"), Image.open(file) as picture:
+    with decoding(f"image {file}"), Image.open(file) as picture:
         turned = picture.getexif().get(ORIENTATION) in TURNING
         return picture.size[::-1] if turned else picture.size, picture.size
 
@@ -106,11 +161,10 @@ def image_tensor(picture: Picture, name: str = "image") -> Tensor:
     Raises DatasetError for anything else, such as pictures of 16 bit.
     """
     if isinstance(picture, (str, Path)):
-        return torch.from_numpy(read_image(Path(picture).expanduser())).permute(2, 0, 1).contiguous()
+        return torch.from_numpy(read_image(located(picture, name, DatasetError))).permute(2, 0, 1).contiguous()
     if hasattr(picture, "convert"):
-        from PIL import ImageOps
-
-        return torch.from_numpy(_colours(ImageOps.exif_transpose(picture), name)).permute(2, 0, 1).contiguous()
+        with decoding(f"image {name}", "Open it again, or save it as PNG."):
+            return torch.from_numpy(rgb(_upright(picture, name))).permute(2, 0, 1).contiguous()
     if isinstance(picture, Tensor):
         array = _array(picture)
         array = array.transpose(1, 2, 0) if array.ndim == 3 else array
@@ -131,6 +185,20 @@ def image_tensor(picture: Picture, name: str = "image") -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array[..., :3])).permute(2, 0, 1).contiguous()
 
 
+def _upright(picture: Image.Image, name: str, what: str = "image") -> Image.Image:
+    """A PIL image of somebody's own, turned; see `open_picture`."""
+    from PIL import ImageOps
+
+    if not all(picture.size):
+        raise DatasetError(
+            f"{name}: found {picture.width}x{picture.height} pixels, expected at least one: open it again."
+        )
+    if words := dropped(picture, str(getattr(picture, "filename", "") or "picture.png"), what):
+        where = "" if getattr(picture, "filename", "") else "With the picture saved as picture.png: "
+        raise DatasetError(f"{name}: {words[0]}. {where}{words[1]}")
+    return ImageOps.exif_transpose(picture)
+
+
 def _array(tensor: Tensor) -> np.ndarray:
     tensor = tensor.detach().cpu()
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # NumPy has no bfloat16
@@ -148,17 +216,19 @@ def mask_tensor(mask: Picture, name: str = "mask") -> Tensor:
     channel, more pixels of 255 than of other values.
     """
     lossy = getattr(mask, "format", None) in ("JPEG", "WEBP")
-    if isinstance(mask, (str, Path)):
+    if read := isinstance(mask, (str, Path)):
         lossy = str(mask).lower().endswith(LOSSY)
-        mask = open_picture(Path(mask).expanduser(), "mask")
+        mask = open_picture(located(mask, name, DatasetError), "mask")
     if hasattr(mask, "convert"):
-        array, doubt = mask_values(mask, "binary")
+        with decoding(f"mask {name}", "Open it again, or save it as PNG."):
+            array, doubt = mask_values(mask if read else _upright(mask, name, "mask"), "binary")
         if doubt in _DOUBTS:
             raise DatasetError(f"{name}: {_DOUBTS[doubt]}")
     elif isinstance(mask, Tensor):
         array = _array(mask)
     else:
-        array = np.asarray(mask)
+        with decoding(f"mask {name}", "Expected a path, PIL image, array or tensor."):
+            array = np.asarray(mask)
     if array.ndim == 3 and array.shape[-1] == 3 and (array == array[..., :1]).all():
         array = array[..., 0]
     if array.ndim != 2 or not array.size or array.dtype.kind not in "bui":
@@ -250,7 +320,7 @@ def _palette_values(picture: Image.Image, kind: str) -> np.ndarray | None:
     if palette[0].any() and 0 in used and len(black) and not void:
         return None
     levels = np.unique(np.append(shown[:, 0], 0))
-    ids = grey and len(levels) > 1 and np.diff(levels).min() < _STEP
+    ids = grey and len(levels) > 1 and np.diff(levels).min() < STEP
     return None if ids and (shown[:, 0] != used).any() else indices
 
 

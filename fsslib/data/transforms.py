@@ -194,6 +194,18 @@ class Resize:
         return f"Resize({self.size}, mode={self.mode!r})"
 
 
+def vanished(name: str, marked: Tensor, shape: Resize) -> str:
+    """The warning that an object (H, W) bool of the picture `name` has no pixel left once it is resized."""
+    (height, width), count = marked.shape, int(marked.sum())
+    rows, columns = (int(marked.any(side).sum()) for side in (1, 0))
+    need = max(shape.size + 1, -(-max(height, width) // max(1, min(rows, columns))))
+    return (
+        f"{name}: the object has {count} pixels of {width}x{height}, and none is left at the network's {shape.size} "
+        f"pixels a side: its mask is empty, and nothing can be found by it. Crop the picture around the object, "
+        f"take a larger size (from about {need}), or leave the picture out."
+    )
+
+
 def _changed(
     image: Tensor, mask: Tensor, seed: int, flip: bool = True, scale: tuple[float, float] = (0.9, 1.1),
     rotate: float = 10, rotated: float = 1.0, blurred: float = 0.0,

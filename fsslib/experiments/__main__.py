@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FsslibError, ParameterError
-from ..files import atomic
-from ..progress import aligned
+from ..files import atomic, parse_json
+from ..progress import aligned, any_terminal, say
 
 # What `make reports` trains from scratch, beside the stage notebooks; short enough for a coffee break on two cores.
 # Stride 8 and 32 bits: half the time of the shipped recipe on any processor, some ten points below it.
@@ -37,8 +37,10 @@ def parse_value(text: str, name: str = "") -> Any:
 
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {"None": None, "True": True, "False": False}.get(text, text)
+    if isinstance(value, (dict, list)):
+        value = parse_json(text, f"-p {name}", "Give each name once.", ParameterError)
     field = ExperimentParameters.model_fields.get(name)
     wants_text = field is not None and isinstance(field.default, str)
     return text if wants_text and not isinstance(value, str | None) else value
@@ -184,15 +186,16 @@ def reports(runs: str | Path = "runs", force: bool = False, jobs: int | None = N
         book = EXPERIMENT if name in TRAININGS else name
         given = Path(runs, name), TRAININGS.get(name, {})
         calls[name] = partial(run_notebook, book, *given, force=force, progress=jobs == 1)
-    print(f"{len(calls)} notebooks, {jobs} at a time …", flush=True)
-    problems = side_by_side(calls, jobs, partial(print, flush=True))
+    say(f"{len(calls)} notebooks, {jobs} at a time …")
+    problems = side_by_side(calls, jobs, say)
     if finished(runs):
-        print(write_index(runs, compared=COMPARED).resolve())
+        say(write_index(runs, compared=COMPARED).resolve())
     return problems
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, 1 if some of several runs failed, 2 for anything refused or failed."""
+    any_terminal()
     given = _parser().parse_args(arguments)
     try:
         failures = [text for text in given.does(given) or () if text]

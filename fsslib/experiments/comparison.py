@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FsslibError
+from ..files import located
 from .results import finished, paired, read_result
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def comparison_of(runs: str | Path, names: Mapping[str, str]) -> dict[str, Any]:
     Returns: `title`, and `links` to those that are finished (folder -> name); then `problem`, or `verdict`, `picture`
         (a PNG, base64), `alt`, `table` (HTML, in percent) and `terms`.
     """
-    folders, (one, two) = [Path(runs, folder) for folder in names], names.values()
+    folders, (one, two) = [located(runs, "runs") / folder for folder in names], names.values()
     there = {folder.name for folder in finished(runs)}
     shown = {"title": f"{one} minus {two}", "links": {f: name for f, name in names.items() if f in there}}
     try:

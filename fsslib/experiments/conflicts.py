@@ -5,15 +5,16 @@ begins with, and the sentence. Checks import torch, so that `help` and `status` 
 """
 
 import json
+import warnings
 from collections.abc import Iterator
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from ..arguments import near
 from ..errors import FsslibError, ModelError, ParameterError
+from ..files import located
 from .parameters import ExperimentParameters
 
 Problem = tuple[str, str]
@@ -30,11 +31,12 @@ _EXPECTED = {"string_type": "a text", "int_type": "a whole number", "float_type"
 _EXPECTED |= {"finite_number": "a finite number", "bool_type": "true or false", "dict_type": "a dictionary"}
 
 
-def check_parameters(given: dict[str, Any]) -> ExperimentParameters:
+def check_parameters(given: dict[str, Any], *, opening: bool = False) -> ExperimentParameters:
     """All parameters of an experiment, the defaults filled in.
 
+    Args: opening: where nothing else is wrong, also read the files that they name: data, weights and checkpoint.
     Raises: ParameterError: lists every problem: unknown names (with the nearest valid one), wrong types, impossible
-        combinations.
+        combinations, and files that do not serve.
     """
     problems, bad = [], set()
     try:
@@ -55,6 +57,8 @@ def check_parameters(given: dict[str, Any]) -> ExperimentParameters:
             problems, bad = [*problems, f"plugin: {error}"], bad | {"method", "options"}
     combined = conflicts(checked)
     problems += [text for others, text in combined if not bad & {text.partition(":")[0], *others.split()}]
+    if opening and not problems:
+        problems = list(unreadable(checked))
     if problems:
         raise ParameterError("\n".join(problems))
     return checked
@@ -86,6 +90,8 @@ def _data(p: ExperimentParameters) -> Iterator[Problem]:
 
     for name, least in (("shots", 1), ("seeds", 0)):
         values = getattr(p, name)
+        if max(values) >= 2**63:
+            yield "", f"{name}: {max(values)} is too large, each must be below 2**63"
         if min(values) < least:
             yield "", f"{name}: {min(values)} is too small, each must be at least {least}"
         if len(set(values)) < len(values):
@@ -95,8 +101,8 @@ def _data(p: ExperimentParameters) -> Iterator[Problem]:
             yield "dataset", "root: the data set shapes is generated and has no folder; leave root out"
     elif p.root is None:
         yield "dataset", f"root: the data set {p.dataset} needs the folder that holds its files"
-    elif not (p.dataset == "folder" and p.root.endswith(".json")) and not Path(p.root).expanduser().is_dir():
-        yield "", f"root: there is no folder {p.root!r}"
+    else:
+        yield from _root(p)
     if p.novel_pixels and p.dataset == "shapes":
         yield "dataset", "novel_pixels: training images of shapes show no novel class; leave novel_pixels out"
     for name in ("knobs", "train_knobs"):
@@ -112,6 +118,19 @@ def _data(p: ExperimentParameters) -> Iterator[Problem]:
     if p.dataset == "fss1000" and (p.fold or p.novel_pixels):
         name = "fold" if p.fold else "novel_pixels"
         yield "dataset", f"{name}: fss1000 has one split, and every image shows one class; leave {name} out"
+
+
+def _root(p: ExperimentParameters) -> Iterator[Problem]:
+    try:
+        root = located(p.root, "root", ParameterError)
+    except ParameterError as error:
+        yield "", str(error).rstrip(".")
+        return
+    if p.dataset == "folder" and root.suffix.lower() == ".json":
+        if not root.is_file():
+            yield "", f"root: there is no annotation file {p.root!r}"
+    elif not root.is_dir():
+        yield "", f"root: there is no folder {p.root!r}"
 
 
 def _data_options(p: ExperimentParameters) -> Iterator[Problem]:
@@ -152,22 +171,30 @@ def _weights(p: ExperimentParameters) -> Iterator[Problem]:
 
     if p.backbone == "tiny" and p.weights is not None:
         yield "backbone", "weights: the backbone tiny has none of its own; use checkpoint, or leave it out"
-    elif p.weights not in (None, "imagenet") and not Path(p.weights).expanduser().is_file():
+    elif p.weights not in (None, "imagenet") and not _is_file(p.weights):
         yield "", f"weights: there is no file {p.weights!r}; write imagenet to download the usual ones"
-    if p.checkpoint == "shipped" and p.method in available():
+    if p.checkpoint not in (None, "shipped") and not _is_file(p.checkpoint):
+        yield "", f"checkpoint: there is no file {p.checkpoint!r}; write shipped for the one that comes along"
+    elif p.checkpoint is not None and p.method in available():
         try:
-            held = p.built_with.get("backbone")
-            wrong = "" if held == p.backbone else f"weights are shipped for {held}, not {p.backbone}"
+            held, verb = p.built_with, "shipped" if p.checkpoint == "shipped" else "held"
+            pairs = (held.get("name"), p.method), (held.get("backbone"), p.backbone)
+            wrong = next((f"weights are {verb} for {has}, not {asked}" for has, asked in pairs if has != asked), "")
         except FsslibError as error:
             wrong = str(error).rstrip(".")
         if wrong:
-            yield "method dataset fold", f"checkpoint: {wrong}; set null or a file"
-    elif p.checkpoint not in (None, "shipped") and not p.start.is_file():
-        yield "", f"checkpoint: there is no file {p.checkpoint!r}; write shipped for the one that comes along"
+            yield "method dataset fold backbone", f"checkpoint: {wrong}; set null or a file"
     if p.checkpoint is not None:
         for name in ("weights", "width", "options"):
             if getattr(p, name):
                 yield "checkpoint", f"{name}: a checkpoint says how its model is built; leave {name} out"
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return located(path).is_file()
+    except FsslibError:
+        return False
 
 
 def _model(p: ExperimentParameters) -> Iterator[Problem]:
@@ -192,23 +219,6 @@ def _model(p: ExperimentParameters) -> Iterator[Problem]:
         yield from _build(p)
 
 
-def without_memory(arguments: dict[str, Any]) -> Any:
-    """The model that `build_model` makes of these arguments, on the device "meta": sizes without numbers."""
-    import torch
-    from torch.overrides import TorchFunctionMode
-
-    from ..models import build_model
-
-    class Undrawn(TorchFunctionMode):
-        """Draws no normal numbers: on "meta" the first ones cost seconds of imports."""
-
-        def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-            return args[0] if function is torch.Tensor.normal_ else function(*args, **(kwargs or {}))
-
-    with torch.device("meta"), Undrawn():
-        return build_model(**arguments | {"weights": None})
-
-
 def _build(p: ExperimentParameters) -> Iterator[Problem]:
     """What only the model itself can tell."""
     names = "method backbone options width checkpoint"
@@ -216,6 +226,8 @@ def _build(p: ExperimentParameters) -> Iterator[Problem]:
         arguments = p.built_with
     except FsslibError:
         return  # said above, or by `load_model`
+    from ..checkpoints import without_memory
+
     try:
         net = without_memory(arguments)
     except Exception as error:  # options are free-form: whatever a constructor makes of them
@@ -295,3 +307,29 @@ def _selection(p: ExperimentParameters) -> Iterator[Problem]:
         yield "checkpoint", "selection: trained weights know the validation classes; set checkpoint to null"
     if p.selection == "val_classes" and p.way > HELD_BACK:
         yield "selection", f"way: selection=val_classes holds back {HELD_BACK} classes, {p.way} are asked for"
+
+
+def unreadable(p: ExperimentParameters) -> Iterator[str]:
+    """Of valid parameters: what is wrong with the data, weights and checkpoint that they name, found by reading them.
+    Labels that are counted for this are kept for the run."""
+    from ..checkpoints import load_model, without_memory
+    from ..nn.backbones.weights import load_weights
+    from .recipe import datasets
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they come again where they can be read
+        try:
+            if p.dataset != "shapes" and not p.data_options.get("download"):
+                datasets(p)
+        except (FsslibError, TypeError, ValueError) as error:
+            yield f"{'data_options' if p.data_options else 'root'}: {error}"
+        try:
+            if p.start and p.checkpoint != "shipped":
+                load_model(p.start)
+        except FsslibError as error:
+            yield f"checkpoint: {error}"
+        try:
+            if p.weights not in (None, "imagenet"):
+                load_weights(without_memory(p.configuration).backbone, p.weights)
+        except FsslibError as error:
+            yield f"weights: {error}"

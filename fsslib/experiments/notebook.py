@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ OUT = "out"
 def find(name: str | Path) -> Path:
     """The file of a notebook: a path, or a name such as `experiment` or `01_prototypes`.
     By name the built notebook is preferred to its source. Raises FsslibError if there is none."""
-    path = Path(name)
+    path = files.located(name, "notebook")
     if path.suffix in (".ipynb", ".py"):
         if not path.is_file():
             raise FsslibError(f"there is no notebook {path}.")
@@ -37,12 +38,16 @@ def load(path: Path) -> Any:
     """A notebook (nbformat 4) without outputs, from an .ipynb file or a percent source."""
     import nbformat
 
-    if path.suffix == ".py":
-        import jupytext
+    text = files.read_text(path, "the notebook", "Give an .ipynb file, or a percent source.", FsslibError)
+    try:
+        if path.suffix == ".py":
+            import jupytext
 
-        notebook = jupytext.read(path, fmt="py:percent")
-    else:
-        notebook = nbformat.read(path, 4)
+            notebook = jupytext.reads(text, fmt="py:percent")
+        else:
+            notebook = nbformat.reads(text, 4)
+    except Exception as error:  # the readers' own errors, of half a dozen kinds
+        raise FsslibError(f"{path} cannot be read as a notebook: {type(error).__name__} {error}.") from error
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -89,6 +94,30 @@ def check_against(notebook: Any, given: dict[str, Any]) -> dict[str, Any]:
         if not known:
             raise ParameterError(f"the notebook has no parameters, found {', '.join(given)}.") from error
         raise ParameterError("\n".join(plain(e, known) for e in error.errors())) from error
+
+
+def hide_places(notebook: Any, places: dict[str, str]) -> None:
+    """Take the paths of this machine (see `files.without_places`) out of what an executed notebook says as text, in
+    place: printed text, errors, and the parameters it was run with. Its cells, pictures and links stay as they are."""
+
+    def hidden(value: Any, mime: str = "text/plain") -> Any:
+        if isinstance(value, str):
+            text = files.without_places(value, places, mime)
+            # Where a warning comes from.
+            return re.sub(r"(?:/[\w.~-]{1,80}){0,12}/ipykernel_\d+/\d+\.py", "cell", text)
+        if isinstance(value, dict):
+            return type(value)((name, hidden(inner)) for name, inner in value.items())
+        return [hidden(inner) for inner in value] if isinstance(value, list) else value
+
+    if "papermill" in notebook.metadata:
+        notebook.metadata["papermill"] = hidden(notebook.metadata["papermill"])
+    for cell in notebook.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.source = hidden(cell.source)
+        for output in cell.get("outputs", []):
+            output.update({name: hidden(output[name]) for name in ("text", "evalue", "traceback") if name in output})
+            data = output.get("data", {})
+            data.update({mime: hidden(data[mime], mime) for mime in ("text/plain", "text/html") if mime in data})
 
 
 def digest(notebook: Any) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FsslibError
-from ..files import write_text
+from ..files import located, write_text
 from .comparison import comparison_of
 from .results import RESULT, collect, finished, read_result
 
@@ -55,7 +55,7 @@ def css() -> str:
     """The style sheet of all pages: light and dark, with colours for code."""
     from pygments.formatters import HtmlFormatter
 
-    sheet = (TEMPLATE / "page.css").read_text()
+    sheet = (TEMPLATE / "page.css").read_text("utf-8")
     for which, style in (("not all and ", "friendly"), ("", "github-dark")):
         rules = HtmlFormatter(style=style, nobackground=True).get_style_defs(".highlight").splitlines()
         colours = "\n".join(rule for rule in rules if rule.startswith(".highlight ."))
@@ -149,7 +149,7 @@ def write_page(ipynb_path: str | Path, html_path: str | Path, hide_code: bool = 
     """Convert a notebook file to an HTML file; raises FsslibError if the page would load anything."""
     import nbformat
 
-    ipynb_path = Path(ipynb_path)
+    ipynb_path = located(ipynb_path, "notebook")
     if not ipynb_path.is_file():
         raise FsslibError(f"there is no notebook {ipynb_path}: check the path, or build it with `make notebooks`.")
     made = page(nbformat.read(ipynb_path, 4), title, hide_code, ipynb_path.parent)
@@ -187,7 +187,7 @@ def write_index(
     """
     from jinja2 import Environment, FileSystemLoader
 
-    runs = Path(runs)
+    runs = located(runs, "runs")
     folders = finished(runs)
     if not folders:
         raise FsslibError(f"no finished run in {runs}: start one with `python -m fsslib.experiments run`.")

@@ -4,6 +4,8 @@ papermill itself runs on after a misspelt name or a wrong type, with the default
 """
 
 import json
+import math
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +13,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import ParameterError
+from ..files import located, once, parse_json, text_or_reason
 from ..progress import aligned
 
+EXPECTED = "Expected a name and a value a line, as in `fold: 1`."
+MANY, DEEP = 100_000, 50  # values in a file, and how deep they lie: a YAML anchor within itself has no end
 BACKBONES = ("tiny", "resnet18", "resnet50", "resnet101", "vgg16", "vgg16_bn")
 
 
@@ -63,7 +68,7 @@ class ExperimentParameters(BaseModel):
     annotation: Literal["mask", "box", "scribble"] = Field("mask", description="how the support images are labelled")
     episodes: int = Field(200, ge=2, description="evaluation episodes for each shot and list")
     seeds: list[int] = Field([0], min_length=1, description="seeds of the evaluation lists")
-    seed: int = Field(0, ge=0, description="seed of initialisation and training")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of initialisation and training")
     precision: Literal["32", "bf16"] = Field(
         "32", description="number format of training; scores are always computed in 32 bits"
     )
@@ -82,7 +87,7 @@ class ExperimentParameters(BaseModel):
         if self.checkpoint is None:
             return None
         if self.checkpoint != "shipped":
-            return Path(self.checkpoint).expanduser()
+            return located(self.checkpoint, "checkpoint", ParameterError)
         from ..checkpoints import shipped  # imports torch, which only a check or a run needs
 
         return shipped(self.method, self.dataset, self.fold)
@@ -123,32 +128,66 @@ def _type_name(annotation: Any) -> str:
 def read_parameters(path: str | Path) -> dict[str, Any]:
     """Names and values of a parameter file as `papermill -f` takes it: JSON if its name ends in `.json`, else YAML.
 
-    Raises ParameterError for a file that cannot be read, holds something else, or gives a name twice (of which YAML and
-    JSON silently keep the last).
+    Raises ParameterError for a file that cannot be read, holds something else than plain values, or gives a name twice
+    (of which YAML and JSON silently keep the last).
     """
+    path = located(path, "parameter file", ParameterError)
+    kind = "JSON" if path.suffix.lower() == ".json" else "YAML"
+    text, reason = text_or_reason(path)
+    if reason:
+        raise ParameterError(f"{path} cannot be read as {kind}: {reason}. {EXPECTED}")
+    if kind == "JSON":
+        content = parse_json(text, f"{path} cannot be read as JSON", EXPECTED, ParameterError)
+    else:
+        content = _parse_yaml(text, path)
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise ParameterError(f"{path}: expected names with values, found {type(content).__name__}.")
+    check_plain(content, f"{path}: ")
+    return content
+
+
+def _parse_yaml(text: str, path: str | Path) -> Any:
     import yaml  # comes with papermill
 
-    def once(pairs: list[tuple[Any, Any]]) -> dict:
-        names = [name for name, _ in pairs]
-        if twice := sorted({str(name) for name in names if names.count(name) > 1}):
-            raise ParameterError(f"{path}: {', '.join(twice)} is given twice.")
-        return dict(pairs)
-
     class Loader(yaml.SafeLoader):
-        """Plain values only, each name once."""
+        """Plain values only, each name once; 1e-3 is a number, as everywhere else."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict:
             once([(self.construct_object(key), None) for key, _ in node.value])
             return super().construct_mapping(node, deep)
 
-    kind = "JSON" if Path(path).suffix == ".json" else "YAML"
+    number = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        content = json.loads(text, object_pairs_hook=once) if kind == "JSON" else yaml.load(text, Loader)
-    except ParameterError:
-        raise
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ParameterError(f"{path} cannot be read as {kind}: {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise ParameterError(f"{path}: expected names with values, found {type(content).__name__}.")
-    return content
+        return yaml.load(text, Loader)
+    except Exception as error:  # PyYAML raises a dozen types at wrong tags, keys and numbers
+        what = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ParameterError(f"{path} cannot be read as YAML: {what}. {EXPECTED}") from error
+
+
+def check_plain(values: dict[str, Any], where: str = "") -> None:
+    """Raise ParameterError, which `where` begins, unless `values` can be written as JSON and read again alike: dicts by
+    names, lists, texts, finite numbers, True, False and None, and not endlessly many of them."""
+    waiting, seen = list(values.items()), 0
+    while waiting:
+        place, value = waiting.pop()
+        seen += 1
+        if seen > MANY or place.count(".") > DEEP:
+            raise ParameterError(f"{where}{place[:60]}: more values, or deeper, than any parameter has. {EXPECTED}")
+        if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+            waiting += [(f"{place}.{name}", part) for name, part in value.items()]
+        elif isinstance(value, list | tuple):
+            waiting += [(f"{place}.{at}", part) for at, part in enumerate(value)]
+        elif not _is_plain(value):
+            raise ParameterError(
+                f"{where}{place}: {value!r:.60} ({type(value).__name__}) is no plain value: write a number of usual "
+                "size, true, false or null, or a text in quotes."
+            )
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, str):
+        return not re.search("[\ud800-\udfff]", value)  # half a character, which no file takes
+    if isinstance(value, int | float):
+        return -(2**63) <= value < 2**63 or (isinstance(value, float) and math.isfinite(value))
+    return value is None

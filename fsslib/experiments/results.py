@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ParameterError, ProtocolError
-from ..files import write_text
+from ..files import located, plain, read_text, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,17 +73,19 @@ def write_result(path: str | Path | None, result: dict[str, Any]) -> Path | None
     shortened to their last part, a result is to be passed on. Returns the file written.
     Raises ParameterError for missing keys, wrong types or numbers that are not finite.
     """
+    try:
+        result = plain(result, "result") if isinstance(result, dict) else result
+    except (TypeError, RecursionError) as error:
+        raise ParameterError(
+            f"the result cannot be written as JSON: {error}; convert tensors and other objects."
+        ) from error
     check_result(result)
     if path is None:
         return None
     short = {k: Path(v).name for k, v in result["parameters"].items() if isinstance(v, str) and os.path.isabs(v)}
     parameters = {**result["parameters"], **short}
     result = {"command": command(parameters), **result, "parameters": parameters}
-    try:
-        text = json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False)
-    except TypeError as error:
-        raise ParameterError(f"the result cannot be written as JSON: {error}; convert tensors and arrays.") from error
-    return write_text(_file(path), text + "\n")
+    return write_text(_file(path), json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
 def command(parameters: dict[str, Any]) -> str:
@@ -92,22 +94,34 @@ def command(parameters: dict[str, Any]) -> str:
 
     known = ExperimentParameters.model_fields
     given = {k: v for k, v in parameters.items() if k in known and v != known[k].default}
-    pairs = [f"-p {shlex.quote(f'{k}={v if isinstance(v, str) else json.dumps(v)}')}" for k, v in given.items()]
+    pairs = [f"-p {shlex.quote(f'{k}={_typed(v)}')}" for k, v in given.items()]
     return " ".join(["python -m fsslib.experiments run", *pairs])
 
 
+def _typed(value: Any) -> str:
+    """A value as the command line reads it: texts as they are, unless they would be read as something else there."""
+    try:
+        json.loads(value if isinstance(value, str) else "0")
+    except ValueError:
+        if value not in ("None", "True", "False"):
+            return value
+    return json.dumps(value)
+
+
 def _file(path: str | Path) -> Path:
-    return Path(path, RESULT) if Path(path).is_dir() else Path(path)
+    path = located(path, "result", ParameterError)
+    return path / RESULT if path.is_dir() else path
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
     """A checked result from its file (or from the folder of its run). Raises ParameterError if it is not one."""
     path = _file(path)
+    if not path.is_file():
+        raise ParameterError(f"there is no result {path}.")
+    text = read_text(path, "the result", "Delete it and run the experiment again.", ParameterError)
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ParameterError(f"there is no result {path}.") from error
-    except ValueError as error:
+        result = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ParameterError(f"{path} is not a JSON file: {error}. Delete it and run the experiment again.") from error
     check_result(result, str(path))
     return result
@@ -143,7 +157,7 @@ def rows(runs: str | Path = "runs") -> list[dict[str, Any]]:
 
 def finished(runs: str | Path) -> list[Path]:
     """Folders of finished runs, by name."""
-    folders = Path(runs).glob("*/report.ipynb")
+    folders = located(runs, "runs").glob("*/report.ipynb")
     return sorted(f.parent for f in folders if not f.parent.name.endswith(".part"))
 
 

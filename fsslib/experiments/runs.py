@@ -21,7 +21,7 @@ from .. import files
 from ..errors import FsslibError, ParameterError, TrainingError
 from . import execute_notebook
 from .execute_notebook import ERROR, REPORT
-from .notebook import OUT, check_against, defaults, digest, find, load
+from .notebook import OUT, check_against, defaults, digest, find, hide_places, load
 from .pages import write_page
 from .results import RESULT, read_result
 
@@ -33,21 +33,43 @@ LATER = {"data_options": {}}
 SPEED_ALONE = {"workers"}
 # Parameters that are paths, and the words they may hold instead.
 PATHS = {"root": (), "plugin": (), "plugin_checkpoint": (), "weights": ("imagenet",), "checkpoint": ("shipped",)}
+DATA_PATHS = ("names", "lists", "val_list", "sbd")  # options of data sets that may be paths
 
 
 def check(parameters: dict[str, Any], notebook: str | Path = EXPERIMENT) -> dict[str, Any]:
     """All parameters of a run, defaults filled in; raises ParameterError listing every problem.
     The notebook `experiment` is held to `ExperimentParameters`, any other to its own parameters cell."""
-    source = find(notebook)
-    if source.stem != EXPERIMENT:
-        return check_against(load(source), parameters)
-    from .conflicts import check_parameters  # imports pydantic
+    from .parameters import check_plain  # imports pydantic
 
-    checked = check_parameters(parameters).model_dump()
+    source, parameters = find(notebook), _as_json(parameters)
+    if source.stem != EXPERIMENT:
+        checked = check_against(load(source), parameters)
+        check_plain(checked)
+        return checked
+    from .conflicts import check_parameters
+
+    checked = check_parameters(parameters, opening=True).model_dump()
+    check_plain(checked)
     if missing := sorted(checked.keys() - defaults(load(source)).keys()):
         names = ", ".join(missing)
         raise ParameterError(f"{source.name} has no parameter {names}: its parameters cell is out of date.")
     return checked
+
+
+def _as_json(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters as the notebook and the record of the run will have them: paths as texts, NumPy's numbers as Python's.
+    Raises ParameterError, listing what cannot be passed on, such as dates and NaN in a YAML file."""
+    if not isinstance(parameters, dict):
+        raise ParameterError(f"parameters: expected names with values, found {type(parameters).__name__}.")
+    passed, problems = {}, []
+    for name, value in parameters.items():
+        try:
+            passed[str(name)] = value if isinstance(value, float) else files.plain(value, str(name))
+        except (TypeError, RecursionError) as error:
+            problems.append(f"{error}: no plain value; write a number, a text, a list or names with values")
+    if problems:
+        raise ParameterError("\n".join(problems))
+    return passed
 
 
 def run_name(checked: dict[str, Any], notebook: str | Path = EXPERIMENT) -> str:
@@ -86,7 +108,8 @@ def run(
         FsslibError: another process is at this run.
     """
     checked = check(parameters, notebook)
-    return _run(find(notebook), Path(runs) / _valid_name(name or run_name(checked, notebook)), checked, force, progress)
+    folder = files.located(runs, "runs") / _valid_name(name or run_name(checked, notebook))
+    return _run(find(notebook), folder, checked, force, progress)
 
 
 def run_notebook(
@@ -95,15 +118,16 @@ def run_notebook(
 ) -> Path:  # fmt: skip
     """Run any notebook (a path or a name) into the folder `out`; otherwise like `run`.
     A run with another version of the notebook, or with other parameters, is replaced."""
-    source, out = find(path), Path(out)
+    source, out = find(path), files.located(out, "out")
     checked, record = check(parameters or {}, source), _record(out)
     changed = record is not None and record != {**record, **_stamp(source, checked)}
     return _run(source, out.with_name(_valid_name(out.name)), checked, force or changed, progress)
 
 
 def _valid_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name.endswith((".part", ".old")):
-        rule = "use letters, digits, '-', '_' and '.', and no '.part' or '.old' at the end"
+    fits = len(os.fsencode(name)) + len(".old.part") <= files.LONGEST_NAME
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name.endswith((".part", ".old")) or not fits:
+        rule = "use at most 240 letters, digits, '-', '_' and '.', and no '.part' or '.old' at the end"
         raise ParameterError(f"name: {name!r} cannot name a run; {rule}.")
     return name
 
@@ -115,8 +139,8 @@ def _stamp(source: Path, checked: dict[str, Any]) -> dict[str, Any]:
 
 def _plugin(checked: dict[str, Any]) -> list[str]:
     """The digest of a method of one's own, whose file may change under the same name; empty without one."""
-    path = Path(checked.get("plugin") or "").expanduser()
-    return [hashlib.sha256(path.read_bytes()).hexdigest()[:12]] if path.is_file() else []
+    path = files.located(checked["plugin"], "plugin", ParameterError) if checked.get("plugin") else None
+    return [hashlib.sha256(path.read_bytes()).hexdigest()[:12]] if path and path.is_file() else []
 
 
 def _record(folder: Path, name: str = RECORD) -> dict[str, Any] | None:
@@ -141,13 +165,14 @@ def _run(source: Path, folder: Path, checked: dict[str, Any], force: bool, progr
             return folder
         stamp = _stamp(source, checked)
         _clear(part, keep_training=_record(part) == stamp and not force)
-        (part / RECORD).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
+        files.write_text(part / RECORD, json.dumps(stamp, indent=1) + "\n")
         execute(source, part, checked, folder.name, progress, lock)
         for state in part.glob(TRAINING):
             state.unlink()
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(part, folder)
+        with files.output(folder):
+            if folder.exists():
+                os.rename(folder, old)
+            os.rename(part, folder)
         shutil.rmtree(old, ignore_errors=True)
     return folder
 
@@ -163,8 +188,8 @@ def _clear(part: Path, keep_training: bool) -> None:
 
 def status(runs: str | Path = "runs") -> list[tuple[str, str, str]]:
     """Name, state (done, running, failed, interrupted) and a remark for every run, by name."""
-    rows = []
-    for folder in sorted(p for p in Path(runs).glob("*") if p.is_dir() and not p.name.endswith(".old.part")):
+    rows, folders = [], files.located(runs, "runs").glob("*")
+    for folder in sorted(p for p in folders if p.is_dir() and not p.name.endswith(".old.part")):
         state, remark = "interrupted", "run it again to start over"
         if not folder.name.endswith(".part"):
             if not (folder / REPORT).is_file():
@@ -183,7 +208,7 @@ def claimed(part: Path) -> Iterator[int]:
     """Hold the working folder of a run for this process alone; the system lets go of it when the process dies. Yields
     the lock's file descriptor. An empty folder is removed again. Raises FsslibError if another process has it."""
     while True:
-        part.mkdir(parents=True, exist_ok=True)
+        files.make_folder(part)
         lock = os.open(part, os.O_RDONLY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -237,9 +262,19 @@ def execute(source: Path, part: Path, checked: dict[str, Any], title: str, progr
 
 def _absolute(name: str, value: Any) -> Any:
     """A path stays valid in the run's folder, which is another working folder."""
+    if name == "data_options":
+        return {option: _from_here(inner) if option in DATA_PATHS else inner for option, inner in value.items()}
     if not isinstance(value, str) or value in PATHS.get(name, (value,)):
         return value
-    return str(Path(value).expanduser().resolve())
+    return str(files.located(value, name, ParameterError).resolve())
+
+
+def _from_here(value: Any) -> Any:
+    """What is a path from here becomes absolute; what is none may be one below the data set's root."""
+    if isinstance(value, dict):
+        return {name: _from_here(inner) for name, inner in value.items()}
+    there = isinstance(value, str) and files.located(value, "data_options", ParameterError).exists()
+    return str(files.located(value).resolve()) if there else value
 
 
 # Standard inputs of the processes at work: a process whose input is closed leaves.
@@ -285,11 +320,9 @@ def _tidy(part: Path, title: str) -> None:
             cell.outputs = [o for o in cell.outputs if not _only_widget(o.get("data", {}))]
     for name in ("input_path", "output_path"):
         notebook.metadata.get("papermill", {}).pop(name, None)
-    text = nbformat.writes(notebook).replace(str(part.resolve()), ".")
-    text = text.replace(str(files.repository_folder()) + os.sep, "").replace(str(Path.home()) + os.sep, "~/")
-    # Where a warning comes from; with bounds, because a report holds megabytes of pictures in letters and slashes.
-    text = re.sub(r"(?:/[\w.~-]{1,80}){0,12}/ipykernel_\d+/\d+\.py", "cell", text)
-    files.write_text(path, text + "\n")
+    home, repository = os.path.expanduser("~"), str(files.repository_folder())
+    hide_places(notebook, {home: "~", repository: "", str(part.resolve()): "."})
+    files.write_text(path, nbformat.writes(notebook) + "\n")
     write_page(path, path.with_suffix(".html"), title=title)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FsslibError, ParameterError
+from ..files import located
+from ..progress import say
 from .execute_notebook import REPORT
 from .runs import EXPERIMENT, check, run, run_name, stop_all
 
@@ -23,22 +25,28 @@ def plan(
 ) -> dict[str, dict[str, Any]]:
     """Run name -> all its parameters, for every combination of the grid's values on top of `base`.
     Raises ParameterError for a grid that is not one, or listing what is wrong with which combination."""
-    base = base or {}
-    if not isinstance(grid, dict):
-        raise ParameterError(f"grid: expected names with lists of values, found {type(grid).__name__}.")
+    base = {} if base is None else base
+    for what, values in (("grid", grid), ("base", base)):
+        if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+            kind = "names with lists of values" if what == "grid" else "names with values"
+            raise ParameterError(f"{what}: expected {kind}, found {type(values).__name__} {values!r:.60}.")
     wrong = [f"{n}: expected a list of values, found {v!r}" for n, v in grid.items() if not isinstance(v, list)]
     wrong += [f"{n}: the list of values is empty" for n, v in grid.items() if v == []]
+    wrong += [f"{n}: {value!r} stands twice" for n, v in grid.items() if isinstance(v, list) for value in _twice(v)]
     wrong += [f"{n}: stands in the grid and beside it" for n in grid if n in base]
     if wrong:
         raise ParameterError("\n".join(wrong))
-    planned, problems = {}, {}
+    planned, problems, made_by = {}, {}, {}
     for values in itertools.product(*grid.values()):
         combination = dict(zip(grid, values))
         try:
             checked = check(base | combination, notebook)
-            planned[run_name(checked, notebook)] = checked
+            name = run_name(checked, notebook)
+            if name in planned:
+                raise ParameterError(f"the same run as {made_by[name]}")
+            planned[name], made_by[name] = checked, _words(combination)
         except ParameterError as error:
-            problems.setdefault(str(error), []).append(", ".join(f"{n}={v!r}" for n, v in combination.items()))
+            problems.setdefault(str(error), []).append(_words(combination))
     for text, where in problems.items():
         more = [f"    and {len(where) - SHOWN} more"] if len(where) > SHOWN else []
         wrong += [text, *(f"    in {combination}" for combination in where[:SHOWN]), *more]
@@ -47,9 +55,16 @@ def plan(
     return planned
 
 
-def side_by_side(
-    calls: dict[str, Callable[[], Any]], jobs: int, report: Callable[[str], None] = print
-) -> dict[str, str]:
+def _words(combination: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in combination.items())
+
+
+def _twice(values: list) -> list:
+    """The values that stand in a list before, in the same type."""
+    return [v for at, v in enumerate(values) if any(type(w) is type(v) and w == v for w in values[:at])]
+
+
+def side_by_side(calls: dict[str, Callable[[], Any]], jobs: int, report: Callable[[str], None] = say) -> dict[str, str]:
     """Make several runs, `jobs` at a time, started in the order given; a failure does not stop the others.
 
     Args: calls: name -> what makes this run. report: gets a line for each run that ends.
@@ -93,7 +108,7 @@ def side_by_side(
 
 def sweep(
     grid: dict[str, list], *, base: dict[str, Any] | None = None, jobs: int = 1, runs: str | Path = "runs",
-    dry_run: bool = False, notebook: str | Path = EXPERIMENT, report: Callable[[str], None] = print,
+    dry_run: bool = False, notebook: str | Path = EXPERIMENT, report: Callable[[str], None] = say,
 ) -> "pd.DataFrame":  # fmt: skip
     """Run every combination of a grid; finished runs are skipped, a failure does not stop the others.
 
@@ -106,7 +121,7 @@ def sweep(
     import pandas as pd
 
     planned = plan(grid, base, notebook)
-    states = {name: "skipped" if (Path(runs) / name / REPORT).is_file() else "planned" for name in planned}
+    states = {name: "skipped" if (located(runs, "runs") / name / REPORT).is_file() else "planned" for name in planned}
     todo = [] if dry_run else [name for name, state in states.items() if state == "planned"]
     how = {"runs": runs, "notebook": notebook, "progress": False}
     problems = side_by_side({name: partial(run, planned[name], **how) for name in todo}, jobs, report)

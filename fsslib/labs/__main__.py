@@ -1,12 +1,18 @@
 """The command line: `python -m fsslib.labs submit NOTEBOOK` and `python -m fsslib.labs collect FOLDER`."""
 
 import argparse
+import contextlib
 import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from ..errors import FsslibError
+from ..errors import FsslibError, OutputError
+from ..progress import any_terminal, say
 from .class_table import class_table, report, write_table
-from .collect import OWN, collect
+from .collect import OWN, collect, keep_all
 from .kernel import Limits
 from .submit import submit, write_result
 
@@ -34,22 +40,54 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 if all exercises are right (`submit`), or the table was made (`collect`)."""
     given = _parser().parse_args(arguments)
-    limits = Limits(cell=given.cell_limit, total=given.limit)
     try:
-        if given.command == "submit":
-            result = submit(given.notebook, given.name, limits, sys.stderr.isatty())
-            target = write_result(result, given.out or given.notebook)
-            print(report(result))
-            print(f"\nResult: {target} - hand it in together with the notebook.")
-            return int(any(row["status"] != "right" for row in result["exercises"]))
-        rows = collect(given.folder, given.out or given.folder, limits, given.rerun, given.jobs)
-        print(class_table(rows))
-        for target in write_table(rows, (given.out or given.folder) / OWN):
-            print(f"written: {target}")
-        return 0
+        limits = Limits(cell=given.cell_limit, total=given.limit)
+        return (_submit if given.command == "submit" else _collect)(given, limits)
     except FsslibError as error:
+        any_terminal()
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _submit(given: argparse.Namespace, limits: Limits) -> int:
+    result = submit(given.notebook, given.name, limits, sys.stderr.isatty())
+    target, problem = _saved(partial(write_result, result), given.out or given.notebook, given.notebook.name)
+    say(report(result))
+    if problem:
+        raise problem
+    say(f"\nResult: {target} - hand it in together with the notebook.")
+    return int(any(row["status"] != "right" for row in result["exercises"]))
+
+
+def _collect(given: argparse.Namespace, limits: Limits) -> int:
+    out = given.out or given.folder
+    rows = collect(given.folder, out, limits, given.rerun, given.jobs)
+
+    def write(place: Path) -> list[Path]:
+        if place != out:  # where `collect` has kept them already
+            keep_all(rows, place)
+        return write_table(rows, place / OWN)
+
+    files, problem = _saved(write, out, "")
+    say(class_table(rows))
+    if problem:
+        raise problem
+    for file in files:
+        say(f"written: {file}")
+    return 0
+
+
+def _saved(write: Callable[[Path], Any], place: Path, name: str) -> tuple[Any, OutputError | None]:
+    """What `write(place)` returns. Where `place` cannot be written to, a new folder takes what took so long to find:
+    the error says which."""
+    try:
+        return write(place), None
+    except OutputError as error:
+        with contextlib.suppress(OSError):
+            elsewhere = Path(tempfile.mkdtemp(prefix="fsslib-labs-"))
+            made = write(elsewhere / name)
+            return made, OutputError(f"{error} Meanwhile it lies in {elsewhere}. --out names another place.")
+        return None, error
 
 
 if __name__ == "__main__":

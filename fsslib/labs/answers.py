@@ -66,7 +66,10 @@ def _tensors(answer: Any, expected: torch.Tensor, atol: float) -> str | None:
 
 
 def _values(answer: Any, expected: Any, atol: float) -> str | None:
-    a, b = (x.item() if isinstance(x, torch.Tensor | np.generic) and np.ndim(x) == 0 else x for x in (answer, expected))
+    a, b = (
+        x.item() if isinstance(x, torch.Tensor | np.generic | np.ndarray) and np.ndim(x) == 0 else x
+        for x in (answer, expected)
+    )
     if isinstance(a, torch.Tensor):
         return f"A single value is expected, a tensor of shape {tuple(a.shape)} was found."
     number = isinstance(b, int | float) and not isinstance(b, bool)

@@ -7,11 +7,13 @@ import inspect
 import os
 import re
 import signal
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 from .exercise import Exercise, Wrong, exercises
@@ -137,20 +139,30 @@ def check(function: Callable, limit: float = LIMIT) -> Result:
         for a wrong answer, whatever the function does, except under nbgrader, which needs an AssertionError.
     """
     soften_stubs()
-    result = _check(function, limit)
+    result = check_named(function, _name(function, sys._getframe(1)), limit)
     if not result and os.environ.get("NBGRADER_EXECUTION"):
         raise AssertionError(repr(result))  # nbgrader gives points to every cell that does not raise
     return result
 
 
-def _check(function: Callable, limit: float) -> Result:
-    if not inspect.isfunction(function):
-        name = str(getattr(function, "__name__", type(function).__name__))
-        return Result(name, "unknown", _no_function(function))
+def _name(function: Any, caller: FrameType) -> str:
+    """The exercise that a function answers: its own name, else the name that the calling cell has given to it, as
+    decorators, `partial`, `lambda` and compilers make functions with other names, or with none."""
+    own, known = str(getattr(function, "__name__", "")), exercises()
+    if own in known or not callable(function) or isinstance(function, type):
+        return own or type(function).__name__
+    given = [n for n, value in {**caller.f_globals, **caller.f_locals}.items() if value is function and n in known]
+    return (given or [own or type(function).__name__])[0]
+
+
+def check_named(function: Any, name: str, limit: float = LIMIT) -> Result:
+    """`check` of the answer to the exercise `name`, whatever the function calls itself."""
     known = exercises()
-    if function.__name__ not in known:
-        return Result(function.__name__, "unknown", _no_exercise(function.__name__, list(known)))
-    task = known[function.__name__]
+    if not callable(function) or isinstance(function, type) or (name not in known and not inspect.isroutine(function)):
+        return Result(name, "unknown", _no_function(function))
+    if name not in known:
+        return Result(name, "unknown", _no_exercise(name, list(known)))
+    task = known[name]
     import torch  # here: the command line needs the name of an exercise at most
 
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -173,7 +185,7 @@ def _try(task: Exercise, function: Callable) -> None:
     from .answers import difference
 
     _parameters(task, function)
-    results = {label: _run(function, label, arguments) for label, arguments in task.cases().items()}
+    results = {label: _run(task, function, label, arguments) for label, arguments in task.cases().items()}
     for slip in task.slips:
         if _is_slip(slip.answer, task, results):
             raise Wrong(slip.name, slip.message)
@@ -186,7 +198,7 @@ def _try(task: Exercise, function: Callable) -> None:
         test(_guarded(function))
 
 
-def _run(function: Callable, label: str, arguments: tuple) -> Any:
+def _run(task: Exercise, function: Callable, label: str, arguments: tuple) -> Any:
     """The answer on one case, or the exception it stopped with. Raises Wrong if it wrote into its arguments."""
     import torch
 
@@ -198,7 +210,7 @@ def _run(function: Callable, label: str, arguments: tuple) -> Any:
         raise _Stopped(label, error) from None
     except (Exception, SystemExit) as error:
         return _Stopped(label, error)
-    for name, old, new in zip(inspect.signature(function).parameters, before, arguments):
+    for name, old, new in zip(task.parameters, before, arguments):
         if old is not None and not torch.equal(old.nan_to_num(), new.detach().nan_to_num()):
             why = f"the argument `{name}` was changed in place. Whoever calls the function still needs it"
             raise Wrong("input changed", f"On {label}: {why}: work on a copy.")
@@ -238,9 +250,13 @@ def _guarded(function: Callable) -> Callable:
 
 def _parameters(task: Exercise, function: Callable) -> None:
     try:
-        inspect.signature(function).bind(*task.parameters)
+        taken = inspect.signature(function)
+    except (TypeError, ValueError):  # compiled code may not say
+        return
+    try:
+        taken.bind(*task.parameters)
     except TypeError:
-        wanted, given = ", ".join(task.parameters), ", ".join(inspect.signature(function).parameters)
+        wanted, given = ", ".join(task.parameters), ", ".join(taken.parameters)
         why = f"The function takes ({given}), but it is called with ({wanted}): keep the first line."
         raise Wrong("other arguments", why) from None
 
@@ -249,7 +265,8 @@ def _stopped(task: Exercise, function: Callable, stop: _Stopped) -> Result:
     error = stop.error
     if isinstance(error, NotImplementedError):
         return Result(task.name, "unsolved", "Replace the line with `raise NotImplementedError` by your own answer.")
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == function.__code__.co_filename]
+    code = getattr(inspect.unwrap(function), "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if code and f.filename == code.co_filename]
     where = f" in line {lines[-1]} of its cell" if lines else ""
     text = str(error).strip().splitlines()
     words = f"{type(error).__name__}{': ' + text[0][:200] if text else ''}"
@@ -264,7 +281,7 @@ def _no_function(value: Any) -> str:
     if isinstance(value, str):
         return f"A text was given. Give the function itself: check({value}) without quotes."
     if callable(value):
-        return "Give a plain function, made with `def`: exercises are found by the function's name."
+        return "Give a plain function, made with `def` or bound to the exercise's name: it is found by that name."
     return "A value was given. Give the function itself, without brackets behind its name."
 
 

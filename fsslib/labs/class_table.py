@@ -1,14 +1,17 @@
 """What people read of results: one student's report, and the table of a class as text, CSV and HTML."""
 
+import codecs
 import csv
 import html
 import io
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import write_text
+from ..errors import OutputError
+from ..files import atomic, located
 from .exercise import exercises
 
 MARKS = {"right": "✓", "unsolved": "…", "unchecked": "-"}
@@ -67,9 +70,25 @@ def common_slips(rows: Sequence[dict[str, Any]]) -> list[tuple[tuple[str, str], 
 
 
 def write_table(rows: Sequence[dict[str, Any]], out: str | Path) -> list[Path]:
-    """Write `class.csv` (one line per student and exercise) and `class.html` into the folder `out`; returns both."""
-    texts = {Path(out) / "class.csv": _csv(rows), Path(out) / "class.html": _page(rows)}
-    return [write_text(file, text) for file, text in texts.items()]
+    """Write `class.csv` (one line per student and exercise) and `class.html` into the folder `out`; returns both.
+
+    The CSV is for spreadsheet programs and scripts alike: UTF-8 with a byte order mark (`encoding="utf-8-sig"`),
+    commas, and no cell that is taken for a formula.
+    Raises OutputError for the first that cannot be written, after the other one was written.
+    """
+    out, problems = located(out, "--out", OutputError), []
+    # A half of a surrogate pair, which no file can hold, becomes "?".
+    contents = {"class.csv": codecs.BOM_UTF8 + _csv(rows).encode("utf-8", "replace")}
+    contents["class.html"] = _page(rows).encode("utf-8", "replace")
+    for name, content in contents.items():
+        try:
+            with atomic(out / name) as part:
+                part.write_bytes(content)
+        except OutputError as error:
+            problems.append(error)
+    if problems:
+        raise problems[0]
+    return [out / name for name in contents]
 
 
 def _by_stage(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -87,21 +106,26 @@ def _notes(row: dict[str, Any]) -> list[str]:
     return [row["note"]] * bool(row["note"]) + messages
 
 
+_FORMULA = ("=", "+", "-", "@", "|", "\t", "\r", "\n")
+
+
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["who", "file", "notebook", "exercise", "status", "slip", "message", "answer", "note"])
     for row in rows:
         stage = (row["result"] or {}).get("stage", "")
-        for x in (row["result"] or {"exercises": [{}]})["exercises"]:
+        for x in (row["result"] or {}).get("exercises") or [{}]:  # a line for everybody
             cells = [x.get(k, "") for k in ("name", "status", "slip", "message", "answer")]
             writer.writerow([_plain(v) for v in (row["who"], row["file"], stage, *cells, row["note"])])
     return text.getvalue()
 
 
 def _plain(value: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
-    return "'" + value if value[:1] in ("=", "+", "-", "@", "\t") else value
+    """A text that no spreadsheet takes for a formula: some leave out spaces, or read wide forms of signs as signs."""
+    value = value.replace("\0", "")
+    first = unicodedata.normalize("NFKC", value.lstrip()[:1] or value[:1])
+    return "'" + value if first in _FORMULA or value[:1] in _FORMULA else value
 
 
 _STYLE = """:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;
@@ -121,7 +145,7 @@ def _page(rows: Sequence[dict[str, Any]]) -> str:
         names = list(exercises(stage))
         head = "".join(f'<th scope="col"><code>{n}</code></th>' for n in names)
         parts.append(
-            f'<h2>{stage}</h2><table><caption>Who solved what</caption><tr><th scope="col">who</th>{head}</tr>'
+            f'<h2>{safe(stage)}</h2><table><caption>Who solved what</caption><tr><th scope="col">who</th>{head}</tr>'
         )
         for row in members:
             status = {x["name"]: x for x in row["result"]["exercises"]}
@@ -141,7 +165,8 @@ def _page(rows: Sequence[dict[str, Any]]) -> str:
         written = [(x, row) for row in members for x in row["result"]["exercises"] if x.get("answer")]
         parts += ["<h3>Written answers</h3>"] * bool(written)
         parts += [
-            f"<p><b>{safe(r['who'])}</b>, <code>{x['name']}</code></p><blockquote>{safe(x['answer'])}</blockquote>"
+            f"<p><b>{safe(r['who'])}</b>, <code>{safe(x['name'])}</code></p>"
+            f"<blockquote>{safe(x['answer'])}</blockquote>"
             for x, r in written
         ]
     notes = [(row["file"], text) for row in rows for text in _notes(row)]

@@ -1,13 +1,17 @@
 """`collect`: the results of a class from a folder of notebooks; one that hangs or is broken leaves the others alone."""
 
+import codecs
 import json
+import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ..errors import FsslibError
+from ..arguments import check_count
+from ..errors import FsslibError, OutputError
+from ..files import located
 from ..progress import bar
 from .kernel import Limits
 from .submit import FORMAT, SUFFIX, SubmissionError, read_notebook, sign, stage_of, submit, write_result
@@ -31,14 +35,15 @@ def collect(
     Returns: rows with the keys who, file, note and (unless the file was no notebook of the course) result.
     Raises SubmissionError if there is no folder, or nothing in it.
     """
-    folder, results = Path(folder), Path(out) / OWN
+    folder, results = located(folder, "folder", SubmissionError), located(out, "--out", SubmissionError) / OWN
+    check_count(jobs, "jobs", error=SubmissionError)
     if not folder.is_dir():
         raise SubmissionError(f"{folder} is not a folder: name the one that holds the notebooks of the class.")
     books = list(_files(folder, ".ipynb"))
-    lone = [f for f in _files(folder, SUFFIX) if not Path(str(f).removesuffix(SUFFIX) + ".ipynb").exists()]
+    lone = [f for f in _files(folder, SUFFIX) if not os.path.exists(str(f).removesuffix(SUFFIX) + ".ipynb")]
     if not books and not lone:
         raise SubmissionError(f"{folder} holds neither notebooks (*.ipynb) nor results (*{SUFFIX}).")
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
+    with ThreadPoolExecutor(jobs) as pool:
         done = pool.map(lambda f: _row(folder, f, results, limits or Limits(), rerun), books)
         rows = list(bar(done, desc="notebooks", total=len(books), show=sys.stderr.isatty()))
     rows += [_lone(folder, f) for f in lone]
@@ -47,32 +52,53 @@ def collect(
 
 def read_result(path: Path) -> dict[str, Any]:
     """A result file. Raises SubmissionError if it is none, or was changed after it was written."""
+    other = "was changed after it was written, or comes from another version"
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        fits = result["format"] == FORMAT and result["sha256"] == sign(result)
-        rows = [(row["name"], row["status"], row["slip"], row["message"]) for row in result["exercises"]]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        result = json.loads(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+        if result["format"] != FORMAT or result["sha256"] != sign(result):
+            raise SubmissionError(f"{path.name} {other}.")
+        texts = [result[key] for key in ("stage", "name", "notebook", "notebook_sha256", "fsslib")]
+        for row in result["exercises"]:
+            texts += [row[key] for key in ("name", "status", "slip", "message")] + [row.get("answer", "")]
+        for row in result["cells"]:
+            texts += [row["problem"], row["message"], row["source"] if row["cell"] else ""]
+        numbers = [result["seconds"], *(row["cell"] for row in result["cells"])]
+    except SubmissionError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SubmissionError(f"{path.name} is not a result file, or was cut short.") from error
-    if not fits or not all(isinstance(value, str) for row in rows for value in row):
-        raise SubmissionError(f"{path.name} was changed after it was written, or comes from another version.")
+    if not all(isinstance(t, str) for t in texts) or not all(isinstance(n, int | float) for n in numbers):
+        raise SubmissionError(f"{path.name} {other}.")
     return result
+
+
+def keep_all(rows: list[dict[str, Any]], out: str | Path) -> None:
+    """Write every result of `rows` into `out`/class, where `collect` finds them. Raises OutputError."""
+    for row in rows:
+        if row["result"]:
+            write_result(row["result"], _kept(Path(out) / OWN, row["file"]))
+
+
+def _kept(results: Path, file: str) -> Path:
+    """Where the result of a notebook (or lone result) called `file` is kept."""
+    return results / (file.removesuffix(SUFFIX).removesuffix(".ipynb") + SUFFIX)
 
 
 def _files(folder: Path, suffix: str) -> Iterator[Path]:
     for path in sorted(folder.rglob(f"*{suffix}")):
         parts = path.relative_to(folder).parts
-        if OWN not in parts and not any(p.startswith(".") for p in parts) and path.is_file():
+        if OWN not in parts and not any(p.startswith(".") for p in parts) and os.path.isfile(path):
             yield path
 
 
 def _row(folder: Path, book: Path, results: Path, limits: Limits, rerun: bool) -> dict[str, Any]:
-    kept = results / book.relative_to(folder).with_name(book.stem + SUFFIX)
+    kept = _kept(results, book.relative_to(folder).as_posix())
     note = ""
     try:
         content, digest = read_notebook(book)
         stage_of(content, book)
         for source in () if rerun else (kept, book.with_name(book.stem + SUFFIX)):
-            if not source.exists():
+            if not os.path.exists(source):
                 continue
             try:
                 result = read_result(source)
@@ -86,7 +112,10 @@ def _row(folder: Path, book: Path, results: Path, limits: Limits, rerun: bool) -
         if name := _name(book):  # of the student, which a run here cannot know
             result["name"] = name
             result["sha256"] = sign(result)
-        write_result(result, kept)
+        try:
+            write_result(result, kept)
+        except OutputError as error:  # the table still shows it
+            note = f"{note} Not kept for the next time: {error}".strip()
         return _table_row(folder, book, result, note)
     except FsslibError as error:
         return _table_row(folder, book, None, str(error).replace(str(book), book.name))

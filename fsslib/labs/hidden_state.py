@@ -2,11 +2,20 @@
 
 import ast
 import builtins
+import dis
+import inspect
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+import warnings
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from types import CodeType
+from typing import Any, NamedTuple
 
-_GIVEN = {*dir(builtins), "display", "get_ipython", "In", "Out", "_", "__", "__name__", "__doc__", "exit", "quit"}
+_GIVEN = {*dir(builtins), "display", "get_ipython", "In", "Out", "_", "__", "exit", "quit"}
+_DUNDER = re.compile(r"__\w+__")
+_LOADS = {"LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS", "DELETE_NAME", "DELETE_GLOBAL"}
+_STARS = {"IMPORT_STAR", "CALL_INTRINSIC_1"}
+_RUN_PYTHON = {"time", "timeit", "capture", "prun"}
 
 
 class Names(NamedTuple):
@@ -25,126 +34,105 @@ class Finding(NamedTuple):
     message: str
 
 
+@lru_cache(maxsize=1000)
 def names(source: str) -> Names:
-    """The global names of a cell; empty sets if it is not Python. Lines for IPython (%, !) are left out."""
-    text = re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.M)
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):
-        return Names(frozenset(), frozenset(), frozenset())
+    """The global names of a cell; empty sets if it is not Python.
+
+    IPython's own reader turns `%magic`, `!program` and `thing?` into Python, and Python's own compiler says what is
+    global: so comprehensions, `match`, `:=`, `global` and whatever comes next are read as they run. `import *` binds
+    the name "*", which stands for any.
+    """
+    from IPython.core.inputtransformer2 import TransformerManager
+
     reader = _Reader()
-    for node in tree.body:
-        reader.visit(node)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the student's code, which says so itself when it runs
+            tree = ast.parse(TransformerManager().transform_cell(source))
+            tree = ast.fix_missing_locations(_Magics().visit(tree))
+            reader.read(compile(tree, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True))
+    except (SyntaxError, ValueError, RecursionError, RuntimeError, MemoryError):
+        return Names(frozenset(), frozenset(), frozenset())
     return Names(*map(frozenset, (reader.used - _GIVEN, reader.bound, reader.later - reader.bound - _GIVEN)))
 
 
-class _Reader(ast.NodeVisitor):
-    """Visits in the order of execution: a value before the name that it is given to."""
+class _Magics(ast.NodeTransformer):
+    """Puts the Python that a magic runs in the place of the magic."""
+
+    def visit_Expr(self, node: ast.Expr) -> Any:
+        match node.value:
+            case ast.Call(func=ast.Attribute(attr="run_line_magic" | "run_cell_magic"), args=[*given]):
+                name, *texts = (a.value if isinstance(a, ast.Constant) else "" for a in given)
+                if name in _RUN_PYTHON:
+                    line, *body = texts
+                    inner = ast.parse(body[0] if body else re.sub(r"^(-\w+\s*\d*\s+)*", "", line)).body
+                    kept = re.findall(r"^\w+", line) if name == "capture" else []
+                    return [*ast.parse("".join(f"{n} = 0\n" for n in kept)).body, *inner] or node
+        return self.generic_visit(node)
+
+
+class _Reader:
+    """Reads what was compiled, in the order of execution."""
 
     def __init__(self) -> None:
         self.used: set[str] = set()
         self.bound: set[str] = set()
         self.later: set[str] = set()
 
-    def visit_Name(self, node: ast.Name) -> None:
-        if isinstance(node.ctx, ast.Load):
-            if node.id not in self.bound:
-                self.used.add(node.id)
-        else:
-            self.bound.add(node.id)
-
-    def _visit_all(self, *parts: ast.AST) -> None:
-        for part in parts:
-            self.visit(part)
-
-    def visit_Assign(self, node: ast.Assign) -> None:
-        self._visit_all(node.value, *node.targets)
-
-    def visit_AugAssign(self, node: ast.AugAssign) -> None:
-        if isinstance(node.target, ast.Name) and node.target.id not in self.bound:
-            self.used.add(node.target.id)
-        self.generic_visit(node)
-
-    def visit_For(self, node: ast.For) -> None:
-        self._visit_all(node.iter, node.target, *node.body, *node.orelse)
-
-    def visit_Import(self, node: ast.Import | ast.ImportFrom) -> None:
-        self.bound |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-
-    visit_ImportFrom = visit_Import  # type: ignore[assignment]
-
-    def _scope(self, node: ast.AST, *parts: ast.AST, arguments: ast.arguments | None = None) -> None:
-        """What an inner scope reads of the outer one (a function with `arguments`: when it is called); what it sets
-        stays inside."""
-        inner = _Reader()
-        inner._visit_all(*parts)
-        local = inner.bound | (_arguments(arguments) if arguments else set())
-        for nested in ast.walk(node):
-            if isinstance(nested, ast.Global):
-                self.bound |= set(nested.names)
-        self.later |= inner.later - local
-        if arguments:
-            self.later |= inner.used - local
-        else:
-            self.used |= inner.used - local - self.bound
-
-    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        self._visit_all(*node.decorator_list, *node.args.defaults, *filter(None, node.args.kw_defaults))
-        self.bound.add(node.name)
-        self._scope(node, *node.body, arguments=node.args)
-
-    visit_AsyncFunctionDef = visit_FunctionDef  # type: ignore[assignment]
-
-    def visit_Lambda(self, node: ast.Lambda) -> None:
-        self._scope(node, node.body, arguments=node.args)
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        self._visit_all(*node.decorator_list, *node.bases, *(k.value for k in node.keywords))
-        self.bound.add(node.name)
-        self._scope(node, *node.body)
-
-    def _comprehension(self, node: ast.AST) -> None:
-        parts = [p for g in node.generators for p in (g.iter, g.target, *g.ifs)]  # type: ignore[attr-defined]
-        values = [getattr(node, field) for field in ("elt", "key", "value") if hasattr(node, field)]
-        self._scope(node, *parts, *values)
-
-    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension  # type: ignore[assignment]
-
-    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
-        if node.name:
-            self.bound.add(node.name)
-        self.generic_visit(node)
-
-
-def _arguments(arguments: ast.arguments) -> set[str]:
-    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
-    return {a.arg for a in every if a is not None}
+    def read(self, code: CodeType, called: bool = False) -> None:
+        """Args: called: it does not run now, but when somebody calls it."""
+        local: set[str] = set()
+        inner = not code.co_flags & inspect.CO_NEWLOCALS and code.co_name != "<module>"  # the body of a class
+        forgiving = called and "NameError" in code.co_names  # it expects that a name is missing
+        for step in dis.get_instructions(code):
+            name = step.argval
+            if isinstance(name, CodeType):
+                at_once = name.co_name.startswith("<") and name.co_name != "<lambda>"
+                at_once = at_once or not name.co_flags & inspect.CO_NEWLOCALS
+                if name.co_name != "__annotate__":  # hints are not evaluated
+                    self.read(name, called or not at_once)
+            elif step.opname == "STORE_GLOBAL" or (step.opname == "STORE_NAME" and not inner):
+                self.bound.add(name)
+            elif step.opname == "STORE_NAME":
+                local.add(name)
+            elif step.opname in _STARS and step.argrepr in ("", "INTRINSIC_IMPORT_STAR"):
+                self.bound.add("*")
+            elif step.opname in _LOADS and name not in local and not forgiving and not _DUNDER.fullmatch(name):
+                if called:
+                    self.later.add(name)
+                elif name not in self.bound:
+                    self.used.add(name)
 
 
 def hidden_state(
-    sources: Sequence[str], counts: Sequence[int | None], given: dict[str, str] | None = None
-) -> list[Finding]:
+    sources: Sequence[str], counts: Sequence[int | None], given: dict[str, str] | None = None,
+    known: Collection[str] | None = None, well: Collection[int] = (),
+) -> list[Finding]:  # fmt: skip
     """Cells that depend on the order in which they were run, or on definitions that are gone.
 
     Args:
         sources: texts of the code cells, from top to bottom.
         counts: their execution counts as saved; None where a cell was not run.
         given: names that the notebook's cells defined when it was handed out, with the first line of the cell.
+        known, well: what a run from top to bottom has shown, which counts more than what is read here: the names that
+            were there at any time (None: there was no run), and the indices of the cells that ran without an error.
     """
     cells, findings = [names(text) for text in sources], []
     every = set().union(*(cell.bound for cell in cells))
     for i, cell in enumerate(cells):
-        for name in sorted(cell.later - every - cell.used) + sorted(cell.used):
-            above = [k for k in range(i) if name in cells[k].bound]
-            if not above:
-                findings.append(Finding(i, name, _no_definition(name, i, cells, given or {})))
-                continue
+        nowhere = cell.later - every - cell.used - set(known or ())
+        if known is None and "*" in every:  # any name may have come from there
+            nowhere = frozenset()
+        above = {name: [k for k in range(i) if {name, "*"} & cells[k].bound] for name in cell.used}
+        lost = [name for name in sorted(cell.used) if not above[name] and i not in well]
+        findings += [Finding(i, n, _no_definition(n, i, cells, given or {})) for n in sorted(nowhere) + lost]
+        for name in sorted(name for name in cell.used if above[name]):
             ran = [k for k, c in enumerate(cells) if name in c.bound and 0 < (counts[k] or 0) < (counts[i] or 0)]
-            last = max(ran, key=counts.__getitem__, default=above[-1])
+            last = max(ran, key=counts.__getitem__, default=above[name][-1])
             if last > i:
                 message = (
                     f"`{name}` came from cell {last + 1} further down when this cell was run last; from top to bottom "
-                    f"it comes from cell {above[-1] + 1}. Run all cells in order and see whether the result stays."
+                    f"it comes from cell {above[name][-1] + 1}. Run all cells in order and see if the result stays."
                 )
                 findings.append(Finding(i, name, message))
     return findings

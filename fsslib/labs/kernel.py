@@ -3,12 +3,16 @@
 import contextlib
 import os
 import queue
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+from ..errors import FsslibError
+from ..files import socket_folder
 
 # Evaluated before the first cell; binds no name that a cell could come to rely on, and loads what the checks need.
 SETUP = '__import__("fsslib.labs.in_kernel", fromlist=["guard"]).guard(get_ipython(), {memory}, {output})'
@@ -33,16 +37,34 @@ class Limits:
     memory: int = 6_000_000_000
     wait: float = 600.0
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, int | float) or not value > 0:
+                raise FsslibError(f"limits: {name}={value!r}: expected a number above 0.")
+
 
 @dataclass
 class Outcome:
-    """What happened to one cell: `status` is "ok", "error", "slow" (`message` says of what), "loud" (too much output),
-    "dead" (the kernel ended) or "skipped" (the kernel was gone, or the time of all cells over)."""
+    """What happened to one cell.
+
+    Attributes:
+        status: "ok", "error", "slow" (`message` says of what), "loud" (too much output), "dead" (the kernel ended) or
+            "skipped" (the kernel was gone, or the time of all cells over).
+        error, message, texts: the name and words of an exception, and the results as text.
+        request: the kernel's name for this run of the cell. answer: repr of what was asked after it.
+        gone: the kernel is. left: the cell has told it to end, which happens later.
+        effects: (problem, what) of all that the cell has brought about, also when it had ended already.
+    """
 
     status: str
     error: str = ""
     message: str = ""
     texts: list[str] = field(default_factory=list)
+    request: str = ""
+    answer: str = ""
+    gone: bool = False
+    left: bool = False
+    effects: list[tuple[str, str]] = field(default_factory=list)
 
     def fail(self, content: dict[str, Any]) -> None:
         """Take over the error of a message's content."""
@@ -99,21 +121,23 @@ class Kernel:
         self.start = processor_seconds(self.pid)
         self.waits = 0  # cells that were stopped because they waited; the third ends the run
 
-    def run(self, source: str) -> Outcome:
-        """Execute one cell and wait for its end, its limit, or the kernel's death."""
+    def run(self, source: str, asked: str = "None") -> Outcome:
+        """Execute one cell and wait for its end, its limit, or the kernel's death. `asked` is an expression, evaluated
+        after a cell without an error."""
         if not self.manager.is_alive():
-            return Outcome("skipped")
+            return Outcome("skipped", gone=True)
         left = self.limits.total - (processor_seconds(self.pid) - self.start)
         if left < 0 or self.waits == 3:
             return Outcome("skipped")
         meter = _Meter(self.pid, min(left, self.limits.cell), self.limits.wait)
-        outcome = self._listen(self.client.execute(source, allow_stdin=False, stop_on_error=False), meter)
+        settings = {"allow_stdin": False, "stop_on_error": False, "user_expressions": {"asked": asked}}
+        outcome = self._listen(self.client.execute(source, **settings), meter)
         if left < self.limits.cell and "used" in outcome.message and outcome.status == "slow":
             outcome.message = f"Stopped: all cells together used {self.limits.total:g} s of processor time."
         return outcome
 
     def _listen(self, request: str, meter: _Meter) -> Outcome:
-        outcome, size, stopping = Outcome("ok"), 0, None
+        outcome, size, stopping = Outcome("ok", request=request), 0, None
         while True:
             over = meter.exceeded()
             if stopping is None and (over or size > self.limits.output):
@@ -123,12 +147,14 @@ class Kernel:
                 self.manager.interrupt_kernel()
             elif stopping is not None and stopping.exceeded():  # it does not listen to an interrupt
                 self.manager.shutdown_kernel(now=True)
+                outcome.gone = True
                 return outcome
             try:
                 message = self.client.get_iopub_msg(timeout=0.2)
             except queue.Empty:
                 if not self.manager.is_alive():
                     outcome.status = outcome.status if stopping else "dead"
+                    outcome.gone = True
                     return outcome
                 continue
             if message["parent_header"].get("msg_id") != request:
@@ -138,6 +164,8 @@ class Kernel:
             if kind == "status" and content["execution_state"] == "idle":
                 # The reply knows of an error whose message was lost, as when there was no memory left to send it.
                 reply = self._reply(request, 60.0)
+                outcome.answer = _asked(reply) or ""
+                outcome.left = any(part.get("source") == "ask_exit" for part in reply.get("payload", ()))
                 if outcome.status == "ok" and reply.get("status") == "error":
                     outcome.fail(reply)
                 return outcome
@@ -160,8 +188,11 @@ class Kernel:
     def ask(self, expression: str, seconds: float) -> str | None:
         """The repr of an expression's value in the kernel, or None if `seconds` of processor time give no answer."""
         request = self.client.execute("", silent=True, user_expressions={"asked": expression}, allow_stdin=False)
-        answer = self._reply(request, seconds).get("user_expressions", {}).get("asked", {})
-        return answer.get("data", {}).get("text/plain")
+        return _asked(self._reply(request, seconds))
+
+
+def _asked(reply: dict[str, Any]) -> str | None:
+    return reply.get("user_expressions", {}).get("asked", {}).get("data", {}).get("text/plain")
 
 
 def _size(content: dict[str, Any]) -> int:
@@ -174,8 +205,8 @@ def fresh_kernel(limits: Limits, setup: str = SETUP) -> Iterator[Kernel]:
     """A new kernel in an empty folder of its own, without the user's start-up files; it ends with the block."""
     from jupyter_client import KernelManager
 
-    with tempfile.TemporaryDirectory(prefix="fsslib-lab-") as folder:
-        kinds = {"transport": "ipc", "ip": f"{folder}/socket"} if os.name == "posix" else {}
+    with tempfile.TemporaryDirectory(prefix="fsslib-lab-") as folder, socket_folder() as sockets:
+        kinds = {"transport": "ipc", "ip": f"{sockets}/socket"} if os.name == "posix" else {}
         manager = KernelManager(kernel_name="python3", **kinds)
         work = os.path.join(folder, "work")
         os.mkdir(work)
@@ -185,7 +216,7 @@ def fresh_kernel(limits: Limits, setup: str = SETUP) -> Iterator[Kernel]:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # ipykernel repeats there what it sends
         quiet["extra_arguments"] = ["--IPKernelApp.log_level=50"]
         manager.start_kernel(cwd=work, env={"OMP_NUM_THREADS": "1", **inherited, **settings}, **quiet)
-        client = manager.client()
+        client, pid = manager.client(), manager.provisioner.pid
         try:
             client.start_channels()
             client.wait_for_ready(timeout=900)
@@ -194,4 +225,9 @@ def fresh_kernel(limits: Limits, setup: str = SETUP) -> Iterator[Kernel]:
             yield Kernel(manager, client, limits)
         finally:
             client.stop_channels()
+            # What the cells have started and left behind ends as well; the kernel leads a group of its own.
+            group = getattr(manager.provisioner, "pgid", None)
             manager.shutdown_kernel(now=True)
+            if group and group == pid:
+                with contextlib.suppress(OSError):
+                    os.killpg(group, signal.SIGKILL)

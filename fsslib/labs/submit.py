@@ -1,15 +1,18 @@
 """`submit`: one notebook, run again from nothing: its exercises, and the cells that lived on hidden state."""
 
 import ast
+import codecs
 import hashlib
 import json
 import re
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import FsslibError
-from ..files import write_text
+from ..files import located, write_text
 from ..progress import bar
 from ..version import __version__
 from .check import TURN
@@ -36,26 +39,28 @@ def submit(path: str | Path, name: str = "", limits: Limits | None = None, progr
     Returns: the result; `write_result` makes a file of it.
     Raises SubmissionError if there is no such notebook, or none with exercises.
     """
+    path = located(path, "notebook", SubmissionError)
     book, digest = read_notebook(path)
-    stage = stage_of(book, Path(path))
+    stage = stage_of(book, path)
     cells = [c for c in book["cells"] if c["cell_type"] == "code"]
     sources = [c["source"] for c in cells]
-    start, outcomes = time.monotonic(), []
-    with fresh_kernel(limits or Limits()) as kernel:
-        for source in bar(sources, desc=Path(path).stem, show=progress, unit="cell"):
-            outcomes.append(kernel.run(source) if source.strip() else Outcome("ok"))
-        rows = _verdicts(kernel, stage)
+    start = time.monotonic()
+    outcomes, rows = _run(sources, stage, limits or Limits(), partial(bar, desc=path.stem, show=progress))
     counts = [c["execution_count"] for c in cells]
-    hidden = hidden_state(sources, counts, book["metadata"]["fsslib"]["names"])
+    known = {name for outcome in outcomes for name in outcome.answer.split()}
+    well = [i for i, outcome in enumerate(outcomes) if outcome.status == "ok"]
+    hidden = hidden_state(sources, counts, book["metadata"]["fsslib"]["names"], known, well)
     # What the checks had said when the notebook was saved.
     claims = [[mark for text in c["said"] for mark in _marks(text)] for c in cells]
     reports = _reports(sources, outcomes, hidden, claims)
     numbers = [count for count in counts if count is not None]
     if numbers != sorted(numbers):
         reports.insert(0, {"cell": 0, "problem": "order", "message": "The cells were not run from top to bottom."})
-    result = {"format": FORMAT, "stage": stage, "name": name, "notebook": Path(path).name, "notebook_sha256": digest}
+    result = {"format": FORMAT, "stage": stage, "name": name, "notebook": path.name, "notebook_sha256": digest}
     result |= {"fsslib": __version__, "seconds": round(time.monotonic() - start, 1)}
     result |= {"exercises": rows if rows is not None else _unchecked(stage, outcomes), "cells": reports}
+    # Half of a pair of surrogates, as in "\ud800", is no letter: no file could hold it.
+    result = json.loads(json.dumps(result, ensure_ascii=False).encode("utf-8", "replace"))
     return result | {"sha256": sign(result)}
 
 
@@ -65,19 +70,21 @@ def read_notebook(path: str | Path) -> tuple[dict[str, Any], str]:
     Every cell has its `source` as one text, a whole number or None as `execution_count`, and `said`: the texts of its
     results.
     """
-    path = Path(path)
+    path = located(path, "notebook", SubmissionError)
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise SubmissionError(f"{path} cannot be read: {error.strerror}. Name the .ipynb file.") from error
     try:
-        book = json.loads(raw)
+        book = json.loads(raw.removeprefix(codecs.BOM_UTF8))
         meta = book.setdefault("metadata", {})
         meta["fsslib"] = ours = dict(meta.get("fsslib") or {})
         ours["names"] = {str(k): str(v) for k, v in dict(ours.get("names") or {}).items()}
         for cell in book["cells"]:
-            cell["source"], count = "".join(cell["source"]), cell.get("execution_count")
-            cell["execution_count"] = count if isinstance(count, int) else None
+            # A half of a surrogate pair cannot be sent to a kernel.
+            cell["source"] = "".join(cell["source"]).encode("utf-8", "replace").decode()
+            count = cell.get("execution_count")
+            cell["execution_count"] = count if isinstance(count, int) and not isinstance(count, bool) else None
             texts = [o.get("data", {}).get("text/plain", "") for o in cell.get("outputs", [])]
             cell["said"] = ["".join(text) for text in texts]
         if book["nbformat"] != 4 or not {c["cell_type"] for c in book["cells"]} >= {"code"}:
@@ -107,23 +114,74 @@ def sign(result: dict[str, Any]) -> str:
 
 
 def write_result(result: dict[str, Any], path: str | Path) -> Path:
-    """Write a result beside its notebook (`NAME.result.json`) or to `path` if that ends in .json; returns the file."""
-    path = Path(path)
+    """Write a result beside its notebook (`NAME.result.json`) or to `path` if that ends in .json; returns the file.
+    Raises OutputError."""
+    path = located(path, "result")
     target = path if path.suffix == ".json" else path.with_name(path.stem + SUFFIX)
     return write_text(target, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
-def _verdicts(kernel: Kernel, stage: str) -> list[dict[str, Any]] | None:
-    call = f"__import__('fsslib.labs.in_kernel', fromlist=['x']).verdicts(globals(), {stage!r})"
-    answer = kernel.ask(call, 10.0 + 8.0 * len(exercises(stage)))
+def _run(
+    sources: list[str], stage: str, limits: Limits, shown: Callable
+) -> tuple[list[Outcome], list[dict[str, Any]] | None]:
+    """What became of each cell, and the verdicts on the exercises, None where there are none.
+
+    Where a cell ends the kernel, those below it run in another one, together with all the others above it: a right
+    answer stays right.
+    """
+    outcomes, rows = _attempt(sources, stage, limits, shown)
+    gone = next((i for i, outcome in enumerate(outcomes) if outcome.gone), None)
+    if gone is None:
+        return outcomes, rows
+    last = max(gone - 1, 0) if outcomes[gone].status == "skipped" else gone  # it ended between two cells
+    if last < gone:
+        outcomes[last].status = "dead"
+    others, rows = _attempt([text if i != last else "" for i, text in enumerate(sources)], stage, limits, shown)
+    for first, second in zip(outcomes, others):
+        first.effects = first.effects or second.effects  # those of the first run went with its kernel
+    return outcomes[: last + 1] + others[last + 1 :], rows
+
+
+def _attempt(
+    sources: list[str], stage: str, limits: Limits, shown: Callable
+) -> tuple[list[Outcome], list[dict[str, Any]] | None]:
+    """All cells in one kernel; see `_run`. The `answer` of an outcome holds the names that were there after it."""
+    read = sorted(set().union(*((n := names(text)).used | n.later for text in sources)))
+    asked = f"' '.join(n for n in {read} if n in __import__('__main__').__dict__ or n in __builtins__.__dict__)"
+    outcomes = []
+    with fresh_kernel(limits) as kernel:
+        for source in shown(sources, unit="cell"):
+            outcomes.append(kernel.run(source, asked) if source.strip() else Outcome("ok"))
+            outcomes[-1].answer = _value(outcomes[-1].answer) or ""
+        rows = _in_kernel(kernel, f"verdicts(globals(), {stage!r})", 10.0 + 8.0 * len(exercises(stage)))
+        outcomes[-1].answer += f" {_value(kernel.ask(asked, 10.0)) or ''}"
+        effects = _in_kernel(kernel, "effects()", 10.0) or []
+    for outcome in outcomes:
+        done = [(problem, what) for request, problem, what in effects if outcome.request == request != ""]
+        outcome.effects = done or [("left", "exit()")] * outcome.left
+    return outcomes, rows
+
+
+def _in_kernel(kernel: Kernel, call: str, seconds: float) -> Any:
+    """The value of JSON that a function of `fsslib.labs.in_kernel` returns, or None."""
+    answer = _value(kernel.ask(f"__import__('fsslib.labs.in_kernel', fromlist=['x']).{call}", seconds))
     try:
-        return json.loads(ast.literal_eval(answer)) if answer else None
+        return json.loads(answer) if answer else None
+    except ValueError:
+        return None
+
+
+def _value(answer: str | None) -> str | None:
+    """The text whose repr a kernel has answered, or None."""
+    try:
+        return str(ast.literal_eval(answer)) if answer else None
     except (ValueError, SyntaxError):
         return None
 
 
 def _unchecked(stage: str, outcomes: list[Outcome]) -> list[dict[str, Any]]:
     last = max((i + 1 for i, o in enumerate(outcomes) if o.status in ("dead", "slow", "loud")), default=0)
+    last = next((i + 1 for i, o in enumerate(outcomes) if o.effects), last)
     why = f"Not checked: the kernel had ended in cell {last}." if last else "Not checked: the kernel gave no answer."
     return [{"name": n, "status": "unchecked", "slip": "", "message": why} for n in exercises(stage)]
 
@@ -145,19 +203,24 @@ def _reports(
     waiting: set[str] = set()
     for i, outcome in enumerate(outcomes):
         findings = [f for f in hidden if f.cell == i]
+        for problem, what in outcome.effects:
+            tell(i, problem, _EFFECTS[problem].format(what))
         lost = re.fullmatch(r"name '(\w+)' is not defined", outcome.message)
         stub = outcome.error == "NotImplementedError" and outcome.message.endswith(TURN)
         if stub or (lost and lost[1] in waiting):
             waiting |= names(sources[i]).bound  # what follows from an unsolved exercise is no mistake
         elif outcome.error == "NameError" and lost:
-            reason = [f.message for f in findings if f.name == lost[1]]
-            failed = [k + 1 for k in range(i) if outcomes[k].status != "ok" and lost[1] in names(sources[k]).bound]
-            reason += [f"Cell {failed[-1]} would have defined it, but it stopped."] if failed else []
-            tell(i, "hidden state" if reason and not failed else "error", " ".join([f"{outcome.message}.", *reason]))
+            stopped = [k for k in range(i) if outcomes[k].status != "ok"]
+            failed = [k + 1 for k in stopped if _would_define(sources[k], lost[1])]
+            reason = [f.message for f in findings if f.name == lost[1] and not failed]
+            cause = [f"Cell {failed[-1]} would have defined it, but it stopped."] if failed else reason
+            tell(i, "hidden state" if reason else "error", " ".join([f"{outcome.message}.", *cause]))
+        elif outcome.error == "EndsPython":
+            continue  # told with its effects
         elif outcome.error == "MemoryError":
             tell(i, "memory", "Stopped: it asked for more memory than a submission may use (MemoryError).")
         elif outcome.status == "error":
-            tell(i, "error", f"{outcome.error}: {outcome.message}")
+            tell(i, "error", ": ".join(filter(None, (outcome.error, outcome.message))))
         elif outcome.status == "slow":
             tell(i, "slow", outcome.message)
         elif outcome.status in _ENDS and not (i and outcomes[i - 1].status == outcome.status == "skipped"):
@@ -172,8 +235,19 @@ def _reports(
     return rows
 
 
+def _would_define(source: str, name: str) -> bool:
+    """Whether a cell that stopped sets a name; one that is no Python may, if it mentions it."""
+    found = names(source)
+    return bool({name, "*"} & found.bound) or (not any(found) and bool(re.search(rf"\b{name}\b", source)))
+
+
 _ENDS = {
     "loud": "Stopped: it printed more than the limit of output. Print less, or only at the end of a loop.",
-    "dead": "The kernel ended in this cell: too much memory, or it left Python. The cells below were not run.",
+    "dead": "The kernel ended while this cell ran: too much memory, a fault in compiled code, or something that was "
+    "started here or in a cell above. The cells below were run without it.",
     "skipped": "Not run: the kernel had ended, or the time for the whole notebook was over.",
+}
+_EFFECTS = {
+    "left": "{} ends the kernel: in JupyterLab no cell below it runs. Remove it; here they were run all the same.",
+    "loud": "Stopped: {} of this cell went on printing beyond the limit of output. Let it end, or print less.",
 }

@@ -10,12 +10,12 @@ import sys
 import threading
 import types
 from collections.abc import Callable
-from pathlib import Path
 
 from torch import nn
 
 from ..arguments import check_count, meant
 from ..errors import ModelError
+from ..files import located
 from ..nn.backbones import build_backbone
 from ..nn.backbones.base import Backbone
 from .asgnet import ASGNet
@@ -46,7 +46,7 @@ def available() -> tuple[str, ...]:
 def use(path: str | os.PathLike) -> tuple[str, ...]:
     """Run a Python file of your own that registers methods; returns their names. A second call runs it anew.
     Raises ModelError: no such file, an error inside it, nothing registered, or a name that is taken."""
-    path = Path(path).expanduser().resolve()
+    path = located(path, "plugin", ModelError).resolve()
     if path.suffix != ".py" or not path.is_file():
         raise ModelError(f"{path} is no Python file: give one that registers a method with @fsslib.register.")
     name = f"fsslib_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
@@ -60,7 +60,7 @@ def use(path: str | os.PathLike) -> tuple[str, ...]:
         sys.modules[name] = module  # so that its classes can be pickled
         try:
             # Not by the import system, which would keep compiled code and may miss that the file has changed.
-            exec(compile(path.read_text("utf-8"), str(path), "exec"), module.__dict__)
+            exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
             registered = tuple(key for key, method in _METHODS.items() if method.__module__ == name)
             taken = [key for key in registered if key in others]
             if not registered:

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from ..losses import segmentation
 from ..ops import resize
 
 Features = dict[str, Tensor]
+# Where wrappers keep the model: torch.compile; DataParallel, DistributedDataParallel and Fabric.
+WRAPPERS = "_orig_mod", "module"
 
 
 class FewShotModel(nn.Module, ABC):
@@ -76,6 +79,10 @@ class FewShotModel(nn.Module, ABC):
         Where a gradient is wanted they come in the layout in which the layers behind them learn fastest.
         """
         shape, images = episode.support_images.shape[:3], episode.support_images.flatten(1, 2)
+        held = next((parameter.dtype for parameter in self.backbone.parameters()), images.dtype)
+        if held != images.dtype and not torch.is_autocast_enabled(images.device.type):
+            cure = "call model.float(), or use segment or evaluate, which compute in 32 bits"
+            raise ModelError(f"this model's weights are {held}, the episode's pictures {images.dtype}: {cure}.")
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
             if self.batch_statistics:
                 query = self.backbone(episode.query_images, stages)
@@ -125,6 +132,24 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's parameters are; the CPU for a baseline that has none."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside torch.compile, DataParallel, DistributedDataParallel or Fabric, which share its weights."""
+    while not isinstance(model, FewShotModel):
+        inner = [getattr(model, name, None) for name in WRAPPERS]
+        inner = next((value for value in inner if isinstance(value, nn.Module)), None)
+        if inner is None:
+            break
+        model = inner
+    return model
+
+
+def in_single_precision(model: nn.Module) -> nn.Module:
+    """The model itself if its weights are float32, as pictures and masks are; else a copy whose weights are."""
+    if all(parameter.dtype == torch.float32 for parameter in model.parameters() if parameter.is_floating_point()):
+        return model
+    return copy.deepcopy(unwrapped(model)).float()
 
 
 @dataclass

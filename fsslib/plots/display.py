@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FsslibError
-from ..files import atomic
+from ..files import atomic, located
 
 PALETTE_SIZE = 128  # palette of a quantised plot: a quarter of the bytes, no visible change
 
@@ -73,7 +73,7 @@ def save(fig: Any, path: str | Path, alt: str, photo: bool = False) -> Path:
     Raises FsslibError for fewer than three words of alt text.
     """
     content = picture(fig, photo, _check_alt(alt))
-    path = Path(os.environ.get("FSSLIB_FIGURES", ".")) / path
+    path = located(os.environ.get("FSSLIB_FIGURES") or ".", "FSSLIB_FIGURES") / located(path, "figure")
     with atomic(path) as part:
         part.write_bytes(content)
     return path

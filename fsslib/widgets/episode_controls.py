@@ -1,5 +1,6 @@
 """Which episode an explorer looks at: data set, fold, class, supports and query as controls."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from ..data import load_dataset
 from ..data.base import SegmentationDataset
-from ..data.transforms import Resize, normalise
+from ..data.transforms import Resize, normalise, vanished
 from ..episode import Episode
 from ..errors import DatasetError
 from ..inference import SIZES
@@ -75,13 +76,13 @@ class EpisodeControls:
         """Bring the choices in line after control `changed`."""
         every, data = self._every, self.dataset
         if changed in (None, "data", "fold"):
-            usable = [cls for cls in data.classes if len(data.images_of(cls)) > 1]
+            usable = [cls for cls in data.classes if len(data.different(data.images_of(cls))) > 1]
             if not usable:
                 raise DatasetError(f"{data.name} fold {data.fold}: no class has two images, a support and a query.")
             every["fold"].disabled = isinstance(self._given[every["data"].value], SegmentationDataset)
             every["cls"].options = [(data.names.get(cls, f"class {cls}"), cls) for cls in usable]
         if changed in (None, "data", "fold", "cls"):
-            count = len(data.images_of(every["cls"].value))
+            count = len(data.different(data.images_of(every["cls"].value)))
             for name in ("support", "query"):
                 every[name].max = count - 1
             every["shots"].max = max(1, min(every["shots"].max, count - 1))
@@ -101,7 +102,7 @@ class EpisodeControls:
     def indices(self) -> tuple[list[int], int]:
         """The K supports' and the query's place among the data set's images. Supports follow each other from the
         chosen one on; the query is never among them."""
-        images = self.dataset.images_of(self.cls)
+        images = self.dataset.different(self.dataset.images_of(self.cls))
         first, shots, query = (self._every[name].value for name in ("support", "shots", "query"))
         order = [*images[first:], *images[:first]]
         return [index for index in order if index != images[query]][:shots], images[query]
@@ -123,6 +124,11 @@ class EpisodeControls:
     def _make(self) -> Episode:
         supports, query = self.indices()
         pairs = [Resize(self.key[-1])(*self.dataset[index]) for index in [*supports, query]]
+        for index, (_, small) in zip(supports, pairs):
+            marked = self.dataset[index][1] == self.cls
+            if marked.any() and not (small == self.cls).any():
+                name = f"{self.dataset.name}: image {index} as a support of {self.name}"
+                warnings.warn(vanished(name, marked, Resize(self.key[-1])), stacklevel=4)
         images = normalise(torch.stack([image for image, _ in pairs]))
         masks = torch.stack([self.object_in(mask) for _, mask in pairs]).long()
         cls = torch.tensor([[self.cls]])

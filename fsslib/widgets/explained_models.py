@@ -8,12 +8,13 @@ from functools import reduce
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..checkpoints import load_model, shipped
 from ..episode import Episode, Prediction
 from ..errors import CheckpointError, ModelError
 from ..inference import SIZES, USUAL_SIZE
-from ..models.base import FewShotModel, device_of, evaluating
+from ..models.base import FewShotModel, device_of, evaluating, in_single_precision, unwrapped
 from ..nn.backbones.base import Backbone
 from ..nn.backbones.cached import CachedBackbone
 
@@ -35,6 +36,7 @@ class ExplainedModel:
             model, self._note = _shipped(model, fold)
         elif isinstance(model, (str, Path)):
             model = load_model(model)
+        model = in_single_precision(unwrapped(model)) if isinstance(model, nn.Module) else model
         if not isinstance(model, FewShotModel):
             raise ModelError(f"model: found {type(model).__name__}, expected a method, its name, or a saved file.")
         self.model, self._cached = model, None

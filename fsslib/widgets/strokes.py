@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DatasetError
-from ..files import atomic
+from ..files import located, read_text, write_text
 
 VERSION = 1
 SHAPE, LINE = {"tool", "label", "points"}, {"tool", "label", "width", "points"}
@@ -51,7 +51,10 @@ def check(document: Any) -> dict:
     given = sorted(map(str, document)) if isinstance(document, dict) else type(document).__name__
     _insist(given == fields, f"strokes: found {given}, expected a dictionary with {', '.join(fields)}.")
     version, size, history, cursor = (document[name] for name in ("version", "size", "history", "cursor"))
-    _insist(version == VERSION, f"strokes: version {version!r}, this library reads version {VERSION}.")
+    _insist(
+        version == VERSION,
+        f"strokes: version {version!r}, this library reads version {VERSION}: save the drawing again.",
+    )
     if size is not None:
         fits = isinstance(size, Sequence) and len(size) == 2 and all(_whole(side) and side >= 1 for side in size)
         _insist(fits, f"strokes: size {size!r}, expected [height, width] in pixels, or null for any picture.")
@@ -99,7 +102,7 @@ def _checked(stroke: Any, number: int) -> dict:
         fits = points.ndim == 2 and points.shape[1] == 2 and points.dtype.kind in "iuf"
         _insist(fits, f"{where}: points must be one or more pairs [x, y] of numbers, in image pixels.")
         fits = (np.abs(points) <= LIMIT).all()  # false for NaN too
-        _insist(fits, f"{where}: a coordinate is not finite or beyond {LIMIT:.0f} pixels.")
+        _insist(fits, f"{where}: a coordinate is not finite or beyond {LIMIT:.0f} pixels: draw it again.")
         count, corners = len(points), {"box": "two opposite corners", "polygon": "three or more corners"}
         fits = count == 2 if tool == "box" else count >= 3 or tool != "polygon"
         _insist(fits, f"{where}: {count} points, expected {corners.get(tool)} of the {tool}.")
@@ -151,19 +154,17 @@ def rasterise(document: dict, height: int, width: int) -> np.ndarray:
 
 def save(document: dict, path: str | Path) -> Path:
     """Write a valid document as a JSON file, whole or not at all."""
-    text = json.dumps(check(document), separators=(",", ":"))
-    with atomic(path) as part:
-        part.write_text(text + "\n", encoding="utf-8")
-    return Path(path)
+    return write_text(path, json.dumps(check(document), separators=(",", ":")) + "\n")
 
 
 def load(path: str | Path) -> dict:
     """Read what `save` wrote. Raises DatasetError naming the file when it is missing or not a valid document."""
+    if not located(path, "strokes", DatasetError).is_file():
+        raise DatasetError(f"there is no file of strokes {path}.")
+    text = read_text(path, "strokes from", "Save the drawing again.")
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DatasetError(f"there is no file of strokes {path}.") from error
-    except (OSError, ValueError) as error:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"cannot read strokes from {path}: {error}. Save the drawing again.") from error
     try:
         return check(document)

@@ -9,10 +9,10 @@ from papermill.iorw import read_yaml_file
 from voc_tree import make_voc
 
 from fsslib import EpisodeSampler, build_model, files, load_model, load_official, save_model
+from fsslib.checkpoints import without_memory
 from fsslib.errors import ModelError, ParameterError
 from fsslib.experiments import check_parameters, notebook, recipe, runs
 from fsslib.experiments.__main__ import main
-from fsslib.experiments.conflicts import without_memory
 from fsslib.experiments.parameters import read_parameters
 from fsslib.nn.backbones import build_backbone
 from fsslib.training import Schedule, _optimiser

@@ -1,10 +1,13 @@
 """`check` itself: whatever is handed in, an answer comes back, in time and in words."""
 
 import contextlib
+import functools
+import json
 import signal
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from lab_tools import answer, named
@@ -14,6 +17,7 @@ from fsslib.labs import Result, check
 from fsslib.labs.answers import difference
 from fsslib.labs.check import TooLong, time_limit
 from fsslib.labs.exercise import _ALL, Exercise, Slip, exercise, exercises
+from fsslib.labs.in_kernel import verdicts
 
 
 @pytest.mark.parametrize("given, words", [
@@ -24,6 +28,53 @@ from fsslib.labs.exercise import _ALL, Exercise, Slip, exercise, exercises
 def test_what_is_no_answer(given, words):
     result = check(given)
     assert result.status == "unknown" and words in result.message and not result
+
+
+def temperature_of(margin, probability):
+    return float(torch.logit(torch.tensor(probability)) / margin)
+
+
+def _wrapped(*arguments, **named):
+    return temperature_of(*arguments, **named)
+
+
+class Callable_:
+    def __call__(self, margin, probability):
+        return temperature_of(margin, probability)
+
+    temperature = lambda self, *given: temperature_of(*given)  # noqa: E731
+
+
+class Layer(torch.nn.Module):
+    forward = Callable_.__call__
+
+
+DECORATED = {
+    "def": temperature_of, "wrapper": _wrapped, "wraps": functools.wraps(temperature_of)(_wrapped),
+    "lambda": lambda m, p: temperature_of(m, p), "partial": functools.partial(temperature_of), "object": Callable_(),
+    "module": Layer(), "method": Callable_().temperature, "cached": functools.lru_cache(temperature_of),
+    "no_grad": torch.no_grad()(temperature_of), "compiled": torch.compile(temperature_of, disable=True),
+    "vectorised": np.vectorize(temperature_of),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DECORATED)
+def test_whatever_can_be_called_under_the_name_is_checked(kind):
+    """By `check` in a cell and by the checks of a whole notebook, right or wrong."""
+    temperature = DECORATED[kind]
+    assert check(temperature), check(temperature)
+    verdict = {row["name"]: row for row in json.loads(verdicts({"temperature": temperature}, "01_prototypes"))}
+    assert verdict["temperature"]["status"] == "right" and verdict["cosine_map"]["status"] == "missing"
+
+
+def test_a_wrong_answer_in_a_wrapper_is_wrong():
+    temperature = functools.partial(temperature_of, 0.5)
+    assert check(temperature).slip == "other arguments"
+    temperature = functools.partial(lambda margin, probability: undefined)  # noqa: F821
+    assert "NameError: name 'undefined'" in check(temperature).message
+    (row,) = (x for x in json.loads(verdicts({"cosine_map": named("temperature", _wrapped)}, "01_prototypes"))
+              if x["name"] == "cosine_map")  # fmt: skip
+    assert row["status"] == "missing" and "another function, temperature" in row["message"]
 
 
 def test_a_stub_is_not_an_error():

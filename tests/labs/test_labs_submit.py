@@ -50,6 +50,31 @@ def stale_claim():
     return notebook
 
 
+# Each runs in a fresh kernel, whatever a reader of its text may think of it.
+CLEAN = (
+    "torch.zeros?", "files = !ls\ncount = len(files)", "%time total = sum(range(10))", "%%capture kept\nq = count",
+    "from math import *", "print(count, total, sqrt(2.0), q, kept.stdout)", "[last := v for v in range(3)]",
+    "print(last)",
+    "match [1, 2]:\n    case [first, *rest]:\n        pass", "print(first, rest)", "exec('made = 1')", "made",
+    "def late():\n    return found\nglobals()['found'] = 2", "late()", "del found", "import builtins\nbuiltins.own = 3",
+    "def use():\n    return own\nuse()", "%%writefile other.py\nelse_where = 4", "%run other.py\nelse_where",
+    "else_where",
+    "if False:\n    ghost", "try:\n    ghost\nexcept NameError:\n    pass", "async def f(x: 'Ghost'):\n    return x",
+    "await f(1)", "def setting():\n    global setup\n    setup = 5\nsetting()", "setup", "%matplotlib inline",
+    "del builtins.own",
+)  # fmt: skip
+# What ends a kernel -> the number of its cell; some act when another cell runs.
+LEAVING = {
+    "exit()": 3, "quit": 4, "import signal, threading\nlate = threading.Timer(0, os._exit, (3,))\nlate.start()": 5,
+    "late.join()": 0, "import asyncio\n_ = asyncio.get_event_loop().call_soon(exit)": 7, "await asyncio.sleep(0.01)": 0,
+    "os._exit(1)": 9, "os.kill(os.getpid(), 9)": 10, "os.abort()": 11, "signal.raise_signal(signal.SIGTERM)": 12,
+    "signal.signal(signal.SIGALRM, lambda *_: 1 / 0)\nsignal.alarm(9)": 0, "assert not signal.alarm(0)": 0,
+    "get_ipython().ask_exit()": 15, "os.kill(os.getpid(), 0)\nsubprocess.run('true', check=True)": 0,
+    "child = os.fork()\nif not child:\n    os._exit(7)\nassert os.waitpid(child, 0)[1] >> 8 == 7": 0,
+    "loud = threading.Thread(target=lambda: [print('x' * 10**6) for _ in range(9)])\nloud.start()": 18,
+    "loud.join()": 0,
+    "def cosine_map(features, prototype):\n    os._exit(2)": 20,
+}  # fmt: skip
 BOOKS = {
     "ann/work.ipynb": book(
         "check(temperature)", WRONG, "check(cosine_map)", WORDS, STUB, "inside_only(torch.zeros(1, 4, 4))",
@@ -60,8 +85,9 @@ BOOKS = {
         "while True: pass", "for _ in range(2000): print('x' * 10**6)", "print('x' * 2 * 10**7)",
         "subprocess.run('yes | head -c 2000000000', shell=True)", "kept = bytearray(10**10)", WRONG,
     ),
-    "deaf.ipynb": raw_book(SLEEP, DEAF, WRONG), "left.ipynb": raw_book("1", "import os\nos._exit(3)", WRONG),
+    "deaf.ipynb": raw_book(SLEEP, DEAF, WRONG), "left.ipynb": book("os._exit(3)", WRONG),
     "renamed.ipynb": book(WRONG.replace("cosine_map", "cosine_maps_of_mine")), "stale.ipynb": stale_claim(),
+    "clean.ipynb": book(*CLEAN), "leaving.ipynb": book(*LEAVING),
 }  # fmt: skip
 
 
@@ -101,10 +127,14 @@ def shared_kernel():
 def rows(room, shared_kernel):
     """Collected with two notebooks at a time. What a kernel does not survive gets its own, without the checks."""
     run, limits_of = collect._run, {"noisy": replace(LIMITS, cell=4)}
-    limits_of |= dict.fromkeys(("deaf", "left"), replace(LIMITS, cell=1, wait=3))
+    limits_of |= {"deaf": replace(LIMITS, cell=1, wait=3), "left": replace(LIMITS, wait=4)}
+    bare = [3, 4]
 
     def opened(limits):
-        return fresh_kernel(limits, setup="None") if limits.wait == 3 else shared_kernel(limits)
+        if limits.wait not in bare:
+            return shared_kernel(limits)
+        bare.remove(limits.wait)  # the second run of what has ended its kernel
+        return fresh_kernel(limits, setup="None")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(submit, "fresh_kernel", opened)
@@ -167,11 +197,63 @@ def test_stopped_cells_leave_the_rest(rows):
     assert status(row)["temperature"] == "right" and status(row)["cosine_map"] == "wrong"
 
 
-@pytest.mark.parametrize("name, problem", [("deaf", "slow"), ("left", "dead")])
-def test_kernels_that_have_to_end(rows, name, problem):
-    row = rows[f"{name}.ipynb"]
-    assert [(c["cell"], c["problem"]) for c in row["result"]["cells"]][-2:] == [(2, problem), (3, "skipped")]
-    assert set(status(row).values()) == {"unchecked"} and "cell 2" in row["result"]["exercises"][0]["message"]
+def test_a_kernel_that_has_to_end(rows):
+    row = rows["deaf.ipynb"]
+    assert [(c["cell"], c["problem"]) for c in row["result"]["cells"]] == [
+        (1, "slow"),
+        (2, "slow"),
+        (3, "hidden state"),
+    ]
+    assert status(row)["cosine_map"] == "stopped", "it was checked in a second kernel, where nobody imports torch"
+
+
+class Ending:
+    """A kernel that ends with a cell, or after it, whenever a text is run that says so."""
+
+    def __init__(self):
+        self.alive = True
+
+    def run(self, source, asked):
+        if not self.alive:
+            return kernel.Outcome("skipped", gone=True)
+        self.alive = not source.startswith("end")
+        return kernel.Outcome("dead", gone=True) if source == "end" else kernel.Outcome("ok")
+
+    def ask(self, expression, seconds):
+        return repr(json.dumps([])) if self.alive else None
+
+
+@pytest.mark.parametrize("sources, problems, checked", [
+    (["a", "end", "b"], {2: "dead"}, True), (["a", "end later", "b"], {2: "dead"}, True),
+    (["end later", "b"], {1: "dead"}, True),
+    (["a", "end", "b", "end", "c"], {2: "dead", 4: "dead", 5: "skipped"}, False),
+])  # fmt: skip
+def test_the_others_run_in_a_second_kernel(monkeypatch, sources, problems, checked):
+    monkeypatch.setattr(submit, "fresh_kernel", lambda limits: contextlib.nullcontext(Ending()))
+    outcomes, rows = submit._run(sources, "01_prototypes", LIMITS, lambda texts, unit: texts)
+    told = submit._reports(sources, outcomes, [], [[] for _ in sources])
+    assert {row["cell"]: row["problem"] for row in told} == problems and (rows is not None) == checked
+    assert checked or "ended in cell 4" in submit._unchecked("01_prototypes", outcomes)[0]["message"]
+
+
+def test_a_cell_that_has_ended_the_kernel(rows):
+    """It is named, and all the others run in a second kernel."""
+    row = rows["left.ipynb"]
+    assert [(c["cell"], c["problem"]) for c in row["result"]["cells"]] == [(3, "dead")]
+    assert status(row).items() >= {"temperature": "right", "cosine_map": "wrong"}.items()
+
+
+def test_what_runs_in_a_fresh_kernel_is_not_accused(rows):
+    assert rows["clean.ipynb"]["result"]["cells"] == [] and status(rows["clean.ipynb"])["temperature"] == "right"
+
+
+def test_what_would_end_the_kernel_is_told_of_its_own_cell(rows):
+    """Also where it acts later; the rest runs and is checked."""
+    row = rows["leaving.ipynb"]
+    found = {c["cell"]: c["problem"] for c in row["result"]["cells"]}
+    expected = dict.fromkeys(filter(None, LEAVING.values()), "left") | {18: "loud"}
+    assert found == expected, row["result"]["cells"]
+    assert status(row)["temperature"] == "right" and "os._exit ends" in json.dumps(row["result"]["exercises"])
 
 
 def test_a_cell_that_only_waits(rows):
@@ -252,7 +334,7 @@ def test_the_table(rows, room, capsys):
     assert re.search(r"^ann +✗ +✗ +✓ +… +✓$", text, re.M), text
     assert re.search(r"^right +0 +0 +\d+ +0 +1$", text, re.M), text
     assert "x cosine_map: unnormalised" in text and "1 x cosine_map: renamed" in text
-    table = list(csv.DictReader((room / "class" / "class.csv").open()))
+    table = list(csv.DictReader((room / "class" / "class.csv").open(encoding="utf-8-sig", newline="")))
     assert {(r["who"], r["exercise"], r["slip"]) for r in table} >= {("ann", "cosine_map", "unnormalised")}
     page = (room / "class" / "class.html").read_text()
     assert "averages out" in page and "<script" not in page and "http" not in page
@@ -279,6 +361,23 @@ def test_the_student_s_command(tmp_path, capsys, monkeypatch, shared_kernel):
     file.unlink()
     (row,) = collect.collect(tmp_path, tmp_path / "out")
     assert "without its notebook" in row["note"] and row["result"] == result
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["submit", "x.ipynb", "--limit", "nan"], "total=nan"), (["submit", "x.ipynb", "--cell-limit", "0"], "cell=0.0"),
+    (["collect", ".", "--limit", "-1"], "total=-1.0"), (["collect", ".", "--jobs", "0"], "jobs=0"),
+])  # fmt: skip
+def test_limits_that_mean_nothing(arguments, said, capsys):
+    assert command.main(arguments) == 2 and said in capsys.readouterr().err
+
+
+def test_a_cell_that_is_no_python_is_the_cause_of_what_it_would_have_defined():
+    sources = ["x = = 1", "x", "y"]
+    outcomes = [kernel.Outcome("error", "SyntaxError", "invalid syntax")]
+    outcomes += [kernel.Outcome("error", "NameError", f"name '{n}' is not defined") for n in "xy"]
+    rows = submit._reports(sources, outcomes, submit.hidden_state(sources, [1, 2, 3], {}, set(), []), [[]] * 3)
+    assert [row["problem"] for row in rows] == ["error", "error", "hidden state"]
+    assert rows[1]["message"] == "name 'x' is not defined. Cell 1 would have defined it, but it stopped."
 
 
 @pytest.mark.parametrize("arguments", [["submit", "nowhere.ipynb"], ["collect", "nowhere"]])

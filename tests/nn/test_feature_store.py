@@ -154,7 +154,7 @@ def test_other_peoples_files_are_left_alone(tmp_path):
         store.put(key(i), feature(i))
     store.clear()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt", "results.npy"]
-    with pytest.raises(ModelError, match="'' is none"):
+    with pytest.raises(ModelError, match="empty text"):
         DiskStore("")
 
 

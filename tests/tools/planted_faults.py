@@ -52,7 +52,7 @@ FAULTS = {
     "CONTRAST = 0.7": ("CONTRAST = 0.6", "test_shapes test_stored"),
     "np.maximum(np.abs(x), np.abs(y)) - 0.75": ("np.maximum(np.abs(x), np.abs(y)) - 0.8", "test_shapes test_stored"),
     # a folder of one's own
-    "broken[at] = bool(faults)": ("broken[at] = False", "test_folder_checks"),
+    "broken[at] = bool(wrong)": ("broken[at] = False", "test_folder_checks"),
     "if label.shape[::-1] != upright:": ("if False:", "test_folder_checks"),
     # downloads
     "have = have if answer.status == 206 else 0": ("have = have if answer.status == 206 else have", "test_download"),
@@ -62,6 +62,8 @@ FAULTS = {
     'or name.endswith((".part", ".old"))': ("", "test_experiments"),
     # labs
     "or not agree(results[label], slipped, task.atol)": ("", "test_labs_exercises"),
+    "if not above[name] and i not in well]": ("if not above[name]]", "test_labs_order"),
+    "first in _FORMULA or value[:1] in _FORMULA": ("value[:1] in _FORMULA", "test_labs_outputs"),
     "waiting |= names(sources[i]).bound": ("waiting |= set()", "test_labs_editions"),
     "f\"    {turn}\"])": ('"    return 0"])', "test_labs_editions"),
     # widgets

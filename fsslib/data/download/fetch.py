@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ...errors import DownloadError
+from ...files import located
 from ...progress import bar
 from .locks import alone, amount, check_room, writing
 
@@ -62,7 +63,7 @@ def fetch(
         hint: how to get the file by hand, for the error message.
     Raises DownloadError naming every address with what went wrong and what to do.
     """
-    target = Path(target).expanduser()
+    target = located(target, "target", DownloadError)
     urls = [urls] if isinstance(urls, str) else list(urls)
     if not urls or any(urlsplit(url).scheme not in ("http", "https") for url in urls):
         raise DownloadError(f"{target.name}: expected http or https addresses, got {urls}.")

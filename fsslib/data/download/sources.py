@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...arguments import meant
 from ...errors import DatasetError, DownloadError
+from ...files import located
 from .fetch import fetch
 from .locks import alone, check_room, lock_of, writing
 from .unpack import unpack
@@ -107,7 +108,7 @@ def download(
         sources: another table of parts, e.g. with addresses of a mirror of your own.
     Raises DatasetError for an unknown name or part; DownloadError for whatever goes wrong on the way.
     """
-    root, known = Path(root).expanduser(), known_sources(name) if sources is None else dict(sources)
+    root, known = located(root, "root", DownloadError), known_sources(name) if sources is None else dict(sources)
     if parts is None:
         parts = ("2017",) if name == "coco" and sources is None else tuple(known)
     parts = (parts,) if isinstance(parts, str) else tuple(parts)

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from ...errors import DownloadError
+from ...files import located
 from ...progress import bar
 from .locks import alone, writing
 
@@ -41,7 +42,7 @@ def unpack(
     Raises DownloadError for an archive that is missing, cut short, damaged, of another kind or with a member that
     would lie outside `folder`; where `folder` holds other content under a name of the archive; for a full disk.
     """
-    archive, folder = Path(archive).expanduser(), Path(folder).expanduser()
+    archive, folder = located(archive, "archive", DownloadError), located(folder, "folder", DownloadError)
     if not archive.is_file():
         raise DownloadError(f"{archive} is not there: expected an archive (zip, tar, tar.gz).")
     hidden = folder / f".{archive.name}.unpacking"

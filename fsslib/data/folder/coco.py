@@ -1,13 +1,23 @@
 """Somebody's own COCO annotation file: which images and annotations can be used, and what is wrong with the rest."""
 
-import json
 import os
 from pathlib import Path
 
 import numpy as np
 
 from ...errors import DatasetError
-from ..photographs.coco_label_maps import UNLISTED, CocoMasks, fault, open_masks
+from ...files import comparable
+from ..base import positions
+from ..photographs.coco_label_maps import (
+    EXPECTED,
+    RENUMBER,
+    UNLISTED,
+    Annotations,
+    CocoMasks,
+    fault,
+    open_masks,
+    read_annotations,
+)
 from ..photographs.label_index import LabelIndex
 from .layouts import Entry, Pairing, pictures
 from .pairs import image_size
@@ -24,19 +34,23 @@ def coco_json(file: Path) -> tuple[Pairing, np.ndarray]:
     base = file.parent.parent if file.parent.name.lower() == "annotations" else file.parent
     pairing = Pairing("coco_json", base, names={})
     try:
-        masks = open_masks(file)
+        masks, said = open_masks(file), read_annotations(file)
     except DatasetError as error:
-        message = str(error).split(f"{file.name}: ", 1)[-1].split(". Expected")[0]
+        message = str(error).split(f"{file.name}: ", 1)[-1].removesuffix(f". {EXPECTED}").removesuffix(f". {RENUMBER}")
         cure = "Export it again as COCO instances: one object with 'images', 'categories' and 'annotations'."
+        cure = RENUMBER if str(error).endswith(RENUMBER) else cure
         pairing.blame(file, "broken JSON", f"cannot be read: {message}", cure)
         return pairing, np.zeros((0, 1), np.int32)
-    document = json.loads(file.read_bytes())
-    pairing.names = _used_names(document, masks)
+    pairing.names = _used_names(said)
     photographs = pictures(base)
-    pairs, shown = [], _shown(file, document, masks, pairing)
+    for number, first in said.again.items():
+        place, message = base / said.images[first].file, f"has the image ids {first} and {number} in {file.name}"
+        cure = "All its outlines are drawn on one label map. Give it one id where that is not what they mean."
+        pairing.blame(place, "same picture twice", message, cure)
+    pairs, shown = [], _shown(file, said, masks, pairing)
     for number in sorted(shown, key=lambda number: (masks.images[number].file, number)):
         name = masks.images[number].file.replace("\\", "/")  # as exporters on Windows write it
-        image = _best(photographs.get(Path(name).name, []), base, name)
+        image = _best(photographs.get(comparable(Path(name).name), []), base, name)
         if image:
             pairs.append((number, image))
         else:
@@ -48,11 +62,11 @@ def coco_json(file: Path) -> tuple[Pairing, np.ndarray]:
     return pairing, masks.areas(pairs) if pairs else np.zeros((0, 1), np.int32)
 
 
-def _shown(file: Path, document: dict, masks: CocoMasks, pairing: Pairing) -> set[int]:
+def _shown(file: Path, said: Annotations, masks: CocoMasks, pairing: Pairing) -> set[int]:
     """The ids of the images with an object to draw; a problem for every annotation that cannot be drawn."""
-    shown, categories = set(), {entry["id"] for entry in document["categories"]}
-    for at, annotation in enumerate(document["annotations"]):
-        reason = fault(annotation, masks.images, categories)
+    shown = set()
+    for at, annotation in enumerate(said.annotations):
+        reason = fault(annotation, masks.images, said.categories)
         image, category = annotation.get("image_id"), annotation.get("category_id")
         label = f"annotation {annotation.get('id', f'number {at}')}"
         if reason is None:
@@ -102,23 +116,25 @@ def _sides(image: Path, _: Path) -> dict[int, int]:
         return {}
 
 
-def _used_names(document: dict, masks: CocoMasks) -> dict[int, str]:
+def _used_names(said: Annotations) -> dict[int, str]:
     """Class names without the headings that some exporters list as categories: no object, and others' supercategory.
     Of categories with the same name all but the first are called "name (id 7)"."""
-    used = [annotation.get("category_id") for annotation in document["annotations"]]
+    used = [annotation.get("category_id") for annotation in said.annotations]
     used = {number for number in used if isinstance(number, int)}
-    listed = sorted(document["categories"], key=lambda entry: entry["id"])
-    # A class may well be its own supercategory.
-    headings = {entry.get("supercategory") for entry in listed if entry.get("supercategory") != entry["name"]}
+    listed = sorted(said.categories)
     names: dict[int, str] = {}
-    for entry, (cls, name) in zip(listed, masks.names.items()):
-        if entry["id"] in used or name not in headings:
-            names[cls] = f"{name} (id {entry['id']})" if name in names.values() else name
+    for number, cls in zip(listed, positions(len(listed)).tolist()):
+        name = said.categories[number]
+        if number in used or name not in said.headings:  # a class may well be its own supercategory
+            while name in names.values():
+                name += f" (id {number})"
+            names[cls] = name
     return names
 
 
 def _best(files: list[Path], base: Path, name: str) -> Path | None:
     """Of the files with the right last name the one whose path ends as listed, or the only one there is."""
-    fitting = [file for file in files if f"/{os.path.relpath(file, base)}".replace(os.sep, "/").endswith(f"/{name}")]
+    paths = {file: comparable(f"/{os.path.relpath(file, base)}".replace(os.sep, "/")) for file in files}
+    fitting = [file for file, path in paths.items() if path.endswith(comparable(f"/{name}"))]
     fitting = fitting or (files if len(files) == 1 else [])
     return min(fitting, key=lambda file: len(file.parts), default=None)

@@ -1,6 +1,7 @@
 """Your own pictures as a data set: class folders, images beside masks, or a COCO annotation file."""
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -10,9 +11,9 @@ import numpy as np
 from ...arguments import check_count, choose
 from ...episode import IGNORE
 from ...errors import DatasetError
-from ..base import SPLITS
+from ..base import SPLITS, few
 from ..folds import SCHEMES, fold_classes
-from ..photographs.base import Photographs, check_min_area, same_size
+from ..photographs.base import Photographs, same_size
 from ..photographs.coco_label_maps import open_masks
 from ..pictures import read_image
 from .check import survey
@@ -27,15 +28,18 @@ class Folder(Photographs):
 
     * `"class_folders"`: `root/CLASS/NAME.jpg` with a mask of one object, `NAME.png` or `NAME_mask.png`, beside it; or
       `root/CLASS/images` and `root/CLASS/masks`. Classes count from 1 in alphabetical order; what is not 0 is object.
+      Where masks hold several ids, folders may part the images as well: then `layout` has to say what they are.
     * `"images_masks"`: `root/images/NAME.jpg` and `root/masks/NAME.png` (or JPEGImages, imgs, SegmentationClass,
       labels, annotations, …), masks of class ids as grey values or palette indices; 255 is ignored. Where no mask holds
-      anything but 0 and 255, 255 is the object of one class.
+      anything but 0 and 255, 255 is the object of one class. Masks may lie beside their images as `NAME_mask.png` too,
+      and all of it in `train/`, `valid/` and `test/`: these are the splits then, as if `lists` had named their images.
     * `"coco_json"`: one COCO instances file in `root` or `root/annotations`, or its path as `root`; the images below.
 
     Args:
         root: the folder. fold, split: as everywhere; folds exist with `folds` only.
         names: class names of `"images_masks"`: a dict id -> name, a list, or a file; None looks for `classes.txt`,
-            `names.txt`, `labels.txt` or `classes.json` in the folder, else classes are called "class 3".
+            `names.txt`, `labels.txt`, `classes.json` or a label map (`labelmap.txt`, `class_dict.csv`, `_classes.csv`,
+            …) in the folder, else classes are called "class 3".
         novel_classes: names or ids of the classes that "test" targets; "train" (and "val") targets the others.
         folds, fold_scheme: instead of naming them, make every class novel in one of `folds` folds, see
             `folds.fold_classes`. With neither, every class belongs to every split: no score of such a data set says
@@ -64,11 +68,10 @@ class Folder(Photographs):
         strict: bool = False, cache: bool = True,
     ) -> None:  # fmt: skip
         check_count(folds, "folds", error=DatasetError)
-        self._begin(root, fold, split, folds)
+        self._begin(root, fold, split, folds, cache=cache, strict=strict)
         choose(fold_scheme, tuple(SCHEMES), "fold_scheme=", DatasetError)
         if novel_classes is not None and folds > 1:
             raise DatasetError("novel_classes and folds exclude each other: name the novel classes, or rotate them.")
-        check_min_area(min_area)
         known = survey(root, layout, names, lists, min_area)
         self.names, self.report = known.names, known.report
         self._judge(strict)
@@ -76,9 +79,11 @@ class Folder(Photographs):
         self._single = known.single
         self._coco = open_masks(known.source) if known.report.layout == "coco_json" else None
         self._class = {entry.mask: entry.cls for entry in known.entries}
+        lists = self._parted(known.splits) if lists is None else lists
         keep, where = self._listed(lists, known) if lists is not None else (range(len(known.entries)), "")
         entries = [known.entries[at] for at in keep]
         files = [(entry.image, entry.mask) for entry in entries]
+        self._first = known.first
         self._take([e.id for e in entries], files, known.areas[list(keep)], targets, unwanted, where=where)
 
     def _judge(self, strict: bool) -> None:
@@ -100,7 +105,7 @@ class Folder(Photographs):
             held = fold_classes(tuple(self.names), self.fold, folds, fold_scheme)
             self.fold_scheme = f"own classes, {folds} folds, {SCHEMES[fold_scheme]}"
         else:
-            held = class_ids(novel_classes or (), self.names, "novel_classes")
+            held = class_ids(() if novel_classes is None else novel_classes, self.names, "novel_classes")
             novel_names = ", ".join(self.names[c] for c in held)
             self.fold_scheme = f"own classes, novel: {novel_names}" if held else "own classes, none held out"
         if len(held) == len(self.names):
@@ -119,6 +124,20 @@ class Folder(Photographs):
         self.split = split
         return tuple(self.names), ()
 
+    def _parted(self, splits: dict[str, list[str]]) -> dict[str, list[str]] | None:
+        """The lists that folders named train, valid and test stand for; None where there are none."""
+        if splits and self.split not in splits and not (self.split == "val" and "train" in splits):
+            raise DatasetError(
+                f"{self.report.root} has folders for {' and '.join(splits)}, and none for {self.split!r}: ask for one "
+                f"of those, pass lists={{{self.split!r}: …}}, or one of the folders as root for all of its images."
+            )
+        return splits or None
+
+    def copies(self) -> dict[int, int]:
+        images = [self._first.get(image, image) for image, _ in self._files]
+        often = {image: number for number, (image, count) in enumerate(Counter(images).items()) if count > 1}
+        return {index: often[image] for index, image in enumerate(images) if image in often}
+
     def _listed(self, lists: Mapping, known) -> tuple[list[int], str]:
         """Positions of this split's images, and how messages call the list."""
         split = "train" if self.split == "val" and "val" not in lists else self.split
@@ -128,9 +147,18 @@ class Folder(Photographs):
             both = sorted(set(chosen[one]) & set(chosen[other]))
             # Validation on all the training images is what happens without a list of its own.
             if both and not (other == "val" and chosen[one] == chosen[other]):
-                some = ", ".join(known.entries[at].id for at in both[:3])
                 raise DatasetError(
-                    f"{len(both)} images are on the lists of both {one} and {other} ({some}): take them off one."
+                    f"{len(both)} images are on the lists of both {one} and {other} "
+                    f"({few((known.entries[at].id for at in both), 3)}): take them off one."
+                )
+            shown = [{known.entries[at].image for at in chosen[name]} for name in (one, other)]
+            pictures = [{known.first.get(image, image) for image in images} for images in shown]
+            copies = (pictures[0] & pictures[1]) - (shown[0] & shown[1])
+            if copies:
+                warnings.warn(
+                    f"{len(copies)} pictures are on the lists of both {one} and {other}, under two names "
+                    f"({few(sorted(file.name for file in copies), 3)}): take the copies off one.",
+                    stacklevel=3,
                 )
         if not chosen[split]:
             raise DatasetError(f"the list of split {split!r} ({file}) names no usable image of {known.base}.")

@@ -3,15 +3,19 @@
 `find_layout` comes first, then the pairs of either kind of folder, then looking through folders and at JSON files.
 """
 
+import codecs
+import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from ...arguments import choose
 from ...errors import DatasetError
+from ...files import comparable, composed, located
 from ..base import few
 from ..pictures import LOSSY
 from . import LAYOUTS
@@ -26,6 +30,15 @@ _MASKS = (
 )  # fmt: skip
 _ENDINGS = tuple(sign + word for word in ("mask", "label", "labels", "seg", "gt") for sign in "_-.")
 _IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}
+_SIGN = r"[-_. ]?"
+# Folders that part a data set; what they are called says nothing of classes.
+_SPLITS = {
+    "train": "train|training|trn|trainval",
+    "val": "val|valid|validation|dev|eval",
+    "test": "test|testing|tst|holdout",
+}
+_SPLITS = {name: re.compile(f"({words})({_SIGN}(set|data|split|images|imgs|\\d+))*") for name, words in _SPLITS.items()}
+_PARTS = re.compile(rf"(split|fold|set|part|batch|chunk|subset|shard|group|job|task|session){_SIGN}(\d+|[a-d])")
 KEYS = ("images", "annotations", "categories")  # the lists of a COCO file
 
 
@@ -51,6 +64,14 @@ class Pairing:
     names: dict[int, str] | None = None
     total: int = 0
 
+    @property
+    def splits(self) -> dict[str, list[str]]:
+        """Split -> ids of its pairs, where folders named train, valid, test and the like part them; else nothing."""
+        parts: dict[str | None, list[str]] = {}
+        for entry in self.entries if self.layout == "images_masks" else ():
+            parts.setdefault(split_of(entry.id.split("/")[0]) if "/" in entry.id else None, []).append(entry.id)
+        return {} if None in parts or len(parts) < 2 else {name: parts[name] for name in _SPLITS if name in parts}
+
     def blame(self, file: Path, kind: str, message: str, cure: str) -> None:
         """One more problem."""
         self.problems.append(Problem(file, kind, message, cure))
@@ -62,7 +83,7 @@ def find_layout(root: str | Path, layout: str = "auto") -> tuple[str, Path]:
     For `"coco_json"` the annotation file stands for the folder. Raises DatasetError when `root` does not exist, or when
     nothing, or more than one thing, is recognised.
     """
-    root = Path(root).expanduser()
+    root = located(root, "root", DatasetError)
     choose(layout, ("auto", *LAYOUTS), "layout=", DatasetError)
     if not root.exists():
         raise DatasetError(f"there is no folder {root}: pass root=PATH of the folder with your pictures.")
@@ -76,6 +97,8 @@ def find_layout(root: str | Path, layout: str = "auto") -> tuple[str, Path]:
     # A single subfolder with images/ and masks/ is an unpacked archive rather than the only class.
     order = [(place, name) for name in ("images_masks", "coco_json", "class_folders") for place in places]
     chosen = next((hit for place, name in order if name in wanted and (hit := _match_layout(place, name))), None)
+    if not chosen and "images_masks" in wanted and label_parts(root, layout != "auto"):
+        chosen = ("images_masks", root)
     if not chosen:
         hits = [hit for place in inside for name in wanted if (hit := _match_layout(place, name))]
         if len(hits) > 1:
@@ -89,7 +112,8 @@ def find_layout(root: str | Path, layout: str = "auto") -> tuple[str, Path]:
         return chosen
     here = few(sorted(path.name + "/" * path.is_dir() for path in _visible(root)), 8) or "nothing"
     looked = {
-        "images_masks": "images_masks (images/NAME.jpg with masks/NAME.png; or JPEGImages, imgs, SegmentationClass, …)",
+        "images_masks": "images_masks (images/NAME.jpg with masks/NAME.png; or JPEGImages, imgs, SegmentationClass, …; "
+        "or NAME.jpg with NAME_mask.png; either in train/, valid/ and test/ too)",
         "coco_json": "coco_json (a COCO instances file *.json here or in annotations/, with the images)",
         "class_folders": "class_folders (CLASS/NAME.jpg with NAME.png or NAME_mask.png, or CLASS/images, CLASS/masks)",
     }  # fmt: skip
@@ -101,7 +125,7 @@ def find_layout(root: str | Path, layout: str = "auto") -> tuple[str, Path]:
 
 def _match_layout(place: Path, layout: str) -> tuple[str, Path] | None:
     if layout != "coco_json":
-        hit = _image_folders(place) if layout == "images_masks" else class_folders(place)
+        hit = _parted(place) if layout == "images_masks" else class_folders(place)
         return (layout, place) if hit else None
     files = [file for file in _documents(place) if _is_coco(file)]  # known by its lists
     if len(files) > 1:
@@ -111,20 +135,53 @@ def _match_layout(place: Path, layout: str) -> tuple[str, Path] | None:
 
 
 def images_masks(base: Path) -> Pairing:
-    """Label maps in a folder beside the images, any depth: `images/a/1.jpg` belongs to `masks/a/1.png`."""
+    """Label maps in a folder beside the images, any depth (`images/a/1.jpg` belongs to `masks/a/1.png`), or in one with
+    them; in `base` or in each of the folders that part it, see `label_parts`."""
     pairing = Pairing("images_masks", base)
-    images, masks = _image_folders(base)
-    _pair(pairing, _by_stem(images), _by_stem(masks), masks, "", None)
+    for folder in label_parts(base, anyway=True):
+        _pair(pairing, *_pictures_of(folder), "" if folder == base else f"{composed(folder.name)}/", None)
     return pairing
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder's name means: `valid`, `Test_set` or `train2017`; None for any other name."""
+    return next((split for split, words in _SPLITS.items() if words.fullmatch(name.lower())), None)
+
+
+def label_parts(base: Path, anyway: bool = False) -> list[Path]:
+    """The folders with images and label maps: `base` with its images/ and masks/; or train/, valid/, fold_1/ and the
+    like, as long as all are called so; or `base` with everything in it. `anyway`: whatever the folders are called."""
+    flat = [base] if _pairs_in(base) else []
+    return _parted(base) or (class_folders(base) if anyway else []) or flat
+
+
+def _parted(base: Path) -> list[Path]:
+    """`base` if it has folders of images and of masks; else its folders, if each is called after a part of the data."""
+    if _image_folders(base):
+        return [base]
+    folders = class_folders(base)
+    if len(folders) == 1 and _image_folders(folders[0]):
+        return []  # an unpacked archive, one folder deeper
+    named = all(split_of(folder.name) or _PARTS.fullmatch(folder.name.lower()) for folder in folders)
+    return folders if named else []
+
+
+def _pairs_in(folder: Path) -> bool:
+    images, masks, _ = _pictures_of(folder)
+    return any(_key(stem, images) in images for stem in masks)
 
 
 def class_masks(base: Path) -> Pairing:
     """One folder a class, with masks of one object. Class ids count from 1 in alphabetical order and skip 255."""
     pairing = Pairing("class_folders", base, names={})
     for at, folder in enumerate(class_folders(base), 1):
-        cls = at + (at >= 255)
-        pairing.names[cls] = folder.name
-        _pair(pairing, *_pictures_of(folder), f"{folder.name}/", cls)
+        cls, name = at + (at >= 255), composed(folder.name)
+        if name in pairing.names.values():
+            message = "is another class folder's name, in another form of Unicode"
+            pairing.blame(folder, "duplicate name", message, "Move its files into the other folder.")
+            continue
+        pairing.names[cls] = name
+        _pair(pairing, *_pictures_of(folder), f"{name}/", cls)
     return pairing
 
 
@@ -171,7 +228,7 @@ def _pair(pairing: Pairing, images: Mapping, masks: Mapping, place: Path, prefix
     small = {stem.casefold(): files[0].name for stem, files in matched.items()}
     pairing.total += len({*images, *matched})
     for stem in sorted({*images, *matched}):
-        mine, theirs = images.get(stem, []), matched.get(stem, [])
+        mine, theirs = images.get(stem, []), _without_originals(matched.get(stem, []))
         if not theirs:
             alike = small.get(stem.casefold())
             cure = "Draw the mask, or remove the image."
@@ -192,6 +249,19 @@ def _pair(pairing: Pairing, images: Mapping, masks: Mapping, place: Path, prefix
             pairing.entries.append(Entry(prefix + stem, mine[0], theirs[0], cls))
 
 
+def _without_originals(masks: list[Path]) -> list[Path]:
+    """Masks without the files that one of them was made from, as `cures.renumber` notes it."""
+    if len(masks) < 2:
+        return masks
+    from PIL import Image
+
+    made = set()
+    for file in masks:
+        with contextlib.suppress(Exception), Image.open(file) as picture:  # broken ones are judged later
+            made.add(picture.info.get("Source"))
+    return [file for file in masks if file.name not in made] or masks
+
+
 def _key(stem: str, images: Mapping) -> str:
     """The image that a mask's name means: itself, or without `_mask` and the like."""
     if stem in images and not stem.lower().endswith(_ENDINGS):
@@ -202,12 +272,18 @@ def _key(stem: str, images: Mapping) -> str:
     return stem
 
 
+def spare_folders(base: Path, used: Iterable[str]) -> list[Path]:
+    """The folders of `base` with pictures, besides those called as in `used`."""
+    used = set(used)
+    return [folder for folder in _folders(base) if folder.name not in used and _by_stem(folder)]
+
+
 def pictures(base: Path) -> dict[str, list[Path]]:
-    """File name -> where below `base` it is."""
+    """File name (`comparable`) -> where below `base` it is."""
     named: dict[str, list[Path]] = {}
     for files in _by_stem(base).values():
         for file in files:
-            named.setdefault(file.name, []).append(file)
+            named.setdefault(comparable(file.name), []).append(file)
     return named
 
 
@@ -216,11 +292,11 @@ def _visible(folder: Path) -> Iterator[Path]:
 
 
 def _folders(base: Path) -> list[Path]:
-    return sorted((path for path in _visible(base) if path.is_dir()), key=lambda path: path.name)
+    return sorted((path for path in _visible(base) if path.is_dir()), key=lambda path: composed(path.name))
 
 
 def _by_stem(folder: Path, deep: bool = True) -> dict[str, list[Path]]:
-    """Path below `folder` without its ending -> the pictures of that name."""
+    """Path below `folder` without its ending (`composed`) -> the pictures of that name."""
     stems: dict[str, list[Path]] = {}
     for at, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name[0] != "." and name.lower() not in _IGNORED) if deep else []
@@ -228,7 +304,7 @@ def _by_stem(folder: Path, deep: bool = True) -> dict[str, list[Path]]:
         for name in sorted(files):
             stem, ending = os.path.splitext(name)
             if name[0] != "." and ending.lower() in PICTURES:
-                stems.setdefault((below if below != "./" else "") + stem, []).append(Path(at, name))
+                stems.setdefault(composed((below if below != "./" else "") + stem), []).append(Path(at, name))
     return stems
 
 
@@ -254,6 +330,7 @@ def mentions(file: Path) -> bool:
 
 
 def _has_words(text: bytes, keys: Sequence[str]) -> bool:
+    text = text.replace(b"\0", b"") if text[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else text
     return all(f'"{key}"'.encode() in text for key in keys)
 
 

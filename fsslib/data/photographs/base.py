@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...arguments import check_count, choose
+from ...arguments import check_count, check_switch, choose
 from ...episode import IGNORE
 from ...errors import DatasetError
+from ...files import located
 from ..base import SegmentationDataset, check_split, few
 from ..folds import held_back
 
@@ -50,7 +51,10 @@ class Photographs(SegmentationDataset):
     def _read(self, image: Path, mask: Path) -> tuple[np.ndarray, np.ndarray]:
         """(H, W, 3) uint8 RGB and (H, W) class ids of one file pair."""
 
-    def _begin(self, root: str | Path | None, fold: int, split: str, folds: int = 4) -> None:
+    def _begin(self, root: str | Path | None, fold: int, split: str, folds: int = 4, **switches: bool) -> None:
+        """Check what needs no file; `switches` are options by name that must be True or False."""
+        for name, value in switches.items():
+            check_switch(value, name, DatasetError)
         check_split(fold, split, folds)
         if root is None:
             raise DatasetError(f"{self.title} needs photographs: pass root=PATH of {self.root_holds}.")
@@ -143,7 +147,7 @@ class Photographs(SegmentationDataset):
 
 def find_root(root: str | Path, below: Sequence[str], holds: str, expected: str) -> Path:
     """The first folder of `root`/`below` with something by the pattern `holds`. Raises DatasetError: `expected`."""
-    root = Path(root).expanduser()
+    root = located(root, "root", DatasetError)
     for place in (root / name for name in below):
         if place.is_dir() and any(place.glob(holds)):
             return place

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ...arguments import choose
 from ...errors import DatasetError
-from ..folds import SCHEMES, fold_classes
-from .base import Photographs, find_root
+from ...files import comparable, located
+from ..folds import SCHEMES, fold_classes, held_back
+from .base import NOVEL, Photographs, check_min_area, find_root
 from .coco_label_maps import open_masks
 
 CLASSES = 80
@@ -53,9 +55,12 @@ class Coco20i(Photographs):
         fold_scheme: str = "interleaved", min_area: int = 0, novel: str = "background",
         val_classes: int | tuple[int, ...] = 12, cache: bool = True, download: bool = False,
     ) -> None:  # fmt: skip
-        self._begin(root, fold, split)
+        self._begin(root, fold, split, cache=cache, download=download)
         # Before gigabytes are read: what can be refused without them.
-        fold_classes(range(1, CLASSES + 1), fold, scheme=fold_scheme)
+        held_out = fold_classes(range(1, CLASSES + 1), fold, scheme=fold_scheme)
+        held_back(val_classes, [cls for cls in range(1, CLASSES + 1) if cls not in held_out])
+        choose(novel, NOVEL, "novel=", DatasetError)
+        check_min_area(min_area)
         self.fold_scheme = _CARD.get(fold_scheme, SCHEMES[fold_scheme])
         if images != "auto" and not re.fullmatch("(train|val)(2014|2017)", str(images)):
             raise DatasetError(f"images={images!r} is unknown: use 'auto' or an image set like 'train2017'.")
@@ -105,9 +110,9 @@ class Coco20i(Photographs):
     def _locate(self) -> tuple[list[int], list[Path]]:
         """Image ids and photographs that are on disk, in the order of their names: one listing of the folder."""
         folder = _sets(self.root)[self.image_list]
-        on_disk = set(os.listdir(folder))
-        listed = sorted((Path(image.file).name, number) for number, image in self._masks.images.items())
-        here = [(number, folder / name) for name, number in listed if name in on_disk]
+        on_disk = {comparable(name): name for name in sorted(os.listdir(folder))}
+        listed = sorted((comparable(Path(image.file).name), number) for number, image in self._masks.images.items())
+        here = [(number, folder / on_disk[name]) for name, number in listed if name in on_disk]
         self.absent = len(listed) - len(here)
         if not here:
             raise DatasetError(
@@ -133,7 +138,7 @@ def _fetch(root: str | Path, images: str, split: str) -> None:
 
     if images == "auto":
         part = "val" if split == "test" else "train"
-        begun = (Path(root).expanduser() / "annotations" / f"instances_{part}2014.json").is_file()
+        begun = (located(root, "root", DatasetError) / "annotations" / f"instances_{part}2014.json").is_file()
         images = f"{part}{2014 if begun else 2017}"
     download("coco", root, parts=(images, f"annotations{images[-4:]}"))
 

@@ -5,31 +5,37 @@
 
 import contextlib
 import hashlib
-import json
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ... import files
+from ...arguments import whole
 from ...episode import IGNORE
 from ...errors import DatasetError
-from ...files import atomic
-from ..base import positions
-from ..pictures import open_picture, picture_sizes, rgb
+from ...files import atomic, comparable, composed, read_json
+from ..base import few, positions
+from ..pictures import decoding, open_picture, picture_sizes, rgb
 from .base import pixel_counts
 from .label_index import LabelIndex, in_threads, load_checked, save_checked
 
-FORMAT = 1
+FORMAT = 2
 # Seconds after which a temporary file belongs to a killed build, not to one that is running.
 ABANDONED = 3600
 # Coordinates further out than this many image sides are no drawing: the rasteriser's memory grows with them.
 OUTSIDE = 10
 UNLISTED = "of an image or category that is not listed"
+EXPECTED = (
+    "Expected COCO's format: one JSON object with 'images' (id, file_name, height, width), 'categories' (id, name) and "
+    "'annotations'. Copy it from the archive again."
+)
+RENUMBER = "Where files were put together, give all that the second brings new ids, in its annotations too."
+LARGEST = 2**29  # pixels of an image: more is a slip, and would fill the memory
 _OPEN: dict[Path, "CocoMasks"] = {}
 
 
@@ -39,6 +45,16 @@ class Listed(NamedTuple):
     file: str
     height: int
     width: int
+
+
+class Annotations(NamedTuple):
+    """What an annotation file says, its ids as whole numbers."""
+
+    images: dict[int, Listed]  # by image id; a file that has several ids stands under the first
+    categories: dict[int, str]  # category id -> name
+    headings: set[str]  # the supercategories of categories with another name
+    annotations: list[dict]
+    again: dict[int, int]  # further id of a file -> its first one, which its annotations have now
 
 
 class CocoMasks:
@@ -92,9 +108,10 @@ class CocoMasks:
 
         upright = open_picture(file)
         if upright.size == self.images[image][:0:-1]:
-            return rgb(upright)
+            with decoding(f"image {file}"):
+                return rgb(upright)
         self._check_size(file, image)
-        with Image.open(file) as stored:
+        with decoding(f"image {file}"), Image.open(file) as stored:
             return rgb(stored)
 
     def _check_size(self, file: Path, image: int) -> None:
@@ -142,7 +159,7 @@ class CocoMasks:
 
     def _read_annotations(self) -> dict:
         """Fill `_objects`, and return (and try to keep) what is needed without them."""
-        images, categories, annotations = _parse(self.file)
+        images, categories, _, annotations, _ = read_annotations(self.file)
         labels = dict(zip(sorted(categories), positions(len(categories)).tolist()))
         self._objects, skipped = defaultdict(list), Counter()
         for annotation in annotations:
@@ -165,7 +182,7 @@ class CocoMasks:
 def open_masks(file: str | Path) -> CocoMasks:
     """The label maps of an annotation file. Raises DatasetError for one missing, broken or in another format."""
     try:
-        resolved = Path(file).expanduser().resolve(strict=True)
+        resolved = files.located(file, "annotations", DatasetError).resolve(strict=True)
         status = resolved.stat()
     except OSError as error:
         raise DatasetError(f"there is no annotation file {file}: pass the path of an instances_*.json.") from error
@@ -176,28 +193,102 @@ def open_masks(file: str | Path) -> CocoMasks:
     return _OPEN[folder]
 
 
-def _parse(file: Path) -> tuple[dict[int, Listed], dict[int, str], list[dict]]:
-    """Images, category names and annotations of a file; whatever is no such file is a DatasetError."""
+def read_annotations(file: Path) -> Annotations:
+    """Everything in an annotation file. Raises DatasetError, ending in `EXPECTED` or `RENUMBER`, for one that is broken
+    or in another format, and for an id that stands for two things."""
+    document = read_json(file, "annotations", EXPECTED)
     try:
-        document = json.loads(file.read_bytes(), parse_constant=float)
-        images = {
-            entry["id"]: Listed(entry["file_name"], entry["height"], entry["width"]) for entry in document["images"]
-        }
-        categories = {entry["id"]: str(entry["name"]) for entry in document["categories"]}
+        if not isinstance(document, dict):
+            raise ValueError(f"it holds a {type(document).__name__}")
+        images = _by_id(document, "images", _listed)
+        categories = _by_id(document, "categories", _category)
         annotations = document["annotations"]
-        if not categories or not all(type(number) is int for number in (*images, *categories)):
-            raise ValueError("no categories, or ids that are no whole numbers")
-        if not all(type(side) is int and side > 0 for listed in images.values() for side in listed[1:]):
-            raise ValueError("an image without a size in whole pixels")
+        if not categories:
+            raise ValueError("it lists no categories")
         if not isinstance(annotations, list) or not all(isinstance(entry, dict) for entry in annotations):
             raise ValueError("annotations that are no list of objects")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        again = _again(images)
+    except _Ambiguous as error:
+        raise DatasetError(f"cannot read annotations {file}: {error}. {RENUMBER}") from error
+    except (ValueError, KeyError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
-        raise DatasetError(
-            f"cannot read annotations {file}: {what}. Expected COCO's format: one JSON object with 'images' (id, "
-            "file_name, height, width), 'categories' (id, name) and 'annotations'. Copy it from the archive again."
-        ) from error
-    return images, categories, annotations
+        raise DatasetError(f"cannot read annotations {file}: {what}. {EXPECTED}") from error
+    for entry in annotations:
+        for key in ("image_id", "category_id", "iscrowd"):
+            value = entry.get(key)
+            if value is not None and type(value) is not int and (number := whole(value)) is not None:
+                entry[key] = number
+        if again and type(image := entry.get("image_id")) is int:
+            entry["image_id"] = again.get(image, image)
+    for number in again:
+        del images[number]
+    pairs = ((entry["name"], entry.get("supercategory")) for entry in document["categories"])
+    headings = {heading for name, heading in pairs if isinstance(heading, str) and heading != name}
+    return Annotations(images, categories, headings, annotations, again)
+
+
+class _Ambiguous(ValueError):
+    """An id or a file that means two things."""
+
+
+def _by_id(document: dict, key: str, read: Callable[[dict], Any]) -> dict[int, Any]:
+    """Id -> what `read` makes of each entry of a list. The same entry may stand there twice, another one may not."""
+    if not isinstance(document[key], list):
+        raise ValueError(f"{key!r} is no list")
+    table, clashes = {}, {}
+    for at, entry in enumerate(document[key], 1):
+        if not isinstance(entry, dict):
+            raise ValueError(f"entry {at} of {key!r} is no object")
+        number = whole(entry.get("id"))
+        if number is None or abs(number) >= 2**63:
+            raise ValueError(f"entry {at} of {key!r} has the id {entry.get('id')!r}, and ids are whole numbers")
+        try:
+            value = read(entry)
+        except (KeyError, ValueError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else error
+            raise ValueError(f"entry {at} of {key!r} (id {number}) has {what}") from error
+        if table.setdefault(number, value) != value:
+            clashes.setdefault(number, value)
+    if clashes:
+        words = (f"{n} for {_title(table[n])} and for {_title(other)}" for n, other in clashes.items())
+        raise _Ambiguous(f"{len(clashes)} ids of {key!r} occur twice: {few(words, 3)}")
+    return table
+
+
+def _title(value: Listed | str) -> str:
+    return value.file if isinstance(value, Listed) else value
+
+
+def _listed(entry: dict) -> Listed:
+    name, sides = entry["file_name"], [entry[side] for side in ("height", "width")]
+    sides = [None if isinstance(side, str) else whole(side) for side in sides]
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"the file_name {name!r}, and a text is expected")
+    if None in sides or min(sides) < 1 or sides[0] * sides[1] > LARGEST:
+        raise ValueError(f"the height {entry['height']!r} and the width {entry['width']!r}, no size in whole pixels")
+    return Listed(composed(name), *sides)
+
+
+def _category(entry: dict) -> str:
+    name = entry["name"]
+    name = str(name) if type(name) in (int, float) else name
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"the name {name!r}, and a text is expected")
+    return composed(name)
+
+
+def _again(images: Mapping[int, Listed]) -> dict[int, int]:
+    """Further id of a file -> its first id."""
+    first: dict[str, int] = {}
+    again = {}
+    for number, listed in images.items():
+        key = comparable(os.path.normpath(listed.file.replace("\\", "/")))  # as exporters on Windows write it
+        one = first.setdefault(key, number)
+        if images[one][1:] != listed[1:]:
+            raise ValueError(f"{listed.file} has the ids {one} and {number}, of different sizes: one of them is wrong")
+        if one != number:
+            again[number] = one
+    return again
 
 
 # From COCO's polygons and run-length codes to one label map.
@@ -238,15 +329,17 @@ def fault(annotation: dict, images: Mapping[int, tuple[str, int, int]], categori
     Nothing goes to pycocotools unseen: it takes four numbers for a box, and a wrong run-length code can crash it."""
     image, category, shape = (annotation.get(name) for name in ("image_id", "category_id", "segmentation"))
     try:
-        if image not in images or category not in categories:
+        if type(image) is not int or image not in images or category not in categories or category is True:
             return UNLISTED
+        if annotation.get("iscrowd") not in (None, 0, 1):
+            return "with an iscrowd that is neither 0 nor 1"
         _, height, width = images[image]
         if not shape:
             return "without a segmentation"
         if isinstance(shape, dict):
             return None if _runs(shape, height, width) else "with a run-length code that does not fill its image"
         return None if _polygons(shape, height, width) else "without a polygon of three points"
-    except (TypeError, KeyError, AttributeError):
+    except (TypeError, KeyError, AttributeError, OverflowError, ValueError):
         return "that is no COCO annotation"
 
 

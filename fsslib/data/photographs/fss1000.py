@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DatasetError
-from ..base import few, positions, read_text
-from ..pictures import open_picture, picture_size, read_image
-from .base import Photographs, find_root, same_size
+from ...files import comparable, composed, read_lines
+from ..base import few, positions
+from ..pictures import decoding, open_picture, picture_size, read_image
+from .base import Photographs, check_min_area, find_root, same_size
 from .label_index import LabelIndex
 
 CLASSES, IMAGES = 1000, 10
@@ -56,7 +57,8 @@ class Fss1000(Photographs):
         self, root: str | Path | None = None, fold: int = 0, split: str = "train", *,
         val_list: str | Path | None = None, min_area: int = 0, cache: bool = True, download: bool = False,
     ) -> None:  # fmt: skip
-        self._begin(root, fold, split, folds=1)
+        self._begin(root, fold, split, folds=1, cache=cache, download=download)
+        check_min_area(min_area)
         if download:
             from ..download.sources import download as fetch
 
@@ -65,7 +67,7 @@ class Fss1000(Photographs):
             f"FSS-1000 folder at {root}: expected one folder per class, with 1.jpg and 1.png to 10.jpg and 10.png. "
             "Unpack fewshot_data.zip there, or pass download=True."
         )
-        self.root = find_root(root, _PLACES, "*/1.jpg", expected).absolute()
+        self.root = find_root(root, _PLACES, "*/1.[jJ][pP][gG]", expected).absolute()
         pairs = _pairs(self.root)
         self.names = dict(zip(positions(len(pairs)).tolist(), sorted(pairs)))
         self._number = {name: number for number, name in self.names.items()}
@@ -80,7 +82,7 @@ class Fss1000(Photographs):
         rule = "240 by sha256" if val_list is None else f"list {Path(val_list).name}"
         self.fold_scheme = f"240 published test classes; validation: {rule}"
         listed = sorted((f"{self.names[c]}/{stem}", c, stem) for c in targets for stem in pairs[self.names[c]])
-        files = [(self.root / f"{name}.jpg", self.root / f"{name}.png") for name, _, _ in listed]
+        files = [tuple(self.root / file for file in pairs[self.names[c]][stem]) for _, c, stem in listed]
         areas = np.zeros((len(listed), max(self.names) + 1), np.int32)
         counts = LabelIndex("fss1000", self.root, _counts).counts(files, 2)
         areas[np.arange(len(listed)), [c for _, c, _ in listed]] = counts[:, 1]
@@ -98,16 +100,17 @@ class Fss1000(Photographs):
         """Test and validation classes by the names of their folders, and the test classes that have none."""
         published = official_test_classes()
         there = set(self.names.values())
-        other = {_plain(name): name for name in there.difference(published)}
-        spelt = {name: name if name in there else other.get(_plain(name)) for name in published}
-        test = set(spelt.values()) - {None}
-        lost = [name for name, folder in spelt.items() if folder is None]
+        other: dict[str, set[str]] = {}  # several folders may be one class in several spellings
+        for name in there.difference(published):
+            other.setdefault(_plain(name), set()).add(name)
+        spelt = {name: {name} if name in there else other.get(_plain(name), set()) for name in published}
+        test = set().union(*spelt.values())
+        lost = [name for name, folders in spelt.items() if not folders]
         rest = there - test
         if val_list is None:
             ranked = sorted(rest, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
             return test, set(ranked[: round(len(rest) * VAL_SHARE)]), lost
-        lines = read_text(val_list, "the list", "Pass val_list=PATH of a text file.").splitlines()
-        wanted = {line.strip() for line in lines if line.strip() and not line.startswith("#")}
+        wanted = set(read_lines(val_list, "the list", "Pass val_list=PATH of a text file.").values())
         if wanted & (test | set(published)):
             raise DatasetError(
                 f"{val_list} holds test classes: {few(sorted(wanted & (test | set(published))))}. Classes that scores "
@@ -139,7 +142,7 @@ class Fss1000(Photographs):
     def _read(self, image: Path, mask: Path) -> tuple[np.ndarray, np.ndarray]:
         photograph, seen = read_image(image), _object(mask)
         same_size(seen, (photograph.shape[1], photograph.shape[0]), (mask, image.name))
-        return photograph, np.where(seen, self._number[mask.parent.name], 0)
+        return photograph, np.where(seen, self._number[composed(mask.parent.name)], 0)
 
 
 def official_test_classes() -> list[str]:
@@ -149,8 +152,14 @@ def official_test_classes() -> list[str]:
 
 
 def _object(mask: Path) -> np.ndarray:
-    """(H, W) bool: the object's pixels, of a grey or colour PNG."""
-    return np.array(open_picture(mask, "mask").convert("L")) >= OBJECT
+    """(H, W) bool: the object's pixels, of a grey or colour PNG. Raises DatasetError naming one that is neither."""
+    picture = open_picture(mask, "mask")
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        raise DatasetError(
+            f"mask {mask} has one {picture.mode} number a pixel, not 8 bit: copy it from the archive again."
+        )
+    with decoding(f"mask {mask}"):
+        return np.array(picture.convert("L")) >= OBJECT
 
 
 def _counts(image: Path, mask: Path) -> dict[int, int]:
@@ -161,14 +170,19 @@ def _counts(image: Path, mask: Path) -> dict[int, int]:
     return {0: int((~seen).sum()), 1: int(seen.sum())}
 
 
-def _pairs(root: Path) -> dict[str, list[str]]:
-    """Class name -> stems of its pairs, for every folder below `root` that is not hidden."""
+def _pairs(root: Path) -> dict[str, dict[str, tuple[str, str]]]:
+    """Class name (composed) -> stem -> image and mask below `root`, for every folder that is not hidden."""
     pairs = {}
     for entry in os.scandir(root):
         if entry.is_dir() and not entry.name.startswith((".", "__")):
-            files = set(os.listdir(entry))
-            stems = (name[:-4] for name in files if name.endswith(".jpg"))
-            pairs[entry.name] = sorted(stem for stem in stems if stem.isdecimal() and f"{stem}.png" in files)
+            files = {comparable(name): name for name in sorted(os.listdir(entry))}  # .JPG and .PNG too
+            stems = sorted(name[:-4] for name in files if name.endswith(".jpg"))
+            stems = [stem for stem in stems if stem.isdecimal() and f"{stem}.png" in files]
+            name = composed(entry.name)
+            if name in pairs:
+                raise DatasetError(f"two folders of {root} are called {name}, in two forms of Unicode: make them one.")
+            ends = (".jpg", ".png")
+            pairs[name] = {stem: tuple(f"{entry.name}/{files[stem + end]}" for end in ends) for stem in stems}
     return pairs
 
 

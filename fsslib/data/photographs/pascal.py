@@ -4,6 +4,7 @@ First where the files are and which images belong to it, then reading masks, the
 """
 
 import os
+import re
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,8 @@ import numpy as np
 from ...arguments import choose
 from ...episode import IGNORE
 from ...errors import DatasetError
-from ..base import few, read_text
+from ...files import comparable, composed, read_lines
+from ..base import few
 from ..folds import SCHEMES, fold_classes
 from ..pictures import open_picture, picture_size, read_image
 from .base import Photographs, find_root, pixel_counts, same_size
@@ -56,23 +58,34 @@ def read_list(file: str | Path) -> dict[str, str | None]:
     """A list file as id -> mask path (None where the list does not name one), duplicates merged.
 
     Each line is an id (`2007_000033`) or an image and mask pair (`JPEGImages/x.jpg SegmentationClassAug/x.png`), as
-    the field's published lists have it; empty lines and lines starting with # are skipped. Raises DatasetError.
+    the field's published lists have it; empty lines and comments behind # are skipped. Raises DatasetError, also for
+    an id with two masks.
     """
-    text = read_text(file, "list file", "Pass the path of a text file with one image id a line.")
-    entries = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        parts = line.split()
-        if not parts or parts[0].startswith("#"):
-            continue
-        if len(parts) > 2:
+    lines = read_lines(file, "list file", "Pass the path of a text file with one image id a line.")
+    entries: dict[str, str | None] = {}
+    first: dict[str, int] = {}
+    for number, line in lines.items():
+        parts = line.replace("\\", "/").split()
+        name = re.sub("[.]jpg$", "", composed(Path(parts[0]).name), flags=re.IGNORECASE)
+        if len(parts) > 2 or name.strip(".") == "":
             raise DatasetError(
-                f"{file}, line {number}: {line.strip()!r} has {len(parts)} columns; "
+                f"{file}, line {number}: {line!r} has {len(parts)} columns; "
                 "expected an id, or an image and a mask path without spaces."
             )
-        entries[Path(parts[0]).name.removesuffix(".jpg")] = parts[1] if len(parts) == 2 else None
+        mask = parts[1] if len(parts) == 2 else None
+        if entries.setdefault(name, mask) != mask:
+            raise DatasetError(
+                f"{file}, line {number}: {name} has another mask than in line {first[name]}. Leave one of them."
+            )
+        first.setdefault(name, number)
     if not entries:
         raise DatasetError(f"list file {file} names no image: put one image id on each line.")
     return entries
+
+
+def _named(folder: Path) -> dict[str, str]:
+    """The files of a folder by name: .JPG and .PNG too."""
+    return {comparable(name): name for name in sorted(os.listdir(folder))}
 
 
 def _ids(file: Path) -> set[str]:
@@ -141,7 +154,7 @@ def voc_palette() -> np.ndarray:
 def read_mask(file: Path) -> np.ndarray:
     """Label map (H, W) uint8 from a PNG (palette indices or grey values) or SBD .mat: 0..20 and 255, nothing else.
     Raises DatasetError for a broken file, a colour picture, a re-indexed palette or an unknown class id."""
-    mask = _read_mat(file) if file.suffix == ".mat" else _read_png(file)
+    mask = _read_mat(file) if file.suffix.lower() == ".mat" else _read_png(file)
     unknown = (mask > len(NAMES)) & (mask != IGNORE)
     if unknown.any():
         wrong = np.unique(mask[unknown]).tolist()
@@ -225,7 +238,7 @@ class Pascal5i(Photographs):
         min_area: int = 0, novel: str = "background", val_classes: int | tuple[int, ...] = 3,
         fold_scheme: str = "contiguous", sbd: str | Path | None = None, cache: bool = True, download: bool = False,
     ) -> None:  # fmt: skip
-        self._begin(root, fold, split)
+        self._begin(root, fold, split, cache=cache, download=download)
         self.names = NAMES
         novel_classes = fold_classes(tuple(self.names), fold, scheme=fold_scheme)
         self.fold_scheme = {"contiguous": "VOC order, 5 a fold"}.get(fold_scheme, SCHEMES[fold_scheme])
@@ -264,11 +277,11 @@ class Pascal5i(Photographs):
         """Image and mask file of every id; one directory listing per folder instead of a look-up per file."""
         places = [(self.voc / name, ".png") for name in ("SegmentationClassAug", "SegmentationClass")]
         places += [(self._sbd / "cls", ".mat")] if self._sbd else []
-        listed = [(folder, end, set(os.listdir(folder))) for folder, end in places if folder.is_dir()]
-        photographs = set(os.listdir(self.voc / "JPEGImages"))
+        listed = [(folder, end, _named(folder)) for folder, end in places if folder.is_dir()]
+        photographs = _named(self.voc / "JPEGImages")
         files, lost_images, lost_masks = [], [], []
         for name, mask in sorted(entries.items()):
-            here = [folder / f"{name}{end}" for folder, end, names in listed if f"{name}{end}" in names]
+            here = [folder / names[name + end] for folder, end, names in listed if name + end in names]
             named = self.voc / mask.lstrip("/") if mask else None
             here = [named] if named and named.is_file() else here
             if f"{name}.jpg" not in photographs:
@@ -276,7 +289,7 @@ class Pascal5i(Photographs):
             elif not here:
                 lost_masks.append(name)
             else:
-                files.append((self.voc / "JPEGImages" / f"{name}.jpg", here[0]))
+                files.append((self.voc / "JPEGImages" / photographs[f"{name}.jpg"], here[0]))
         for lost, what, cure in (
             (lost_images, "image in JPEGImages", "complete JPEGImages"),
             (lost_masks, "mask", "complete SegmentationClass, add SegmentationClassAug, pass sbd=PATH"),

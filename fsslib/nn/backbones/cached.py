@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...arguments import check_count
 from ...errors import ModelError
-from ...files import atomic
+from ...files import atomic, located
 from .base import Backbone, Box
 
 # Keys are 24 bytes (an image and what was asked of it); whatever else lies in the folder is not ours.
@@ -100,10 +100,8 @@ class DiskStore(Store):
     persistent = True
 
     def __init__(self, folder: str | Path, max_bytes: int = 20 * 2**30):
-        if not str(folder):
-            raise ModelError("features need a folder of their own: name one, '' is none.")
         super().__init__(max_bytes)
-        self.folder = Path(folder).expanduser()
+        self.folder = located(folder, "the folder of features", ModelError)
         features = []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -3,12 +3,12 @@
 import os
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, ModelError
+from ...files import located
 from .base import STAGES, Backbone
 
 # Classification heads; a backbone has no use for them and their absence or presence says nothing.
@@ -67,7 +67,7 @@ def _imagenet_state(backbone: Backbone) -> dict[str, Tensor]:
 def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
     """`clean_state` of a `.pth`, `.pt` or `.safetensors` file, on the CPU, without executing any code in it.
     Raises CheckpointError: the file is missing, unreadable, truncated, or holds something else than named tensors."""
-    path = Path(path)
+    path = located(path, "weight file", CheckpointError)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise CheckpointError(f"weight file {path} {what}; give the path of a .pth or .safetensors file.")

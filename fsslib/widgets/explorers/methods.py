@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ... import files
-from ...data.pictures import image_tensor
+from ...data.pictures import image_tensor, open_picture
 from ...data.transforms import Resize, normalise
 from ...errors import DatasetError
 from ...inference import infer, supports
@@ -194,17 +194,13 @@ class File:
 
     def picture(self) -> Image.Image:
         """The picture, upright. Raises DatasetError naming the file when it cannot be decoded."""
-        from PIL import Image, ImageOps
-
         if len(self.content) > LARGEST:
             size = len(self.content) / 2**20
             raise DatasetError(f"{self.name}: {size:.0f} MB, pictures up to {LARGEST >> 20} MB are taken: shrink it.")
         try:
-            picture = Image.open(io.BytesIO(self.content))
-            picture.load()
-            return ImageOps.exif_transpose(picture)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DatasetError(f"{self.name}: no picture that can be read ({error}). JPEG and PNG work.") from error
+            return open_picture(io.BytesIO(self.content), name=f"image {self.name}").copy()
+        except DatasetError as error:
+            raise DatasetError(f"{self.name}: no picture that can be read ({error}) JPEG and PNG work.") from error
 
 
 class Upload(ipywidgets.FileUpload):

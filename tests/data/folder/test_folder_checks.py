@@ -106,12 +106,10 @@ def test_code_in_cures_cures(tmp_path):
             for code in re.findall("`(.*?)`", problem.cure):
                 exec(code, {})
                 cured.add((problem.file.stem, problem.kind))
-                if problem.file.suffix == ".tif" and problem.kind.endswith("mask"):
-                    problem.file.unlink()  # the cure wrote a .png beside it
         left = {(problem.file.stem, problem.kind) for problem in check_folder(root).problems}
         assert not cured & left
         ran += len(cured)
-    assert ran == 18
+    assert ran == 17
 
 
 def test_faults_in_a_coco_file(tmp_path):

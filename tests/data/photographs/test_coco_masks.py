@@ -128,7 +128,7 @@ def test_maps_are_kept_and_checked(coco, monkeypatch):
     assert all(file.is_file() for file in files)
     monkeypatch.setattr(coco_masks, "_OPEN", {})
     with monkeypatch.context() as patch:
-        patch.setattr(coco_masks, "_parse", refuse)
+        patch.setattr(coco_masks, "read_annotations", refuse)
         assert quiet(coco).hash() == data.hash()
         coco_masks._OPEN.clear()
     whole = files[0].read_bytes()
@@ -159,7 +159,7 @@ def test_a_cache_that_cannot_be_written(coco, tmp_path, monkeypatch):
         data = Coco20i(coco, val_classes=0)
     assert sum("kept" in str(warning.message) for warning in said) == 1
     assert data.hash() == expected.hash() and all(torch.equal(a[1], b[1]) for a, b in zip(data, expected))
-    monkeypatch.setattr(coco_masks, "_parse", refuse)
+    monkeypatch.setattr(coco_masks, "read_annotations", refuse)
     assert quiet(coco, 1).classes == quiet(coco, 1).classes != data.classes
 
 
