@@ -83,13 +83,10 @@ def output(path: str | os.PathLike) -> Iterator[None]:
         yield
     except FsslibError:
         raise
-    except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError):  # torch closes what it could not write, which fails again
-            raise
-        reason, cure = cause.strerror or cause, _CURES.get(cause.errno, "Name a place that you may write to.")
+    except OSError as error:
+        reason, cure = error.strerror or error, _CURES.get(error.errno, "Name a place that you may write to.")
         made = OutputError(f"{_short(os.fspath(path))} cannot be written: {reason}. {cure}")
-        made.errno, made.strerror = cause.errno, cause.strerror
+        made.errno, made.strerror = error.errno, error.strerror
         raise made from error
 
 

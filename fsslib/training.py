@@ -24,7 +24,7 @@ from .arguments import check_count, check_number, check_switch
 from .data.base import SegmentationDataset
 from .data.episodes import EpisodeSampler
 from .data.loading import loaded
-from .errors import TrainingError
+from .errors import OutputError, TrainingError
 from .evaluation import evaluate, exact_float32
 from .files import atomic, make_folder
 from .models.base import FewShotModel, unwrapped
@@ -429,8 +429,13 @@ class _Run:
         state["optimiser"] = self.optimiser.state_dict()
         if hasattr(self.callback, "state_dict"):
             state["callback"] = self.callback.state_dict()
-        with atomic(self.file) as part, open(part, "wb") as file:  # so that a full disk is an error of the system
-            torch.save(state, file)
+        with atomic(self.file) as part:
+            try:
+                torch.save(state, part)
+            except RuntimeError as error:  # torch's own word for what the system says
+                reason = (str(error).splitlines() or [""])[0]
+                cure = "Free space there, or name another folder"
+                raise OutputError(f"{self.file} cannot be written: {reason} {cure}.") from error
 
     def resume(self, file: Path, data: str) -> None:
         """Keep the training in `file`, and go on from there if it holds one.
