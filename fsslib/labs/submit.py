@@ -57,7 +57,7 @@ def submit(path: str | Path, name: str = "", limits: Limits | None = None, progr
     numbers = [count for count in counts if count is not None]
     if numbers != sorted(numbers):
         reports.insert(0, {"cell": 0, "problem": "order", "message": "The cells were not run from top to bottom."})
-    result = {"format": FORMAT, "stage": stage, "name": name, "notebook": path.name, "notebook_sha256": digest}
+    result = {"format": FORMAT, "stage": stage, "name": str(name), "notebook": path.name, "notebook_sha256": digest}
     result |= {"fsslib": __version__, "seconds": round(time.monotonic() - start, 1)}
     result |= {"exercises": rows if rows is not None else _unchecked(stage, outcomes), "cells": reports}
     # Half of a pair of surrogates, as in "\ud800", is no letter: no file could hold it.
