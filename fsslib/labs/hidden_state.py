@@ -106,7 +106,7 @@ class _Reader:
 
 def hidden_state(
     sources: Sequence[str], counts: Sequence[int | None], given: dict[str, str] | None = None,
-    known: Collection[str] | None = None, well: Collection[int] = (),
+    missed: Collection[str] | None = None, well: Collection[int] = (),
 ) -> list[Finding]:  # fmt: skip
     """Cells that depend on the order in which they were run, or on definitions that are gone.
 
@@ -114,14 +114,17 @@ def hidden_state(
         sources: texts of the code cells, from top to bottom.
         counts: their execution counts as saved; None where a cell was not run.
         given: names that the notebook's cells defined when it was handed out, with the first line of the cell.
-        known, well: what a run from top to bottom has shown, which counts more than what is read here: the names that
-            were there at any time (None: there was no run), and the indices of the cells that ran without an error.
+        missed, well: what a run from top to bottom has shown, which counts more than what is read here: the names that
+            something looked for in vain (None: there was no run), and the indices of the cells that ran without an
+            error. What a cell or function did not miss is not reported, however it came there.
     """
     cells, findings = [names(text) for text in sources], []
     every = set().union(*(cell.bound for cell in cells))
     for i, cell in enumerate(cells):
-        nowhere = cell.later - every - cell.used - set(known or ())
-        if known is None and "*" in every:  # any name may have come from there
+        nowhere = cell.later - every - cell.used
+        if missed is not None:
+            nowhere &= set(missed)
+        elif "*" in every:  # any name may have come from there
             nowhere = frozenset()
         above = {name: [k for k in range(i) if {name, "*"} & cells[k].bound] for name in cell.used}
         lost = [name for name in sorted(cell.used) if not above[name] and i not in well]

@@ -51,7 +51,7 @@ class Outcome:
         status: "ok", "error", "slow" (`message` says of what), "loud" (too much output), "dead" (the kernel ended) or
             "skipped" (the kernel was gone, or the time of all cells over).
         error, message, texts: the name and words of an exception, and the results as text.
-        request: the kernel's name for this run of the cell. answer: repr of what was asked after it.
+        request: the kernel's name for this run of the cell.
         gone: the kernel is. left: the cell has told it to end, which happens later.
         effects: (problem, what) of all that the cell has brought about, also when it had ended already.
     """
@@ -61,7 +61,6 @@ class Outcome:
     message: str = ""
     texts: list[str] = field(default_factory=list)
     request: str = ""
-    answer: str = ""
     gone: bool = False
     left: bool = False
     effects: list[tuple[str, str]] = field(default_factory=list)
@@ -121,17 +120,15 @@ class Kernel:
         self.start = processor_seconds(self.pid)
         self.waits = 0  # cells that were stopped because they waited; the third ends the run
 
-    def run(self, source: str, asked: str = "None") -> Outcome:
-        """Execute one cell and wait for its end, its limit, or the kernel's death. `asked` is an expression, evaluated
-        after a cell without an error."""
+    def run(self, source: str) -> Outcome:
+        """Execute one cell and wait for its end, its limit, or the kernel's death."""
         if not self.manager.is_alive():
             return Outcome("skipped", gone=True)
         left = self.limits.total - (processor_seconds(self.pid) - self.start)
         if left < 0 or self.waits == 3:
             return Outcome("skipped")
         meter = _Meter(self.pid, min(left, self.limits.cell), self.limits.wait)
-        settings = {"allow_stdin": False, "stop_on_error": False, "user_expressions": {"asked": asked}}
-        outcome = self._listen(self.client.execute(source, **settings), meter)
+        outcome = self._listen(self.client.execute(source, allow_stdin=False, stop_on_error=False), meter)
         if left < self.limits.cell and "used" in outcome.message and outcome.status == "slow":
             outcome.message = f"Stopped: all cells together used {self.limits.total:g} s of processor time."
         return outcome
@@ -164,7 +161,6 @@ class Kernel:
             if kind == "status" and content["execution_state"] == "idle":
                 # The reply knows of an error whose message was lost, as when there was no memory left to send it.
                 reply = self._reply(request, 60.0)
-                outcome.answer = _asked(reply) or ""
                 outcome.left = any(part.get("source") == "ask_exit" for part in reply.get("payload", ()))
                 if outcome.status == "ok" and reply.get("status") == "error":
                     outcome.fail(reply)
@@ -188,11 +184,8 @@ class Kernel:
     def ask(self, expression: str, seconds: float) -> str | None:
         """The repr of an expression's value in the kernel, or None if `seconds` of processor time give no answer."""
         request = self.client.execute("", silent=True, user_expressions={"asked": expression}, allow_stdin=False)
-        return _asked(self._reply(request, seconds))
-
-
-def _asked(reply: dict[str, Any]) -> str | None:
-    return reply.get("user_expressions", {}).get("asked", {}).get("data", {}).get("text/plain")
+        answer = self._reply(request, seconds).get("user_expressions", {}).get("asked", {})
+        return answer.get("data", {}).get("text/plain")
 
 
 def _size(content: dict[str, Any]) -> int:

@@ -47,16 +47,17 @@ def submit(path: str | Path, name: str = "", limits: Limits | None = None, progr
     start = time.monotonic()
     outcomes, rows = _run(sources, stage, limits or Limits(), partial(bar, desc=path.stem, show=progress))
     counts = [c["execution_count"] for c in cells]
-    known = {name for outcome in outcomes for name in outcome.answer.split()}
+    messages = [outcome.message for outcome in outcomes] + [row["message"] for row in rows or ()]
+    missed = {name for text in messages for name in re.findall(r"name '(\w+)' is not defined", text)}
     well = [i for i, outcome in enumerate(outcomes) if outcome.status == "ok"]
-    hidden = hidden_state(sources, counts, book["metadata"]["fsslib"]["names"], known, well)
+    hidden = hidden_state(sources, counts, book["metadata"]["fsslib"]["names"], missed, well)
     # What the checks had said when the notebook was saved.
     claims = [[mark for text in c["said"] for mark in _marks(text)] for c in cells]
     reports = _reports(sources, outcomes, hidden, claims)
     numbers = [count for count in counts if count is not None]
     if numbers != sorted(numbers):
         reports.insert(0, {"cell": 0, "problem": "order", "message": "The cells were not run from top to bottom."})
-    result = {"format": FORMAT, "stage": stage, "name": name, "notebook": path.name, "notebook_sha256": digest}
+    result = {"format": FORMAT, "stage": stage, "name": str(name), "notebook": path.name, "notebook_sha256": digest}
     result |= {"fsslib": __version__, "seconds": round(time.monotonic() - start, 1)}
     result |= {"exercises": rows if rows is not None else _unchecked(stage, outcomes), "cells": reports}
     # Half of a pair of surrogates, as in "\ud800", is no letter: no file could hold it.
@@ -145,16 +146,12 @@ def _run(
 def _attempt(
     sources: list[str], stage: str, limits: Limits, shown: Callable
 ) -> tuple[list[Outcome], list[dict[str, Any]] | None]:
-    """All cells in one kernel; see `_run`. The `answer` of an outcome holds the names that were there after it."""
-    read = sorted(set().union(*((n := names(text)).used | n.later for text in sources)))
-    asked = f"' '.join(n for n in {read} if n in __import__('__main__').__dict__ or n in __builtins__.__dict__)"
+    """All cells in one kernel; see `_run`."""
     outcomes = []
     with fresh_kernel(limits) as kernel:
         for source in shown(sources, unit="cell"):
-            outcomes.append(kernel.run(source, asked) if source.strip() else Outcome("ok"))
-            outcomes[-1].answer = _value(outcomes[-1].answer) or ""
+            outcomes.append(kernel.run(source) if source.strip() else Outcome("ok"))
         rows = _in_kernel(kernel, f"verdicts(globals(), {stage!r})", 10.0 + 8.0 * len(exercises(stage)))
-        outcomes[-1].answer += f" {_value(kernel.ask(asked, 10.0)) or ''}"
         effects = _in_kernel(kernel, "effects()", 10.0) or []
     for outcome in outcomes:
         done = [(problem, what) for request, problem, what in effects if outcome.request == request != ""]
@@ -164,18 +161,10 @@ def _attempt(
 
 def _in_kernel(kernel: Kernel, call: str, seconds: float) -> Any:
     """The value of JSON that a function of `fsslib.labs.in_kernel` returns, or None."""
-    answer = _value(kernel.ask(f"__import__('fsslib.labs.in_kernel', fromlist=['x']).{call}", seconds))
+    answer = kernel.ask(f"__import__('fsslib.labs.in_kernel', fromlist=['x']).{call}", seconds)
     try:
-        return json.loads(answer) if answer else None
-    except ValueError:
-        return None
-
-
-def _value(answer: str | None) -> str | None:
-    """The text whose repr a kernel has answered, or None."""
-    try:
-        return str(ast.literal_eval(answer)) if answer else None
-    except (ValueError, SyntaxError):
+        return json.loads(ast.literal_eval(answer)) if answer else None
+    except (ValueError, SyntaxError, TypeError):
         return None
 
 

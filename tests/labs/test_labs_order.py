@@ -58,13 +58,13 @@ def test_findings(sources, counts, cell, words):
 def test_what_the_fresh_kernel_had_is_never_reported(source):
     """However it came there: by a magic, a star, exec, another program."""
     assert hidden_state([source], [1]) != []
-    assert hidden_state([source], [1], known={"x"}, well=[0]) == []
+    assert hidden_state([source], [1], missed=(), well=[0]) == []
     assert hidden_state(["from lib import *", source], [1, 2]) == [], "perhaps from there"
 
 
-def test_what_no_function_could_find_is_reported_all_the_same():
-    """A function that nobody called, so that the cells above and below ran without an error."""
-    (found,) = hidden_state(["from math import *", "def f(): return lost + sqrt(2)"], [1, 2], None, {"sqrt"}, [0, 1])
+def test_what_a_function_looked_for_in_vain_is_reported():
+    """As when a check has called it: the cells ran without an error."""
+    (found,) = hidden_state(["from math import *", "def f(): return lost + sqrt(2)"], [1, 2], None, {"lost"}, [0, 1])
     assert found.cell == 1 and found.name == "lost"
 
 

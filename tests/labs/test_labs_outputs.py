@@ -87,7 +87,7 @@ def spoilt(made, chance):
 @pytest.fixture
 def no_kernel(monkeypatch):
     """In place of the kernel: cells that end in all the ways that there are."""
-    ends = [Outcome("ok", answer="x files"), Outcome("error", "NameError", "name 'x' is not defined"), Outcome("dead"),
+    ends = [Outcome("ok"), Outcome("error", "NameError", "name 'x' is not defined"), Outcome("dead"),
             Outcome("slow", message="Stopped: it used"), Outcome("loud"), Outcome("skipped")]  # fmt: skip
 
     def run(sources, stage, limits, shown):

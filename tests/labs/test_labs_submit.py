@@ -59,7 +59,8 @@ CLEAN = (
     "def late():\n    return found\nglobals()['found'] = 2", "late()", "del found", "import builtins\nbuiltins.own = 3",
     "def use():\n    return own\nuse()", "%%writefile other.py\nelse_where = 4", "%run other.py\nelse_where",
     "else_where",
-    "if False:\n    ghost", "try:\n    ghost\nexcept NameError:\n    pass", "async def f(x: 'Ghost'):\n    return x",
+    "if False:\n    ghost", "def uncalled():\n    return ghost",
+    "try:\n    ghost\nexcept NameError:\n    pass", "async def f(x: 'Ghost'):\n    return x",
     "await f(1)", "def setting():\n    global setup\n    setup = 5\nsetting()", "setup", "%matplotlib inline",
     "del builtins.own",
 )  # fmt: skip
@@ -213,7 +214,7 @@ class Ending:
     def __init__(self):
         self.alive = True
 
-    def run(self, source, asked):
+    def run(self, source):
         if not self.alive:
             return kernel.Outcome("skipped", gone=True)
         self.alive = not source.startswith("end")
