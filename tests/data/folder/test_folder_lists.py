@@ -216,9 +216,9 @@ def test_a_photograph_in_two_class_folders(tmp_path):
 def test_a_copy_on_the_other_list_is_said(tmp_path, swapped):
     root = copied(tmp_path, "images_masks")
     lists = dict(zip(("test", "train") if swapped else ("train", "test"), (["n00", "n01"], ["n03", "n04"])))
-    with pytest.warns(UserWarning, match=r"1 pictures are on the lists of both .* \(n00.jpg\): take the copies off"):
-        with pytest.raises(DatasetError, match="no usable class"):
-            Folder(root, lists=lists, min_area=400)
+    said = r"1 pictures are on the lists of both .* \(n00.jpg\): take the copies off"
+    with pytest.warns(UserWarning, match=said), pytest.raises(DatasetError, match="no usable class"):
+        Folder(root, lists=lists, min_area=400)
     assert check_folder(root, lists=lists).kinds == {"same picture twice": 1}
 
 
