@@ -184,7 +184,7 @@ class TinyResNet(Backbone):
     Raises ModelError: another stride, width, stage or mode.
     """
 
-    learns_in = torch.channels_last
+    learns_in = counts_in = torch.channels_last
 
     def __init__(self, *, stride: int = 4, width: int = 16, bn: str = "frozen", last: str | None = None):
         if stride not in (4, 8):
