@@ -232,9 +232,12 @@ def allocate(query: Tensor, prototypes: Tensor, used: Tensor, *, merge: str = "s
 
 class AllocatedEnrichment(FeatureEnrichment):
     """Feature enrichment of features (pooled) with what is allocated to them (first argument) and its probability map
-    (resized). The merge is linear: it meets the few prototypes, not the maps that they are laid out to."""
+    (resized). The merge is linear: it meets the few prototypes, not the maps that they are laid out to. With None in
+    place of the allocation its maps are among the pooled ones."""
 
-    def _merge(self, level: int, grid: tuple[int, int], told: Allocation, pooled: Tensor, resized: Tensor) -> Tensor:
+    def _merge(self, level: int, grid: tuple[int, int], told: Allocation | None, pooled: Tensor, resized: Tensor):
+        if told is None:
+            return super()._merge(level, grid, None, pooled, resized)
         conv, relu = self.merge[level]
         own, theirs, last = conv.weight.flatten(1).split([pooled.shape[1], told.prototypes.shape[-1], 1], 1)
         (features,), (shares,) = (averaged(maps, [grid]) for maps in (pooled, told.shares))
