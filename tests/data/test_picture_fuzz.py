@@ -150,7 +150,7 @@ def test_odd_arrays(kind):
 
 @pytest.mark.parametrize("thing", [
     None, 3, b"bytes", [], {}, Path("."), "", "\0", "x" * 5000, os.sep, object(), [[1, 2], [3]], lambda: 0,
-], ids=str)  # fmt: skip
+], ids=lambda thing: type(thing).__name__)  # fmt: skip
 def test_things_that_are_no_pictures(thing):
     for read in (image_tensor, mask_tensor):
         assert outcome(lambda read=read: read(thing)) == "DatasetError"
