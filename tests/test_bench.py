@@ -110,7 +110,7 @@ def test_two_revisions_take_turns(tmp_path):
 
 @clone
 def test_ctrl_c_leaves_nothing_behind(tmp_path):
-    run = start("evaluate", *SMALL, "--compare", "HEAD", "--json", tmp_path / "bench.json", folder=tmp_path)
+    run = start("panet", *SMALL, "--compare", "HEAD", "--json", tmp_path / "bench.json", folder=tmp_path)
     assert run.stdout.readline().startswith("cell")
     run.send_signal(signal.SIGINT)
     assert run.wait(timeout=60) == 130

@@ -168,7 +168,8 @@ def test_read_in_every_form(door, form, home, here):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("door", WRITE)
-def test_written_in_every_form(door, form, home, here, tmp_path):
+def test_written_in_every_form(door, form, home, here, tmp_path, monkeypatch):
+    monkeypatch.delenv("FSSLIB_FIGURES", raising=False)
     name, write = WRITE[door]
     folder = home / "new" / form / door
     write(FORMS[form](home, f"new/{form}/{door}/{name}"))
