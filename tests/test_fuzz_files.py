@@ -1,10 +1,9 @@
 """Damaged checkpoints and drawings: each is read rightly or refused by an error of ours that says what to do.
 
-FUZZ=2000 in the environment tries as many of each; a hundred are enough for every day.
+FSSLIB_FUZZ=2000 in the environment tries as many of each; a hundred are enough for every day.
 """
 
 import json
-import os
 import warnings
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from core_tools import panet
+from fuzzing import KEPT
 from mutations import as_file, damaged
 
 from fsslib import load_model, load_official, save_model
@@ -20,7 +20,6 @@ from fsslib.nn.backbones import build_backbone
 from fsslib.nn.backbones.weights import load_weights
 from fsslib.widgets import strokes
 
-COUNT = int(os.environ.get("FUZZ", 100))
 CURES = "again", "give ", "must be", "pass ", "save ", "build ", "choose ", "expected", "use ", "was it ", "check "
 
 
@@ -89,7 +88,7 @@ def test_damaged_files(door, doors, tmp_path, monkeypatch):
     make, ending, opens, right = doors[door]
     monkeypatch.chdir(tmp_path)
     file, seen, wrong = tmp_path / f"given{ending}", {}, []
-    for number in range(COUNT):
+    for number in range(KEPT):
         content = make(number)
         file.write_bytes(content)
         try:
@@ -99,5 +98,5 @@ def test_damaged_files(door, doors, tmp_path, monkeypatch):
         except Exception as error:
             wrong.append(f"number {number}: {type(error).__name__}: {str(error)[:300]}")
     print(json.dumps({door: seen}))
-    assert not wrong, f"{len(wrong)} of {COUNT}: " + "\n".join(wrong[:10])
+    assert not wrong, f"{len(wrong)} of {KEPT}: " + "\n".join(wrong[:10])
     assert len(seen) > 1, "some are refused, some are still right"

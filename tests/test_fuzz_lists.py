@@ -5,13 +5,13 @@ FSSLIB_FUZZ=2000 tries as many of each kind; by default there are a hundred.
 
 import copy
 import json
-import os
 import random
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzzing import KEPT
 from PIL import Image
 
 from fsslib.data import check_folder
@@ -23,7 +23,6 @@ from fsslib.data.photographs.pascal import read_list
 from fsslib.errors import FsslibError
 from fsslib.experiments.parameters import read_parameters
 
-COUNT = int(os.environ.get("FSSLIB_FUZZ", 100))
 STRANGE = [
     None, True, False, -1, 0, 1, 2, 255, 1.0, 1.5, float("nan"), float("inf"), 10**30, "1", "2", "a.jpg", "b.jpg", "",
     " ", "cat", "e\u0301", "\u00e9", "\ud800", "a\0b", "../x", "x" * 5000, [], {}, [[]], [1], {"a": 1}, [[1, 2] * 3],
@@ -182,7 +181,7 @@ def test_every_input_is_read_or_refused(folder, name, tmp_path):
     door, change, content = DOORS[name]
     chance, counts = random.Random(name), {"read": 0, "refused": 0}
     before = set(tmp_path.iterdir())
-    for at in range(COUNT):
+    for at in range(KEPT):
         file = folder / name
         file.write_bytes(raw := change(content, chance))
         try:

@@ -11,6 +11,7 @@ import string
 
 import nbformat
 import pytest
+from fuzzing import KEPT
 
 from fsslib.errors import FsslibError, OutputError
 from fsslib.labs import __main__ as command
@@ -18,7 +19,6 @@ from fsslib.labs import class_table, collect, submit
 from fsslib.labs.hidden_state import hidden_state
 from fsslib.labs.kernel import Outcome
 
-TRIALS = int(os.environ.get("FSSLIB_FUZZ", "100"))
 RESULT = {
     "format": submit.FORMAT, "stage": "01_prototypes", "name": "Ann", "notebook": "ann.ipynb", "notebook_sha256": "",
     "fsslib": "0", "seconds": 1.5,
@@ -101,7 +101,7 @@ def test_mutated_submissions(tmp_path, no_kernel, capsys):
     chance = random.Random(16)
     room, out = tmp_path / "room", tmp_path / "out"
     room.mkdir()
-    for n in range(TRIALS):
+    for n in range(KEPT):
         (room / f"{n}.ipynb").write_bytes(spoilt(mutated(notebook(), chance), chance))
         result = mutated(json.loads(json.dumps(RESULT)), chance)
         with contextlib.suppress(UnicodeEncodeError, AttributeError):
@@ -111,7 +111,7 @@ def test_mutated_submissions(tmp_path, no_kernel, capsys):
     assert command.main(["collect", str(room), "--out", str(out)]) == 0
     said = capsys.readouterr()
     rows = collect.collect(room, out)
-    assert len(rows) == 2 * TRIALS and all(row["result"] or row["note"] for row in rows)
+    assert len(rows) == 2 * KEPT and all(row["result"] or row["note"] for row in rows)
     refused = [row for row in rows if not row["result"]]
     assert 0 < len(refused) < len(rows) and "Traceback" not in said.err
     assert not [row for row in rows if "could not be run" in row["note"]], "everything is refused with a reason"
@@ -220,6 +220,6 @@ def test_letters_that_no_file_can_hold(tmp_path, no_kernel, monkeypatch):
 
 def test_any_text_can_be_read_as_a_cell():
     chance = random.Random(1)
-    for _ in range(TRIALS):
+    for _ in range(KEPT):
         text = "".join(chance.choice(string.printable + "äß\ud800\x00") for _ in range(chance.randrange(60)))
         hidden_state([text, chance.choice(["x", "%time ", "!", "?"]) + text], [1, 2])
