@@ -36,7 +36,7 @@ CODES = ("utf-16", "utf-16-le", "utf-8-sig", "latin-1", "utf-32", "cp1252")
 # What begins the part of a message that says what to do.
 CURE = re.compile(
     "expected |give |leave |save |write |number every|put one|pass |use |lower |again|must be|build |choose |was it |"
-    "check |open |draw |`from fsslib",
+    "check |open |draw |add |remove |`from fsslib",
     re.IGNORECASE,
 )
 BINARY = ("cut", "bit", "bit", "noise", "lost", "doubled", "number", "zeros", "sign")
