@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from ..arguments import Positive, Share, check_options
 from ..episode import Episode
 from ..losses import distillation, log_distribution, segmentation
-from ..nn.backbones.base import STAGES, Box
+from ..nn.backbones.base import STAGES
 from ..nn.context import SCALES, FeatureEnrichment, PyramidPooling, conv_norm, convolved_together
 from ..nn.convolution import Conv2d
-from ..ops import masked_pool, may_wait, prior_mask, resize
+from ..ops import Box, masked_pool, may_wait, prior_mask, resize
 from .base import Features, OneWayModel, Outcome, enriched_losses, joined, joined_width
 
 QueryFactor = Literal["product", "average", "mean", "none"]

@@ -19,7 +19,8 @@ from torch import Tensor
 from ...arguments import check_count
 from ...errors import ModelError
 from ...files import atomic, located
-from .base import Backbone, Box
+from ...ops import Box
+from .base import Backbone
 
 # Keys are 24 bytes (an image and what was asked of it); whatever else lies in the folder is not ours.
 _FEATURE, _PART = re.compile(r"[0-9a-f]{48}\.npy"), re.compile(r"[0-9a-f]{48}\.npy\.\d+\.part")

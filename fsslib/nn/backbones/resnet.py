@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ...arguments import choose
 from ...errors import ModelError
+from ...ops import Box
 from ..convolution import Conv2d
-from .base import Backbone, Box, Layers, conv_norm, folded
+from .base import Backbone, Layers, conv_norm, folded
 
 Convs = list[tuple[int, int, int, int]]  # kernel, channels, stride, dilation
 
