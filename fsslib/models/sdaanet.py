@@ -199,6 +199,8 @@ class SDAANet(OneWayModel):
         flat = {stage: value.flatten(0, 2) for stage, value in support.items()}
         query_side = {"reduced": self.down_query(joined(query))}
         support_side = {"reduced": self.down_supp(joined(flat)).unflatten(0, support["layer3"].shape[:3])}
+        for side in (query, support, flat):
+            del side["layer2"]  # nothing reads it again, and the prior needs room
         if self.prior:
             query_side["deep"], support_side["deep"] = self._deep(episode, query, support)
         return query_side, support_side
