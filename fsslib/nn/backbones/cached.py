@@ -247,10 +247,14 @@ class CachedBackbone(Backbone):
             rows |= self._compute(images, missing, keys, stages, compute)
             rows |= {i: rows[first[row[0]]] for i, row in enumerate(keys) if i not in rows}
         native = _autocast(images.device.type) or images.dtype
-        # Converted one by one: autocast on a CPU refuses to stack float16.
-        columns = ([rows[i][s].to(images.device, native) for i in range(len(keys))] for s in range(len(stages)))
         layout = self.layout(learns=False) if images.device.type == "cpu" else torch.contiguous_format
-        return {s: torch.stack(column).contiguous(memory_format=layout) for s, column in zip(stages, columns)}
+        together = {}
+        for s, stage in enumerate(stages):
+            shape, how = (len(keys), *rows[0][s].shape), {"dtype": native, "device": images.device}
+            together[stage] = torch.empty(shape, memory_format=layout, **how)
+            for i, place in enumerate(together[stage]):  # stacked, each would be turned to another layout and back
+                place.copy_(rows[i][s])
+        return together
 
     def _compute(
         self, images: Tensor, missing: list[int], keys: list, stages: Sequence[str], compute: Callable
