@@ -248,12 +248,11 @@ class CachedBackbone(Backbone):
             rows |= {i: rows[first[row[0]]] for i, row in enumerate(keys) if i not in rows}
         native = _autocast(images.device.type) or images.dtype
         layout = self.layout(learns=False) if images.device.type == "cpu" else torch.contiguous_format
-        together = {}
-        for s, stage in enumerate(stages):
-            shape, how = (len(keys), *rows[0][s].shape), {"dtype": native, "device": images.device}
-            together[stage] = torch.empty(shape, memory_format=layout, **how)
-            for i, place in enumerate(together[stage]):  # stacked, each would be turned to another layout and back
-                place.copy_(rows[i][s])
+        how = {"dtype": native, "device": images.device, "memory_format": layout}
+        together = {stage: torch.empty((len(keys), *one.shape), **how) for stage, one in zip(stages, rows[0])}
+        for i, row in rows.items():
+            for stage, feature in zip(stages, row):
+                together[stage][i] = feature  # stacked, it would be turned to another layout and back
         return together
 
     def _compute(
