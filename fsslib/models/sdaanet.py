@@ -199,8 +199,9 @@ class SDAANet(OneWayModel):
         flat = {stage: value.flatten(0, 2) for stage, value in support.items()}
         query_side = {"reduced": self.down_query(joined(query))}
         support_side = {"reduced": self.down_supp(joined(flat)).unflatten(0, support["layer3"].shape[:3])}
-        for side in (query, support, flat):
-            del side["layer2"]  # nothing reads it again, and the prior needs room
+        if deepest == "layer4":  # nothing reads layer2 again, and the prior needs room
+            for side in (query, support, flat):
+                del side["layer2"]
         if self.prior:
             query_side["deep"], support_side["deep"] = self._deep(episode, query, support)
         return query_side, support_side
