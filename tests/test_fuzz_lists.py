@@ -7,6 +7,7 @@ import copy
 import json
 import random
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from PIL import Image
 
 from fsslib.data import check_folder
 from fsslib.data.folder.dataset import Folder
+from fsslib.data.folder.labelme import label_map as labelme_map
 from fsslib.data.folder.layouts import Entry
 from fsslib.data.folder.names_and_lists import class_names, listed, split_list
+from fsslib.data.folder.yolo import label_map as yolo_map
 from fsslib.data.photographs import coco_label_maps
 from fsslib.data.photographs.pascal import read_list
 from fsslib.errors import FsslibError
@@ -104,6 +107,15 @@ PARAMETERS = {
     "root": None,
     "options": {"a": [True, "x"]},
 }
+SHAPES = [
+    {"label": "cat", "points": [[4, 4], [30, 4], [30, 30]], "shape_type": "polygon", "group_id": None, "flags": {}},
+    {"label": "__ignore__", "points": [[40, 40], [50, 40]], "shape_type": "circle", "group_id": 1},
+    {"label": "dog", "points": [[4.5, 4], [9, 8]], "shape_type": "rectangle", "group_id": 1},
+]
+LABELME = {"version": "5.4.1", "shapes": SHAPES, "imagePath": "a.jpg", "imageData": None, "imageHeight": 48}
+LABELME |= {"imageWidth": 64, "flags": {}}
+YOLO = b"0 0.1 0.1 0.5 0.1 0.5 0.5\n1 0.25 0.25 0.75 .25 0.7515 0.515625 1 1\r\n"
+DATA = b"path: ../x\ntrain: images/train\nval: [images/val]\nnc: 2\nnames:\n  0: cat\n  1: dog\n"
 YAML = (
     b"# a recipe\nfold: 1\nshots: [1, 5]\nlr: 1e-3\ntraining: {clip: 1.0, decay: poly}\nroot: ~\nknobs:\n  size: 0.5\n"
 )
@@ -140,6 +152,20 @@ def coco_door(file: Path) -> None:
         assert {*np.unique([mask.numpy() for _, mask in data]).tolist()} <= {0, 255, *data.names}
 
 
+def outline_door(file: Path, draw, **known: int) -> None:
+    """One label file is drawn or refused; the folder with it is judged, whatever it holds."""
+    report = check_folder(file.parent, layout="yolo" if draw is yolo_map else "labelme")
+    assert report.sound <= report.pairs <= 3 and all(p.message and p.cure for p in report.problems)
+    mask = draw(file, (64, 48), (64, 48), known or {0: 1, 1: 2})
+    assert mask.shape == (48, 64) and mask.dtype == np.uint8 and {*np.unique(mask).tolist()} <= {0, 1, 2, 255}
+    assert report.sound or report.problems or not mask.any()
+
+
+def description_door(file: Path) -> None:
+    report = check_folder(file)
+    assert report.layout == "yolo" and all(type(name) is str and name.strip() == name for name in report.classes)
+
+
 def class_door(file: Path) -> None:
     names = class_names(file, file.parent)
     assert all(type(number) is int and 0 < number < 255 for number in names)
@@ -163,9 +189,12 @@ def voc_door(file: Path) -> None:
     assert entries and all(name and "/" not in name for name in entries)
 
 
-BYTES, JSON = changed_bytes, changed_json
+BYTES, JSON, LABELS = changed_bytes, changed_json, {"cat": 1, "dog": 2, "__ignore__": 255}
 DOORS = {
     "coco.json": (coco_door, JSON, DOCUMENT), "coco text.json": (coco_door, BYTES, json.dumps(DOCUMENT).encode()),
+    "a.txt": (partial(outline_door, draw=yolo_map), BYTES, YOLO), "data.yaml": (description_door, BYTES, DATA),
+    "a.json": (partial(outline_door, draw=labelme_map, **LABELS), JSON, LABELME),
+    "b.json": (partial(outline_door, draw=labelme_map, **LABELS), BYTES, json.dumps(LABELME).encode()),
     "classes.txt": (class_door, BYTES, CLASSES), "numbered.txt": (class_door, BYTES, NUMBERED),
     "classes.json": (class_door, JSON, {"0": "background", "1": "cat", "2": "dog"}),
     "names.json": (class_door, JSON, {"cat": 1, "dog": 2, "list": ["a"]}),

@@ -28,7 +28,7 @@ from .label_maps import FILES
 from .layouts import PICTURES, Entry, Pairing, by_stem, is_labelme, json_files, named_picture, pictures
 from .names_and_lists import class_names, named_file
 from .pairs import Draw, Size
-from .problems import Fault
+from .problems import Fault, Problem
 
 FORMAT = "Expected labelme's format: 'shapes', a list of objects with 'label', 'points' and 'shape_type'."
 _IGNORED, _BACKGROUND = "__ignore__", "_background_"
@@ -58,9 +58,9 @@ def labelme(base: Path, names: object) -> tuple[Pairing, Draw, list[Path]]:
             continue
         stat = file.stat()
         head = _head(file, stat.st_mtime_ns, stat.st_size)
-        if isinstance(head, Fault):
+        if isinstance(head, Problem):
             pairing.total += 1
-            pairing.problems.append(head.problem)
+            pairing.problems.append(head)
             shown.add(beside)
         elif head.labels:
             labels |= {*head.labels}
@@ -185,12 +185,12 @@ def _document(file: Path) -> dict:
 
 
 @lru_cache(2**14)
-def _head(file: Path, time: int, size: int) -> Head | Fault:
+def _head(file: Path, time: int, size: int) -> Head | Problem:
     """Read once for its `time` and `size`: with the picture within, a file is large."""
     try:
         document = _document(file)
     except Fault as fault:
-        return fault
+        return fault.problem
     picture = document.get("imagePath")
     picture = picture.strip().replace("\\", "/") if isinstance(picture, str) else ""  # as Windows writes it
     labels = dict.fromkeys(shape["label"] for shape in document["shapes"])

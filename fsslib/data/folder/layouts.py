@@ -378,10 +378,11 @@ def descriptions(place: Path) -> list[Path]:
 
 
 def _is_yolo(place: Path) -> bool:
-    """Whether a folder says so itself: then two pictures of one name in it are no image and mask."""
+    """Whether a folder says so itself, and nothing else: two pictures of one name in it are no image and mask."""
     place = _unwrapped(place)
-    labels = any(folder.name == "labels" and not by_stem(folder) for folder in _folders(place))
-    return bool(labels or descriptions(place)) and not _image_folders(place) and _has_texts(place, False)
+    said = descriptions(place) or any(folder.name == "labels" and not by_stem(folder) for folder in _folders(place))
+    other = _image_folders(place) or any(map(_is_coco, _documents(place)))
+    return bool(said) and not other and _has_texts(place, False)
 
 
 def _has_texts(place: Path, sure: bool) -> bool:

@@ -66,7 +66,7 @@ def yolo(source: Path, names: object) -> tuple[Pairing, Draw, list[Path]]:
     pairing.names, used = _classes(names, base, places, file, said)
     pairing.listed = _splits(said, [base, file.parent], pairing) if file else {}
     known = {cls - 1: cls for cls in pairing.names or range(1, IGNORE)}
-    return pairing, partial(label_map, known=known), [*used, *([file] if file else [])]
+    return pairing, partial(label_map, known=known), [*used, *([file] if {"names", "nc"} & {*said} else [])]
 
 
 def label_map(file: Path, upright: Size, stored: Size, known: Mapping[int, int]) -> np.ndarray:

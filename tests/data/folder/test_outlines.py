@@ -325,6 +325,8 @@ def test_data_sets_that_are_something_else(tmp_path):
     (tmp_path / "two" / "a" / "data.yaml").rename(tmp_path / "two" / "a" / "mine.yaml")
     with pytest.raises(DatasetError, match=r"several descriptions \(mine.yaml, other.yml\): pass the one you mean"):
         check_folder(tmp_path / "two" / "a")
+    document = tree.coco(tmp_path / "pair", 8)[1]
+    assert document and check_folder(yolo(tmp_path / "pair")).layout == "coco_json"
     # Masks that somebody has drawn from the outlines are masks all the same.
     both = tree.images_masks(tmp_path / "both", 4)
     for n in range(4):
