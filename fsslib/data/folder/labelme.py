@@ -104,11 +104,10 @@ def label_map(file: Path, upright: Size, stored: Size, known: Mapping[str, int])
             message = f"shape {at} has the label {label!r}, which is no class{near(label, known)}"
             raise Fault(file, "unknown class id", message.rstrip("?"), "Give it a label of the list, or add it there.")
         outline = _outline(file, f"shape {at} ({label})", shape, *size)
-        thing = known[label], label == _IGNORED, outline
         if group is None or isinstance(outline, np.ndarray):
-            objects[label, at] = thing
+            objects[label, at] = known[label], False, outline
         else:
-            objects.setdefault((label, repr(group)), (*thing[:2], []))[2].extend(outline)
+            objects.setdefault((label, repr(group)), (known[label], False, []))[2].extend(outline)
     return rasterise([*objects.values()], *size[::-1])
 
 

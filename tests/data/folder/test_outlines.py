@@ -238,6 +238,7 @@ def test_shapes_that_labelme_knows(tmp_path):
     assert not hole[5:9, 5:9].any() and (hole == 1).sum() == 400 - 16
     void = drawn(tmp_path, [clicked("__ignore__", [0, 0, 48, 32], "rectangle"), large])
     assert (void == 1).sum() == 400 and (void == 255).sum() == W * H - 400
+    assert (drawn(tmp_path, [large, small | {"label": "__ignore__"}]) == 255).sum() == 16
     assert drawn(tmp_path, [large], size=(H, W)).shape == (W, H), "drawn on the picture as it is stored"
     assert drawn(tmp_path, [large], imageWidth=None).shape == (H, W)
 
