@@ -101,9 +101,9 @@ def label_map(file: Path, upright: Size, stored: Size, known: Mapping[str, int])
     for at, shape in enumerate(document["shapes"], 1):
         label, group = shape["label"], shape.get("group_id")
         if label not in known:
-            message = f"shape {at} has the label {label!r}, which is no class{near(label, known)}"
+            message = f"shape {at} has the label {label!r:.60}, which is no class{near(label, known)}"
             raise Fault(file, "unknown class id", message.rstrip("?"), "Give it a label of the list, or add it there.")
-        outline = _outline(file, f"shape {at} ({label})", shape, *size)
+        outline = _outline(file, f"shape {at} ({label:.60})", shape, *size)
         if group is None or isinstance(outline, np.ndarray):
             objects[label, at] = known[label], False, outline
         else:
@@ -211,10 +211,11 @@ def _picture(file: Path, name: str, beside: Path | None, photographs: Mapping, b
 
 def _blame_absent(pairing: Pairing, file: Path, head: Head, beside: Path | None) -> None:
     name = Path(head.picture).name
-    message = f"names the picture {name}, which is not there" if name else "names no picture, and none is called so"
+    message = f"names the picture {name:.60}, which is not there" if name else "names no picture, and none is called so"
     cure = f"Copy it there, or correct 'imagePath'{f': {beside.name} lies beside it' if beside else ''}."
     if head.holds_picture and not beside:
-        name = name if Path(name).suffix.lower() in PICTURES else f"{file.stem}.png"
+        fits = Path(name).suffix.lower() in PICTURES and len(name) < 100
+        name = name if fits else f"{file.stem}.png"
         cure = f"The file holds it: {code('unpack_image', file, name)} lays it beside."
     pairing.blame(file, "image file missing", message, cure)
 
