@@ -253,6 +253,26 @@ def parse_json(text: str, where: str, cure: str, error: type[FsslibError] = Data
         raise error(f"{where}: {problem}. {cure}") from problem
 
 
+def parse_yaml(text: str, where: str, cure: str, error: type[FsslibError] = DatasetError) -> Any:
+    """What a YAML text of plain values holds; as `parse_json` in everything else."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Plain values only, each name once; 1e-3 is a number, as everywhere else."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+            once([(self.construct_object(key), None) for key, _ in node.value])
+            return super().construct_mapping(node, deep)
+
+    number = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
+    try:
+        return yaml.load(text, Loader)
+    except Exception as problem:  # PyYAML raises a dozen types at wrong tags, keys and numbers
+        what = "it is nested too deeply" if isinstance(problem, RecursionError) else problem
+        raise error(f"{where}: {what}. {cure}") from problem
+
+
 def once(pairs: list[tuple[Any, Any]]) -> dict:
     """A dictionary of `pairs`. Raises ValueError for a key that is given twice, of which dict() keeps the last."""
     content = dict(pairs)

@@ -4,6 +4,7 @@ FSSLIB_FUZZ=2000 tries as many of each kind; by default there are a hundred.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from PIL import Image
 
 from fsslib.data import check_folder
 from fsslib.data.folder.dataset import Folder
+from fsslib.data.folder.labelme import label_map as labelme_map
 from fsslib.data.folder.layouts import Entry
 from fsslib.data.folder.names_and_lists import class_names, listed, split_list
+from fsslib.data.folder.yolo import label_map as yolo_map
 from fsslib.data.photographs import coco_label_maps
 from fsslib.data.photographs.pascal import read_list
 from fsslib.experiments.parameters import read_parameters
@@ -36,6 +39,15 @@ PARAMETERS = {
     "root": None,
     "options": {"a": [True, "x"]},
 }
+SHAPES = [
+    {"label": "cat", "points": [[4, 4], [30, 4], [30, 30]], "shape_type": "polygon", "group_id": None, "flags": {}},
+    {"label": "__ignore__", "points": [[40, 40], [50, 40]], "shape_type": "circle", "group_id": 1},
+    {"label": "dog", "points": [[4.5, 4], [9, 8]], "shape_type": "rectangle", "group_id": 1},
+]
+LABELME = {"version": "5.4.1", "shapes": SHAPES, "imagePath": "a.jpg", "imageData": None, "imageHeight": 48}
+LABELME |= {"imageWidth": 64, "flags": {}}
+YOLO = "0 0.1 0.1 0.5 0.1 0.5 0.5\n1 0.25 0.25 0.75 .25 0.7515 0.515625 1 1\r\n"
+DATA = "path: ../x\ntrain: images/train\nval: [images/val]\nnc: 2\nnames:\n  0: cat\n  1: dog\n"
 YAML = (
     "# a recipe\nfold: 1\nshots: [1, 5]\nlr: 1e-3\ntraining: {clip: 1.0, decay: poly}\nroot: ~\nknobs:\n  size: 0.5\n"
 )
@@ -67,6 +79,20 @@ def coco_door(file: Path) -> None:
     assert {*np.unique([mask.numpy() for _, mask in data]).tolist()} <= {0, 255, *data.names}
 
 
+def outline_door(file: Path, draw, **known: int) -> None:
+    """One label file is drawn or refused; the folder with it is judged, whatever it holds."""
+    report = check_folder(file.parent, layout="yolo" if draw is yolo_map else "labelme")
+    assert report.sound <= report.pairs <= 3 and all(p.message and p.cure for p in report.problems)
+    mask = draw(file, (64, 48), (64, 48), known or {0: 1, 1: 2})
+    assert mask.shape == (48, 64) and mask.dtype == np.uint8 and {*np.unique(mask).tolist()} <= {0, 1, 2, 255}
+    assert report.sound or report.problems or not mask.any()
+
+
+def description_door(file: Path) -> None:
+    report = check_folder(file)
+    assert report.layout == "yolo" and all(type(name) is str and name.strip() == name for name in report.classes)
+
+
 def class_door(file: Path) -> None:
     names = class_names(file, file.parent)
     assert all(type(number) is int and 0 < number < 255 for number in names)
@@ -90,8 +116,11 @@ def voc_door(file: Path) -> None:
     assert entries and all(name and "/" not in name for name in entries)
 
 
+DRAWN = partial(outline_door, draw=labelme_map, cat=1, dog=2, __ignore__=255)
 DOORS = {
     "coco.json": (coco_door, DOCUMENT), "coco text.json": (coco_door, json.dumps(DOCUMENT)),
+    "a.txt": (partial(outline_door, draw=yolo_map), YOLO), "data.yaml": (description_door, DATA),
+    "a.json": (DRAWN, LABELME), "b.json": (DRAWN, json.dumps(LABELME)),
     "classes.txt": (class_door, CLASSES), "numbered.txt": (class_door, NUMBERED),
     "classes.json": (class_door, {"0": "background", "1": "cat", "2": "dog"}),
     "names.json": (class_door, {"cat": 1, "dog": 2, "list": ["a"]}),

@@ -1,6 +1,7 @@
 """Label maps from a file in COCO's annotation format, rasterised once into the user's cache folder.
 
-`CocoMasks` keeps them; the second half of the file goes from polygons and run-length codes to one label map.
+`CocoMasks` keeps them; the second half of the file goes from polygons and run-length codes to one label map, for other
+formats too.
 """
 
 import contextlib
@@ -102,29 +103,11 @@ class CocoMasks:
         return table[:, : max(self.names) + 1].astype(np.int32)
 
     def read_photograph(self, file: Path, image: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB in the position that was annotated: turned upright by its EXIF note, unless only the
-        stored position has the annotated size. Raises DatasetError when neither has."""
-        from PIL import Image
-
-        upright = open_picture(file)
-        if upright.size == self.images[image][:0:-1]:
-            with decoding(f"image {file}"):
-                return rgb(upright)
-        self._check_size(file, image)
-        with decoding(f"image {file}"), Image.open(file) as stored:
-            return rgb(stored)
-
-    def _check_size(self, file: Path, image: int) -> None:
-        height, width = self.images[image][1:]
-        upright, stored = picture_sizes(file)
-        if (width, height) not in (upright, stored):
-            raise DatasetError(
-                f"image {file} is {upright[0]}x{upright[1]} pixels, but {self.file.name} says {width}x{height}. "
-                "Annotations fit the original photographs only: copy the file from the archive again."
-            )
+        """(H, W, 3) uint8 RGB of a file that shows image id `image`, see `annotated_photograph`."""
+        return annotated_photograph(file, *self.images[image][1:], self.file)
 
     def _counts(self, photograph: Path, mask: Path) -> dict[int, int]:
-        self._check_size(photograph, int(mask.stem))
+        _check_size(photograph, *self.images[int(mask.stem)][1:], self.file)
         return pixel_counts(self.read(int(mask.stem)))
 
     def _make(self, image: int) -> np.ndarray:
@@ -227,6 +210,29 @@ def read_annotations(file: Path) -> Annotations:
     return Annotations(images, categories, headings, annotations, again)
 
 
+def annotated_photograph(file: Path, height: int, width: int, annotations: Path) -> np.ndarray:
+    """(height, width, 3) uint8 RGB in the position that was annotated: turned upright by its EXIF note, unless only the
+    stored position has the annotated size. Raises DatasetError when neither has."""
+    from PIL import Image
+
+    upright = open_picture(file)
+    if upright.size == (width, height):
+        with decoding(f"image {file}"):
+            return rgb(upright)
+    _check_size(file, height, width, annotations)
+    with decoding(f"image {file}"), Image.open(file) as stored:
+        return rgb(stored)
+
+
+def _check_size(file: Path, height: int, width: int, annotations: Path) -> None:
+    upright, stored = picture_sizes(file)
+    if (width, height) not in (upright, stored):
+        raise DatasetError(
+            f"image {file} is {upright[0]}x{upright[1]} pixels, but {annotations.name} says {width}x{height}. "
+            "Annotations fit the original photographs only: copy the file from the archive again."
+        )
+
+
 class _Ambiguous(ValueError):
     """An id or a file that means two things."""
 
@@ -291,20 +297,22 @@ def _again(images: Mapping[int, Listed]) -> dict[int, int]:
     return again
 
 
-# From COCO's polygons and run-length codes to one label map.
+# From polygons and run-length codes to one label map.
+
+Outline = list | dict | np.ndarray  # polygons, a run-length code, or a mask (height, width) bool
 
 
 def rasterise(
-    objects: Sequence[tuple[int, bool, list | dict]], height: int, width: int, dtype: type = np.uint8
+    objects: Sequence[tuple[int, bool, Outline]], height: int, width: int, dtype: type = np.uint8
 ) -> np.ndarray:
-    """One label map (height, width) of all objects in an image.
+    """One label map (height, width) of all objects in an image, whatever format their outlines are from.
 
     Objects are drawn from the one with most pixels to the one with fewest (equally large ones in the order given), so
     that where two overlap the smaller is seen. PFENet's ready-made PNGs, which most papers use, do not say their order:
     single pixels may differ. Crowds become 255 where no object is drawn.
 
-    Args: objects: (class id, whether it is a crowd, segmentation) each, the latter polygons or a run-length code that
-        `fault` has nothing against.
+    Args: objects: (class id, whether it is a crowd, outline) each, the latter polygons or a run-length code that
+        `fault` has nothing against, or a mask.
     Raises DatasetError where pycocotools is not installed.
     """
     parts = []
@@ -377,8 +385,10 @@ def _unpack(text: str | bytes) -> list[int]:
     return runs
 
 
-def _pixels(shape: list | dict, height: int, width: int) -> np.ndarray:
+def _pixels(shape: Outline, height: int, width: int) -> np.ndarray:
     """(width, height) bool: the pixels of one segmentation, first column first."""
+    if isinstance(shape, np.ndarray):
+        return shape.T
     if isinstance(shape, dict):
         runs = _runs(shape, height, width)
         return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height)
