@@ -2,8 +2,6 @@
 
 import os
 import random
-import signal
-import time
 
 import numpy as np
 import pytest
@@ -87,26 +85,6 @@ def test_a_folder_that_cannot_be_used(tmp_path):
     (tmp_path / "gone").write_text("")
     with pytest.raises(ModelError, match="Free space, lower max_bytes"):
         store.put(key(1), feature(1))
-
-
-def test_killed_writers_leave_only_whole_features(tmp_path):
-    pace, whole = random.Random(1), feature(5, 200_000)
-    killed = 0
-    for _ in range(8):
-        pid = os.fork()
-        if not pid:
-            store = DiskStore(tmp_path)
-            for i in range(10_000):
-                store.put(key(i), whole)
-            os._exit(0)
-        time.sleep(pace.uniform(0.005, 0.05))
-        os.kill(pid, signal.SIGKILL)
-        killed += os.waitpid(pid, 0)[1] == signal.SIGKILL
-        for file in tmp_path.glob("*.npy"):
-            assert np.array_equal(np.load(file), whole.numpy())
-    assert killed >= 6
-    store = DiskStore(tmp_path)
-    assert len(store) and all(torch.equal(store.get(bytes.fromhex(n[:-4])), whole) for n in list(store._sizes))
 
 
 def images(count=3, seed=0):
