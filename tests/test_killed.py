@@ -19,6 +19,7 @@ from killed import Work, survives
 from torch.utils._pytree import tree_map_only
 
 from fsslib import EpisodeSampler, Protocol
+from fsslib.data import loading
 from fsslib.data.download import fetch as download
 from fsslib.data.download.fetch import fetch
 from fsslib.data.download.sources import Source
@@ -40,7 +41,8 @@ pytestmark = [
 
 def training(tmp_path, monkeypatch, workers):
     """Random drops, moving statistics and the best state on validation episodes have to come back too."""
-    monkeypatch.setattr(torch.utils.data._utils.worker, "MP_STATUS_CHECK_INTERVAL", 0.02)  # how soon orphans leave
+    monkeypatch.setattr(torch.utils.data._utils.worker.ManagerWatchdog, "is_alive", lambda _: True)  # asked too late
+    monkeypatch.setattr(loading, "GRACE", 0)
     schedule, rules = Schedule(steps=6, batch=2, lr=1e-2, warmup=2, seed=3), Protocol(input_size=SIZE, episodes=2)
     score, told = validation_score(shapes("test"), rules, batch=2)
     name = "episodic.ckpt"
