@@ -39,7 +39,7 @@ pytestmark = [
 ]
 
 
-def training(tmp_path, monkeypatch, workers):
+def training(tmp_path, monkeypatch, server, workers):
     """Random drops, moving statistics and the best state on validation episodes have to come back too."""
     monkeypatch.setattr(torch.utils.data._utils.worker.ManagerWatchdog, "is_alive", lambda _: True)  # asked too late
     monkeypatch.setattr(loading, "GRACE", 0)
@@ -60,9 +60,10 @@ def training(tmp_path, monkeypatch, workers):
         state = tree_map_only(torch.Tensor, lambda t: t.numpy().tobytes(), torch.load(file, weights_only=True))
         return {**state, "seconds": 0}
 
-    return Work(
-        do, lambda folder: read(folder / name)["step"] if (folder / name).exists() else 0, read, growing=(name,)
-    )
+    def kept(folder):
+        return read(folder / name)["step"] if (folder / name).exists() else 0
+
+    return Work(do, kept, read, growing=(name,))
 
 
 BOOK = """
@@ -103,27 +104,29 @@ class Forked:
         return self.status
 
 
-def notebooks(tmp_path, monkeypatch, do):
-    """Runs of a notebook that trains, without the seconds of new processes and kernels."""
+def notebooks(tmp_path, monkeypatch, server, jobs):
+    """A run or a sweep of several jobs, of a notebook that trains; without the seconds of new processes and kernels."""
+    import lightning_fabric  # noqa: F401 (once, not in every fork)
     from papermill import engines
 
-    class Here(engines.Engine):
-        """Executes cells in papermill's own process instead of a kernel's."""
+    def execute(manager, *_, **__):
+        names = {}
+        for cell in manager.nb.cells:
+            manager.cell_start(cell)
+            exec(cell.source, names)
+            manager.cell_complete(cell)
 
-        @classmethod
-        def execute_managed_notebook(cls, manager, *_, **__):
-            names = {}
-            for cell in manager.nb.cells:
-                manager.cell_start(cell)
-                exec(cell.source, names)
-                manager.cell_complete(cell)
-
-    book = tmp_path / "trial.py"
+    book, moment = tmp_path / "trial.py", datetime(2020, 1, 1, tzinfo=UTC)
     book.write_text(BOOK.lstrip())
     monkeypatch.setattr(runs, "subprocess", SimpleNamespace(Popen=Forked, PIPE=None, DEVNULL=None))
-    monkeypatch.setitem(engines.papermill_engines._engines, None, Here)
-    moment = datetime(2020, 1, 1, tzinfo=UTC)
+    monkeypatch.setattr(engines.NBClientEngine, "execute_managed_notebook", execute)
     monkeypatch.setattr(engines.NotebookExecutionManager, "now", lambda _: moment)
+
+    def do(folder):
+        if jobs == 1:
+            return run({}, progress=False, runs=folder, notebook=book)
+        table = sweep({"seed": [1, 2, 3]}, jobs=jobs, report=lambda _: None, runs=folder, notebook=book)
+        assert set(table.state) <= {"done", "skipped"}, table.problem.tolist()
 
     def kept(folder):
         steps = 0
@@ -135,29 +138,14 @@ def notebooks(tmp_path, monkeypatch, do):
     def read(file):
         return re.sub(rb'"id": ".*"', b"", file.read_bytes())  # names of cells, which are drawn anew for every run
 
-    return Work(lambda folder: do(runs=folder, notebook=book), kept, read, growing=(".ckpt",))
-
-
-def one_run(tmp_path, monkeypatch):
-    def do(**where):
-        assert (run({}, name="one", progress=False, **where) / "result.json").is_file()
-
-    return notebooks(tmp_path, monkeypatch, do)
-
-
-def two_jobs(tmp_path, monkeypatch):
-    def do(**where):
-        table = sweep({"seed": [1, 2, 3]}, jobs=2, report=lambda line: None, **where)
-        assert set(table.state) <= {"done", "skipped"}, table.problem.tolist()
-
-    return notebooks(tmp_path, monkeypatch, do)
+    return Work(do, kept, read, growing=(".ckpt",))
 
 
 def indexed(folder):
     return max((len(load_checked(file)) for file in folder.glob("index/*.json")), default=0)
 
 
-def index(tmp_path, monkeypatch):
+def index(tmp_path, monkeypatch, server):
     """Written after every label."""
     monkeypatch.setattr(label_index, "SAVE_SECONDS", -1)
     pairs = [(tmp_path / f"{number:02}.jpg", tmp_path / f"{number:02}.png") for number in range(12)]
@@ -173,7 +161,7 @@ def index(tmp_path, monkeypatch):
     return Work(do, indexed, growing=(".json",))
 
 
-def label_maps(tmp_path, monkeypatch):
+def label_maps(tmp_path, monkeypatch, server):
     """COCO's label maps with their index, which holds the times of files that are made anew."""
     root = coco_tree.make_coco(tmp_path / "coco")
     monkeypatch.setenv("FSSLIB_CACHE", str(tmp_path / "expected"))
@@ -192,7 +180,7 @@ def label_maps(tmp_path, monkeypatch):
     return Work(do, lambda folder: len(list(folder.rglob("*.png"))) + indexed(folder), read, growing=(".json",))
 
 
-def features(tmp_path, monkeypatch):
+def features(tmp_path, monkeypatch, server):
     torch.manual_seed(0)
     plain, images = build_backbone("tiny").freeze(), torch.randn(6, 1, 3, SIZE, SIZE)
     expected = [plain(image, ["layer3", "layer4"]) for image in images]
@@ -221,10 +209,10 @@ def fetched(tmp_path, monkeypatch, server):
     return Work(lambda folder: fetch(server.url("x.bin"), folder / "x.bin", md5=md5, progress=False), kept)
 
 
-def unpacked(tmp_path, monkeypatch, kind):
+def unpacked(tmp_path, monkeypatch, server):
     """A new folder appears at once."""
-    files, archive = made(20), tmp_path / f"x.{kind}"
-    archive.write_bytes(packed(kind, files))
+    files, archive = made(20), tmp_path / "x.zip"
+    archive.write_bytes(packed("zip", files))
 
     def kept(folder):
         assert not (folder / "things").exists() or holds(folder, files)
@@ -236,8 +224,8 @@ def unpacked(tmp_path, monkeypatch, kind):
 def whole_set(tmp_path, monkeypatch, server):
     """Fetched, unpacked into a folder that is there already, and tidied up."""
     files, mine = made(8), {"things/a/mine.txt": b"mine"}
-    server.add("x.zip", packed("zip", files))
-    source = Source((server.url("x.zip"),), "x.zip", "things", {"a/*.bin": 4, "b/*.bin": 4}, ("things",))
+    server.add("x.tar.gz", packed("tar.gz", files))
+    source = Source((server.url("x.tar.gz"),), "x.tar.gz", "things", {"a/*.bin": 4, "b/*.bin": 4}, ("things",))
 
     def begin(folder):
         (folder / "things/a").mkdir(parents=True)
@@ -247,22 +235,20 @@ def whole_set(tmp_path, monkeypatch, server):
         data_set("made up", folder, sources={"all": source}, progress=False)
         assert holds(folder, {**files, **mine})
 
-    return Work(do, lambda folder: len(list(folder.glob("things/*/*"))), begin=begin, growing=("x.zip",))
+    return Work(do, lambda folder: len(list(folder.glob("things/*/*"))), begin=begin, growing=(".gz",))
 
 
 WORKS = {
     "training": partial(training, workers=0), "training with workers": partial(training, workers=2),
-    "papermill run": one_run, "sweep": two_jobs, "label index": index, "label maps": label_maps,
-    "feature store": features, "download": fetched, "zip": partial(unpacked, kind="zip"),
-    "tar": partial(unpacked, kind="tar.gz"), "data set": whole_set,
+    "papermill run": partial(notebooks, jobs=1), "sweep": partial(notebooks, jobs=2), "label index": index,
+    "label maps": label_maps, "feature store": features, "download": fetched, "unpacking": unpacked,
+    "data set": whole_set,
 }  # fmt: skip
-NETWORK = ("download", "data set")
 
 
 @pytest.mark.parametrize("name", WORKS)
 def test_killed(tmp_path, monkeypatch, name):
     monkeypatch.setenv("no_proxy", "*")
     with serving() as server:
-        how = {"server": server} if name in NETWORK else {}
-        work = WORKS[name](tmp_path=tmp_path, monkeypatch=monkeypatch, **how)
+        work = WORKS[name](tmp_path, monkeypatch, server)
         print(f"{name}: {dict(survives(work, tmp_path / 'work', name))}")

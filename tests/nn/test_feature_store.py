@@ -136,15 +136,6 @@ def test_other_peoples_files_are_left_alone(tmp_path):
         DiskStore("")
 
 
-def test_leftovers_of_killed_writers_go_after_a_while(tmp_path):
-    old, new = tmp_path / f"{key(1).hex()}.npy.77.part", tmp_path / f"{key(2).hex()}.npy.78.part"
-    for part in (old, new):
-        part.write_bytes(b"half")
-    os.utime(old, (1, 1))
-    DiskStore(tmp_path)
-    assert not old.exists() and new.exists()
-
-
 def test_processes_that_evict_each_others_features(tmp_path):
     """Two processes in one small folder: nobody fails, and what is found is right."""
     children = []

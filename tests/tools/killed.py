@@ -25,8 +25,6 @@ KEPT = int(os.environ.get("FSSLIB_KILLS", "10"))
 # Functions in C that change files: a step is right before and right after each call of one.
 CHANGING = {"open", "write", "writelines", "close", "__exit__", "flush", "truncate", "utime", "touch", "mkdir", "rmdir"}
 CHANGING |= {"rename", "replace", "remove", "unlink", "flock", "write_record", "write_end_of_file"}
-
-
 WAYS = ("at a step", "by time")
 
 
@@ -68,7 +66,6 @@ def attempt(work: Work, folder: Path, step: int = 0, seconds: float = 0.0) -> tu
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()
-        finally:
             os._exit(1)
     os.close(held)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -1,7 +1,6 @@
 """Label maps from COCO's annotations: what is drawn, and what is kept."""
 
 import json
-import os
 import sys
 
 import numpy as np
@@ -159,16 +158,6 @@ def test_a_cache_that_cannot_be_written(coco, tmp_path, monkeypatch):
     assert data.hash() == expected.hash() and all(torch.equal(a[1], b[1]) for a, b in zip(data, expected))
     monkeypatch.setattr(coco_masks, "read_annotations", refuse)
     assert quiet(coco, 1).classes == quiet(coco, 1).classes != data.classes
-
-
-def test_abandoned_files_are_cleared(tmp_path):
-    masks = masks_of(tmp_path, [])
-    for name, age in (("1.png.77.part", 7200), ("1.png.78.part", 10)):
-        (masks.folder / name).write_bytes(b"half")
-        os.utime(masks.folder / name, times=(1e9, masks.folder.stat().st_mtime - age))
-    photograph(tmp_path / "a.png")
-    masks.areas([(1, tmp_path / "a.png")])
-    assert sorted(os.listdir(masks.folder)) == ["1.png", "1.png.78.part", "head.json"]
 
 
 def test_without_pycocotools(coco, monkeypatch):
