@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from .errors import DatasetError, FsslibError, OutputError
 
 LONGEST_NAME = 255  # bytes of a file's name on all usual file systems
 SHORTEST_PLACE = 5  # letters of a folder of this machine that is taken out of printed text
+ABANDONED = 3600  # seconds after which a temporary file belongs to a writer that was killed
 LONGEST_SOCKET = 100  # bytes of a socket's path: 104 on macOS, 108 on Linux, with the closing zero
 _CURES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free space there, or name another place.")
 _CURES |= dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "A part of this path is a file: name a folder.")
@@ -121,6 +123,17 @@ def _temporary_name(name: str) -> str:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     fits = len(os.fsencode(name + end)) <= LONGEST_NAME
     return (name if fits else hashlib.sha256(os.fsencode(name)).hexdigest()[:32]) + end
+
+
+def clear_abandoned(folder: Path, names: str) -> None:
+    """Remove what killed writers (see `atomic`) have left in `folder` of files whose whole name fits the regular
+    expression `names`. What was written to within an hour may have a living writer, and stays."""
+    ours = re.compile(rf"({names})\.\d+\.part")
+    with contextlib.suppress(OSError):
+        for entry in filter(lambda entry: ours.fullmatch(entry.name), os.scandir(folder)):
+            with contextlib.suppress(OSError):  # another process clears it
+                if time.time() - entry.stat().st_mtime > ABANDONED:
+                    os.unlink(entry)
 
 
 def _replace(part: Path, target: Path, special: bool) -> None:

@@ -3,10 +3,7 @@
 import math
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +15,6 @@ from fsslib.training import Schedule, fit
 
 QUIET = {"name": "line", "progress": False}
 TEN = Schedule(steps=10, lr=0.1, warmup=2)
-KILLS = ["0", "3@2", "4s", "5@1", "8s"]
 
 
 @pytest.fixture(autouse=True)
@@ -27,38 +23,6 @@ def interrupts():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture(scope="module")
-def processes(tmp_path_factory):
-    """The folder of trainings that are killed in every way, and status and end of each; one start for all of them."""
-    folder, here = tmp_path_factory.mktemp("runs"), Path(__file__).parent / "tools"
-    plans = [f"{folder}/whole:-", *(f"{folder}/cut:{kill}" for kill in [*KILLS, "-@1"]), f"{folder}/full:full"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{here.parents[1]}{os.pathsep}{here}"}
-    done = subprocess.run([sys.executable, here / "killed_run.py", *plans], env=env, capture_output=True, timeout=600)
-    assert done.returncode == 0, done.stderr.decode()
-    return folder, [line.split() for line in done.stdout.decode().splitlines()]
-
-
-def test_killed_runs_end_with_the_same_weights(processes):
-    """SIGKILL before the first file, between files, while a file is being written, and after the last step; with any
-    number of loader processes, which end with theirs: as long as one lives, so does the output that is read here."""
-    folder, found = processes
-    done = ["0", "True"]
-    assert found[:-1] == [done, *[[str(-signal.SIGKILL), "False"]] * len(KILLS), done]
-    whole, cut = (torch.load(folder / name / "final.pt", weights_only=True) for name in ("whole", "cut"))
-    assert whole["model"].keys() == cut["model"].keys()
-    assert all(torch.equal(value, cut["model"][name]) for name, value in whole["model"].items())
-    assert whole["selected"].keys() == cut["selected"].keys() and whole["summary"] == cut["summary"]
-    assert all(torch.equal(value, cut["selected"][name]) for name, value in whole["selected"].items())
-    assert [i for i, row in enumerate(cut["rows"], 1) if "val_miou" in row] == [3, 6, 8]
-    assert whole["rows"] == cut["rows"] and [row["seen"] for row in cut["rows"]] == list(range(8))
-
-
-def test_a_full_disk_is_said_and_leaves_nothing(processes):
-    """Weights and resume files; the process tries both."""
-    folder, found = processes
-    assert found[-1] == ["0", "False"] and not list((folder / "full").iterdir())
 
 
 @pytest.mark.parametrize("stop", [0, 3, 4, 9])

@@ -7,7 +7,6 @@ formats too.
 import contextlib
 import hashlib
 import os
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -19,15 +18,13 @@ from ... import files
 from ...arguments import whole
 from ...episode import IGNORE
 from ...errors import DatasetError
-from ...files import atomic, comparable, composed, read_json
+from ...files import atomic, clear_abandoned, comparable, composed, read_json
 from ..base import few, positions
 from ..pictures import decoding, open_picture, picture_sizes, rgb
 from .base import pixel_counts
 from .label_index import LabelIndex, in_threads, load_checked, save_checked
 
 FORMAT = 2
-# Seconds after which a temporary file belongs to a killed build, not to one that is running.
-ABANDONED = 3600
 # Coordinates further out than this many image sides are no drawing: the rasteriser's memory grows with them.
 OUTSIDE = 10
 UNLISTED = "of an image or category that is not listed"
@@ -126,12 +123,9 @@ class CocoMasks:
         return mask
 
     def _make_missing(self, images: Sequence[int]) -> None:
-        kept = {entry.name: entry for entry in os.scandir(self.folder)} if self.folder.is_dir() else {}
+        kept = set(os.listdir(self.folder)) if self.folder.is_dir() else set()
         missing = [number for number in images if f"{number}.png" not in kept]
-        for name, entry in kept.items():
-            with contextlib.suppress(OSError):
-                if name.endswith(".part") and time.time() - entry.stat().st_mtime > ABANDONED:
-                    os.unlink(entry)
+        clear_abandoned(self.folder, r"\d+\.png|head\.json")
         if missing and self._kept:
             if self._objects is None:
                 self._read_annotations()

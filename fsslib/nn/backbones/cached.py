@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import os
 import re
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,13 +17,12 @@ from torch import Tensor
 
 from ...arguments import check_count
 from ...errors import ModelError
-from ...files import atomic, located
+from ...files import atomic, clear_abandoned, located
 from ...ops import Box
 from .base import Backbone
 
 # Keys are 24 bytes (an image and what was asked of it); whatever else lies in the folder is not ours.
-_FEATURE, _PART = re.compile(r"[0-9a-f]{48}\.npy"), re.compile(r"[0-9a-f]{48}\.npy\.\d+\.part")
-ABANDONED = 3600  # seconds after which a temporary file belongs to a process that was killed
+_FEATURE = re.compile(r"[0-9a-f]{48}\.npy")
 
 
 class Store:
@@ -110,10 +108,9 @@ class DiskStore(Store):
                 with contextlib.suppress(FileNotFoundError):  # another process makes room
                     if _FEATURE.fullmatch(entry.name):
                         features.append((entry.stat(), entry.name))
-                    elif _PART.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > ABANDONED:
-                        os.unlink(entry)
         except OSError as error:
             raise ModelError(f"features cannot be kept in {folder}: {error.strerror}. Name another folder.") from error
+        clear_abandoned(self.folder, _FEATURE.pattern)
         for stat, name in sorted(features, key=lambda item: item[0].st_mtime_ns):
             self._count(name, stat.st_size)
         self._make_room()
