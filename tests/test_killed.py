@@ -127,7 +127,7 @@ def notebooks(tmp_path, monkeypatch, server, jobs):
     def do(folder):
         if jobs == 1:
             return run({}, progress=False, runs=folder, notebook=book)
-        table = sweep({"seed": [1, 2, 3]}, jobs=jobs, report=lambda _: None, runs=folder, notebook=book)
+        table = sweep({"seed": [1, 2]}, jobs=jobs, report=lambda _: None, runs=folder, notebook=book)
         assert set(table.state) <= {"done", "skipped"}, table.problem.tolist()
 
     def kept(folder):
