@@ -93,10 +93,13 @@ class Forked:
         reader, writer = os.pipe()
         self.child, self.status = os.fork(), None
         if not self.child:
-            os.close(writer)
-            os.chdir(cwd)
-            sys.stdin = os.fdopen(reader)
-            os._exit(execute_notebook.main())
+            try:
+                os.close(writer)
+                os.chdir(cwd)
+                sys.stdin = os.fdopen(reader)
+                os._exit(execute_notebook.main())
+            finally:  # an error, as of an order that a killed parent did not write to its end, belongs to this fork
+                os._exit(1)
         os.close(reader)
         self.stdin = os.fdopen(writer, "w")
 
