@@ -433,6 +433,7 @@ def test_drawn_where_it_is_seen_however_zoomed(tab):
     press(tab, "Box")
     press(tab, "Background")
     drag(tab, (10.25, 28.25), (15.75, 34.75))
+    mask(tab, 3)
     assert tab.ask("painter.document['history'][2]['points']") == [
         [pytest.approx(10.25, abs=0.1), pytest.approx(28.25, abs=0.1)],
         [pytest.approx(15.75, abs=0.1), pytest.approx(34.75, abs=0.1)],
