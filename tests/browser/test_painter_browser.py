@@ -409,6 +409,7 @@ def test_zoom_by_button_key_and_wheel(tab):
 
 def test_drawn_where_it_is_seen_however_zoomed(tab):
     drag(tab, (10, 10), (90, 55))
+    mask(tab, 1)
     press(tab, "Zoom in")
     press(tab, "Zoom in")
     agrees(tab)
