@@ -10,6 +10,7 @@ import difflib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType, ModuleType
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +22,7 @@ from .base import LITE, STAGES, TIMM, Backbone
 CELL = 8  # pixels a side that a cell of the deeper stages stands for; cell (i, j) is centred on pixel (8i, 8j)
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation that images arrive with
 INSTALL = 'pip install "fsslib[photographs]"'
-# The published network with its padding made symmetric: on 8k + 1 pixels the two are equal, elsewhere cells of the
-# published one lie half a pixel off.
+# The published network with its padding made symmetric: on 8k + 1 pixels the two are equal.
 _LITE = "tf_efficientnet_lite0", {"pad_type": ""}
 
 
@@ -81,34 +81,54 @@ def _build(timm: ModuleType, name: str, network: str, pretrained: bool, options:
         raise ModelError(f"{name} cannot be built with {given} ({reason}). {cure}.") from error
 
 
-class Enter(nn.Module):
-    """Images normalised for ImageNet become images as a network was trained on, and are padded for patches.
+class Shift(NamedTuple):
+    """How images are padded, and which cells are left out, so that cell i shows what lies at pixel `stride` i.
 
-    Args: mean, std: of the network, for values from 0 to 1.
-    Attributes: padded: replicate the border so that the patch of 8 pixels of cell i covers pixels 8i - 4 to 8i + 3.
+    Attributes: before: pixels replicated at the top and at the left. spare: cells more than needed. odd: padded sides
+    have 8k + 1 pixels, else 8k. skipped: cells left out at the top and at the left, by stage; 0 for others.
     """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+    before: int
+    spare: int
+    odd: bool
+    skipped: Mapping[str, int]
+
+    def side(self, side: int) -> int:
+        """Pixels of a padded side."""
+        return CELL * (-(-(side + self.before) // CELL) + self.spare) + self.odd
+
+
+# Networks that cut patches: a cell covers the pixels from 8i on, and the dilated patches of ConvNeXt's layer3 reach one
+# cell further. With 6 pixels before them, cells of layer1 to layer4 lie 0.5, 2.5, -1.5 and -1.5 pixels off.
+PATCHES = Shift(6, 0, False, MappingProxyType({"layer1": 1}))
+# EfficientNet-Lite0 was trained with padding at the right and at the bottom alone, and has learned to look to the upper
+# left: on photographs (where gradients of a cell's features end) by 0.5, 0.7, 3.5, 5.7 and 10 pixels, layer0 to layer4.
+LOOKING_LEFT = Shift(4, 1, True, MappingProxyType({"layer0": 2, "layer1": 1, "layer2": 1, "layer3": 1, "layer4": 2}))
+
+
+class Enter(nn.Module):
+    """Images normalised for ImageNet become images as a network was trained on, and are padded where it needs that.
+
+    Args: mean, std: of the network, for values from 0 to 1. shift: None leaves images as large as they are.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], shift: Shift | None = None):
         super().__init__()
-        self.same, self.padded = (tuple(mean), tuple(std)) == IMAGENET, False
+        self.same, self.shift = (tuple(mean), tuple(std)) == IMAGENET, shift
         factor = [ours / theirs for ours, theirs in zip(IMAGENET[1], std)]
-        shift = [(ours - theirs) / wide for ours, theirs, wide in zip(IMAGENET[0], mean, std)]
-        for name, value in (("factor", factor), ("shift", shift)):  # no weights, so in no state dict
+        offset = [(ours - theirs) / wide for ours, theirs, wide in zip(IMAGENET[0], mean, std)]
+        for name, value in (("factor", factor), ("offset", offset)):  # no weights, so in no state dict
             self.register_buffer(name, torch.tensor(value)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> the same, or with padding (B, 3, 8 h, 8 w) for h x w cells."""
+        """(B, 3, H, W) -> the same, or padded."""
         if not self.same:
-            images = torch.addcmul(self.shift, images, self.factor)
-        if self.padded:
-            after = [CELL * cells(side) - side - CELL // 2 for side in images.shape[-2:]]
-            images = F.pad(images, (CELL // 2, after[1], CELL // 2, after[0]), mode="replicate")
+            images = torch.addcmul(self.offset, images, self.factor)
+        if self.shift:
+            first = self.shift.before
+            last = [self.shift.side(side) - side - first for side in images.shape[-2:]]
+            images = F.pad(images, (first, last[1], first, last[0]), mode="replicate")
         return images
-
-
-def cells(side: int) -> int:
-    """Cells of 8 pixels, the first centred on pixel 0, that cover `side` pixels: k + 1 for 8k + 1 of them."""
-    return -(-(side + CELL // 2) // CELL)
 
 
 def normalisation(net: nn.Module) -> tuple[Sequence[float], Sequence[float]]:
@@ -122,9 +142,8 @@ _STRIDED = {"features_only": True, "output_stride": CELL}
 class Convolutional(Backbone):
     """A convolutional network of timm with output stride 8, cut into stages where timm taps its features.
 
-    Networks of five taps have layer0 to layer4, those of four (ConvNeXt) layer1 to layer4. Networks that cut images
-    into patches (ConvNeXt again) have no cell centred on pixel 0: their images are padded, which leaves cells half a
-    pixel off, and stages of smaller strides are resampled between their cells to be where ours are.
+    Networks of five taps have layer0 to layer4, those of four (ConvNeXt) layer1 to layer4. Where cell i would not show
+    what lies at pixel `stride` i, images are padded and cells at the border left out, see `Shift`.
 
     Args: name: see `build_backbone`. net: of `timm.create_model` with `features_only`. last: see `build_backbone`.
     Attributes: facts: timm's description of the weights.
@@ -146,9 +165,11 @@ class Convolutional(Backbone):
 
     def forward(self, images: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:
         features = super().forward(images, stages)
-        if self.enter.padded:
-            size = images.shape[-2:]
-            features = {stage: _centred(value, self.strides[stage], size) for stage, value in features.items()}
+        if self.enter.shift:
+            for stage, value in features.items():
+                first, stride = self.enter.shift.skipped.get(stage, 0), self.strides[stage]
+                height, width = (-(-side // stride) for side in images.shape[-2:])
+                features[stage] = value[..., first : first + height, first : first + width]
         return features
 
     @property
@@ -169,8 +190,8 @@ class Convolutional(Backbone):
     def _find_grid(self) -> None:
         """Whether images have to be padded. Raises ModelError if nothing brings the cells onto the grid."""
         side = 4 * CELL + 1
-        for self.enter.padded in (False, True):
-            whole = CELL * cells(side) if self.enter.padded else side
+        for shift in (LOOKING_LEFT,) if self.name == LITE else (None, PATCHES):
+            self.enter.shift, whole = shift, shift.side(side) if shift else side
             expected = {stage: (self.channels[stage], -(-whole // stride)) for stage, stride in self.strides.items()}
             try:
                 found = self._grids(side)
@@ -214,16 +235,3 @@ def _parts(name: str, net: nn.Module) -> list[dict[str, nn.Module]]:
     if not 3 <= len(parts) <= len(STAGES):
         raise ModelError(f"{name} has {len(parts)} stages, a backbone three to five: choose another network.")
     return parts
-
-
-def _centred(features: Tensor, stride: int, size: Sequence[int]) -> Tensor:
-    """Features (B, C, h, w) of padded images of `size` pixels with cell i centred on pixel `stride` i.
-    Those of stride 8 are left half a pixel off: resampling them would blur more than it mends."""
-    if stride == CELL:
-        return features
-    first, part = divmod((CELL // 2 - (stride - 1) / 2) / stride, 1)
-    for axis, side in zip((-2, -1), size):
-        count = -(-side // stride)
-        near, far = (features.narrow(axis, int(first) + step, count) for step in (0, 1))
-        features = torch.lerp(near, far, part)
-    return features
