@@ -54,19 +54,23 @@ def build_backbone(
         for option in options:
             if option not in known:
                 choose(option, (*known, "stem", "bn", "last", "weights"), f"{name}: option")
-    if name in ("resnet18", "resnet50", "resnet101"):
+    if str(name).startswith("resnet"):
         options["stem"] = stem or "classic"
     elif stem is not None:
         raise ModelError(f"stem={stem!r} concerns ResNets only; {name} has one stem: leave `stem` out.")
-    ready = of_timm and isinstance(weights, str) and weights == "pretrained"
-    if of_timm:
-        from .timm import timm_backbone
-
-        backbone = timm_backbone(name, bn=bn, last=last, pretrained=ready, **options)
-    else:
-        backbone = maker(bn=bn, last=last, **options)
+    word = weights if isinstance(weights, str) and weights in WORDS else None
+    ready = of_timm and word == "pretrained"
+    backbone = _of_timm(name, bn, last, ready, options) if of_timm else maker(bn=bn, last=last, **options)
     if weights is not None and not ready:
         load_weights(backbone, weights)
-    if weights is not None:
-        backbone.weights = weights if isinstance(weights, str) and weights in WORDS else "a file"
+    backbone.weights = None if weights is None else word or "a file"
     return backbone
+
+
+def _of_timm(name: str, bn: str, last: str | None, pretrained: bool, options: dict) -> Backbone:
+    from .timm import Convolutional, family, network
+    from .vit import FAMILIES, ViT
+
+    kin = family(name)
+    kind, needs = (ViT, FAMILIES[kin]) if kin in FAMILIES else (Convolutional, Convolutional.needs)
+    return kind(name, network(name, pretrained, {**needs, **options}), last).set_bn(bn)

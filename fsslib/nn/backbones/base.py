@@ -3,7 +3,7 @@
 First how its convolutions are run at the speed of the machine, then the backbone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -230,6 +230,10 @@ class Backbone(nn.Module):
         """Our name of a torchvision state-dict entry (or timm's); any other name comes back as it is. None: of no use
         to a backbone, such as a classifier."""
         return key
+
+    def translated(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A state dict whose names `rename` knows, from one that may be in another form: here the same."""
+        return state
 
     def stage_of(self, key: str) -> str:
         """The stage that a state-dict entry (our names) belongs to; the first part of the name if to none."""

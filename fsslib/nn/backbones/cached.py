@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -303,6 +303,9 @@ class CachedBackbone(Backbone):
 
     def rename(self, key: str) -> str | None:
         return self.plain.rename(key)
+
+    def translated(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return self.plain.translated(state)
 
     def stage_of(self, key: str) -> str:
         return self.plain.stage_of(key)

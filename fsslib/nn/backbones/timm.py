@@ -1,12 +1,13 @@
 """Networks of timm by name (github.com/huggingface/pytorch-image-models), on the same grid of 8 pixels as ours.
 
-First what convolutional networks and ViTs share, then the convolutional ones; ViTs are in `vit`. timm is imported when
-such a backbone is built, never before.
+First how timm is asked, then what all its networks have in common, then the convolutional ones; ViTs are in `vit`. timm
+is imported when such a backbone is built, never before.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType, ModuleType
@@ -18,59 +19,38 @@ from torch import Tensor, nn
 
 from ...errors import CheckpointError, ModelError
 from .base import LITE, STAGES, TIMM, Backbone
+from .packaged import LICENCE
 
 CELL = 8  # pixels a side that a cell of the deeper stages stands for; cell (i, j) is centred on pixel (8i, 8j)
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation that images arrive with
 INSTALL = 'pip install "fsslib[photographs]"'
-# The published network with its padding made symmetric: on 8k + 1 pixels the two are equal.
-_LITE = "tf_efficientnet_lite0", {"pad_type": ""}
+_SYMMETRIC = {"pad_type": ""}  # padding of EfficientNet-Lite0; on 8k + 1 pixels the published one is equal
 
 
-def timm_backbone(name: str, *, bn: str, last: str | None, pretrained: bool, **options) -> Backbone:
-    """The backbone `efficientnet_lite0` or `timm/<name>`; `pretrained` with timm's own weights, which it downloads.
-
-    Raises: ModelError: timm is not installed, does not know the name, or the network does not fit the grid.
-    CheckpointError: a failed download.
-    """
-    timm = timm_itself(name)
-    network, preset = _LITE if name == LITE else (name.removeprefix(TIMM), {})
-    _check_known(timm, network)
-    from .vit import FAMILIES, ViT
-
-    family = timm.models.model_entrypoint(network.split(".")[0]).__module__.rpartition(".")[2]
-    kind, how = (ViT, FAMILIES[family]) if family in FAMILIES else (Convolutional, _STRIDED)
-    built = _build(timm, name, network, pretrained, {**how, **preset, **options})
-    backbone = kind(name, built, last)
-    backbone.facts = timm.get_pretrained_cfg(network).to_dict()
-    return backbone.set_bn(bn)
-
-
-def timm_itself(name: str) -> ModuleType:
-    """The package timm. Raises ModelError without it; `name` is the backbone that asks for it."""
-    try:
-        import timm
-    except ImportError as error:
-        raise ModelError(f"backbone={name!r} needs the package timm: {INSTALL}.") from error
-    return timm
-
-
-def _check_known(timm: ModuleType, network: str) -> None:
-    base, _, tag = network.partition(".")
+def family(name: str) -> str:
+    """The module of timm that makes the network of backbone `efficientnet_lite0` or `timm/<name>`.
+    Raises ModelError: timm is not installed, or does not know the name."""
+    timm, asked = _timm(name), _asked(name)
+    base, _, tag = asked.partition(".")
     known, what = timm.list_models(), "timm has no network"
     if base in known and tag:
-        base, known = network, list(timm.models.get_arch_pretrained_cfgs(base))
-        what = "timm has no weights named"
+        base, known, what = asked, list(timm.models.get_arch_pretrained_cfgs(base)), "timm has no weights named"
     if base not in known:
         alike = difflib.get_close_matches(base, known, 3)
         hint = f"Did you mean {', '.join(TIMM + other for other in alike)}?" if alike else "See timm.list_models()."
-        raise ModelError(f"backbone '{TIMM}{network}' is unknown: {what} {base!r}. {hint}")
+        raise ModelError(f"backbone {name!r} is unknown: {what} {base!r}. {hint}")
+    return timm.models.model_entrypoint(asked.partition(".")[0]).__module__.rpartition(".")[2]
 
 
-def _build(timm: ModuleType, name: str, network: str, pretrained: bool, options: Mapping) -> nn.Module:
-    if pretrained and not timm.get_pretrained_cfg(network).has_weights:
+def network(name: str, pretrained: bool, options: Mapping) -> nn.Module:
+    """The network of a known name as timm builds it; `pretrained` with timm's own weights, which it downloads.
+    Raises ModelError: it does not take the options, or has no weights. CheckpointError: a failed download."""
+    timm, asked = _timm(name), _asked(name)
+    options = {**(_SYMMETRIC if name == LITE else {}), **options}
+    if pretrained and not timm.get_pretrained_cfg(asked).has_weights:
         raise ModelError(f"weights='pretrained': timm has none for {name}; give the path of a file, or leave it out.")
     try:
-        return timm.create_model(network, pretrained=pretrained, **options)
+        return timm.create_model(asked, pretrained=pretrained, **options)
     except Exception as error:  # constructors of a hundred networks, connections, disks
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         if pretrained:
@@ -79,6 +59,18 @@ def _build(timm: ModuleType, name: str, network: str, pretrained: bool, options:
         given = ", ".join(f"{option}={value!r}" for option, value in options.items())
         cure = "Try a network that can be dilated (resnet, regnet, convnext, efficientnet) or a plain ViT"
         raise ModelError(f"{name} cannot be built with {given} ({reason}). {cure}.") from error
+
+
+def _asked(name: str) -> str:
+    return "tf_efficientnet_lite0" if name == LITE else name.removeprefix(TIMM)
+
+
+def _timm(name: str) -> ModuleType:
+    try:
+        import timm
+    except ImportError as error:
+        raise ModelError(f"backbone={name!r} needs the package timm: {INSTALL}.") from error
+    return timm
 
 
 class Shift(NamedTuple):
@@ -131,33 +123,64 @@ class Enter(nn.Module):
         return images
 
 
-def normalisation(net: nn.Module) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and deviation that a network of timm expects, for values from 0 to 1."""
-    return net.pretrained_cfg["mean"], net.pretrained_cfg["std"]
+class TimmBackbone(Backbone):
+    """What networks of timm have in common.
+
+    Args: net: of `network`. The others: as for `Backbone`.
+    """
+
+    def __init__(
+        self, name: str, net: nn.Module, channels: Sequence[int], strides: Sequence[int], last: str | None,
+        stages: Sequence[str],
+    ):  # fmt: skip
+        super().__init__(name, channels, strides, last, stages)
+        self._facts = net.pretrained_cfg
+
+    def normaliser(self) -> Enter:
+        """What images go through first."""
+        return Enter(self._facts["mean"], self._facts["std"])
+
+    @property
+    def about(self) -> str:
+        licence = LICENCE if self.weights == "packaged" else self._facts.get("license") or "not stated by timm"
+        if self.weights is None:
+            return f"{self.name}, weights random or of a checkpoint"
+        return f"{self.name}, weights {self.weights}, licence {licence}; {_seen(self.name, self._facts)}"
 
 
-_STRIDED = {"features_only": True, "output_stride": CELL}
+# What the training data of weights show, by words in their names; the first that fits.
+_SEEN = {
+    r"dino|lvd|eupe": "trained on web photographs, which show the test concepts",
+    r"clip|laion|openai|webli|datacomp|dfn|cc12m": "trained on web photographs and texts, which name the test concepts",
+    r"sam|sa1b": "trained on masks of objects, the test concepts among them",
+    r"in1k|in12k|in21k|in22k|mae|lite0": "trained on ImageNet, whose classes cover most of the test concepts",
+}
 
 
-class Convolutional(Backbone):
+def _seen(name: str, facts: Mapping) -> str:
+    words = f"{name} {facts.get('tag', '')} {facts.get('hf_hub_id', '')}"
+    found = next((text for pattern, text in _SEEN.items() if re.search(pattern, words)), "")
+    return found or "trained on data that may show the test concepts"
+
+
+class Convolutional(TimmBackbone):
     """A convolutional network of timm with output stride 8, cut into stages where timm taps its features.
 
     Networks of five taps have layer0 to layer4, those of four (ConvNeXt) layer1 to layer4. Where cell i would not show
     what lies at pixel `stride` i, images are padded and cells at the border left out, see `Shift`.
 
-    Args: name: see `build_backbone`. net: of `timm.create_model` with `features_only`. last: see `build_backbone`.
-    Attributes: facts: timm's description of the weights.
+    Args: name: see `build_backbone`. net: of `network` with what it `needs`. last: see `build_backbone`.
     Raises ModelError: a network that is no chain of stages, or whose cells cannot be brought onto the grid.
     """
 
-    facts: Mapping = MappingProxyType({})
+    needs = MappingProxyType({"features_only": True, "output_stride": CELL})
 
     def __init__(self, name: str, net: nn.Module, last: str | None):
         parts = _parts(name, net)
         stages, info = STAGES[-len(parts) :], net.feature_info
-        super().__init__(name, info.channels(), info.reduction(), last, stages)
+        super().__init__(name, net, info.channels(), info.reduction(), last, stages)
         self._homes = {key: stage for stage, part in zip(self.channels, parts) for key in part}
-        parts[0] = {"enter": Enter(*normalisation(net))} | parts[0]
+        parts[0] = {"enter": self.normaliser()} | parts[0]
         for stage, part in zip(self.channels, parts):
             self.add_module(stage, nn.Sequential(OrderedDict(part)))
         self._names = frozenset(self.state_dict())
@@ -174,7 +197,6 @@ class Convolutional(Backbone):
 
     @property
     def enter(self) -> Enter:
-        """What images go through first."""
         return getattr(self, next(iter(self.channels))).enter
 
     def rename(self, key: str) -> str | None:

@@ -48,7 +48,9 @@ def load_weights(backbone: Backbone, weights: str | os.PathLike | Mapping[str, T
     elif isinstance(weights, (str, os.PathLike)):
         apply_state(backbone, read_state(weights), str(weights))
     else:
-        raise ModelError(f"weights={weights!r:.80}: expected None, 'imagenet', a state dict or a weight file's path.")
+        raise ModelError(
+            f"weights={weights!r:.80}: expected None, 'imagenet' or the path of a weight file (or its contents)."
+        )
 
 
 def _imagenet_state(backbone: Backbone) -> dict[str, Tensor]:
@@ -120,6 +122,7 @@ def apply_state(backbone: Backbone, state: Mapping[str, Tensor], source: str) ->
     entries = clean_state(state, source)
     if any(key.startswith("backbone.") for key in entries):
         entries = {k.removeprefix("backbone."): v for k, v in entries.items() if k.startswith("backbone.")}
+    entries = backbone.translated(entries)
     entries = {backbone.rename(key): value for key, value in entries.items() if not key.startswith(_HEADS)}
     entries.pop(None, None)  # what a backbone has no use for
     left_out = set(STAGES) - set(backbone.channels)
