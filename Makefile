@@ -3,6 +3,8 @@ PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
+# Containers often set it; then every kernel and test worker compiles PyTorch anew, seconds each time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help reports test results notebooks student instructor lab clean

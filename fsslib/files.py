@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from .errors import DatasetError, FsslibError, OutputError
 
 LONGEST_NAME = 255  # bytes of a file's name on all usual file systems
 SHORTEST_PLACE = 5  # letters of a folder of this machine that is taken out of printed text
+ABANDONED = 3600  # seconds after which a temporary file belongs to a writer that was killed
 LONGEST_SOCKET = 100  # bytes of a socket's path: 104 on macOS, 108 on Linux, with the closing zero
 _CURES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free space there, or name another place.")
 _CURES |= dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "A part of this path is a file: name a folder.")
@@ -121,6 +123,17 @@ def _temporary_name(name: str) -> str:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     fits = len(os.fsencode(name + end)) <= LONGEST_NAME
     return (name if fits else hashlib.sha256(os.fsencode(name)).hexdigest()[:32]) + end
+
+
+def clear_abandoned(folder: Path, names: str) -> None:
+    """Remove what killed writers (see `atomic`) have left in `folder` of files whose whole name fits the regular
+    expression `names`. What was written to within an hour may have a living writer, and stays."""
+    ours = re.compile(rf"({names})\.\d+\.part")
+    with contextlib.suppress(OSError):
+        for entry in filter(lambda entry: ours.fullmatch(entry.name), os.scandir(folder)):
+            with contextlib.suppress(OSError):  # another process clears it
+                if time.time() - entry.stat().st_mtime > ABANDONED:
+                    os.unlink(entry)
 
 
 def _replace(part: Path, target: Path, special: bool) -> None:
@@ -251,6 +264,26 @@ def parse_json(text: str, where: str, cure: str, error: type[FsslibError] = Data
         raise error(f"{where}: it is nested too deeply. {cure}") from problem
     except ValueError as problem:
         raise error(f"{where}: {problem}. {cure}") from problem
+
+
+def parse_yaml(text: str, where: str, cure: str, error: type[FsslibError] = DatasetError) -> Any:
+    """What a YAML text of plain values holds; as `parse_json` in everything else."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Plain values only, each name once; 1e-3 is a number, as everywhere else."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+            once([(self.construct_object(key), None) for key, _ in node.value])
+            return super().construct_mapping(node, deep)
+
+    number = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
+    try:
+        return yaml.load(text, Loader)
+    except Exception as problem:  # PyYAML raises a dozen types at wrong tags, keys and numbers
+        what = "it is nested too deeply" if isinstance(problem, RecursionError) else problem
+        raise error(f"{where}: {what}. {cure}") from problem
 
 
 def once(pairs: list[tuple[Any, Any]]) -> dict:

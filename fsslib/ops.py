@@ -1,6 +1,8 @@
 """Tensor functions that the papers share. Each fast form has a plain twin in the tests that it must equal."""
 
+from collections.abc import Sequence
 from functools import wraps
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +49,31 @@ def object_cells(masks: Tensor) -> tuple[Tensor, Tensor]:
     return order, masks.gather(1, order)
 
 
+class Box(NamedTuple):
+    """Cells of a grid: rows from `top` to below `bottom`, columns from `left` to left of `right`."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @classmethod
+    def around(cls, chosen: Tensor) -> "Box | None":
+        """The smallest box with all cells of `chosen` (h, w) bool; None where there is none. Waits for the device."""
+        rows, columns = (chosen.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
+        return cls(rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if rows else None
+
+    def grown(self, cells: int, size: Sequence[int]) -> "Box":
+        """The box with `cells` more to each side, as far as the grid (h, w) reaches."""
+        top, left = max(0, self.top - cells), max(0, self.left - cells)
+        return Box(top, min(size[0], self.bottom + cells), left, min(size[1], self.right + cells))
+
+    def cut(self, maps: Tensor, outer: "Box | None" = None) -> Tensor:
+        """This box out of maps (..., h, w), which show the box `outer`, or the whole grid."""
+        top, left = (outer.top, outer.left) if outer else (0, 0)
+        return maps[..., self.top - top : self.bottom - top, self.left - left : self.right - left]
+
+
 def conv_in_boxes(features: Tensor, weight: Tensor, bias: Tensor | None, wanted: Tensor) -> Tensor:
     """A 3x3 convolution, padded with zeros, in each image's box around the wanted positions; 0 outside.
 
@@ -56,11 +83,9 @@ def conv_in_boxes(features: Tensor, weight: Tensor, bias: Tensor | None, wanted:
     """
     result, weight = features.new_zeros(len(features), len(weight), *features.shape[-2:]), weight.contiguous()
     for image, where, into in zip(features, wanted, result):
-        found = where.nonzero()
-        if len(found):
-            (top, left), (bottom, right) = found.amin(0).tolist(), found.amax(0).tolist()
-            around = F.pad(image.contiguous(), (1, 1, 1, 1))[:, top : bottom + 3, left : right + 3]
-            into[:, top : bottom + 1, left : right + 1] = F.conv2d(around[None], weight, bias)[0]
+        if box := Box.around(where):
+            seen = Box(box.top, box.bottom + 2, box.left, box.right + 2).cut(F.pad(image.contiguous(), (1, 1, 1, 1)))
+            box.cut(into).copy_(F.conv2d(seen[None], weight, bias)[0])
     return result
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import re
 import signal
 import threading
 import time
@@ -26,7 +27,7 @@ from .data.episodes import EpisodeSampler
 from .data.loading import loaded
 from .errors import OutputError, TrainingError
 from .evaluation import evaluate, exact_float32
-from .files import atomic, make_folder
+from .files import atomic, clear_abandoned, make_folder
 from .models.base import FewShotModel, unwrapped
 from .progress import bar
 from .protocol import Protocol
@@ -442,6 +443,7 @@ class _Run:
         Raises TrainingError if that is another one (of schedule, `data` or callback), or cannot be read."""
         self.file = file
         self._made_with = {**asdict(self.schedule), "data": data, "callback": getattr(self.callback, "rules", "")}
+        clear_abandoned(file.parent, re.escape(file.name))
         if not file.exists():
             return
         try:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tools import bench, bench_cells
 
@@ -28,6 +29,7 @@ def asked(monkeypatch, tmp_path):
         answers, settings = io.StringIO(), {"device": "cpu", "backbone": "tiny", "size": 33, "data": None}
         monkeypatch.setattr(sys, "stdin", io.StringIO("go\nstop\n"))
         own = bench_cells.Bench(settings, answers)
+        own.square, own.grid, own.kernel = torch.ones(64, 64), torch.ones(1, 8, 9, 9), torch.ones(8, 8, 3, 3)
         if cell == "memory":
             bench_cells.CELLS[cell](own, *arguments)
         else:
@@ -92,30 +94,36 @@ def start(*arguments, folder) -> subprocess.Popen:
 
 
 @clone
-def test_two_revisions_take_turns(tmp_path):
-    file = tmp_path / "bench.json"
-    (tmp_path / "tmp").mkdir()
-    run = start("evaluate", *SMALL, "--compare", "HEAD", "--json", file, folder=tmp_path / "tmp")
-    printed = run.communicate(timeout=300)[0].splitlines()
-    content = json.loads(file.read_text())
-    rows = content["rows"]
-    assert run.returncode == 0 and len(printed) == 1 + len(rows)
-    assert [row["cell"] for row in rows[::2]] == ["evaluate none", "evaluate memory"]
+def test_two_revisions_take_turns_and_ctrl_c_leaves_nothing_behind(tmp_path):
+    """What was measured before Ctrl-C is kept."""
+    file, temporary = tmp_path / "bench.json", tmp_path / "tmp"
+    temporary.mkdir()
+    run = start("evaluate", "loader", *SMALL, "--compare", "HEAD", "--json", file, folder=temporary)
+    printed = [run.stdout.readline().split("  ")[0].strip() for _ in range(5)]
+    assert printed == ["cell", *["evaluate none"] * 2, *["evaluate memory"] * 2]
+    run.send_signal(signal.SIGINT)
+    assert run.wait(timeout=300) == 130
+    rows = json.loads(file.read_text())["rows"]
+    assert [(row["cell"], row["revision"]) for row in rows[:2]] == [("evaluate none", r) for r in ("this", "HEAD")]
     assert all(tuple(row) == bench.KEYS and row["error"] is None for row in rows)
     compared = [row for row in rows if row["ratio"]]
-    assert [row["revision"] for row in compared] == ["this"] * 2
+    assert {row["revision"] for row in compared} == {"this"}
     assert all(0 < row["ratio_least"] <= row["ratio"] <= row["ratio_most"] for row in compared)
-    assert not worktrees(tmp_path) and not list((tmp_path / "tmp").iterdir())
-
-
-@clone
-def test_ctrl_c_leaves_nothing_behind(tmp_path):
-    run = start("panet", *SMALL, "--compare", "HEAD", "--json", tmp_path / "bench.json", folder=tmp_path)
-    assert run.stdout.readline().startswith("cell")
-    run.send_signal(signal.SIGINT)
-    assert run.wait(timeout=60) == 130
     run.stdout.close()
-    assert not worktrees(tmp_path) and not list(tmp_path.iterdir())
+    assert not worktrees(tmp_path) and not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize("error", [None, "no memory"])
+def test_the_status_says_whether_a_cell_failed(monkeypatch, error):
+    monkeypatch.setattr(bench, "bench", lambda given: [{"error": None}, {"error": error}])
+    assert bench.main(["panet"]) == bool(error)
+
+
+def test_the_parts_and_their_cells():
+    assert bench.cells(["evaluate", "loader"]) == [f"evaluate {c}" for c in ("none", "memory")] + [
+        "loader sdaanet",
+        "loader asgnet",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import nbformat
@@ -16,10 +17,19 @@ import pytest
 from fsslib import files
 from fsslib.errors import FsslibError, OutputError
 from fsslib.experiments.notebook import hide_places
-from fsslib.files import atomic, plain, socket_folder, without_places, write_text
+from fsslib.files import atomic, clear_abandoned, plain, socket_folder, without_places, write_text
 from fsslib.progress import any_terminal
 
 # ---- written whole or not at all ----
+
+
+def test_what_a_killed_writer_left_goes_after_an_hour(tmp_path):
+    for name, age in (("1.png.77.part", 7200), ("1.png.78.part", 10), ("2.txt.79.part", 7200), ("1.png", 7200)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    clear_abandoned(tmp_path, r"\d+\.png")
+    clear_abandoned(tmp_path / "none", ".*")
+    assert sorted(os.listdir(tmp_path)) == ["1.png", "1.png.78.part", "2.txt.79.part"]
 
 
 def test_a_failure_leaves_the_file_as_it_was(tmp_path):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fsslib.losses import segmentation
-from fsslib.ops import FEW, conv_in_boxes, cosine_maps, masked_average, project_mask, resize, upsample
+from fsslib.ops import FEW, Box, conv_in_boxes, cosine_maps, masked_average, project_mask, resize, upsample
 
 
 def plain_masked_average(features, masks, eps=1e-5):
@@ -80,6 +80,18 @@ def test_cosines_and_their_gradients_are_torch_s_also_of_zero_features():
     for values in found:
         values[1][0, :, 0] = values[2][1, 2] = 0  # of zero vectors: something finite, divided by 1e-8
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+
+
+def test_boxes():
+    chosen = torch.zeros(5, 6, dtype=torch.bool)
+    assert Box.around(chosen) is None
+    chosen[1, 2] = chosen[3, 5] = True
+    box = Box.around(chosen)
+    assert box == (1, 4, 2, 6) and box.grown(2, (5, 6)) == (0, 5, 0, 6) and box.grown(1, (9, 9)) == (0, 5, 1, 7)
+    maps = torch.arange(30).view(1, 5, 6)
+    assert torch.equal(box.cut(maps), maps[:, 1:4, 2:6])
+    outer = Box(1, 5, 1, 6)
+    assert torch.equal(box.cut(outer.cut(maps), outer), maps[:, 1:4, 2:6])
 
 
 def test_a_convolution_in_boxes_is_the_whole_one_where_it_is_wanted():

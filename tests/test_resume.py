@@ -3,10 +3,7 @@
 import math
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -26,31 +23,6 @@ def interrupts():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-def run_processes(*plans: str) -> list[list[str]]:
-    here = Path(__file__).parent / "tools"
-    paths = f"{here.parents[1]}{os.pathsep}{here}"
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    done = subprocess.run([sys.executable, here / "killed_run.py", *plans], env=env, capture_output=True, timeout=600)
-    assert done.returncode == 0, done.stderr.decode()
-    return [line.split() for line in done.stdout.decode().splitlines()]
-
-
-def test_killed_runs_end_with_the_same_weights(tmp_path):
-    """SIGKILL before the first file, between files, while a file is being written, and after the last step; with any
-    number of loader processes, which end with theirs: as long as one lives, so does the output that is read here."""
-    kills = ["0", "3@2", "4s", "5@1", "8s"]
-    found = run_processes(f"{tmp_path}/whole:-", *(f"{tmp_path}/cut:{kill}" for kill in [*kills, "-@1"]))
-    done = ["0", "True"]
-    assert found == [done, *[[str(-signal.SIGKILL), "False"]] * len(kills), done]
-    whole, cut = (torch.load(tmp_path / name / "final.pt", weights_only=True) for name in ("whole", "cut"))
-    assert whole["model"].keys() == cut["model"].keys()
-    assert all(torch.equal(value, cut["model"][name]) for name, value in whole["model"].items())
-    assert whole["selected"].keys() == cut["selected"].keys() and whole["summary"] == cut["summary"]
-    assert all(torch.equal(value, cut["selected"][name]) for name, value in whole["selected"].items())
-    assert [i for i, row in enumerate(cut["rows"], 1) if "val_miou" in row] == [3, 6, 8]
-    assert whole["rows"] == cut["rows"] and [row["seen"] for row in cut["rows"]] == list(range(8))
 
 
 @pytest.mark.parametrize("stop", [0, 3, 4, 9])

@@ -1,4 +1,7 @@
-"""What a start imports: nothing that the caller may not need. Counted in modules, not in seconds."""
+"""What a start imports: nothing that the caller may not need. Counted in modules, not in seconds.
+
+What an episode needs, test_imports says.
+"""
 
 import json
 import os
@@ -14,14 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # torch._dynamo and sympy come with torchvision's operators, and take longer than torch itself.
 HEAVY = ["torchvision", "torch._dynamo", "sympy", "lightning_fabric", "matplotlib", "scipy", "IPython"]
 HEAVY += ["pandas", "papermill", "nbconvert", "jupyter_client", "PIL"]
-EPISODE = """
-data = fsslib.load_dataset("shapes", split="test", size=49, pool=40)
-model = fsslib.build_model("panet", backbone="tiny")
-fsslib.evaluate(model, data, fsslib.Protocol(input_size=33, episodes=2), progress=False)
-"""
 STATEMENTS = {
     "import": ("import fsslib, fsslib.experiments, fsslib.data, fsslib.labs", ["torch", "numpy", "pydantic", *HEAVY]),
-    "episode": (f"import fsslib{EPISODE}", HEAVY),
     "experiments": (
         "for words in ((), ('help',), ('--help',), ('status',), ('collect',)): run('fsslib.experiments', *words)",
         ["torch", *HEAVY],

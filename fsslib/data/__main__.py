@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fsslib.data", description=__doc__)
     commands = parser.add_subparsers(required=True, dest="command", metavar="{check,download}")
     check = commands.add_parser("check", help="list every problem of a folder with its file and its cure")
-    check.add_argument("root", help="the folder, or a COCO annotation file")
+    check.add_argument("root", help="the folder, a COCO annotation file, or YOLO's data.yaml")
     check.add_argument("--layout", default="auto", choices=("auto", *LAYOUTS), help="default: found by itself")
     check.add_argument("--names", help="file with class names, one a line, or JSON")
     check.add_argument("--min-area", type=int, default=0, help="pixels from which on an image counts for a class")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import os
 import pickle
 import shutil
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +22,7 @@ from ..errors import TrainingError
 from ..files import shorten_sockets
 
 ALONE = "workers=0, which loads without other processes"
+GRACE = 10  # seconds in which a loader process whose parent was killed may end by itself
 
 
 @contextlib.contextmanager
@@ -41,7 +45,7 @@ def loaded(
         shorten_sockets()
     loader = DataLoader(
         _Steps(batch_at), batch_size=None, sampler=steps, collate_fn=_as_it_is, num_workers=min(workers, len(steps)),
-        worker_init_fn=_ignore_interrupts, generator=torch.Generator(),  # leaves the global one alone
+        worker_init_fn=_begin, generator=torch.Generator(),  # leaves the global one alone
     )  # fmt: skip
     batches = _started(loader)
     try:
@@ -120,8 +124,16 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _ignore_interrupts(worker: int) -> None:
+def _begin(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    # torch asks who the parent is when a loader process has started: one that was killed before is waited for for ever.
+    multiprocessing.parent_process().join()
+    time.sleep(GRACE)
+    os._exit(1)
 
 
 def _started(loader: DataLoader) -> Iterator[Any]:

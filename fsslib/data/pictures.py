@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -35,7 +36,9 @@ _DOUBTS = {
 def trouble(error: Exception, what: str, name: str, again: str) -> tuple[str, str]:
     """What to say of anything that a decoder raises, and what to do: damaged files make Pillow raise a dozen types.
     `what` is an image or a mask; `name` is left out, since the sentence begins with it; `again`: the cure of damage."""
-    text = str(error).replace(repr(name), "").replace(name, "").strip(". :") or type(error).__name__
+    # Pillow calls a file that is open already by its place in memory.
+    said = re.sub(r"\s*<[^<>]* object at 0x[^<>]*>", "", str(error))
+    text = said.replace(repr(name), "").replace(name, "").strip(". :") or type(error).__name__
     if isinstance(error, FileNotFoundError):
         return "is not there any more", f"Put the {what} back, or look again."
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):

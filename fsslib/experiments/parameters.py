@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ..errors import ParameterError
-from ..files import located, once, parse_json, text_or_reason
+from ..files import located, parse_json, parse_yaml, text_or_reason
 from ..progress import aligned
 
 EXPECTED = "Expected a name and a value a line, as in `fold: 1`."
@@ -149,33 +149,12 @@ def read_parameters(path: str | Path) -> dict[str, Any]:
     text, reason = text_or_reason(path)
     if reason:
         raise ParameterError(f"{path} cannot be read as {kind}: {reason}. {EXPECTED}")
-    if kind == "JSON":
-        content = parse_json(text, f"{path} cannot be read as JSON", EXPECTED, ParameterError)
-    else:
-        content = _parse_yaml(text, path)
+    parse = parse_json if kind == "JSON" else parse_yaml
+    content = parse(text, f"{path} cannot be read as {kind}", EXPECTED, ParameterError)
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ParameterError(f"{path}: expected names with values, found {type(content).__name__}.")
     check_plain(content, f"{path}: ")
     return content
-
-
-def _parse_yaml(text: str, path: str | Path) -> Any:
-    import yaml  # comes with papermill
-
-    class Loader(yaml.SafeLoader):
-        """Plain values only, each name once; 1e-3 is a number, as everywhere else."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict:
-            once([(self.construct_object(key), None) for key, _ in node.value])
-            return super().construct_mapping(node, deep)
-
-    number = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
-    try:
-        return yaml.load(text, Loader)
-    except Exception as error:  # PyYAML raises a dozen types at wrong tags, keys and numbers
-        what = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        raise ParameterError(f"{path} cannot be read as YAML: {what}. {EXPECTED}") from error
 
 
 def check_plain(values: dict[str, Any], where: str = "") -> None:

@@ -458,8 +458,8 @@ class HDMNet(OneWayModel):
             nn.Sequential(Conv2d(inputs, width, 1, bias=False), nn.ReLU(), nn.Dropout2d(dropout)) for _ in range(2)
         )
         tokens = width // 4
-        self.supp_merge = nn.Sequential(Conv2d(2 * width, tokens, 1, bias=False), nn.ReLU())
-        self.query_merge = nn.Sequential(Conv2d(2 * width + 2, tokens, 1, bias=False), nn.ReLU())
+        self.supp_merge = nn.Sequential(nn.Conv2d(2 * width, tokens, 1, bias=False), nn.ReLU())
+        self.query_merge = nn.Sequential(nn.Conv2d(2 * width + 2, tokens, 1, bias=False), nn.ReLU())
         how = {"temperature": match_temperature, "softmax": match_softmax, "dropout": attention_dropout}
         self.transformer = MatchingPyramid(tokens, width, stages=stages, self_attention=self_attention, **how)
         self.ensemble = Ensemble(shots, shot_hidden, shot_weights == "matched") if ensemble else None

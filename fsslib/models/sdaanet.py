@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from ..arguments import Positive, Share, check_options
 from ..episode import Episode
 from ..losses import distillation, log_distribution, segmentation
-from ..nn.backbones.base import STAGES, Box
+from ..nn.backbones.base import STAGES
 from ..nn.context import SCALES, FeatureEnrichment, PyramidPooling, conv_norm, convolved_together
 from ..nn.convolution import Conv2d
-from ..ops import masked_pool, may_wait, prior_mask, resize
+from ..ops import Box, masked_pool, may_wait, prior_mask, resize
 from .base import Features, OneWayModel, Outcome, enriched_losses, joined, joined_width
 
 QueryFactor = Literal["product", "average", "mean", "none"]
@@ -200,6 +200,9 @@ class SDAANet(OneWayModel):
         flat = {stage: value.flatten(0, 2) for stage, value in support.items()}
         query_side = {"reduced": self.down_query(joined(query))}
         support_side = {"reduced": self.down_supp(joined(flat)).unflatten(0, support["layer3"].shape[:3])}
+        if deepest == "layer4":  # nothing reads layer2 again, and the prior needs room
+            for side in (query, support, flat):
+                del side["layer2"]
         if self.prior:
             query_side["deep"], support_side["deep"] = self._deep(episode, query, support)
         return query_side, support_side

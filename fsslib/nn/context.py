@@ -264,7 +264,7 @@ class FeatureEnrichment(nn.Module):
                 f"scales={tuple(scales)}: expected whole numbers above 1, e.g. (60, 30, 15, 8), or fractions up to 1 "
                 "of the feature grid, e.g. (1.0, 0.5, 0.25, 0.125), not both."
             )
-        self.scales, self.parts = tuple(scales), (constant, pooled, resized)
+        self.scales = tuple(scales)
         levels = range(len(scales))
         merged = constant + pooled + resized
         self.merge = nn.ModuleList(nn.Sequential(*conv_relu(merged, width, 1)) for _ in levels)

@@ -169,7 +169,7 @@ def test_damaged_label_maps(tmp_path, name):
     """Read, named as not read, or refused with the file's name."""
     root, outcomes = images_masks(tmp_path / "set", 3), []
     (root / "classes.txt").unlink()
-    for data in mutated([LABEL_MAPS[name]], max(1, KEPT // 10), 5):
+    for data in mutated([LABEL_MAPS[name].decode()], max(1, KEPT // 10), 5):
         (root / name).write_bytes(data)
 
         def work():

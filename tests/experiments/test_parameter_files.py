@@ -1,17 +1,17 @@
 """The recipes that come along: read alike by us and by papermill, valid, and in miniature they run end to end."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from papermill.iorw import read_yaml_file
+from report_tools import run_here
 from voc_tree import make_voc
 
 from fsslib import EpisodeSampler, build_model, files, load_model, load_official, save_model
 from fsslib.checkpoints import without_memory
 from fsslib.errors import ModelError, ParameterError
-from fsslib.experiments import check_parameters, notebook, recipe, runs
+from fsslib.experiments import check_parameters, recipe
 from fsslib.experiments.__main__ import main
 from fsslib.experiments.parameters import read_parameters
 from fsslib.nn.backbones import build_backbone
@@ -169,25 +169,9 @@ def test_epochs_are_passes_over_the_images_and_each_is_validated(voc):
         check_parameters({**given, "episodic_steps": 3})
 
 
-@pytest.fixture
-def in_process(monkeypatch):
-    """Runs execute their notebook here, where torch is imported already, instead of in a kernel."""
-
-    def execute(source, part, checked, *_):
-        monkeypatch.chdir(part)
-        scope = {}
-        for cell in notebook.load(source).cells:
-            if cell.cell_type == "code":
-                exec(cell.source, scope)
-            if "parameters" in cell.metadata.get("tags", []):
-                scope |= checked | {"out": "."}
-        Path("report.ipynb").touch()
-
-    monkeypatch.setattr(runs, "execute", execute)
-
-
 @pytest.mark.filterwarnings("ignore:PASCAL-5i fold 0")
-def test_the_command_line_runs_a_recipe(voc, tmp_path, capsys, in_process):
+def test_the_command_line_runs_a_recipe(voc, tmp_path, capsys, monkeypatch):
+    run_here(monkeypatch)
     path = next(file for file in FILES if file.stem == "sdaanet-pascal-published")
     source = files.notebooks_folder() / "src" / "experiment.py"
     command = ["run", "-f", str(path), "--notebook", str(source), "--runs", str(tmp_path), "--name", "mini"]

@@ -13,10 +13,13 @@ from torch.utils._pytree import tree_leaves
 from fsslib import Episode
 from fsslib.ops import may_wait, object_cells
 
+# Two levels of each pyramid: more are the same lines again.
+LEVELS = {"panet": {}, "sdaanet": {"scales": (6, 4)}, "asgnet": {"scales": (6, 4)}, "hdmnet": {"stages": 2}}
+
 
 def two_shots(method: str):
     """A model of the method for two shots, and an episode with two."""
-    return TINY[method](shots=2), legal(method, 2, 1, 2)
+    return TINY[method](shots=2, **LEVELS[method]), legal(method, 2, 1, 2)
 
 
 def gradients(model, losses: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -77,7 +80,7 @@ def imagined(mode: FakeTensorMode, episode: Episode) -> Episode:
 def test_nothing_waits_for_a_gpu(method, train):
     episode = legal(method, 2, 1, 2)
     with imagined_gpu() as mode:
-        model, episode = TINY[method](shots=2).train(train), imagined(mode, episode)
+        model, episode = TINY[method](shots=2, **LEVELS[method]).train(train), imagined(mode, episode)
         with OneDevice():
             losses = model.losses(episode)
             logits = model(episode).logits

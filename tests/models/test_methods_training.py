@@ -10,10 +10,9 @@ PAPER = {"teacher": "distributions", "teacher_query": "reweighted", "detach_teac
 PAPER |= {"attention": "each_support", "temperature": 1.0, "kd_factor": 1.0, "kd_mean": "prototypes"}
 # Options, and an episode: its shape (batch, ways, shots, height, width), or what is wrong with it.
 COMMON = {what: ({}, what) for what in SPOILED}
-COMMON |= {f"{shots} shots": ({}, (2, 1, shots)) for shots in (1, 7)}
-COMMON |= {f"{size} pixels": ({}, (2, 1, 1, size, size)) for size in (40, 97)}
 COMMON |= {
-    "97 x 129": ({}, (2, 1, 1, 97, 129)), "a batch of one": ({}, (1, 1, 1)), "three ways": ({}, (2, 3, 1)),
+    "7 shots": ({}, (2, 1, 7)), "40 pixels": ({}, (2, 1, 1, 40, 40)), "97 x 129": ({}, (2, 1, 1, 97, 129)),
+    "a batch of one": ({}, (1, 1, 1)), "three ways": ({}, (2, 3, 1)),
     "batch statistics": ({"bn": "batch"}, (2, 2, 2)), "a trained backbone": ({"freeze": False}, ()),
     "resnet18": ({"backbone": "resnet18", "last": "layer3"}, ()),
     "dropout": ({"dropout": 0.5}, ()), "stride 8": (STRIDE, ()),

@@ -8,7 +8,8 @@ from torch import nn
 
 from fsslib.errors import ModelError
 from fsslib.nn.backbones import base, build_backbone, resnet
-from fsslib.nn.backbones.base import STAGES, Box
+from fsslib.nn.backbones.base import STAGES
+from fsslib.ops import Box
 
 NAMES = ("tiny", "resnet18", "resnet50", "resnet101", "vgg16", "vgg16_bn")
 
@@ -89,18 +90,6 @@ def test_a_deeper_stage_in_a_box_is_what_the_whole_stage_has_there(name):
     strided = images(1, backbone.channels["layer1"], 13, 15)
     box = Box(0, 3, 1, 4)
     assert torch.equal(backbone.deeper(strided, "layer2", box), box.cut(backbone.deeper(strided, "layer2")))
-
-
-def test_boxes():
-    chosen = torch.zeros(5, 6, dtype=torch.bool)
-    assert Box.around(chosen) is None
-    chosen[1, 2] = chosen[3, 5] = True
-    box = Box.around(chosen)
-    assert box == (1, 4, 2, 6) and box.grown(2, (5, 6)) == (0, 5, 0, 6) and box.grown(1, (9, 9)) == (0, 5, 1, 7)
-    maps = torch.arange(30).view(1, 5, 6)
-    assert torch.equal(box.cut(maps), maps[:, 1:4, 2:6])
-    outer = Box(1, 5, 1, 6)
-    assert torch.equal(box.cut(outer.cut(maps), outer), maps[:, 1:4, 2:6])
 
 
 # Batch norm, gradients, memory format

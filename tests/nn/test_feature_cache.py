@@ -40,6 +40,7 @@ def test_same_numbers_as_the_plain_backbone(counted):
         assert list(found) == STAGES
         for stage in STAGES:
             assert torch.equal(found[stage], expected[stage]) and not found[stage].requires_grad
+            assert found[stage].stride() == expected[stage].stride()
     assert sizes == [3]
     mixed = cached(torch.cat([images(2, seed=1), x[1:2]]), STAGES)
     torch.testing.assert_close(mixed["layer4"][2], expected["layer4"][1])

@@ -2,8 +2,6 @@
 
 import os
 import random
-import signal
-import time
 
 import numpy as np
 import pytest
@@ -89,26 +87,6 @@ def test_a_folder_that_cannot_be_used(tmp_path):
         store.put(key(1), feature(1))
 
 
-def test_killed_writers_leave_only_whole_features(tmp_path):
-    pace, whole = random.Random(1), feature(5, 200_000)
-    killed = 0
-    for _ in range(8):
-        pid = os.fork()
-        if not pid:
-            store = DiskStore(tmp_path)
-            for i in range(10_000):
-                store.put(key(i), whole)
-            os._exit(0)
-        time.sleep(pace.uniform(0.005, 0.05))
-        os.kill(pid, signal.SIGKILL)
-        killed += os.waitpid(pid, 0)[1] == signal.SIGKILL
-        for file in tmp_path.glob("*.npy"):
-            assert np.array_equal(np.load(file), whole.numpy())
-    assert killed >= 6
-    store = DiskStore(tmp_path)
-    assert len(store) and all(torch.equal(store.get(bytes.fromhex(n[:-4])), whole) for n in list(store._sizes))
-
-
 def images(count=3, seed=0):
     return torch.randn((count, 3, 33, 33), generator=torch.Generator().manual_seed(seed))
 
@@ -156,15 +134,6 @@ def test_other_peoples_files_are_left_alone(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt", "results.npy"]
     with pytest.raises(ModelError, match="empty text"):
         DiskStore("")
-
-
-def test_leftovers_of_killed_writers_go_after_a_while(tmp_path):
-    old, new = tmp_path / f"{key(1).hex()}.npy.77.part", tmp_path / f"{key(2).hex()}.npy.78.part"
-    for part in (old, new):
-        part.write_bytes(b"half")
-    os.utime(old, (1, 1))
-    DiskStore(tmp_path)
-    assert not old.exists() and new.exists()
 
 
 def test_processes_that_evict_each_others_features(tmp_path):

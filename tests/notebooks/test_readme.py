@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from report_tools import run_here
 
 from fsslib import EpisodeSampler, Protocol, load_model, models
 from fsslib.errors import CheckpointError, ModelError, ParameterError
@@ -68,10 +69,11 @@ def test_the_explorers_of_the_readme_exist():
 
 def test_a_report_of_a_method_of_ones_own(own_method, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    run_here(monkeypatch)
     parameters = {"plugin": own_method.name, "method": "nearest", "checkpoint": None, "shots": [1]}
     folder = run(parameters | {"pretrain_steps": 1, "episodic_steps": 1, "episodes": 4}, runs=tmp_path, progress=False)
     assert json.loads((folder / "result.json").read_text())["parameters"]["method"] == "nearest"
-    models._METHODS.pop("nearest")
+    assert models._METHODS.pop("nearest")
     with pytest.raises(CheckpointError, match="nearest"):
         load_model(folder / "model.safetensors")
     assert models.use(own_method) == ("nearest",)

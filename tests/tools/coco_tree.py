@@ -87,11 +87,3 @@ def masks_of(folder: Path, annotations, size=(H, W), **options) -> coco_masks.Co
 
 
 quiet = partial(quietly, Coco20i, val_classes=0)
-
-
-def many(file: Path, count: int) -> dict[int, dict[int, int]]:
-    """An annotation file of `count` small images; returns what they show."""
-    images = {n: {1 + n % 80: 1 + n % 5, 1 + (n + 7) % 80: 3} for n in range(1, count + 1)}
-    everything = [entry for image, classes in images.items() for entry in columns(image, classes)]
-    file.write_text(json.dumps(document(images, everything)))
-    return images

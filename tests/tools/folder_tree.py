@@ -85,6 +85,46 @@ def coco(root: Path, count: int = 8, place: str = "annotations") -> tuple[Path, 
     return write(root / place / "instances.json", document), document
 
 
+def yolo(root: Path, count: int = 8, **texts: str) -> Path:
+    """`coco` in YOLO's format, classes 0 and 1; `texts`: what a label (by its stem) holds instead."""
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for n in range(count):
+        photograph(n).save(root / "images" / f"c{n}.jpg")
+        (root / "labels" / f"c{n}.txt").write_text(texts.get(f"c{n}", yolo_line(n % 2, box(n))))
+    (root / "data.yaml").write_text("path: ../elsewhere\nnames: [cat, dog]\n")
+    return root
+
+
+def yolo_line(number: int, corners: list[float], size: tuple[int, int] = (W, H), form: str = "%g") -> str:
+    """An outline (in pixels) as YOLO's converters write it."""
+    parts = (form % (value / size[at % 2]) for at, value in enumerate(corners))
+    return f"{number} {' '.join(parts)}\n"
+
+
+def labelme(root: Path, count: int = 8, **others: dict) -> Path:
+    """`coco` in labelme's format; `others`: what a label file (by its stem) says besides."""
+    root.mkdir(parents=True, exist_ok=True)
+    for n in range(count):
+        photograph(n).save(root / f"c{n}.jpg")
+        said = labelme_file(f"c{n}.jpg", [clicked(("cat", "dog")[n % 2], box(n))])
+        write(root / f"c{n}.json", said | others.get(f"c{n}", {}))
+    return root
+
+
+def labelme_file(name: str, shapes: list[dict], size: tuple[int, int] = (W, H)) -> dict:
+    return {
+        "version": "5.4.1", "flags": {"night": True}, "shapes": shapes, "imagePath": name, "imageData": None,
+        "imageHeight": size[1], "imageWidth": size[0],
+    }  # fmt: skip
+
+
+def clicked(label: object, corners: list[float], kind: str | None = "polygon", **more: object) -> dict:
+    """A shape of labelme's."""
+    points = [list(pair) for pair in zip(corners[::2], corners[1::2])]
+    return {"label": label, "points": points, "group_id": None, "shape_type": kind, "flags": {}} | more
+
+
 def box(n: int) -> list[int]:
     """A rectangle of 12 x 10 pixels, as a polygon."""
     x, y = 2 + n, 3 + n

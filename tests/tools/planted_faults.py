@@ -54,6 +54,7 @@ FAULTS = {
     # a folder of one's own
     "broken[at] = bool(wrong)": ("broken[at] = False", "test_folder_checks"),
     "if label.shape[::-1] != upright:": ("if False:", "test_folder_checks"),
+    "tenths = pixels.round(1)": ("tenths = pixels", "test_outlines"),
     # downloads
     "have = have if answer.status == 206 else 0": ("have = have if answer.status == 206 else have", "test_download"),
     "failed = failed + 1 if _length(part) <= farthest else 1": ("failed = failed + 1", "test_download"),

@@ -5,6 +5,6 @@ Messages and cures may be improved freely; what `check_folder` accepts, `Folder`
 
 from ...names import on_demand
 
-LAYOUTS = ("class_folders", "images_masks", "coco_json")
+LAYOUTS = ("class_folders", "images_masks", "coco_json", "yolo", "labelme")
 
 __getattr__, __dir__, __all__ = on_demand(__name__, {"check": "check_folder", "dataset": "Folder"})

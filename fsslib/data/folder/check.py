@@ -1,5 +1,6 @@
 """Everything that is wrong with a folder of somebody's own pictures, and what is left to work with."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,10 +17,12 @@ from ..photographs.label_index import LabelIndex
 from .advice import BLACK, COLOUR, DEEP, RENUMBERED, WHITE, advise, code
 from .coco import coco_json
 from .label_maps import find_label_map, renamed, unread
+from .labelme import labelme
 from .layouts import Entry, Pairing, class_masks, find_layout, images_masks, spare_folders
 from .names_and_lists import FILES, check_lists, class_names, listed, named_file, split_list
-from .pairs import counted, examined, first_copies, objects
+from .pairs import Draw, counted, examined, first_copies, objects
 from .problems import PROBLEM_KINDS, Fault, FolderReport
+from .yolo import yolo
 
 LEAST, MANY = 2, 64  # images that make an episode; values of a mask from which on nobody has drawn them as ids
 FEW = 16  # folders that are looked through for files with words
@@ -38,7 +41,8 @@ class Survey(NamedTuple):
     first: dict[Path, Path]  # image -> the first image with the same content, where there are several
     single: int | None  # the class id that 255 stands for, where masks hold nothing but 0 and 255
     report: FolderReport  # the problems
-    splits: dict[str, list[str]]  # split -> ids of its images, where folders say so
+    splits: dict[str, list[str]]  # split -> ids of its images, where folders or a file say so
+    draw: Draw | None = None  # makes label maps of files of outlines
 
 
 def check_folder(
@@ -64,14 +68,16 @@ def survey(root: str | Path, layout: str, names: object, lists: Mapping | None, 
     if lists is not None:
         check_lists(lists)
     guessed, (layout, source) = layout == "auto", find_layout(root, layout)
-    if names is not None and layout != "images_masks":
-        raise DatasetError(f"names= is for images_masks; in {layout} the classes have names already.")
-    single, place = None, located(root, "root", DatasetError)
+    if names is not None and layout in ("coco_json", "class_folders"):
+        raise DatasetError(f"names= is for images_masks, yolo and labelme; in {layout} the classes have names already.")
+    single, draw, place = None, None, located(root, "root", DatasetError)
     if layout == "coco_json":
         pairing, areas = coco_json(source)
         entries, notes = pairing.entries, _notes(pairing, place, [source])
     elif layout == "images_masks":
         pairing, entries, areas, single, notes = _label_maps(source, names, place)
+    elif layout in ("yolo", "labelme"):
+        pairing, entries, areas, draw, notes = _outlines(layout, source, names, place)
     else:
         pairing, entries, areas = _class_masks(source, guessed)
         notes = _notes(pairing, place, [])
@@ -89,7 +95,7 @@ def survey(root: str | Path, layout: str, names: object, lists: Mapping | None, 
     shown = {name: int(usable[:, cls].sum()) if entries else 0 for cls, name in pairing.names.items()}
     problems = sorted(pairing.problems, key=lambda problem: (PROBLEM_KINDS.index(problem.kind), problem.file))
     report = FolderReport(place, layout, pairing.total, len(entries), shown, tuple(problems), tuple(notes))
-    return Survey(source, pairing.base, pairing.names, entries, areas, first, single, report, pairing.splits)
+    return Survey(source, pairing.base, pairing.names, entries, areas, first, single, report, pairing.splits, draw)
 
 
 def _label_maps(
@@ -102,11 +108,22 @@ def _label_maps(
     pairing.problems += advise(faults, "ids", base, colours, known)
     pairing.names, areas, single = _name(counts, known)
     entries, areas = _known(pairing, entries, areas, names is None)
-    notes = [f"{few(map(str, (_below(file, base) for file in used)))} says what the classes are."] if used else []
-    if pairing.splits:
-        shown = few(f"{split} {len(ids)}" for split, ids in pairing.splits.items())
-        notes.append(f"folders part the images into splits: {shown}.")
-    return pairing, entries, areas, single, notes + _notes(pairing, root, used)
+    return pairing, entries, areas, single, _notes(pairing, root, used)
+
+
+def _outlines(
+    layout: str, source: Path, names: object, root: Path
+) -> tuple[Pairing, list[Entry], np.ndarray, Draw, list[str]]:
+    """Images with a file of outlines each: the sound pairs, pixels of every class, what draws them, and notes."""
+    pairing, draw, used = (yolo if layout == "yolo" else labelme)(source, names)
+    classes = repr(sorted(draw.keywords["known"].items()))  # with other ones, maps are others
+    mark = hashlib.sha256(classes.encode()).hexdigest()[:8]
+    entries, counts, faults = _sound(pairing, draw, f"{layout}-{mark}")
+    pairing.problems += [fault.problem for fault in faults]
+    if not pairing.names:  # as the texts number them
+        drawn = np.flatnonzero(counts[:, 1:IGNORE].any(0)) + 1
+        pairing.names = {cls: f"class {cls - 1}" for cls in drawn.tolist()}
+    return pairing, entries, counts, draw, _notes(pairing, root, used)
 
 
 def _class_masks(base: Path, guessed: bool) -> tuple[Pairing, list[Entry], np.ndarray]:
@@ -149,16 +166,25 @@ def _explained(pairing: Pairing, names: object, root: Path) -> tuple[dict | None
 
 
 def _notes(pairing: Pairing, root: Path, used: list[Path]) -> list[str]:
-    """Files and folders beside the pictures that nothing was taken from."""
-    base = pairing.base
+    """What says what the classes are (`used`) and which images are whose, and what nothing was taken from."""
+    base, notes = pairing.base, []
+    if pairing.background:
+        shown = few((file.name for file in pairing.background), 3)
+        notes.append(f"{len(pairing.background)} pictures without an outline, thus background, are not used: {shown}.")
+    if used and pairing.layout != "coco_json":
+        notes.append(f"{few(map(str, (_below(file, base) for file in used)))} says what the classes are.")
+    if pairing.splits:
+        shown = few(f"{split} {len(ids)}" for split, ids in pairing.splits.items())
+        notes.append(f"{'files' if pairing.listed else 'folders'} part the images into splits: {shown}.")
     paths = [_below(file, base) for entry in pairing.entries for file in (entry.image, entry.mask)]
-    ignored = unread(_places(pairing, root), used, {path.stem for path in paths})
+    named = [*paths, *pairing.background, *(problem.file for problem in pairing.problems)]
+    ignored = unread(_places(pairing, root), used, {path.stem for path in named})
     blamed = {_below(problem.file, base).parts[0] for problem in pairing.problems}
     others = spare_folders(base, {path.parts[0] for path in paths} | blamed)
     shown = [*(str(_below(file, base)) for file in ignored), *(f"{folder.name}/" for folder in others)]
-    if not shown:
-        return []
-    return [f"not read: {few(shown, 6)}. names= and lists= take class names and lists of images from files."]
+    if shown:
+        notes.append(f"not read: {few(shown, 6)}. names= and lists= take class names and lists of images from files.")
+    return notes
 
 
 def _below(file: Path, base: Path) -> Path:
@@ -195,11 +221,12 @@ def _test_guess(pairing: Pairing, entries: list[Entry], counts: np.ndarray, faul
     )
 
 
-def _sound(pairing: Pairing, kind: str) -> tuple[list[Entry], np.ndarray, list[Fault]]:
-    """The pairs that can be read, (pairs, 256) how often each value occurs, and what is wrong with the others."""
+def _sound(pairing: Pairing, kind: str | Draw, mark: str = "") -> tuple[list[Entry], np.ndarray, list[Fault]]:
+    """The pairs that can be read, (pairs, 256) how often each value occurs, and what is wrong with the others.
+    `mark` tells apart what draws (else `kind`)."""
     pairs = [(entry.image, entry.mask) for entry in pairing.entries]
     # A sound pair is read again only when time or size of its files change; any other one is looked at every time.
-    counts = LabelIndex(f"folder-{kind}-values", pairing.base, partial(counted, kind=kind)).counts(pairs)
+    counts = LabelIndex(f"folder-{mark or kind}-values", pairing.base, partial(counted, kind=kind)).counts(pairs)
     broken, faults = ~counts.any(1), []
     for at in np.flatnonzero(broken):
         pixels, wrong = examined(*pairs[at], kind)
@@ -282,7 +309,7 @@ def _scarce(
         if len(hits) and pairing.layout != "class_folders":
             file = entries[hits[0]].image if pairing.layout == "coco_json" else entries[hits[0]].mask
         large = f" with {min_area} of its pixels or more" if min_area > 1 else ""
-        number = "" if name == f"class {cls}" else f"class {cls} "
+        number = "" if name.startswith("class ") else f"class {cls} "
         message = f"{number}{name}: {len(shown)} usable image{'' if len(shown) == 1 else 's'}{large}"
         cure = f"Add images until there are {LEAST} (more for several shots), or drop the class."
         pairing.blame(file, "class with too few images", message, cure)

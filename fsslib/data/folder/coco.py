@@ -1,12 +1,10 @@
 """Somebody's own COCO annotation file: which images and annotations can be used, and what is wrong with the rest."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from ...errors import DatasetError
-from ...files import comparable
 from ..base import positions
 from ..photographs.coco_label_maps import (
     EXPECTED,
@@ -19,7 +17,7 @@ from ..photographs.coco_label_maps import (
     read_annotations,
 )
 from ..photographs.label_index import LabelIndex
-from .layouts import Entry, Pairing, pictures
+from .layouts import Entry, Pairing, named_picture, pictures
 from .pairs import image_size
 from .problems import Fault
 
@@ -50,7 +48,7 @@ def coco_json(file: Path) -> tuple[Pairing, np.ndarray]:
     pairs, shown = [], _shown(file, said, masks, pairing)
     for number in sorted(shown, key=lambda number: (masks.images[number].file, number)):
         name = masks.images[number].file.replace("\\", "/")  # as exporters on Windows write it
-        image = _best(photographs.get(comparable(Path(name).name), []), base, name)
+        image = named_picture(photographs, base, name)
         if image:
             pairs.append((number, image))
         else:
@@ -130,11 +128,3 @@ def _used_names(said: Annotations) -> dict[int, str]:
                 name += f" (id {number})"
             names[cls] = name
     return names
-
-
-def _best(files: list[Path], base: Path, name: str) -> Path | None:
-    """Of the files with the right last name the one whose path ends as listed, or the only one there is."""
-    paths = {file: comparable(f"/{os.path.relpath(file, base)}".replace(os.sep, "/")) for file in files}
-    fitting = [file for file, path in paths.items() if path.endswith(comparable(f"/{name}"))]
-    fitting = fitting or (files if len(files) == 1 else [])
-    return min(fitting, key=lambda file: len(file.parts), default=None)

@@ -6,6 +6,7 @@ what a file holds and the call does not name is a DatasetError, and the file sta
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ import numpy as np
 
 from ...episode import IGNORE
 from ...errors import DatasetError
-from ...files import atomic, located, write_text
+from ...files import atomic, located, read_json, write_text
 from ..base import few
 from ..pictures import ORIENTATION, decoding
 
@@ -143,6 +144,20 @@ def merge_pages(file: str | Path, cls: int | None = None) -> Path:
         raise DatasetError(f"{file}: its pages overlap, or differ in size: one pixel belongs to one class only.")
     ids = (np.uint8(cls or number) * page for number, page in enumerate(pages, 1))
     return _replace(_place(file), np.maximum.reduce([*ids]))
+
+
+def unpack_image(file: str | Path, name: str) -> Path:
+    """The picture that labelme has kept within its own `file`, as a file `name` beside that."""
+    file = _place(file)
+    said = read_json(file, "the outlines of", "Expected a file of labelme's.")
+    new = file.with_name(name)
+    if new.exists():
+        raise DatasetError(f"{new} is there already, and would be lost: move it away first.")
+    with decoding(f"image in {file}"):
+        data = base64.b64decode(said["imageData"])
+    with atomic(new) as part:
+        part.write_bytes(data)
+    return new
 
 
 def shrink(file: str | Path, low: float | None = None, high: float | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""Your own pictures as a data set: class folders, images beside masks, or a COCO annotation file."""
+"""Your own pictures as a data set: class folders, images beside masks, or files of outlines (COCO, YOLO, labelme)."""
 
 import warnings
 from collections import Counter
@@ -14,8 +14,8 @@ from ...errors import DatasetError
 from ..base import SPLITS, few
 from ..folds import SCHEMES, fold_classes
 from ..photographs.base import Photographs, same_size
-from ..photographs.coco_label_maps import open_masks
-from ..pictures import read_image
+from ..photographs.coco_label_maps import annotated_photograph, open_masks
+from ..pictures import picture_sizes, read_image
 from .check import survey
 from .names_and_lists import class_ids, listed, split_list
 from .pairs import read_binary, read_ids
@@ -34,12 +34,20 @@ class Folder(Photographs):
       anything but 0 and 255, 255 is the object of one class. Masks may lie beside their images as `NAME_mask.png` too,
       and all of it in `train/`, `valid/` and `test/`: these are the splits then, as if `lists` had named their images.
     * `"coco_json"`: one COCO instances file in `root` or `root/annotations`, or its path as `root`; the images below.
+    * `"yolo"`: `root/images/NAME.jpg` and `root/labels/NAME.txt` (or `NAME.txt` beside its image), in any folders of
+      splits, with `data.yaml`, which may be `root` itself, or `classes.txt`. Outlines only: boxes are no masks.
+    * `"labelme"`: `NAME.jpg` and labelme's `NAME.json`, anywhere below `root`, with `labels.txt` or in alphabetical
+      order. `__ignore__` becomes 255.
+
+    In the last three the smaller object is seen where two overlap, whatever the order of the file; see `rasterise`.
+    Of other formats (CVAT, Supervisely, …) datumaro makes a COCO file.
 
     Args:
         root: the folder. fold, split: as everywhere; folds exist with `folds` only.
-        names: class names of `"images_masks"`: a dict id -> name, a list, or a file; None looks for `classes.txt`,
-            `names.txt`, `labels.txt`, `classes.json` or a label map (`labelmap.txt`, `class_dict.csv`, `_classes.csv`,
-            …) in the folder, else classes are called "class 3".
+        names: class names of `"images_masks"`, `"yolo"` and `"labelme"`: a dict id -> name, a list, or a file; None
+            looks for `classes.txt`, `names.txt`, `labels.txt`, `classes.json` or a label map (`labelmap.txt`,
+            `class_dict.csv`, `_classes.csv`, …) in the folder, else classes are called "class 3". YOLO's numbers count
+            from 0, and class k has the id k + 1.
         novel_classes: names or ids of the classes that "test" targets; "train" (and "val") targets the others.
         folds, fold_scheme: instead of naming them, make every class novel in one of `folds` folds, see
             `folds.fold_classes`. With neither, every class belongs to every split: no score of such a data set says
@@ -78,6 +86,7 @@ class Folder(Photographs):
         targets, unwanted = self._targets(novel_classes, folds, fold_scheme, val_classes, novel, min_area, cache)
         self._single = known.single
         self._coco = open_masks(known.source) if known.report.layout == "coco_json" else None
+        self._draw = known.draw
         self._class = {entry.mask: entry.cls for entry in known.entries}
         lists = self._parted(known.splits) if lists is None else lists
         keep, where = self._listed(lists, known) if lists is not None else (range(len(known.entries)), "")
@@ -168,6 +177,9 @@ class Folder(Photographs):
         if self._coco:
             number = int(mask.stem)
             return self._coco.read_photograph(image, number), self._coco.read(number)
+        if self._draw:
+            label = self._draw(mask, *picture_sizes(image))
+            return annotated_photograph(image, *label.shape, mask), label
         photograph, cls = read_image(image), self._class[mask]
         table = np.arange(256, dtype=self._relabel.dtype)
         if cls is None:

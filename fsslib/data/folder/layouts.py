@@ -1,6 +1,6 @@
-"""Which files of somebody's own folder belong together: class folders, images beside masks, or a COCO file.
+"""Which files of somebody's own folder belong together: class folders, images beside masks, or files of outlines.
 
-`find_layout` comes first, then the pairs of either kind of folder, then looking through folders and at JSON files.
+`find_layout` comes first, then the pairs of either kind of folder, then looking through folders and at other files.
 """
 
 import codecs
@@ -40,6 +40,9 @@ _SPLITS = {
 _SPLITS = {name: re.compile(f"({words})({_SIGN}(set|data|split|images|imgs|\\d+))*") for name, words in _SPLITS.items()}
 _PARTS = re.compile(rf"(split|fold|set|part|batch|chunk|subset|shard|group|job|task|session){_SIGN}(\d+|[a-d])")
 KEYS = ("images", "annotations", "categories")  # the lists of a COCO file
+# How a text file of YOLO begins: a class and some numbers, right or wrong.
+_NUMBERS = re.compile(rb"[\s\xef\xbb\xbf\xff\xfe]*[\d.]+(?:[\s,;]+[-+]?\d[\d.,eE+-]*){2}")
+_DESCRIBES = re.compile(rb"""^\s*["']?(?:names|nc)["']?\s*:""", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,9 @@ class Entry:
 
 @dataclass
 class Pairing:
-    """The files of one layout: pairs by id, class names where the layout knows them, what does not fit, and how many
-    images there are with or without what they need (`total`)."""
+    """The files of one layout: pairs by id, class names where the layout knows them, what does not fit, how many images
+    there are with or without what they need (`total`), and the splits that a file names (`listed`: split -> ids).
+    `background` are images that nothing is outlined in."""
 
     layout: str
     base: Path
@@ -63,12 +67,17 @@ class Pairing:
     problems: list[Problem] = field(default_factory=list)
     names: dict[int, str] | None = None
     total: int = 0
+    listed: dict[str, list[str]] = field(default_factory=dict)
+    background: list[Path] = field(default_factory=list)
 
     @property
     def splits(self) -> dict[str, list[str]]:
-        """Split -> ids of its pairs, where folders named train, valid, test and the like part them; else nothing."""
+        """Split -> ids of its pairs, where a file, or folders named train, valid, test and the like, part them; else
+        nothing."""
+        if len(self.listed) > 1:
+            return self.listed
         parts: dict[str | None, list[str]] = {}
-        for entry in self.entries if self.layout == "images_masks" else ():
+        for entry in self.entries if self.layout in ("images_masks", "yolo", "labelme") else ():
             parts.setdefault(split_of(entry.id.split("/")[0]) if "/" in entry.id else None, []).append(entry.id)
         return {} if None in parts or len(parts) < 2 else {name: parts[name] for name in _SPLITS if name in parts}
 
@@ -80,25 +89,36 @@ class Pairing:
 def find_layout(root: str | Path, layout: str = "auto") -> tuple[str, Path]:
     """The layout of `root` and the folder that has it: `root` itself, or its one subfolder that does.
 
-    For `"coco_json"` the annotation file stands for the folder. Raises DatasetError when `root` does not exist, or when
-    nothing, or more than one thing, is recognised.
+    For `"coco_json"` the annotation file stands for the folder, and for `"yolo"` its YAML file may. Raises DatasetError
+    when `root` does not exist, or when nothing, or more than one thing, is recognised.
     """
     root = located(root, "root", DatasetError)
     choose(layout, ("auto", *LAYOUTS), "layout=", DatasetError)
     if not root.exists():
         raise DatasetError(f"there is no folder {root}: pass root=PATH of the folder with your pictures.")
     if root.is_file():
-        if layout not in ("auto", "coco_json") or root.suffix.lower() != ".json":
-            raise DatasetError(f"{root} is a file: pass the folder with your pictures, or a COCO file (.json).")
-        return "coco_json", root
+        kind = {".json": "coco_json", ".yaml": "yolo", ".yml": "yolo"}.get(root.suffix.lower())
+        if kind is None or layout not in ("auto", kind):
+            raise DatasetError(
+                f"{root} is a file: pass the folder with your pictures, a COCO file (.json), or the data.yaml of a "
+                "YOLO data set."
+            )
+        if kind == "coco_json" and not mentions(root) and is_labelme(root):
+            raise DatasetError(f"{root} is labelme's file of one picture: pass the folder with all of them.")
+        return kind, root
+    if layout == "auto" and _is_yolo(root):
+        layout = "yolo"
     wanted = LAYOUTS if layout == "auto" else (layout,)
-    inside = [folder for folder in _folders(root) if _by_stem(folder)]
+    inside = [folder for folder in _folders(root) if by_stem(folder)]
     places = [root, *inside] if len(inside) == 1 else [root]
     # A single subfolder with images/ and masks/ is an unpacked archive rather than the only class.
     order = [(place, name) for name in ("images_masks", "coco_json", "class_folders") for place in places]
     chosen = next((hit for place, name in order if name in wanted and (hit := _match_layout(place, name))), None)
     if not chosen and "images_masks" in wanted and label_parts(root, layout != "auto"):
         chosen = ("images_masks", root)
+    if not chosen:  # outlines may lie beside all other kinds of masks, which somebody may have made from them
+        outlines = (name for name in ("yolo", "labelme") if name in wanted)
+        chosen = next((hit for name in outlines if (hit := _match_layout(root, name, layout != "auto"))), None)
     if not chosen:
         hits = [hit for place in inside for name in wanted if (hit := _match_layout(place, name))]
         if len(hits) > 1:
@@ -116,14 +136,21 @@ def find_layout(root: str | Path, layout: str = "auto") -> tuple[str, Path]:
         "or NAME.jpg with NAME_mask.png; either in train/, valid/ and test/ too)",
         "coco_json": "coco_json (a COCO instances file *.json here or in annotations/, with the images)",
         "class_folders": "class_folders (CLASS/NAME.jpg with NAME.png or NAME_mask.png, or CLASS/images, CLASS/masks)",
+        "yolo": "yolo (images/NAME.jpg with labels/NAME.txt, or NAME.jpg with NAME.txt, and data.yaml)",
+        "labelme": "labelme (NAME.jpg with labelme's NAME.json)",
     }  # fmt: skip
     raise DatasetError(
         f"no data set is recognised in {root}. Looked, here and one level deeper, for "
-        f"{'; '.join(looked[name] for name in wanted)}. Found: {here}. Rename the folders, or pass another root."
+        f"{'; '.join(looked[name] for name in wanted)}. Found: {here}. Rename the folders, or pass another root. "
+        "Of another format (CVAT, Supervisely, …) datumaro makes a COCO file: `datum convert`, -f coco_instances."
     )
 
 
-def _match_layout(place: Path, layout: str) -> tuple[str, Path] | None:
+def _match_layout(place: Path, layout: str, sure: bool = False) -> tuple[str, Path] | None:
+    """The layout and where it begins, if `place` has it; `sure`: somebody said so, whatever its files look like."""
+    if layout in ("yolo", "labelme"):
+        place = _unwrapped(place)
+        return (layout, place) if (_has_texts if layout == "yolo" else _has_drawings)(place, sure) else None
     if layout != "coco_json":
         hit = _parted(place) if layout == "images_masks" else class_folders(place)
         return (layout, place) if hit else None
@@ -199,12 +226,12 @@ def class_folders(base: Path) -> list[Path]:
 def _pictures_of(folder: Path) -> tuple[Mapping, Mapping, Path]:
     """Images and masks of a class by stem, and the folder of the masks."""
     parts = _image_folders(folder)
-    return (*map(_by_stem, parts), parts[1]) if parts else (*_split(folder), folder)
+    return (*map(by_stem, parts), parts[1]) if parts else (*_split(folder), folder)
 
 
 def _split(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
     """Images and masks that lie in one folder, told apart by `_mask` in the name or by PNG beside JPEG."""
-    stems = _by_stem(folder, deep=False)
+    stems = by_stem(folder, deep=False)
     masks = {stem: stems[stem] for stem in stems if _key(stem, stems) != stem}
     images = {stem: files for stem, files in stems.items() if stem not in masks}
     named, suffixed = {_key(stem, stems) for stem in masks}, bool(masks)
@@ -275,16 +302,25 @@ def _key(stem: str, images: Mapping) -> str:
 def spare_folders(base: Path, used: Iterable[str]) -> list[Path]:
     """The folders of `base` with pictures, besides those called as in `used`."""
     used = set(used)
-    return [folder for folder in _folders(base) if folder.name not in used and _by_stem(folder)]
+    return [folder for folder in _folders(base) if folder.name not in used and by_stem(folder)]
 
 
 def pictures(base: Path) -> dict[str, list[Path]]:
     """File name (`comparable`) -> where below `base` it is."""
     named: dict[str, list[Path]] = {}
-    for files in _by_stem(base).values():
+    for files in by_stem(base).values():
         for file in files:
             named.setdefault(comparable(file.name), []).append(file)
     return named
+
+
+def named_picture(photographs: Mapping[str, list[Path]], base: Path, name: str) -> Path | None:
+    """Of `pictures(base)` the one with the right last name whose path ends as `name`, or the only one there is."""
+    files = photographs.get(comparable(Path(name).name), [])
+    paths = {file: comparable(f"/{os.path.relpath(file, base)}".replace(os.sep, "/")) for file in files}
+    fitting = [file for file, path in paths.items() if path.endswith(comparable(f"/{name}"))]
+    fitting = fitting or (files if len(files) == 1 else [])
+    return min(fitting, key=lambda file: len(file.parts), default=None)
 
 
 def _visible(folder: Path) -> Iterator[Path]:
@@ -295,7 +331,7 @@ def _folders(base: Path) -> list[Path]:
     return sorted((path for path in _visible(base) if path.is_dir()), key=lambda path: composed(path.name))
 
 
-def _by_stem(folder: Path, deep: bool = True) -> dict[str, list[Path]]:
+def by_stem(folder: Path, deep: bool = True) -> dict[str, list[Path]]:
     """Path below `folder` without its ending (`composed`) -> the pictures of that name."""
     stems: dict[str, list[Path]] = {}
     for at, folders, files in os.walk(folder):
@@ -311,8 +347,80 @@ def _by_stem(folder: Path, deep: bool = True) -> dict[str, list[Path]]:
 def _image_folders(base: Path) -> tuple[Path, Path] | None:
     """The folders of images and of masks, by their usual names in small or capital letters."""
     named = {path.name.lower(): path for path in _folders(base)}
-    pair = [[named[name] for name in names if name in named and _by_stem(named[name])] for names in (_IMAGES, _MASKS)]
+    pair = [[named[name] for name in names if name in named and by_stem(named[name])] for names in (_IMAGES, _MASKS)]
     return (pair[0][0], pair[1][0]) if all(pair) else None
+
+
+def _unwrapped(place: Path) -> Path:
+    """The folder that an archive was unpacked into: `place`, or the only thing in it."""
+    while len(inside := [*_visible(place)]) == 1 and inside[0].is_dir() and inside[0].name.lower() not in _IMAGES:
+        place = inside[0]
+    return place
+
+
+def label_text(image: Path) -> Path:
+    """YOLO's label of an image: in `labels`, where its path has `images` (the last of several), else beside it."""
+    *folders, _ = image.parts
+    if "images" in folders:
+        at = len(folders) - 1 - folders[::-1].index("images")
+        there = Path(*folders[:at], "labels", *folders[at + 1 :], f"{image.stem}.txt")
+        if there.is_file():
+            return there
+    return image.with_name(f"{image.stem}.txt")
+
+
+def descriptions(place: Path) -> list[Path]:
+    """The YAML files in a folder that name YOLO's classes; the one called as usual alone, where there is one."""
+    files = [path for path in sorted(_visible(place)) if path.suffix.lower() in (".yaml", ".yml") and path.is_file()]
+    files = [file for file in files if _DESCRIBES.search(_beginning(file, 2**20))]
+    usual = [file for file in files if file.stem.lower() in ("data", "dataset")]
+    return usual if len(usual) == 1 else files
+
+
+def _is_yolo(place: Path) -> bool:
+    """Whether a folder says so itself, and nothing else: two pictures of one name in it are no image and mask."""
+    place = _unwrapped(place)
+    said = descriptions(place) or any(folder.name == "labels" and not by_stem(folder) for folder in _folders(place))
+    other = _image_folders(place) or any(map(_is_coco, _documents(place)))
+    return bool(said) and not other and _has_texts(place, False)
+
+
+def _has_texts(place: Path, sure: bool) -> bool:
+    """Whether pictures below `place` have texts that look like YOLO's, and are one data set."""
+    if not descriptions(place) and any(map(descriptions, _folders(place))):
+        return False
+    labels = {label_text(image) for files in by_stem(place).values() for image in files}
+    return any(label.is_file() and (sure or begins_with_numbers(label)) for label in labels)
+
+
+def begins_with_numbers(file: Path) -> bool:
+    """Whether a text file may be one of YOLO's."""
+    return bool(_NUMBERS.match(_beginning(file)))
+
+
+def _has_drawings(place: Path, sure: bool) -> bool:
+    return any(sure or is_labelme(file) for file in json_files(place))
+
+
+def json_files(base: Path) -> list[Path]:
+    """The JSON files below `base`."""
+    found = []
+    for at, folders, names in os.walk(base):
+        folders[:] = sorted(name for name in folders if name[0] != "." and name.lower() not in _IGNORED)
+        found += [Path(at, name) for name in sorted(names) if name[0] != "." and name.lower().endswith(".json")]
+    return found
+
+
+def is_labelme(file: Path) -> bool:
+    """Whether a file has the words of labelme's format, however broken it is."""
+    return _has_words(_beginning(file, None), ("shapes",))
+
+
+def _beginning(file: Path, length: int | None = 256) -> bytes:
+    """The first bytes of a file, letters of 16 bits as letters of 8; none of one that cannot be read."""
+    with contextlib.suppress(OSError), open(file, "rb") as stream:
+        return stream.read(length).replace(b"\0", b"")
+    return b""
 
 
 def _documents(base: Path) -> list[Path]:

@@ -52,11 +52,11 @@ def class_names(names: Mapping | Sequence[str] | str | Path | None, base: Path) 
         else:
             names = read_lines(file, "class names from", EXPECTED)
             numbered = _numbered(names, source)
-            return _table(numbered or _counted(list(names.values()), [f"line {at}" for at in names]), source)
+            return name_table(numbered or _counted(list(names.values()), [f"line {at}" for at in names]), source)
     if isinstance(names, Mapping):
-        return _table(_by_id(names, source), source)
+        return name_table(_by_id(names, source), source)
     if isinstance(names, Sequence) and all(isinstance(name, str) for name in names):
-        return _table(_counted(names, [f"entry {at}" for at in range(1, len(names) + 1)]), source)
+        return name_table(_counted(names, [f"entry {at}" for at in range(1, len(names) + 1)]), source)
     raise DatasetError(
         f"{source}={names!r:.200}: expected a dict of id -> name, a list of names (all of them texts), or the path of "
         "a file."
@@ -109,7 +109,7 @@ def _by_id(names: Mapping, source: str) -> list[Named]:
     return [(whole(number), name, f"entry {key!r}") for number, name, key in pairs]
 
 
-def _table(named: list[Named], source: str) -> dict[int, str]:
+def name_table(named: list[Named], source: str) -> dict[int, str]:
     """Id -> name, sorted, without 0 and 255; every id and name once."""
     table: dict[int, str] = {}
     seen: dict[int | str, str] = {}

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,10 @@ from ..pictures import LOSSY, ORIENTATION, TURNING, dropped, mask_values, rgb, s
 from .advice import DEEP, SHALLOW, colour_fault, deep_fault, pages_fault, size_fault, soft_fault, void_fault
 from .cures import packed
 from .problems import Fault
+
+Size = tuple[int, int]  # width and height
+# Draws a label map (H, W) uint8 from a file of outlines, for a picture of two sizes, upright and stored; raises Fault.
+Draw = Callable[[Path, Size, Size], np.ndarray]
 
 
 def read_ids(file: Path) -> np.ndarray:
@@ -26,12 +30,14 @@ def read_binary(file: Path) -> np.ndarray:
     return _binary(_read_mask(file, "binary"))
 
 
-def examine(image: Path, mask: Path, kind: str) -> dict[int, int]:
+def examine(image: Path, mask: Path, kind: str | Draw) -> dict[int, int]:
     """Pixels of every value in a mask, after both files were decoded and compared. Raises Fault for what is wrong.
 
-    Args: kind: `"ids"` for label maps, `"binary"` for masks of one object.
+    Args: kind: `"ids"` for label maps, `"binary"` for masks of one object; what draws files of outlines.
     """
     upright, stored = image_size(image)
+    if callable(kind):
+        return pixel_counts(kind(mask, upright, stored))
     label = _read_mask(mask, kind)
     if label.shape[::-1] != upright:
         raise size_fault(image, mask, upright, stored, label.shape[::-1])
@@ -49,7 +55,7 @@ def objects(counts: np.ndarray) -> np.ndarray:
     return np.where(others, others, counts[:, IGNORE])
 
 
-def counted(image: Path, mask: Path, kind: str) -> dict[int, int]:
+def counted(image: Path, mask: Path, kind: str | Draw) -> dict[int, int]:
     """`examine` for an index: nothing for a fault, which is never kept, since a file that could not be read (its
     permissions, a full table of open files, a decoder that is missing) may be sound the next time."""
     try:
@@ -58,10 +64,10 @@ def counted(image: Path, mask: Path, kind: str) -> dict[int, int]:
         return {}
 
 
-def examined(image: Path, mask: Path, kind: str) -> tuple[dict[int, int], list[Fault]]:
+def examined(image: Path, mask: Path, kind: str | Draw) -> tuple[dict[int, int], list[Fault]]:
     """`examine` now, and everything that is wrong with a pair: image and mask may both be broken."""
     faults = []
-    for check in (lambda: image_size(image), lambda: _read_mask(mask, kind)):
+    for check in (lambda: image_size(image), lambda: callable(kind) or _read_mask(mask, kind)):
         try:
             check()
         except Fault as fault:

@@ -12,8 +12,9 @@ from ..base import few
 
 PROBLEM_KINDS = (
     # Problems with one pair of files.
-    "empty file", "unreadable image", "unreadable mask", "16-bit image", "16-bit or floating-point mask", "colour mask",
-    "soft mask", "size mismatch", "transparent mask", "renumbered palette", "unclear 255", "several pages",
+    "empty file", "unreadable image", "unreadable mask", "broken label", "16-bit image",
+    "16-bit or floating-point mask", "colour mask", "soft mask", "size mismatch", "transparent mask",
+    "renumbered palette", "unclear 255", "several pages",
     # Problems that only the whole folder shows.
     "image without mask", "mask without image", "duplicate name", "same picture twice", "broken JSON",
     "image file missing", "unknown image or category", "no polygon", "empty mask", "unknown class id",

@@ -1,12 +1,12 @@
 """Label maps from a file in COCO's annotation format, rasterised once into the user's cache folder.
 
-`CocoMasks` keeps them; the second half of the file goes from polygons and run-length codes to one label map.
+`CocoMasks` keeps them; the second half of the file goes from polygons and run-length codes to one label map, for other
+formats too.
 """
 
 import contextlib
 import hashlib
 import os
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -18,15 +18,13 @@ from ... import files
 from ...arguments import whole
 from ...episode import IGNORE
 from ...errors import DatasetError
-from ...files import atomic, comparable, composed, read_json
+from ...files import atomic, clear_abandoned, comparable, composed, read_json
 from ..base import few, positions
 from ..pictures import decoding, open_picture, picture_sizes, rgb
 from .base import pixel_counts
 from .label_index import LabelIndex, in_threads, load_checked, save_checked
 
 FORMAT = 2
-# Seconds after which a temporary file belongs to a killed build, not to one that is running.
-ABANDONED = 3600
 # Coordinates further out than this many image sides are no drawing: the rasteriser's memory grows with them.
 OUTSIDE = 10
 UNLISTED = "of an image or category that is not listed"
@@ -102,29 +100,11 @@ class CocoMasks:
         return table[:, : max(self.names) + 1].astype(np.int32)
 
     def read_photograph(self, file: Path, image: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB in the position that was annotated: turned upright by its EXIF note, unless only the
-        stored position has the annotated size. Raises DatasetError when neither has."""
-        from PIL import Image
-
-        upright = open_picture(file)
-        if upright.size == self.images[image][:0:-1]:
-            with decoding(f"image {file}"):
-                return rgb(upright)
-        self._check_size(file, image)
-        with decoding(f"image {file}"), Image.open(file) as stored:
-            return rgb(stored)
-
-    def _check_size(self, file: Path, image: int) -> None:
-        height, width = self.images[image][1:]
-        upright, stored = picture_sizes(file)
-        if (width, height) not in (upright, stored):
-            raise DatasetError(
-                f"image {file} is {upright[0]}x{upright[1]} pixels, but {self.file.name} says {width}x{height}. "
-                "Annotations fit the original photographs only: copy the file from the archive again."
-            )
+        """(H, W, 3) uint8 RGB of a file that shows image id `image`, see `annotated_photograph`."""
+        return annotated_photograph(file, *self.images[image][1:], self.file)
 
     def _counts(self, photograph: Path, mask: Path) -> dict[int, int]:
-        self._check_size(photograph, int(mask.stem))
+        _check_size(photograph, *self.images[int(mask.stem)][1:], self.file)
         return pixel_counts(self.read(int(mask.stem)))
 
     def _make(self, image: int) -> np.ndarray:
@@ -143,12 +123,9 @@ class CocoMasks:
         return mask
 
     def _make_missing(self, images: Sequence[int]) -> None:
-        kept = {entry.name: entry for entry in os.scandir(self.folder)} if self.folder.is_dir() else {}
+        kept = set(os.listdir(self.folder)) if self.folder.is_dir() else set()
         missing = [number for number in images if f"{number}.png" not in kept]
-        for name, entry in kept.items():
-            with contextlib.suppress(OSError):
-                if name.endswith(".part") and time.time() - entry.stat().st_mtime > ABANDONED:
-                    os.unlink(entry)
+        clear_abandoned(self.folder, r"\d+\.png|head\.json")
         if missing and self._kept:
             if self._objects is None:
                 self._read_annotations()
@@ -227,6 +204,29 @@ def read_annotations(file: Path) -> Annotations:
     return Annotations(images, categories, headings, annotations, again)
 
 
+def annotated_photograph(file: Path, height: int, width: int, annotations: Path) -> np.ndarray:
+    """(height, width, 3) uint8 RGB in the position that was annotated: turned upright by its EXIF note, unless only the
+    stored position has the annotated size. Raises DatasetError when neither has."""
+    from PIL import Image
+
+    upright = open_picture(file)
+    if upright.size == (width, height):
+        with decoding(f"image {file}"):
+            return rgb(upright)
+    _check_size(file, height, width, annotations)
+    with decoding(f"image {file}"), Image.open(file) as stored:
+        return rgb(stored)
+
+
+def _check_size(file: Path, height: int, width: int, annotations: Path) -> None:
+    upright, stored = picture_sizes(file)
+    if (width, height) not in (upright, stored):
+        raise DatasetError(
+            f"image {file} is {upright[0]}x{upright[1]} pixels, but {annotations.name} says {width}x{height}. "
+            "Annotations fit the original photographs only: copy the file from the archive again."
+        )
+
+
 class _Ambiguous(ValueError):
     """An id or a file that means two things."""
 
@@ -291,20 +291,22 @@ def _again(images: Mapping[int, Listed]) -> dict[int, int]:
     return again
 
 
-# From COCO's polygons and run-length codes to one label map.
+# From polygons and run-length codes to one label map.
+
+Outline = list | dict | np.ndarray  # polygons, a run-length code, or a mask (height, width) bool
 
 
 def rasterise(
-    objects: Sequence[tuple[int, bool, list | dict]], height: int, width: int, dtype: type = np.uint8
+    objects: Sequence[tuple[int, bool, Outline]], height: int, width: int, dtype: type = np.uint8
 ) -> np.ndarray:
-    """One label map (height, width) of all objects in an image.
+    """One label map (height, width) of all objects in an image, whatever format their outlines are from.
 
     Objects are drawn from the one with most pixels to the one with fewest (equally large ones in the order given), so
     that where two overlap the smaller is seen. PFENet's ready-made PNGs, which most papers use, do not say their order:
     single pixels may differ. Crowds become 255 where no object is drawn.
 
-    Args: objects: (class id, whether it is a crowd, segmentation) each, the latter polygons or a run-length code that
-        `fault` has nothing against.
+    Args: objects: (class id, whether it is a crowd, outline) each, the latter polygons or a run-length code that
+        `fault` has nothing against, or a mask.
     Raises DatasetError where pycocotools is not installed.
     """
     parts = []
@@ -377,8 +379,10 @@ def _unpack(text: str | bytes) -> list[int]:
     return runs
 
 
-def _pixels(shape: list | dict, height: int, width: int) -> np.ndarray:
+def _pixels(shape: Outline, height: int, width: int) -> np.ndarray:
     """(width, height) bool: the pixels of one segmentation, first column first."""
+    if isinstance(shape, np.ndarray):
+        return shape.T
     if isinstance(shape, dict):
         runs = _runs(shape, height, width)
         return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height)

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ... import files
-from ...files import atomic
+from ...files import atomic, clear_abandoned
 from ...progress import bar
 
 FORMAT = 1  # of checked JSON
@@ -42,6 +43,7 @@ class LabelIndex:
         key = hashlib.sha256(f"{name} {self.root}".encode()).hexdigest()[:16]
         self.file = files.cache_folder() / "index" / f"{name}-{key}.json"
         if self.file not in _KNOWN:
+            clear_abandoned(self.file.parent, re.escape(self.file.name))
             _KNOWN[self.file] = load_checked(self.file) or {}
         self._entries = _KNOWN[self.file]
 

@@ -4,7 +4,6 @@ First how its convolutions are run at the speed of the machine, then the backbon
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...arguments import choose
 from ...errors import ModelError
+from ...ops import Box
 from ..convolution import AVX512
 
 Features = dict[str, Tensor]
@@ -51,31 +51,6 @@ def folded(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
     factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     shift = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
     return conv.weight * factor[:, None, None, None], norm.bias - shift * factor
-
-
-class Box(NamedTuple):
-    """Cells of a grid: rows from `top` to below `bottom`, columns from `left` to left of `right`."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    @classmethod
-    def around(cls, chosen: Tensor) -> "Box | None":
-        """The smallest box with all cells of `chosen` (h, w) bool; None where there is none. Waits for the device."""
-        rows, columns = (chosen.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
-        return cls(rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if rows else None
-
-    def grown(self, cells: int, size: Sequence[int]) -> "Box":
-        """The box with `cells` more to each side, as far as the grid (h, w) reaches."""
-        top, left = max(0, self.top - cells), max(0, self.left - cells)
-        return Box(top, min(size[0], self.bottom + cells), left, min(size[1], self.right + cells))
-
-    def cut(self, maps: Tensor, outer: "Box | None" = None) -> Tensor:
-        """This box out of maps (..., h, w), which show the box `outer`, or the whole grid."""
-        top, left = (outer.top, outer.left) if outer else (0, 0)
-        return maps[..., self.top - top : self.bottom - top, self.left - left : self.right - left]
 
 
 class Backbone(nn.Module):
@@ -170,7 +145,8 @@ class Backbone(nn.Module):
         """`run` on images, or features (B, C, h, w) of `stride`, in the layout and the number that suit the machine.
 
         Measured on a CPU, six images of 321 pixels through ResNet-50: one call takes 1.1 to 1.25 times as long as calls
-        of one or two. Batch statistics need all images together.
+        of one or two. Of 417 pixels, two in a call through VGG-16 take 1.09 times as long as one by one with AVX-512,
+        and the same with AVX2. Batch statistics need all images together.
         """
         if maps.device.type != "cpu":
             return run(maps)

@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import os
 import re
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +17,12 @@ from torch import Tensor
 
 from ...arguments import check_count
 from ...errors import ModelError
-from ...files import atomic, located
-from .base import Backbone, Box
+from ...files import atomic, clear_abandoned, located
+from ...ops import Box
+from .base import Backbone
 
 # Keys are 24 bytes (an image and what was asked of it); whatever else lies in the folder is not ours.
-_FEATURE, _PART = re.compile(r"[0-9a-f]{48}\.npy"), re.compile(r"[0-9a-f]{48}\.npy\.\d+\.part")
-ABANDONED = 3600  # seconds after which a temporary file belongs to a process that was killed
+_FEATURE = re.compile(r"[0-9a-f]{48}\.npy")
 
 
 class Store:
@@ -109,10 +108,9 @@ class DiskStore(Store):
                 with contextlib.suppress(FileNotFoundError):  # another process makes room
                     if _FEATURE.fullmatch(entry.name):
                         features.append((entry.stat(), entry.name))
-                    elif _PART.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > ABANDONED:
-                        os.unlink(entry)
         except OSError as error:
             raise ModelError(f"features cannot be kept in {folder}: {error.strerror}. Name another folder.") from error
+        clear_abandoned(self.folder, _FEATURE.pattern)
         for stat, name in sorted(features, key=lambda item: item[0].st_mtime_ns):
             self._count(name, stat.st_size)
         self._make_room()
@@ -251,10 +249,13 @@ class CachedBackbone(Backbone):
             rows |= self._compute(images, missing, keys, stages, compute)
             rows |= {i: rows[first[row[0]]] for i, row in enumerate(keys) if i not in rows}
         native = _autocast(images.device.type) or images.dtype
-        # Converted one by one: autocast on a CPU refuses to stack float16.
-        columns = ([rows[i][s].to(images.device, native) for i in range(len(keys))] for s in range(len(stages)))
         layout = self.layout(learns=False) if images.device.type == "cpu" else torch.contiguous_format
-        return {s: torch.stack(column).contiguous(memory_format=layout) for s, column in zip(stages, columns)}
+        how = {"dtype": native, "device": images.device, "memory_format": layout}
+        together = {stage: torch.empty((len(keys), *one.shape), **how) for stage, one in zip(stages, rows[0])}
+        for i, row in rows.items():
+            for stage, feature in zip(stages, row):
+                together[stage][i] = feature  # stacked, it would be turned to another layout and back
+        return together
 
     def _compute(
         self, images: Tensor, missing: list[int], keys: list, stages: Sequence[str], compute: Callable

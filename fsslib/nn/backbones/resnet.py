@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 
 from ...arguments import choose
 from ...errors import ModelError
+from ...ops import Box
 from ..convolution import Conv2d
-from .base import Backbone, Box, Layers, conv_norm, folded
+from .base import Backbone, Layers, conv_norm, folded
 
 Convs = list[tuple[int, int, int, int]]  # kernel, channels, stride, dilation
 
@@ -55,11 +57,8 @@ class _Block(nn.Module):
             # Zeros only where the grid ends.
             missing = [step - abs(inner - outer) for inner, outer in zip(covered, needed)]
             result = F.pad(result, missing[2:] + missing[:2]) if any(missing) else result
-            weight, bias = folded(conv, getattr(self, f"bn{i}"))
-            if step:
-                result = F.conv2d(result, weight, bias, dilation=conv.dilation)
-            else:
-                result = conv._conv_forward(result, weight, bias)
+            run = partial(F.conv2d, dilation=conv.dilation) if step else conv._conv_forward
+            result = run(result, *folded(conv, getattr(self, f"bn{i}")))
             if i < self.depth:
                 result = self.relu(result)
         features = wanted.cut(features, shown)

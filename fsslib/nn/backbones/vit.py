@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import CheckpointError, ModelError
-from .base import STAGES, Box, Features
+from ...ops import Box
+from .base import STAGES, Features
 from .timm import CELL, TimmBackbone
 
 _ANY_SIZE = MappingProxyType({"dynamic_img_size": True})

@@ -6,7 +6,6 @@ import http.client
 import os
 import random
 import shutil
-import signal
 import socket
 import ssl
 import threading
@@ -216,19 +215,3 @@ def test_only_one_holds_a_path(tmp_path, monkeypatch):
     for worker in workers:
         worker.join()
     assert len(most) == 9 and max(most) == 1 and not any(tmp_path.iterdir())
-
-
-def test_a_killed_process_lets_go(tmp_path):
-    """SIGKILL while it holds the lock; whoever comes next gets it at once."""
-    child = os.fork()
-    if not child:
-        try:
-            with disk.alone(tmp_path / "x"):
-                os.kill(os.getpid(), signal.SIGKILL)
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    assert disk.lock_of(tmp_path / "x").exists()
-    with disk.alone(tmp_path / "x"):
-        pass
-    assert not any(tmp_path.iterdir())

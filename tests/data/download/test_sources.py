@@ -1,4 +1,4 @@
-"""Data sets from made-up hosts: whole or absent, however often the work was killed."""
+"""Data sets from made-up hosts: whole or absent, and nothing fetched twice."""
 
 import shutil
 import threading
@@ -6,15 +6,12 @@ import threading
 import pytest
 from archive_tools import holds, made, packed, visible
 from file_server import serving
-from killed import killed_at
 
-from fsslib.data.download import fetch as download
 from fsslib.data.download import locks as disk
 from fsslib.data.download import sources
 from fsslib.data.download.sources import Source
 from fsslib.data.photographs.pascal import find_sbd, find_voc
 from fsslib.errors import DatasetError, DownloadError
-from fsslib.progress import Silent
 
 
 @pytest.fixture
@@ -27,35 +24,6 @@ def server(monkeypatch):
 def things(server, name: str, count: int) -> Source:
     content = {"a/*.bin": count // 2, "b/*.bin": count // 2}
     return Source((server.url(name),), name, "things", content, ("things",))
-
-
-@pytest.mark.parametrize(("kind", "merging"), [("zip", True), ("tar.gz", False)])
-def test_killed_before_every_step(server, tmp_path, monkeypatch, kind, merging):
-    """Twice at the same step, the second time going on from the first; then a whole run. A folder of before is kept.
-
-    A step is also each piece that arrives or is unpacked.
-    """
-    monkeypatch.setattr(download, "CHUNK", 256)
-    files, mine = made(2, 500), {"things/a/mine.txt": b"mine"} if merging else {}
-    data = packed(kind, files)
-    page, source = server.add(f"x.{kind}", data), things(server, f"x.{kind}", 2)
-    known, step, alive = {**files, **mine, f"x.{kind}": data}, 0, False
-    while not alive:
-        step, root = step + 1, tmp_path / str(step)
-        for name in mine:
-            (root / name).parent.mkdir(parents=True)
-            (root / name).write_bytes(mine[name])
-        for moment in (step, step, 0):
-            with killed_at(moment, root) as run, monkeypatch.context() as patch:
-                patch.setattr(Silent, "update", run.step)
-                sources.download("made up", root, sources={"all": source}, progress=False)
-            here = visible(root) if root.exists() else []
-            assert all((root / name).read_bytes() == known[name] for name in here)
-            assert merging or not (root / "things").exists() or set(here) >= set(files), "whole or not there"
-            alive = alive or (moment > 0 and not run.killed)
-        assert not run.killed and holds(root, {**files, **mine})
-        assert [file.name for file in root.iterdir()] == ["things"], "nothing hidden is left"
-    assert step > 20 and any(page.asked), "some went on with the part that had arrived"
 
 
 def test_the_table_is_what_the_loaders_look_for(tmp_path):

@@ -20,9 +20,9 @@ from fsslib.errors import DatasetError
 RULES = Protocol(input_size=SIZE, episodes=4)
 
 
-@pytest.mark.parametrize("layout", ["class_folders", "images_masks", "coco_json"])
+@pytest.mark.parametrize("layout", ["class_folders", "images_masks", "coco_json", "yolo", "labelme"])
 def test_five_lines_from_pictures_to_a_score(tmp_path, layout):
-    {"class_folders": class_folders, "images_masks": images_masks, "coco_json": coco}[layout](tmp_path)
+    getattr(tree, layout.removesuffix("_json"))(tmp_path)
     data = load_dataset("folder", root=tmp_path, split="test")
     sampler = EpisodeSampler(data, RULES)
     episode = sampler.build([sampler.draw(0, 0), sampler.draw(0, 1)])

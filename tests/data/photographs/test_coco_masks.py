@@ -1,15 +1,12 @@
-"""Label maps from COCO's annotations: what is drawn, what is kept, and builds that are killed."""
+"""Label maps from COCO's annotations: what is drawn, and what is kept."""
 
 import json
-import os
 import sys
 
-import coco_tree
 import numpy as np
 import pytest
 import torch
-from coco_tree import TRAIN, H, W, box, label, masks_of, photograph, quiet, thing
-from killed import killed_at
+from coco_tree import TRAIN, H, W, box, masks_of, photograph, quiet, thing
 from PIL import Image
 from pycocotools import mask as coder
 
@@ -163,32 +160,7 @@ def test_a_cache_that_cannot_be_written(coco, tmp_path, monkeypatch):
     assert quiet(coco, 1).classes == quiet(coco, 1).classes != data.classes
 
 
-def test_abandoned_files_are_cleared(tmp_path):
-    masks = masks_of(tmp_path, [])
-    for name, age in (("1.png.77.part", 7200), ("1.png.78.part", 10)):
-        (masks.folder / name).write_bytes(b"half")
-        os.utime(masks.folder / name, times=(1e9, masks.folder.stat().st_mtime - age))
-    photograph(tmp_path / "a.png")
-    masks.areas([(1, tmp_path / "a.png")])
-    assert sorted(os.listdir(masks.folder)) == ["1.png", "1.png.78.part", "head.json"]
-
-
 def test_without_pycocotools(coco, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(DatasetError, match="pip install pycocotools"):
         quiet(coco)
-
-
-def test_killed_builds(tmp_path, monkeypatch):
-    """Each build goes on where the one before was killed, and no map under its final name is ever incomplete."""
-    monkeypatch.setenv("FSSLIB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # with one worker the steps have an order
-    images, counts, killed = coco_tree.many(tmp_path / "many.json", 20), [0], True
-    while killed:
-        coco_masks._OPEN.clear()
-        with killed_at(5 + len(counts) % 7, tmp_path / "cache") as run:
-            coco_masks.open_masks(tmp_path / "many.json")._make_missing(list(images))
-        killed, maps = run.killed, list((tmp_path / "cache").rglob("*.png"))
-        assert all((np.asarray(Image.open(file)) == label(images[int(file.stem)])).all() for file in maps)
-        counts.append(len(maps))
-    assert counts == sorted(counts) and len(set(counts)) > 5 and counts[-1] == 20

@@ -1,11 +1,10 @@
-"""LabelIndex: every label read once, stale and broken entries read again, and nothing trusted after a kill."""
+"""LabelIndex: every label read once, stale and broken entries read again."""
 
 import json
 import os
 
 import numpy as np
 import pytest
-from killed import killed_at
 
 from fsslib import files
 from fsslib.data.photographs import label_index as index
@@ -108,22 +107,3 @@ def test_a_cache_that_cannot_be_written(folder, monkeypatch):
     seen = []
     with pytest.warns(UserWarning, match="Set FSSLIB_CACHE"):
         assert np.array_equal(fresh(folder, seen), expected())
-
-
-def test_killed_at_any_moment_it_is_never_trusted_half(folder, monkeypatch):
-    """Killed while it is written, again and again; what is there then is whole, and the next run right."""
-    monkeypatch.setattr(index, "SAVE_SECONDS", -1)  # write after every label
-    killed, moment = True, 0
-    while killed:
-        moment += 3
-        for name in range(12):  # make every label stale
-            os.utime(folder / f"{name:02}.png")
-        with killed_at(moment, folder / "cache") as run:
-            fresh(folder, [])
-        killed = run.killed
-        for file in (files.cache_folder() / "index").glob("*.json"):
-            head, body, *_ = file.read_text().split("\n")
-            assert json.loads(body) is not None and json.loads(head)["format"] == index.FORMAT
-        if moment % 12 == 0:
-            assert np.array_equal(fresh(folder, []), expected())
-    assert moment > 30 and np.array_equal(fresh(folder, []), expected())
