@@ -30,7 +30,7 @@ class Protocol:
     `k_merge` is the method's own unless it is one of `MERGE_RULES`, which then replaces it (see
     `fsslib.models.shot_by_shot`).
     `images` is filled in by the data set, as are `fold_scheme` and `area_filter` where it knows better; `backbone` by a
-    model whose backbone is one of timm's.
+    model whose backbone is one of timm's: licence of its weights, and whether these have seen the concepts of the test.
     `train_size=None` trains at `input_size`; `augmentation="dataset"` changes images as suits the data set.
     `selection="test_fold"` exists only in `Protocol.published(...)`.
 
@@ -63,7 +63,7 @@ class Protocol:
     list_hash: str = _row("identifies the episode lists", "")
     source: str = _row("where these choices come from", "")
     images: str = _row("which images", "")
-    backbone: str = _row("features that are not ours, licence of their weights, and what these have seen", "")
+    backbone: str = _row("", "")
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -108,7 +108,7 @@ class Protocol:
         choices = asdict(self) | {"train_size": self.train_size or self.input_size}
         values = {k: ", ".join(map(str, v)) if isinstance(v, tuple) else str(v) for k, v in choices.items()}
         meaning = {item.name: item.metadata.get("meaning") for item in fields(self)}
-        rows = [f"  {name:<13} {values[name]:<18} {meaning[name]}" for name in _CARD.split() if values[name]]
+        rows = [f"  {name:<13} {values[name]:<18} {meaning[name]}".rstrip() for name in _CARD.split() if values[name]]
         return "\n".join([f"Protocol {self.name}", *rows])
 
     @classmethod

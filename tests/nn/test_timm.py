@@ -250,11 +250,14 @@ def test_checkpoints_and_the_card(name, tmp_path):
     data = fsslib.load_dataset("shapes", split="test", pool=20)
     card = fsslib.evaluate(again, data, fsslib.Protocol(episodes=2), progress=False).protocol.card()
     if name == LITE:
-        assert "efficientnet_lite0, weights packaged, licence Apache 2.0; trained on ImageNet" in card
+        assert (
+            "efficientnet_lite0, weights packaged, licence Apache 2.0; has seen most of PASCAL's and COCO's concepts"
+            in card
+        )
     else:
         assert "weights random" in card and "masked behind its last block" in card
         again.backbone.weights = "pretrained"
-        assert "licence dinov3-license; trained on web photographs" in again.backbone.about
+        assert "licence dinov3-license; has seen PASCAL's" in again.backbone.about
 
 
 def test_parameters_of_an_experiment():

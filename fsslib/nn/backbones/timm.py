@@ -148,19 +148,20 @@ class TimmBackbone(Backbone):
         return f"{self.name}, weights {self.weights}, licence {licence}; {_seen(self.name, self._facts)}"
 
 
-# What the training data of weights show, by words in their names; the first that fits.
+# What weights have seen in training, by words in their names; the first that fits.
+_CONCEPTS = "PASCAL's and COCO's concepts"
 _SEEN = {
-    r"dino|lvd|eupe": "trained on web photographs, which show the test concepts",
-    r"clip|laion|openai|webli|datacomp|dfn|cc12m": "trained on web photographs and texts, which name the test concepts",
-    r"sam|sa1b": "trained on masks of objects, the test concepts among them",
-    r"in1k|in12k|in21k|in22k|mae|lite0": "trained on ImageNet, whose classes cover most of the test concepts",
+    r"dino|lvd|eupe": f"has seen {_CONCEPTS} (web pictures)",
+    r"clip|laion|openai|webli|datacomp|dfn|cc12m": f"has seen and read {_CONCEPTS} (web pictures with texts)",
+    r"sam|sa1b": f"has seen {_CONCEPTS} (masks of objects)",
+    r"in1k|in12k|in21k|in22k|mae|lite0": f"has seen most of {_CONCEPTS} (labels of ImageNet)",
 }
 
 
 def _seen(name: str, facts: Mapping) -> str:
     words = f"{name} {facts.get('tag', '')} {facts.get('hf_hub_id', '')}"
     found = next((text for pattern, text in _SEEN.items() if re.search(pattern, words)), "")
-    return found or "trained on data that may show the test concepts"
+    return found or f"may have seen {_CONCEPTS}"
 
 
 class Convolutional(TimmBackbone):
