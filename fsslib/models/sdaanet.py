@@ -150,7 +150,7 @@ class SDAANet(OneWayModel):
             factor in place of the product (equal at one shot, of the same size at any); `"mean"` (paper); `"none"`.
         attention: query map from the `"mean_prototype"`, or the mean of the maps of `"each_support"` (paper).
         prior_masking: mask the support `"twice"`, before and after the deepest stage, or only `"after"` it, which saves
-            a pass through that stage and lets cached features serve.
+            a pass through that stage and lets cached features serve; ViTs know no other way.
         dropout: channel dropout of the reduced features. freeze: keep the backbone's parameters as they are.
     Maps with `explain` (B episodes, K shots, C = width, on an h x w grid): `query_features`, `query_reweighted`
     (B, C, h, w), `support_features` (B, K, C, h, w), `pooled`, `gate`, `students`, `teacher` (B, K, C), `prototypes`,
@@ -184,7 +184,8 @@ class SDAANet(OneWayModel):
         self.saam = SAAM(width) if saam else None
         maps = int(prior) + int(saam)
         self.enrichment = FeatureEnrichment(constant=width, pooled=width, resized=maps, width=width, scales=scales)
-        self.prior, self.prior_masking, self.attention = prior, prior_masking, attention
+        self.prior, self.attention = prior, attention
+        self.prior_masking = prior_masking if backbone.chained else "after"
         self.weights = {"main": 1.0, "aux": aux_weight, "kd": alpha, "saam": beta}
         self.distil = {"temperature": temperature, "factor": kd_factor, "mean": kd_mean}
 

@@ -3,7 +3,7 @@
 First how its convolutions are run at the speed of the machine, then the backbone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from ..convolution import AVX512
 Features = dict[str, Tensor]
 STAGES = ("layer0", "layer1", "layer2", "layer3", "layer4")
 BN_MODES = ("frozen", "batch")
+LITE, TIMM = "efficientnet_lite0", "timm/"  # names of backbones that need timm, and how all others of it begin
+WORDS = ("imagenet", "packaged", "pretrained")  # what `weights` may be besides files and state dicts
 PIXELS = 2**18  # of the images of one call on a CPU: what lies between two layers then stays in the cache
 
 
@@ -62,15 +64,22 @@ class Backbone(nn.Module):
         bn: `"frozen"` (batch norm always uses running statistics) or `"batch"` (batch norm follows `.train()`).
         learns_in: memory layout in which a CPU trains it, and what stands behind it, fastest, see `layout`.
         counts_in: the same where batch norms look at the batch: in channels_last torch sums up less exactly.
+        chained: whether a stage runs on (masked) features of the one before; where not, mask behind the deepest stage.
+        weights: what `build_backbone` was told of them: None (random), a word such as `"packaged"`, or `"a file"`.
     """
 
+    chained: bool = True
+    weights: str | None = None
     learns_in: torch.memory_format = torch.channels_last if AVX512 else torch.contiguous_format
     counts_in: torch.memory_format = torch.contiguous_format
 
-    def __init__(self, name: str, channels: Sequence[int], strides: Sequence[int], last: str | None):
+    def __init__(
+        self, name: str, channels: Sequence[int], strides: Sequence[int], last: str | None,
+        stages: Sequence[str] = STAGES,
+    ):  # fmt: skip
         super().__init__()
-        choose(last or STAGES[-1], STAGES, "stage last=")
-        kept = STAGES[: STAGES.index(last or STAGES[-1]) + 1]
+        choose(last or stages[-1], stages, "stage last=")
+        kept = stages[: stages.index(last or stages[-1]) + 1]
         self.name = name
         self.channels: dict[str, int] = dict(zip(kept, channels))
         self.strides: dict[str, int] = dict(zip(kept, strides))
@@ -87,6 +96,11 @@ class Backbone(nn.Module):
     def deepest(self) -> str:
         """Name of the deepest stage that exists."""
         return next(reversed(self.channels))
+
+    @property
+    def about(self) -> str:
+        """What a protocol says of the backbone: licence of the weights, and what they have seen. Our own: nothing."""
+        return ""
 
     def forward(self, images: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:
         """Features of the wanted stages from one pass that stops at the deepest of them.
@@ -160,7 +174,7 @@ class Backbone(nn.Module):
         if isinstance(stages, str) or not stages:
             raise ModelError(f"stages={stages!r}: expected a list of stage names, e.g. ['layer2', 'layer3'].")
         for stage in stages:
-            if stage in STAGES and stage not in self.channels:
+            if stage in STAGES and STAGES.index(stage) > STAGES.index(self.deepest):
                 reason = f"was built with last={self.deepest!r} and has no {stage}"
                 raise ModelError(f"{self.name} {reason}; leave `last` out.")
             choose(stage, tuple(self.channels), f"{self.name}: stage")
@@ -188,9 +202,14 @@ class Backbone(nn.Module):
         """Switch off the gradients of all parameters; returns self."""
         return self.requires_grad_(False)
 
-    def rename(self, key: str) -> str:
-        """Our name of a torchvision state-dict entry; any other name comes back as it is."""
+    def rename(self, key: str) -> str | None:
+        """Our name of a torchvision state-dict entry (or timm's); any other name comes back as it is. None: of no use
+        to a backbone, such as a classifier."""
         return key
+
+    def translated(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A state dict whose names `rename` knows, from one that may be in another form: here the same."""
+        return state
 
     def stage_of(self, key: str) -> str:
         """The stage that a state-dict entry (our names) belongs to; the first part of the name if to none."""

@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -181,12 +181,13 @@ class CachedBackbone(Backbone):
         if not dtype.is_floating_point:
             raise ModelError(f"dtype={dtype}: expected a floating point type.")
         channels, strides = tuple(backbone.channels.values()), tuple(backbone.strides.values())
-        super().__init__(backbone.name, channels, strides, backbone.deepest)
+        super().__init__(backbone.name, channels, strides, None, tuple(backbone.channels))
         for name, child in backbone.named_children():
             self.add_module(name, child)
         # Past nn.Module's registration, or every name would get a prefix; the stages themselves are registered.
         object.__setattr__(self, "plain", backbone)
-        self.dtype, self.learns_in = dtype, backbone.learns_in
+        self.dtype, self.learns_in, self.chained = dtype, backbone.learns_in, backbone.chained
+        self.weights = backbone.weights
         self.store: Store = MemoryStore(max_bytes) if store is None else store
         self.hits = self.misses = 0
         self._seen: tuple | None = None
@@ -198,6 +199,10 @@ class CachedBackbone(Backbone):
     def stored_bytes(self) -> int:
         """Size of the stored features."""
         return self.store.stored_bytes
+
+    @property
+    def about(self) -> str:
+        return self.plain.about
 
     def clear(self) -> None:
         """Forget all features and counts."""
@@ -297,8 +302,11 @@ class CachedBackbone(Backbone):
             raise ModelError(f"features of {self.name} are cached, which bn='batch' excludes; use the plain backbone.")
         return super().set_bn(mode)
 
-    def rename(self, key: str) -> str:
+    def rename(self, key: str) -> str | None:
         return self.plain.rename(key)
+
+    def translated(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return self.plain.translated(state)
 
     def stage_of(self, key: str) -> str:
         return self.plain.stage_of(key)

@@ -1,4 +1,4 @@
-"""Backbone weights from torchvision or from a file, checked before anything is overwritten."""
+"""Backbone weights from torchvision, an installed package or a file, checked before anything is overwritten."""
 
 import os
 import warnings
@@ -16,34 +16,51 @@ _HEADS = ("fc.", "classifier.", "avgpool.")
 _SHOWN = 4
 
 
-def load_weights(backbone: Backbone, weights: str | os.PathLike) -> None:
-    """Load `"imagenet"` or a file into a backbone, in place.
+def load_weights(backbone: Backbone, weights: str | os.PathLike | Mapping[str, Tensor]) -> None:
+    """Load `"imagenet"`, `"packaged"`, a file or a state dict into a backbone, in place.
 
     `"imagenet"` are torchvision's `IMAGENET1K_V1` weights, downloaded on this request only, into torch.hub's cache.
     A file (`.pth`, `.pt`: `torch.save` of a state dict; `.safetensors`) may use torchvision's names, the deep stem's
     names (`conv1 … bn3`) or ours, with or without a `state_dict` wrapper and the prefixes `module.` and `backbone.`
-    (of a file with `backbone.` names only these are read). Half precision is converted.
+    (of a file with `backbone.` names only these are read). Half precision is converted. A backbone of timm takes
+    timm's names instead of torchvision's. `"packaged"`: see `fsslib.nn.backbones.packaged`.
 
     A file may end early: stages missing from its end (a file without layer4) keep their initial values, with a
     UserWarning that names them. Anything else that does not fit leaves the backbone untouched and is an error.
 
     Raises:
-        ModelError: `"imagenet"` for a network that torchvision has no weights for (tiny, deep stem, stride on the 1x1).
+        ModelError: `"imagenet"` for a network that torchvision has no weights for (tiny, deep stem, stride on the 1x1,
+            timm's); `"packaged"` for any but efficientnet_lite0; `"pretrained"` for one that is not timm's.
         CheckpointError: missing, unreadable or truncated file, failed download, holes, unknown names, other shapes,
             values that are not finite; names the file, the first few entries and what to do.
     """
     if isinstance(weights, str) and weights == "imagenet":
         apply_state(backbone, _imagenet_state(backbone), "torchvision's ImageNet weights")
+    elif isinstance(weights, str) and weights == "packaged":
+        from .packaged import packaged_weights
+
+        apply_state(backbone, packaged_weights(backbone), "the packaged weights")
+    elif isinstance(weights, str) and weights == "pretrained":
+        cure = "write weights='imagenet' for torchvision's, or name the network as timm does: 'timm/…'"
+        raise ModelError(f"weights='pretrained' are timm's, and {backbone.name} is not of timm: {cure}.")
+    elif isinstance(weights, Mapping):
+        apply_state(backbone, weights, "the given state dict")
     elif isinstance(weights, (str, os.PathLike)):
         apply_state(backbone, read_state(weights), str(weights))
     else:
-        raise ModelError(f"weights={weights!r}: expected None, 'imagenet' or the path of a weight file.")
+        raise ModelError(
+            f"weights={weights!r:.80}: expected None, 'imagenet' or the path of a weight file (or its contents)."
+        )
 
 
 def _imagenet_state(backbone: Backbone) -> dict[str, Tensor]:
     ways_out = "give weights a PATH to a file made for this network, or weights=None (random)"
     reason = None
-    if backbone.name == "tiny":
+    if backbone.name == "efficientnet_lite0":
+        reason = "those are torchvision's; for efficientnet_lite0 write weights='packaged'"
+    elif backbone.name.startswith("timm/"):
+        reason = f"those are torchvision's; timm's own are weights='pretrained', or {ways_out}"
+    elif backbone.name == "tiny":
         reason = f"there are no ImageNet weights for tiny; {ways_out}"
     elif getattr(backbone, "stem", "classic") == "deep":
         reason = f"torchvision has no {backbone.name} with a deep stem. Ways out: stem='classic', {ways_out}"
@@ -105,7 +122,9 @@ def apply_state(backbone: Backbone, state: Mapping[str, Tensor], source: str) ->
     entries = clean_state(state, source)
     if any(key.startswith("backbone.") for key in entries):
         entries = {k.removeprefix("backbone."): v for k, v in entries.items() if k.startswith("backbone.")}
+    entries = backbone.translated(entries)
     entries = {backbone.rename(key): value for key, value in entries.items() if not key.startswith(_HEADS)}
+    entries.pop(None, None)  # what a backbone has no use for
     left_out = set(STAGES) - set(backbone.channels)
     entries = {key: value for key, value in entries.items() if backbone.stage_of(key) not in left_out}
     absent = _absent_stages(backbone, entries)
