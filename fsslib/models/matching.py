@@ -23,6 +23,7 @@ from ..ops import EPS_NORM, cosine_maps, full_precision, project_mask, resize, u
 from .base import Features, FewShotModel
 
 LEAST = 1e-30  # added to a density, which is 0 for a class without a single cell
+CELLS = 2048  # of the supports, compared at once: all cosines would not fit where images are large and shots are many
 
 
 class Matching(FewShotModel):
@@ -106,29 +107,33 @@ def class_shares(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """How much each support cell counts for each class: as much as the class covers of it, in whichever image.
 
     Args: masks: (B, N, K, H, W) long; 255 counts for nothing. size: (h, w) of the cells.
-    Returns: (B, 1 + N, N·K, h·w) float32, background first; sums to 1 over images and cells, to 0 for an absent class.
+    Returns: (B, 1 + N, N·K·h·w) float32, background first; sums to 1 over the cells, to 0 for an absent class.
     """
     way = masks.shape[1]
     background, objects = (project_mask((masks == value).float(), size).flatten(3) for value in (0, 1))
     own = torch.eye(way, device=masks.device).view(1, way, way, 1, 1)  # supports show the object of their own way
-    areas = torch.cat([background[:, None], own * objects[:, None]], 1).flatten(2, 3)
-    return areas / areas.sum((2, 3), keepdim=True).clamp_min(EPS_NORM)
+    areas = torch.cat([background[:, None], own * objects[:, None]], 1).flatten(2)
+    return areas / areas.sum(-1, keepdim=True).clamp_min(EPS_NORM)
+
+
+def support_cells(support: Tensor) -> Tensor:
+    """(B, N, K, C, h, w) as a list of cells, (B, N·K·h·w, C), in the order of `class_shares`."""
+    return support.flatten(4).transpose(3, 4).flatten(1, 3)
 
 
 @full_precision
 def log_densities(query: Tensor, support: Tensor, shares: Tensor, scale: float) -> Tensor:
     """Logarithm of Σ_j w_cj exp(scale · cos(q, s_j)) at every cell q of the queries.
 
-    Args: query: (B, C, h, w). support: (B, N, K, C, h, w). shares: w, (B, P, N·K, h·w), of `class_shares`.
+    Args: query: (B, C, h, w). support: (B, N, K, C, h, w). shares: w, (B, P, N·K·h·w), of `class_shares`.
     Returns: (B, P, h, w) float32; a class without cells has far less than any other.
     """
     cells = unit(query).flatten(2)
     best = cells.new_full((len(cells), 1, cells.shape[-1]), -1.0)
     densities = cells.new_zeros(*shares.shape[:2], cells.shape[-1])
-    # One support at a time: all cosines together would not fit where images are large and shots are many. Relative to
-    # the largest cosine so far, so that nothing vanishes however large the scale is.
-    for image, weights in zip(support.flatten(1, 2).unbind(1), shares.unbind(2)):
-        cosines = unit(image).flatten(2).transpose(1, 2) @ cells
+    # Relative to the largest cosine so far, so that nothing vanishes however large the scale is.
+    for some, weights in zip(support_cells(unit(support)).split(CELLS, 1), shares.split(CELLS, 2)):
+        cosines = some @ cells
         before, best = best, torch.maximum(best, cosines.amax(1, keepdim=True))
         densities = densities * (scale * (before - best)).exp() + weights @ (scale * (cosines - best)).exp()
     return (scale * best + (densities + LEAST).log()).unflatten(-1, tuple(query.shape[-2:]))
@@ -137,8 +142,7 @@ def log_densities(query: Tensor, support: Tensor, shares: Tensor, scale: float) 
 @full_precision
 def mean_similarities(query: Tensor, support: Tensor, shares: Tensor, scale: float) -> Tensor:
     """scale · cos(q, p_c) with p_c the mean of the class's cells; arguments and result as of `log_densities`."""
-    cells = support.float().flatten(1, 2).flatten(3)
-    return cosine_maps(query, torch.einsum("bpmn,bmcn->bpc", shares, cells), scale)
+    return cosine_maps(query, shares @ support_cells(support.float()), scale)
 
 
 @full_precision
