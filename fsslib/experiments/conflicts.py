@@ -168,10 +168,16 @@ def _protocol(p: ExperimentParameters) -> Iterator[Problem]:
 
 def _weights(p: ExperimentParameters) -> Iterator[Problem]:
     from ..models import available
+    from ..nn.backbones.base import LITE, TIMM, WORDS
 
     if p.backbone == "tiny" and p.weights is not None:
         yield "backbone", "weights: the backbone tiny has none of its own; use checkpoint, or leave it out"
-    elif p.weights not in (None, "imagenet") and not _is_file(p.weights):
+    elif p.weights in WORDS:
+        of_timm = "timm" if p.backbone.startswith(TIMM) else LITE if p.backbone == LITE else "torchvision"
+        has = {"timm": ("pretrained",), LITE: ("packaged", "pretrained"), "torchvision": ("imagenet",)}[of_timm]
+        if p.weights not in has:
+            yield "backbone", f"weights: {p.backbone} has no {p.weights} ones; write {' or '.join(has)}, or name a file"
+    elif p.weights is not None and not _is_file(p.weights):
         yield "", f"weights: there is no file {p.weights!r}; write imagenet to download the usual ones"
     if p.checkpoint not in (None, "shipped") and not _is_file(p.checkpoint):
         yield "", f"checkpoint: there is no file {p.checkpoint!r}; write shipped for the one that comes along"
@@ -329,7 +335,7 @@ def unreadable(p: ExperimentParameters) -> Iterator[str]:
         except FsslibError as error:
             yield f"checkpoint: {error}"
         try:
-            if p.weights not in (None, "imagenet"):
+            if p.weights not in (None, "imagenet", "pretrained"):
                 load_weights(without_memory(p.configuration).backbone, p.weights)
         except FsslibError as error:
             yield f"weights: {error}"

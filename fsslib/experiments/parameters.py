@@ -8,9 +8,9 @@ import math
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ..errors import ParameterError
 from ..files import located, once, parse_json, text_or_reason
@@ -18,7 +18,14 @@ from ..progress import aligned
 
 EXPECTED = "Expected a name and a value a line, as in `fold: 1`."
 MANY, DEEP = 100_000, 50  # values in a file, and how deep they lie: a YAML anchor within itself has no end
-BACKBONES = ("tiny", "resnet18", "resnet50", "resnet101", "vgg16", "vgg16_bn")
+BACKBONES = ("tiny", "resnet18", "resnet50", "resnet101", "vgg16", "vgg16_bn", "efficientnet_lite0")
+
+
+def _backbone(name: str) -> str:
+    """The name itself if it can be that of a backbone; which ones timm knows is seen when it is built."""
+    if name in BACKBONES or name.startswith("timm/"):
+        return name
+    raise ValueError(f"must be {', '.join(map(repr, BACKBONES))} or 'timm/<name>'")
 
 
 class ExperimentParameters(BaseModel):
@@ -28,8 +35,14 @@ class ExperimentParameters(BaseModel):
 
     method: str = Field("panet", description="which model: a name of fsslib.models.available()")
     plugin: str | None = Field(None, description="Python file that registers a method of your own; none: ours")
-    backbone: Literal[BACKBONES] = Field("tiny", description="feature extractor")
-    weights: str | None = Field(None, description="backbone weights: none (random), imagenet (downloads) or a file")
+    backbone: Annotated[str, AfterValidator(_backbone)] = Field(
+        "tiny", description=f"feature extractor: {', '.join(BACKBONES)}, or timm/ and a name of timm"
+    )
+    weights: str | None = Field(
+        None,
+        description="backbone weights: none (random), packaged (of efficientnet_lite0), imagenet or pretrained "
+        "(torchvision's or timm's, which are downloaded) or a file",
+    )
     checkpoint: str | None = Field("shipped", description="trained model to start from: shipped, a file, or none")
     dataset: Literal["shapes", "pascal", "coco", "fss1000", "folder"] = Field("shapes", description="data set")
     root: str | None = Field(None, description="folder of the data set's files; shapes has none")

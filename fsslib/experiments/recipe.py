@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..checkpoints import load_model
+from ..checkpoints import load_model, without_memory
 from ..data import load_dataset
 from ..data.base import SegmentationDataset
 from ..data.episodes import EpisodeSampler
@@ -25,6 +25,7 @@ from ..errors import CheckpointError
 from ..evaluation import Evaluation, evaluate
 from ..models import build_model
 from ..models.base import FewShotModel
+from ..nn.backbones.base import LITE, TIMM
 from ..nn.backbones.cached import CachedBackbone
 from ..pretraining import pretrain
 from ..protocol import Protocol
@@ -64,6 +65,7 @@ def protocol(p: ExperimentParameters) -> Protocol:
     changes |= {"input_size": p.size, "bn": p.built_with.get("bn", "frozen")}
     # A cached feature belongs to one picture: with a frozen backbone every image is used as it is.
     changes["augmentation"] = "none" if p.freeze_backbone else {**TRAINING, **p.training}["augmentation"]
+    changes["backbone"] = _about(p)
     if p.novel_pixels:
         changes["novel_pixels"] = p.novel_pixels
     if p.protocol == "published":
@@ -71,6 +73,15 @@ def protocol(p: ExperimentParameters) -> Protocol:
     base = {"shapes": Protocol.shapes5i, "pascal": Protocol.pascal5i, "coco": Protocol.coco20i}.get(p.dataset)
     base = base or partial(Protocol.pascal5i, name=p.dataset, fold_scheme="the data set's own")
     return base(**changes, seeds=tuple(p.seeds))
+
+
+def _about(p: ExperimentParameters) -> str:
+    """What the card says of a backbone of timm; nothing of ours."""
+    if p.backbone != LITE and not p.backbone.startswith(TIMM):
+        return ""
+    backbone = without_memory(p.built_with).backbone
+    backbone.weights = p.built_with.get("weights")
+    return backbone.about
 
 
 def model(p: ExperimentParameters) -> FewShotModel:

@@ -32,7 +32,13 @@ LATER = {"data_options": {}}
 # Parameters that change the speed of a run, and nothing that it leaves.
 SPEED_ALONE = {"workers"}
 # Parameters that are paths, and the words they may hold instead.
-PATHS = {"root": (), "plugin": (), "plugin_checkpoint": (), "weights": ("imagenet",), "checkpoint": ("shipped",)}
+PATHS = {
+    "root": (),
+    "plugin": (),
+    "plugin_checkpoint": (),
+    "weights": ("imagenet", "packaged", "pretrained"),
+    "checkpoint": ("shipped",),
+}
 DATA_PATHS = ("names", "lists", "val_list", "sbd")  # options of data sets that may be paths
 
 

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import nn
 
@@ -17,7 +17,7 @@ from ..arguments import check_count, meant
 from ..errors import ModelError
 from ..files import located
 from ..nn.backbones import build_backbone
-from ..nn.backbones.base import Backbone
+from ..nn.backbones.base import WORDS, Backbone
 from .asgnet import ASGNet
 from .base import FewShotModel
 from .hdmnet import HDMNet
@@ -90,18 +90,21 @@ for _method in (PANet, SDAANet, ASGNet, HDMNet):
 
 def build_model(
     name: str, *, backbone: str | nn.Module, shots: int = 1, stem: str | None = None, bn: str = "frozen",
-    last: str | None = None, weights: str | None = None, backbone_options: dict | None = None, **options,
+    last: str | None = None, weights: str | os.PathLike | Mapping | None = None, backbone_options: dict | None = None,
+    **options,
 ) -> FewShotModel:  # fmt: skip
     """Build a method; without options it computes what the authors' code computes with its PASCAL configuration.
 
     Args:
         name: one of `available()`.
-        backbone: `tiny`, `resnet18`, `resnet50`, `resnet101`, `vgg16`, `vgg16_bn`, or a ready Backbone.
+        backbone: `tiny`, `resnet18`, `resnet50`, `resnet101`, `vgg16`, `vgg16_bn`, `efficientnet_lite0`, `timm/<name>`
+            (see `build_backbone`), or a ready Backbone.
         shots: K of the training episodes; only sizes parameters of methods that learn a weight per shot.
         stem: `"classic"` or `"deep"` (ResNets); None takes the stem of the method's paper.
         bn: `"frozen"` (running statistics, also in training) or `"batch"` (follows `.train()`).
         last: deepest stage to build, e.g. `"layer3"`; None builds all.
-        weights: backbone weights: None (random), `"imagenet"` (downloads) or a path.
+        weights: backbone weights: None (random), `"packaged"` (efficientnet_lite0's), `"imagenet"` or `"pretrained"`
+            (torchvision's or timm's: downloads), a path or a state dict.
         backbone_options: further arguments of `build_backbone`, e.g. `{"stride": 8}`.
         options: the method's own options; see its class.
     Raises ModelError: unknown method, backbone or option (with the nearest valid name), or options that exclude others.
@@ -127,6 +130,8 @@ def build_model(
         if stem is None and backbone.startswith("resnet"):
             stem = method.stem
         backbone = build_backbone(backbone, stem=stem, bn=bn, last=last, weights=weights, **extra)
+        if backbone.about and backbone.weights in WORDS:
+            config["weights"] = backbone.weights  # the card says where they come from, also of a checkpoint
     if "shots" in inspect.signature(method).parameters:
         options["shots"] = shots
     model = method(backbone, **options)

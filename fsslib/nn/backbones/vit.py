@@ -48,6 +48,10 @@ class ViT(TimmBackbone):
         self.enter, self.net = self.normaliser(), net
         self._parts = {key.partition(".")[0] for key in net.state_dict()}
 
+    @property
+    def about(self) -> str:
+        return f"{super().about}; supports are masked behind its last block"
+
     def forward(self, images: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:
         self.check_request(images, stages)
         wanted = [stage for stage in self.channels if stage in stages]
