@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..data.transforms import normalise
-from .common import LINES, MARKS, Drawing, outline, overlay, theme
-from .pixels import COLOURS, rim
+from .common import LINES, MARKS, Drawing, overlay, theme
+from .pixels import COLOURS, Array, rim
 
 PALE = 0.55  # of white in what was not found
 
@@ -27,7 +28,7 @@ class Row:
 
 
 @theme()
-def gallery(rows: Mapping[str, Row], width: float = 0.98) -> Drawing:
+def gallery(rows: Mapping[str, Row], width: float = 0.88) -> Drawing:
     """One line of pictures for each task, each as wide as it is (`width` inches) and as high as its sides ask for."""
     methods = list(next(iter(rows.values())).found)
     heights = [width * row.query.shape[1] / row.query.shape[2] + 0.19 for row in rows.values()]
@@ -45,7 +46,8 @@ def gallery(rows: Mapping[str, Row], width: float = 0.98) -> Drawing:
             axis.imshow(picture, interpolation="antialiased")
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
-        outline(line[1], row.truth == 1)
+        for colour, thick in (("black", 1.6), ("white", 0.8)):
+            line[1].contour((row.truth == 1).float().numpy(), [0.5], colors=colour, linewidths=thick)
         line[0].set_ylabel(name, fontsize=8, labelpad=2)
         best = max(score for _, score in row.found.values())
         for axis, (_, score) in zip(line[2:], row.found.values()):
@@ -53,6 +55,23 @@ def gallery(rows: Mapping[str, Row], width: float = 0.98) -> Drawing:
         words.append(f"{name}: {', '.join(f'{method} {score:.0%}' for method, (_, score) in row.found.items())}")
     seen = "the support with its strokes, the query with the true outline, what was found"
     return figure, f"Lines of pictures: {seen}. IoU, {'; '.join(words)}.", None
+
+
+@theme()
+def answer(support: Tensor, marked: Tensor, query: Tensor, found: Array, width: float = 2.3) -> Drawing:
+    """One task in three pictures: support (3, H, W) uint8 with its strokes (H, W), query, and the mask found in it."""
+    height = width * query.shape[1] / query.shape[2] + 0.2
+    figure, axes = plt.subplots(1, 3, figsize=(3 * width, height))
+    figure.get_layout_engine().set(w_pad=0.012, h_pad=0.012, wspace=0, hspace=0)
+    found = torch.as_tensor(found)
+    shown = [drawn(support, marked), overlay(normalise(query)), cut_out(query, found)]
+    for axis, picture, title in zip(axes, shown, ("what was marked", "the query", "what was found in it")):
+        axis.imshow(picture, interpolation="antialiased")
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+        axis.set_title(title, fontsize=8, pad=3)
+    share = float((found == 1).float().mean())
+    return figure, f"A photograph with strokes on it, another one, and what was found there, {share:.0%} of it.", None
 
 
 @theme()
