@@ -162,7 +162,7 @@ def test_drawings_take_no_chances():
 @pytest.mark.parametrize(("paper", "parts"), [
     ("panet", {"PANet"}), ("sdaanet", {"SDAANet", "SDPM", "SAAM"}),
     ("asgnet", {"ASGNet", "Superpixels", "Seeds", "Allocation"}),
-    ("hdmnet", {"HDMNet", "MatchingPyramid", "Correlation", "Ensemble"}),
+    ("hdmnet", {"HDMNet", "MatchingPyramid", "Correlation", "Ensemble"}), ("matching", {"Matching"}),
 ])  # fmt: skip
 def test_one_paper_is_one_file(paper, parts):
     holders = {cls: name for name, path in MODULES.items() for cls in defined(path)}

@@ -1,6 +1,7 @@
 """The methods by name, and one paper in one file: `panet`, `sdaanet`, `asgnet`, `hdmnet`; `base` holds what all share.
 
-Without options a method is the authors' code, and golden vectors say so: a new habit is a new option.
+Without options a method is the authors' code, and golden vectors say so: a new habit is a new option. `matching` is no
+paper's: a baseline that is not trained.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from ..nn.backbones.base import WORDS, Backbone
 from .asgnet import ASGNet
 from .base import FewShotModel
 from .hdmnet import HDMNet
+from .matching import Matching
 from .panet import PANet
 from .sdaanet import SDAANet
 
@@ -84,7 +86,7 @@ def options_of(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("shots", "stem", "bn", "last", "weights", "backbone_options", *its_own)))
 
 
-for _method in (PANet, SDAANet, ASGNet, HDMNet):
+for _method in (PANet, SDAANet, ASGNet, HDMNet, Matching):
     register(_method.__name__.lower())(_method)
 
 
