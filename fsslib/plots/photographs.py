@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data.transforms import normalise
-from .common import LINES, MARKS, Drawing, overlay, theme
+from .common import Drawing, beside, curves, overlay, theme
 from .pixels import COLOURS, Array, rim
 
 PALE = 0.55  # of white in what was not found
@@ -28,7 +28,7 @@ class Row:
 
 
 @theme()
-def gallery(rows: Mapping[str, Row], width: float = 0.88) -> Drawing:
+def gallery(rows: Mapping[str, Row], width: float = 0.86) -> Drawing:
     """One line of pictures for each task, each as wide as it is (`width` inches) and as high as its sides ask for."""
     methods = list(next(iter(rows.values())).found)
     heights = [width * row.query.shape[1] / row.query.shape[2] + 0.19 for row in rows.values()]
@@ -48,7 +48,7 @@ def gallery(rows: Mapping[str, Row], width: float = 0.88) -> Drawing:
             axis.spines[:].set_visible(False)
         for colour, thick in (("black", 1.6), ("white", 0.8)):
             line[1].contour((row.truth == 1).float().numpy(), [0.5], colors=colour, linewidths=thick)
-        line[0].set_ylabel(name, fontsize=8, labelpad=2)
+        line[0].set_ylabel(name, fontsize=7, labelpad=2)
         best = max(score for _, score in row.found.values())
         for axis, (_, score) in zip(line[2:], row.found.values()):
             axis.set_xlabel(f"{score:.0%}", fontsize=8, labelpad=1, weight="bold" if score == best else "normal")
@@ -78,15 +78,13 @@ def answer(support: Tensor, marked: Tensor, query: Tensor, found: Array, width: 
 def by_size(series: Mapping[str, Mapping[int, float]]) -> Drawing:
     """IoU (0..1) against the side of the picture that a network sees: task -> {pixels: IoU}."""
     figure, axis = plt.subplots(figsize=(4.6, 2.5))
-    for number, (name, points) in enumerate(series.items()):
-        values = [100 * value for value in points.values()]
-        look = {"color": LINES[number % len(LINES)], "marker": MARKS[number % len(MARKS)], "markersize": 4}
-        axis.plot(list(points), values, label=name, linestyle="-" if number < len(LINES) else ":", **look)
+    percent = {name: {side: 100 * value for side, value in points.items()} for name, points in series.items()}
+    curves(axis, percent, marks=True)
     axis.set(xlabel="side of what the network sees, pixels", ylabel="IoU, %", xticks=list(next(iter(series.values()))))
-    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    beside(axis)
     words = "; ".join(
-        f"{name} {100 * points[first]:.0f} at {first}, {100 * points[last]:.0f} at {last}"
-        for name, points in series.items()
+        f"{name} {points[first]:.0f} at {first}, {points[last]:.0f} at {last}"
+        for name, points in percent.items()
         for first, *_, last in [[*points]]
     )
     return figure, f"IoU in percent against the side of the picture in pixels: {words}.", None

@@ -72,6 +72,8 @@ def _cropped(file: str, box: Box | None) -> Tensor:
     # Reading the file itself spares the import of scikit-image, which takes a second.
     path = Path(package.submodule_search_locations[0]) / "data" / file
     if not path.is_file():
-        raise DatasetError(f"this version of scikit-image has no picture data/{file}; another one has: {CURE} -U.")
+        raise DatasetError(
+            f"this scikit-image has no picture data/{file}; a newer one has: pip install -U scikit-image."
+        )
     left, top, right, bottom = box or (0, 0, None, None)
     return torch.from_numpy(read_image(path)[top:bottom, left:right]).permute(2, 0, 1).contiguous()
