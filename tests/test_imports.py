@@ -40,7 +40,7 @@ socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 """
 NOTEBOOK = ["jupyter", "jupyterlab", "ipywidgets", "IPython", "ipykernel", "nbformat", "papermill", "pydantic"]
 FIGURES = ["matplotlib", "seaborn", "pandas", "jinja2", "anywidget"]
-ON_DEMAND = ["torchvision", "scipy", "lightning_fabric", "safetensors", "tqdm"]
+ON_DEMAND = ["timm", "torchvision", "scipy", "lightning_fabric", "safetensors", "tqdm"]
 
 BARE = """
 import torch, fsslib

@@ -7,6 +7,7 @@ from core_tools import panet
 from PIL import Image
 
 import fsslib
+from fsslib.checkpoints import shipped
 from fsslib.data.pictures import image_tensor, mask_tensor, picture_size, read_image
 from fsslib.errors import DatasetError, EpisodeError
 
@@ -24,8 +25,8 @@ def test_three_lines(tmp_path):
     image, mask = pair(0)
     Image.fromarray(image).save(tmp_path / "support.png"), Image.fromarray(mask).save(tmp_path / "mask.png")
     Image.fromarray(pair(1)[0]).save(tmp_path / "query.png")
-    with pytest.warns(UserWarning, match="photographs need a model"):
-        found = fsslib.segment(tmp_path / "query.png", tmp_path / "support.png", tmp_path / "mask.png")
+    model = fsslib.load_model(shipped("panet"))
+    found = fsslib.segment(tmp_path / "query.png", tmp_path / "support.png", tmp_path / "mask.png", model=model)
     truth = pair(1)[1]
     assert found.shape == truth.shape and found.dtype == np.uint8 and set(np.unique(found)) == {0, 1}
     assert (found & truth).sum() / (found | truth).sum() > 0.4, "the shipped weights find most of a shape"

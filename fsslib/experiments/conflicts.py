@@ -227,6 +227,8 @@ def _model(p: ExperimentParameters) -> Iterator[Problem]:
 
 def _build(p: ExperimentParameters) -> Iterator[Problem]:
     """What only the model itself can tell."""
+    from ..models import options_of
+
     names = "method backbone options width checkpoint"
     try:
         arguments = p.built_with
@@ -257,9 +259,10 @@ def _build(p: ExperimentParameters) -> Iterator[Problem]:
         way_out = f"set pretrain_steps to 0 (it is {p.pretrain_steps}), or leave freeze_backbone out"
         yield f"{names} pretrain_steps", f"freeze_backbone: {wrong}; {way_out}"
     net.backbone.freeze()
-    if p.freeze_backbone and p.episodic_steps and not any(x.requires_grad for x in net.parameters()):
-        wrong = f"nothing would train, {p.method} is its backbone"
-        yield f"{names} episodic_steps", f"freeze_backbone: {wrong}; set width, or episodic_steps to 0"
+    if (p.freeze_backbone or net.freeze) and p.episodic_steps and not any(x.requires_grad for x in net.parameters()):
+        wrong = f"freeze_backbone: nothing would train, {p.method} is its backbone"
+        width = "set width, or " * ("width" in options_of(p.method))
+        yield f"{names} episodic_steps", f"{wrong}; {width or 'set '}episodic_steps to 0"
 
 
 def _training(p: ExperimentParameters) -> Iterator[Problem]:

@@ -41,7 +41,7 @@ class Matching(FewShotModel):
     Args:
         backbone: any `fsslib.nn.backbones.base.Backbone`.
         stages: whose features are matched; None takes layer3 and layer4, or the deepest where there is neither.
-        scale: α; with "means" the temperature of PANet, which has 20 as well.
+        scale: α; with "means" the temperature of PANet, which has 20.
         prototypes: "cells", every cell of the supports is one; "means", one a class as in PANet: α cos(q, p_c) with
             p_c the mean over all its cells.
         refine: whether the second step is taken. Without it "means" of one stage and one support are PANet's logits.
@@ -50,7 +50,7 @@ class Matching(FewShotModel):
     """
 
     def __init__(
-        self, backbone: nn.Module, *, stages: Sequence[str] | None = None, scale: Positive = 20.0,
+        self, backbone: nn.Module, *, stages: Sequence[str] | None = None, scale: Positive = 30.0,
         prototypes: Literal["cells", "means"] = "cells", refine: bool = True, ridge: Positive = 0.01,
         freeze: bool = True,
     ):  # fmt: skip

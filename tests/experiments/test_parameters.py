@@ -56,7 +56,9 @@ def test_every_problem_is_listed_at_once():
     ({"checkpoint": "no.safetensors"}, "write shipped"),
     ({"backbone": "vgg16"}, "shipped for tiny, not vgg16; set null"),
     ({"freeze_backbone": True, "width": 8, "pretrain_steps": 9, **SCRATCH}, "set pretrain_steps to 0"),
-    ({"freeze_backbone": True}, "nothing would train"),
+    ({"freeze_backbone": True}, "nothing would train, panet is its backbone; set width, or episodic_steps to 0"),
+    ({"method": "matching", "pretrain_steps": 9, **SCRATCH}, "matching is its backbone; set episodic_steps to 0"),
+    ({"method": "matching"}, "no weights are shipped for matching"),
     ({"method": "sdaanet", **SCRATCH}, "sdaanet keeps its backbone as it is, and this one would be random"),
     ({"training": {"momentum": 0.8}}, "momentum does nothing without optimiser=sgd"),
     ({"training": {"decay": "linear", "power": 0.8}}, "power does nothing without decay=poly"),
@@ -98,7 +100,9 @@ def test_valid_parameters_are_completed():
     assert checked.width == checked["width"] == 16 and checked.shots == [1, 5]
     assert check_parameters({"freeze_backbone": True, "pretrain_steps": 0, "episodic_steps": 0}).width is None
     # A method with layers of its own trains on a frozen backbone.
-    assert check_parameters({"method": "sdaanet", "freeze_backbone": True, **SCRATCH}).width is None
+    for method, steps in (("sdaanet", 40), ("matching", 0)):
+        given = {"method": method, "freeze_backbone": True, "episodic_steps": steps}
+        assert check_parameters(given | SCRATCH).width is None
     assert all(name in parameters_help() for name in checked.model_dump())
     assert all(field.description for field in ExperimentParameters.model_fields.values())
 

@@ -137,7 +137,7 @@ class TimmBackbone(Backbone):
         self._facts = net.pretrained_cfg
 
     def normaliser(self) -> Enter:
-        """What images go through first."""
+        """What makes images like those that the network was trained on."""
         return Enter(self._facts["mean"], self._facts["std"])
 
     @property
@@ -197,6 +197,7 @@ class Convolutional(TimmBackbone):
 
     @property
     def enter(self) -> Enter:
+        """What images go through first."""
         return getattr(self, next(iter(self.channels))).enter
 
     def rename(self, key: str) -> str | None:
