@@ -79,7 +79,7 @@ def by_size(series: Mapping[str, Mapping[int, float]]) -> Drawing:
     """IoU (0..1) against the side of the picture that a network sees: task -> {pixels: IoU}."""
     figure, axis = plt.subplots(figsize=(4.6, 2.5))
     percent = {name: {side: 100 * value for side, value in points.items()} for name, points in series.items()}
-    curves(axis, percent, marks=True)
+    curves(axis, percent, COLOURS, marks=True)
     axis.set(xlabel="side of what the network sees, pixels", ylabel="IoU, %", xticks=list(next(iter(series.values()))))
     beside(axis)
     words = "; ".join(

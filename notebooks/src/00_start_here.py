@@ -40,8 +40,8 @@ except FsslibError as missing:  # the photographs are an extra: the rest of the 
 # * how to run a trained model on an episode and look at the answer;
 # * how mIoU is counted, what its interval says, and which trivial answers it has to beat.
 #
-# **What it needs**: nothing but this repository. No download, no GPU, about half a minute on two cores. The pictures come
-# from Shapes-5i, a data set that the library draws from a seed. The weights are *loaded here, not trained here*; the
+# **What it needs**: nothing but this repository (and, for the coins alone, its extra `photographs`). No download, no GPU,
+# about half a minute on two cores. From here on the pictures come from Shapes-5i, a data set that the library draws from a seed. The weights are *loaded here, not trained here*; the
 # file says which command made them.
 
 # %% tags=["parameters"]
