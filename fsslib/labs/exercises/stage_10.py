@@ -110,8 +110,8 @@ def _smooth_cases() -> Cases:
 
 
 def _weights(features: Tensor, temperature: float) -> Tensor:
-    unit = F.normalize(features, dim=0)
-    return (unit.T @ unit / temperature).softmax(1)
+    cells = F.normalize(features, dim=0)
+    return (cells.T @ cells / temperature).softmax(1)
 
 
 @exercise(STAGE, _smooth_cases, slips={
