@@ -397,9 +397,10 @@ print("the answer has the size of the query:", mask.shape == queries["motorcycle
 print("IoU above a half:", iou(torch.from_numpy(mask), truths["motorcycle"]) > 0.5)
 
 # %% [markdown]
-# No mask at hand? Give a `SupportPainter("support.jpg")` in place of both, as above. What to try when the answer is poor, in
-# this order: crop both pictures so that the thing is larger; mark more background, above all what it is confused with; give
-# two or three supports (lists of pictures and masks); compare another layer (`stage=` of PANet, `stages=` of `matching`); take a stronger network:
+# No mask at hand? Draw it: `painter = SupportPainter("support.jpg")`, and give `painter.image, painter` in place of the last two
+# files. What to try when the answer is poor, in this order: crop both pictures so that the thing is larger; mark more
+# background, above all what it is confused with; give two or three supports (lists of pictures and masks); compare another
+# layer (`stage=` of PANet, `stages=` of `matching`); take a stronger network:
 #
 # ```python
 # net = fsslib.build_model("matching", backbone="timm/vit_small_patch14_dinov2.lvd142m", weights="pretrained")  # downloads
