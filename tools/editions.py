@@ -32,7 +32,7 @@ START = """# Few-shot segmentation: the course
     pip install -e ".[notebooks,photographs]"
     jupyter lab notebooks/00_start_here.ipynb
 
-Without a network, ask for the folder of wheels: `pip install --no-index --find-links WHEELS -e ".[notebooks,photographs]"`.
+Without a network, ask for the folder of wheels, and add `--no-index --find-links WHEELS` to the command above.
 
 Every notebook ends with exercises: write the function, run `check(...)` below it. To hand in a finished notebook:
 
