@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from importlib.util import find_spec
 
 import pytest
 from offline import go_offline, nobody_asked
@@ -9,6 +10,8 @@ from offline import go_offline, nobody_asked
 from tools import build
 
 go_offline()
+# Photographs and a network for them are an extra: without it there is nothing to run.
+collect_ignore = [] if all(map(find_spec, ("skimage", "timm"))) else ["10_photographs.ipynb"]
 
 os.environ.update(build.environment())
 # A checked notebook may not touch the repository's figures.

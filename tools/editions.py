@@ -29,10 +29,10 @@ HANDED = ("fsslib", "data", "pyproject.toml", "environment.yml", "LICENSE")
 START = """# Few-shot segmentation: the course
 
     python -m venv .venv && source .venv/bin/activate     (Windows: .venv\\Scripts\\activate)
-    pip install -e ".[notebooks]"
+    pip install -e ".[notebooks,photographs]"
     jupyter lab notebooks/00_start_here.ipynb
 
-Without a network, ask for the folder of wheels: `pip install --no-index --find-links WHEELS -e ".[notebooks]"`.
+Without a network, ask for the folder of wheels, and add `--no-index --find-links WHEELS` to the command above.
 
 Every notebook ends with exercises: write the function, run `check(...)` below it. To hand in a finished notebook:
 

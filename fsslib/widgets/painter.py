@@ -126,8 +126,9 @@ class SupportPainter(anywidget.AnyWidget):
         rows, columns = self._image.shape[1:]
         alt = f"A picture of {columns} × {rows} pixels to draw a support mask on; marked: {self._words()}."
         data, metadata = super()._repr_mimebundle_(**kwargs)
-        still = base64.b64encode(_still(self._image, self.mask)).decode()
-        return {**data, "image/png": still, "text/plain": alt}, {**metadata, "image/png": {"alt": alt}}
+        mime, still = _still(self._image, self.mask)
+        still = base64.b64encode(still).decode()
+        return {**data, mime: still, "text/plain": alt}, {**metadata, mime: {"alt": alt}}
 
 
 def _jpeg(image: Tensor) -> bytes:
@@ -141,8 +142,9 @@ def _jpeg(image: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def _still(image: Tensor, mask: np.ndarray) -> bytes:
-    """A PNG of the picture with the object in its colour, and background where it stands out from unlabelled pixels."""
+def _still(image: Tensor, mask: np.ndarray) -> tuple[str, bytes]:
+    """The picture with the object in its colour, and background where it stands out from unlabelled pixels: as a PNG,
+    or where that is smaller, as of photographs, a JPEG."""
     from PIL import Image
 
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
@@ -158,6 +160,8 @@ def _still(image: Tensor, mask: np.ndarray) -> bytes:
         colour = np.where((stripes & (value == 0))[..., None], STRIPE, INK[value])
         out[inside] = (0.35 * out + 0.65 * colour)[inside]
         out[rim(inside, mode="edge")] = 255  # a light rim, as in the live view
-    still, buffer = Image.fromarray(out.round().astype(np.uint8)), io.BytesIO()
-    still.quantize(128, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    still, photo, chart = Image.fromarray(out.round().astype(np.uint8)), io.BytesIO(), io.BytesIO()
+    still.save(photo, "JPEG", quality=75, optimize=True)
+    still.quantize(128, dither=Image.Dither.NONE).save(chart, "PNG", optimize=True)
+    pair = ("image/jpeg", photo.getvalue()), ("image/png", chart.getvalue())
+    return min(pair, key=lambda kind: len(kind[1]))

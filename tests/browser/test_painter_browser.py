@@ -555,7 +555,7 @@ def test_a_picture_where_no_kernel_runs(opened, lab, open_tab):
     tab = open_tab("stored", run=False)
     picture = tab.page.locator(".jp-OutputArea-output img")
     picture.wait_for()
-    assert picture.get_attribute("src").startswith("data:image/png;base64,")
+    assert picture.get_attribute("src").startswith("data:image/")
     assert tab.page.locator(".fss-stage").count() == 0
     tab.page.close()
 

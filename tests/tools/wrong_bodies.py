@@ -113,6 +113,19 @@ WRONG = {
             return F.kl_div(W.log(), T, reduction="batchmean")""",
     },
     "is_clear": {"interval alone": "return interval[1] > 0 or interval[2] < 0"},
+    "smallest_size": {"not rounded to 8k + 1": "return -(-8 * cells * side // pixels)"},
+    "nearest_side": {
+        "unmarked cells silence the rest": "return (labels[cosines.argmax(1)] == 1).long()",
+        "mean instead of the nearest": """
+            sides = [cosines[:, labels == value].mean(-1) for value in (0, 1)]
+            return (sides[1] > sides[0]).long()""",
+    },
+    "smoothed": {
+        "weights of the wrong side": """
+            unit = F.normalize(features, dim=0)
+            return scores @ torch.softmax(unit.T @ unit / temperature, 0).T""",
+        "dot product": "return scores @ (features.T @ features / temperature).softmax(-1).T",
+    },
     "conv_macs": {"parameters": "return layer.weight.shape[:2].numel() * layer.kernel_size[0] * layer.kernel_size[1]"},
 }
 # fmt: on

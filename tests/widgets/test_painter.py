@@ -114,6 +114,7 @@ def test_the_photograph_travels_small():
     picture = Image.open(io.BytesIO(sent._photo))
     assert picture.format == "JPEG" and picture.size == (1280, 960) and len(sent._photo) < 250_000
     assert sent.mask.shape == (1500, 2000), "the drawing keeps the picture's own pixels"
+    assert "image/jpeg" in sent._repr_mimebundle_()[0], "a PNG of a photograph would be larger"
 
 
 def test_a_picture_stands_in(painter):
