@@ -168,7 +168,7 @@ def _run(source: Path, folder: Path, checked: dict[str, Any], force: bool, progr
             if _identity(record.get("parameters", {})) != _identity(checked) or record.get("notebook") != source.stem:
                 wrong = f"{folder} exists and is not a run of {source.stem} with these parameters"
                 raise ParameterError(f"{wrong}: choose another name, or force it.")
-            _forget_training(folder)
+            forget_training(folder)
             return folder
         stamp = _stamp(source, checked)
         _clear(part, keep_training=_record(part) == stamp and not force)
@@ -178,7 +178,7 @@ def _run(source: Path, folder: Path, checked: dict[str, Any], force: bool, progr
             if folder.exists():
                 os.rename(folder, old)
             os.rename(part, folder)
-        _forget_training(folder)  # not before: killed in between, the run would have to train again
+        forget_training(folder)  # not before: killed in between, the run would have to train again
         shutil.rmtree(old, ignore_errors=True)
     return folder
 
@@ -192,7 +192,7 @@ def _clear(part: Path, keep_training: bool) -> None:
             leftover.unlink()
 
 
-def _forget_training(folder: Path) -> None:
+def forget_training(folder: Path) -> None:
     """Remove the state of its training from a finished run; what was put there later stays."""
     with contextlib.suppress(OSError):
         ended = (folder / REPORT).stat().st_mtime_ns

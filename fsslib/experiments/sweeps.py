@@ -12,7 +12,7 @@ from ..errors import FsslibError, ParameterError
 from ..files import located
 from ..progress import say
 from .execute_notebook import REPORT
-from .runs import EXPERIMENT, check, run, run_name, stop_all
+from .runs import EXPERIMENT, check, forget_training, run, run_name, stop_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,9 +120,11 @@ def sweep(
     """
     import pandas as pd
 
-    planned = plan(grid, base, notebook)
-    states = {name: "skipped" if (located(runs, "runs") / name / REPORT).is_file() else "planned" for name in planned}
+    planned, place = plan(grid, base, notebook), located(runs, "runs")
+    states = {name: "skipped" if (place / name / REPORT).is_file() else "planned" for name in planned}
     todo = [] if dry_run else [name for name, state in states.items() if state == "planned"]
+    for name in [] if dry_run else planned.keys() - todo:
+        forget_training(place / name)  # a run that was killed in its last moment has kept it
     how = {"runs": runs, "notebook": notebook, "progress": False}
     problems = side_by_side({name: partial(run, planned[name], **how) for name in todo}, jobs, report)
     states |= {name: "failed" if problem else "done" for name, problem in problems.items()}
