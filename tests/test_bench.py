@@ -98,7 +98,8 @@ def test_two_revisions_take_turns_and_ctrl_c_leaves_nothing_behind(tmp_path):
     """What was measured before Ctrl-C is kept."""
     file, temporary = tmp_path / "bench.json", tmp_path / "tmp"
     temporary.mkdir()
-    run = start("evaluate", "loader", *SMALL, "--compare", "HEAD", "--json", file, folder=temporary)
+    parts = "evaluate", "loader", "shapes", "memory"  # so many that Ctrl-C never comes too late
+    run = start(*parts, *SMALL, "--compare", "HEAD", "--json", file, folder=temporary)
     printed = [run.stdout.readline().split("  ")[0].strip() for _ in range(5)]
     assert printed == ["cell", *["evaluate none"] * 2, *["evaluate memory"] * 2]
     run.send_signal(signal.SIGINT)

@@ -24,8 +24,8 @@ from fsslib.widgets import SupportPainter, strokes
 try:
     (support, query), (drawing, _) = scenes.pictures("coins"), scenes.drawings("coins")
     painter = SupportPainter(support, strokes.load(drawing))
-    found = fsslib.segment(query, support, painter)
-    show(*photographs.answer(support, painter.mask_tensor(), query, found), photo=True)
+    the_others = fsslib.segment(query, support, painter)
+    show(*photographs.answer(support, painter.mask_tensor(), query, the_others), photo=True)
 except FsslibError as missing:  # the photographs are an extra: the rest of the notebook does without
     print(missing)
 

@@ -9,6 +9,7 @@ from folder_tree import class_folders
 from test_readme import TEXT
 
 import fsslib
+from fsslib import inference
 from fsslib.data.__main__ import main
 
 
@@ -28,7 +29,7 @@ def test_a_folder_of_ones_own(tmp_path, capsys):
 
 
 def test_segment_a_picture_of_ones_own(tmp_path, monkeypatch):
-    """With a small network in place of the downloaded one, and strokes in place of a hand."""
+    """With a small network in place of the packaged one, and strokes in place of a hand."""
     anywidget = pytest.importorskip("anywidget")
     assert anywidget
     from PIL import Image
@@ -39,7 +40,7 @@ def test_segment_a_picture_of_ones_own(tmp_path, monkeypatch):
         Image.fromarray(data[index][0].permute(1, 2, 0).numpy()).save(name)
     label = data[5][1] == data.classes[0]
     Image.fromarray((label * 255).to(torch.uint8).numpy()).save("support_mask.png")
-    monkeypatch.setattr(fsslib, "build_model", lambda *_, **__: panet())
+    monkeypatch.setattr(inference, "_for_photographs", panet)
     found = {}
     exec(block('segment("query.jpg", "support.jpg"'), found)
     assert found["mask"].shape == (97, 97)
