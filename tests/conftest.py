@@ -1,6 +1,7 @@
 """Shared fixtures: the optional folder of real photographs, weights and golden vectors; one thread for everything."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from hypothesis import settings
 from offline import go_offline, nobody_asked
 
 go_offline()
+# Whoever starts the tests in the background may have Ctrl-C ignored, here and in whatever is started from here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # setdefault: a run under OMP_NUM_THREADS=2 must stay possible.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests leave nothing in the user's cache folder, and find nothing there.

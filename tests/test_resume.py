@@ -17,14 +17,6 @@ QUIET = {"name": "line", "progress": False}
 TEN = Schedule(steps=10, lr=0.1, warmup=2)
 
 
-@pytest.fixture(autouse=True)
-def interrupts():
-    """Python's own handler: whoever starts the tests in the background may have Ctrl-C ignored in all children."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("stop", [0, 3, 4, 9])
 @pytest.mark.parametrize("where", ["callback", "batch", "signal"])
 def test_an_interrupt_keeps_what_was_done(tmp_path, stop, where):
