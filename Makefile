@@ -47,5 +47,5 @@ lab: .venv/.installed ## open JupyterLab at the first notebook
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
 clean: ## remove caches and unfinished runs; finished runs and .venv stay
-	@rm -rf .pytest_cache .ruff_cache .hypothesis runs/*.part notebooks/*.part editions/*.part
+	@rm -rf .pytest_cache .ruff_cache .hypothesis runs/*.part runs/.*.lock notebooks/*.part editions/*.part
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
