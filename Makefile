@@ -1,6 +1,7 @@
 # Targets for people; `make` alone lists them. Everything runs in .venv, made once.
 PYTHON ?= python3
 JOBS ?= 2
+EXTRAS ?= notebooks,test,photographs
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 # Containers often set it; then every kernel and test worker compiles PyTorch anew, seconds each time.
@@ -19,8 +20,8 @@ help: ## list the targets
 	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Name another one: make PYTHON=python3.12 ..."; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@{ $(BIN)/python -m pip install -q uv \
-	   && $(BIN)/uv pip install -q --python $(BIN)/python -e ".[notebooks,test,photographs]"; } \
-	  || $(BIN)/python -m pip install -q -e ".[notebooks,test,photographs]"
+	   && $(BIN)/uv pip install -q --python $(BIN)/python -e ".[$(EXTRAS)]"; } \
+	  || $(BIN)/python -m pip install -q -e ".[$(EXTRAS)]"
 	@touch $@
 
 reports: .venv/.installed ## run the notebooks, train SD-AANet beside PANet, write runs/index.html
