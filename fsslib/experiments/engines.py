@@ -151,7 +151,9 @@ def _batch_cluster(file: str, logs: Path) -> Any:
         # Before the system ends the job, and not all at once.
         extra += ["--lifetime", f"{int(0.85 * seconds)}s", "--lifetime-stagger", f"{int(0.05 * seconds)}s"]
     options["worker_extra_args"] = extra + list(options.get("worker_extra_args", []))
-    usual = {"processes": 1, "scheduler_options": {"dashboard_address": None}, "log_directory": str(logs)}
+    quiet = {"dashboard": False, "dashboard_address": ":0"}
+    options["scheduler_options"] = quiet | options.get("scheduler_options", {})
+    usual = {"processes": 1, "log_directory": str(logs)}
     try:
         cluster = known[systems[0]](**usual | options)
     except (ValueError, TypeError) as error:
