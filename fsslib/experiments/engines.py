@@ -228,10 +228,13 @@ def _value(text: str) -> Any:
 
 def _under_way(submitit: Any, folder: Path, task: Task) -> Any:
     """The job that an earlier sweep has submitted for a run and that has not ended; None if there is none."""
-    with contextlib.suppress(OSError):
-        job = submitit.SlurmJob(folder, (folder / f"{task.name}.job").read_text())
-        return None if job.done(force_check=True) else job
-    return None
+    note = folder / f"{task.name}.job"
+    if not note.exists():
+        return None
+    job = submitit.SlurmJob(folder, note.read_text())
+    ended = job.done(force_check=True)
+    forgotten = job.state == "UNKNOWN" and time.time() - note.stat().st_mtime > LEASE
+    return None if ended or forgotten else job
 
 
 def _end(submitit: Any, job: Any) -> str:

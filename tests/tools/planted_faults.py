@@ -60,7 +60,7 @@ FAULTS = {
     "failed = failed + 1 if _length(part) <= farthest else 1": ("failed = failed + 1", "test_download"),
     # experiments
     "for attempt in taken if _record(attempt) == stamp": ("for attempt in taken", "test_experiments"),
-    "filter(part.__ne__, _attempts(folder))": ("[]", "test_claims"),
+    "@{secrets.token_hex(4)}.part": (".part", "test_claims"),
     'or name.endswith((".part", ".old"))': ("", "test_experiments"),
     # labs
     "or not agree(results[label], slipped, task.atol)": ("", "test_labs_exercises"),
