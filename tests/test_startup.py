@@ -5,6 +5,7 @@ What an episode needs, test_imports says.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import fsslib
 
 ROOT = Path(__file__).resolve().parents[1]
+MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 # torch._dynamo and sympy come with torchvision's operators, and take longer than torch itself.
 HEAVY = ["torchvision", "torch._dynamo", "sympy", "lightning_fabric", "matplotlib", "scipy", "IPython"]
 HEAVY += ["pandas", "papermill", "nbconvert", "jupyter_client", "PIL"]
@@ -23,6 +25,7 @@ STATEMENTS = {
         "for words in ((), ('help',), ('--help',), ('status',), ('collect',)): run('fsslib.experiments', *words)",
         ["torch", *HEAVY],
     ),
+    "commands": ("run('fsslib', '--help')", ["torch", "numpy", "pydantic", *HEAVY]),
     "labs": ("run('fsslib.labs', '--help')", ["torch", "numpy", *HEAVY]),
     "data": ("run('fsslib.data', '--help')", ["torch", "numpy", *HEAVY]),
 }
@@ -72,3 +75,15 @@ def test_public_names_are_listed_and_taken():
         _ = fsslib.evaluat
     with pytest.raises(ImportError, match="cannot import name 'evaluat'"):
         exec("from fsslib import evaluat")
+
+
+def test_make_and_the_commands_without_it_are_the_same():
+    """Every target that does something is a command, every command's file is there, and its status comes back."""
+    from fsslib.__main__ import COMMANDS, main
+
+    targets = dict(re.findall(r"^(\w+):[^\n]*##[^\n]*\n\t@\$\(BIN\)/python -m fsslib (\w+)", MAKEFILE, re.M))
+    assert targets == {name: name for name in COMMANDS}
+    for _, calls in COMMANDS.values():
+        for call in calls:
+            assert call[1] == "-m" or (ROOT / call[1]).is_file()
+    assert main(["notebooks", "--no-such-option"]) == 2
