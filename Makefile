@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help reports test results notebooks student instructor site lab clean
+.PHONY: help reports test results notebooks student instructor nbgrader otter site lab clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|' 2>/dev/null \
@@ -49,6 +49,12 @@ student: .venv/.installed ## the edition for students: editions/student.zip
 
 instructor: .venv/.installed ## the edition for instructors: solutions, times, marking notes
 	@$(BIN)/python -m fsslib instructor
+
+nbgrader: .venv/.installed ## the course for nbgrader: editions/nbgrader
+	@$(BIN)/python -m fsslib nbgrader
+
+otter: .venv/.installed ## the course for otter-grader: masters for `otter assign` in editions/otter
+	@$(BIN)/python -m fsslib otter
 
 site: .venv/.with-site ## notebooks, guides, reference and reports as a web site: site/index.html
 	@$(BIN)/python -m fsslib site

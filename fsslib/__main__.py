@@ -21,6 +21,8 @@ COMMANDS: dict[str, tuple[str, list[list[str]]]] = {
     "student": ("the edition for students: editions/student.zip", [[PYTHON, "tools/editions.py", "student"]]),
     "instructor": ("the edition for instructors: solutions, times, marking notes",
                    [[PYTHON, "tools/editions.py", "instructor"]]),
+    "nbgrader": ("the course for nbgrader: editions/nbgrader", [[PYTHON, "tools/grading.py", "nbgrader"]]),
+    "otter": ("the course for otter-grader: editions/otter", [[PYTHON, "tools/grading.py", "otter"]]),
     "site": ("notebooks, guides, reference and reports as a web site in site/", [[PYTHON, "tools/site.py"]]),
     "lab": ("open JupyterLab at the first notebook",
             [[PYTHON, "-m", "jupyter", "lab", "notebooks/00_start_here.ipynb"]]),

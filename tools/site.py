@@ -131,6 +131,9 @@ def _linked(text: str, folder: Path, source: Path) -> str:
             shutil.copyfile(target, place)
         return f"[{words}]({path}{anchor})"
 
+    text = re.sub(
+        r"^\[!\[.*\]\(\.\./\.\./.*\n", "", text, flags=re.M
+    )  # badges, which only the repository's page can show
     return LINK.sub(kept, text)
 
 
