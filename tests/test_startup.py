@@ -87,3 +87,17 @@ def test_make_and_the_commands_without_it_are_the_same():
         for call in calls:
             assert call[1] == "-m" or (ROOT / call[1]).is_file()
     assert main(["notebooks", "--no-such-option"]) == 2
+
+
+def test_every_system_can_check_the_repository_out():
+    """No name that Windows refuses, none that differs from another in case alone, no symbolic link."""
+    listed = subprocess.run(["git", "ls-files", "-s"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    if not listed:
+        pytest.skip("not a git checkout")
+    names = [line.split("\t", 1)[1] for line in listed]
+    parts = {part for name in names for part in name.split("/")}
+    reserved = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+    assert not [p for p in parts if re.search(r'[<>:"\\|?*]|[. ]$', p) or p.split(".")[0].lower() in reserved]
+    assert len({name.casefold() for name in names}) == len(names)
+    assert not [line for line in listed if line.startswith("120000")]
+    assert max(map(len, names)) < 120  # 260 characters with the folder of a clone
