@@ -170,8 +170,8 @@ def _weights(p: ExperimentParameters) -> Iterator[Problem]:
     from ..models import available
     from ..nn.backbones.base import LITE, TIMM, WORDS
 
-    if p.backbone == "tiny" and p.weights is not None:
-        yield "backbone", "weights: the backbone tiny has none of its own; use checkpoint, or leave it out"
+    if p.backbone == "tiny" and p.weights in WORDS:
+        yield "backbone", f"weights: tiny has no {p.weights} ones; name a file, or leave it out"
     elif p.weights in WORDS:
         of_timm = "timm" if p.backbone.startswith(TIMM) else LITE if p.backbone == LITE else "torchvision"
         has = {"timm": ("pretrained",), LITE: ("packaged", "pretrained"), "torchvision": ("imagenet",)}[of_timm]

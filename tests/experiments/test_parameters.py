@@ -51,7 +51,7 @@ def test_every_problem_is_listed_at_once():
         {"dataset": "pascal", "root": ".", "data_options": {"images": "list.txt"}, **SCRATCH},
         "would serve training and test",
     ),
-    ({"weights": "imagenet", **SCRATCH}, "the backbone tiny has none"),
+    ({"weights": "imagenet", **SCRATCH}, "tiny has no imagenet ones"),
     ({"backbone": "resnet50", "weights": "no.pth", "checkpoint": None}, "there is no file 'no.pth'"),
     ({"checkpoint": "no.safetensors"}, "write shipped"),
     ({"backbone": "vgg16"}, "shipped for tiny, not vgg16; set null"),
