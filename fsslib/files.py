@@ -205,6 +205,10 @@ def claim(path: Path, wait: float = 0.0) -> Iterator[None]:
                 break
             if turn and not left:
                 raise BlockingIOError(errno.EWOULDBLOCK, holder(path) or "now gone")
+        with contextlib.suppress(OSError):  # what was killed while it took over
+            for left in os.scandir(path.parent):
+                if left.name.startswith(f"{lock_of(path).name}.") and time.time() - left.stat().st_mtime > LEASE:
+                    os.unlink(left)
         yield
 
 
