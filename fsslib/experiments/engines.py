@@ -119,7 +119,8 @@ def _cluster(rest: str, distributed: Any, runs: str) -> Iterator[Any]:
     if "://" in rest:
         yield rest
     elif not rest or rest.isdecimal():
-        how = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
+        how = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}  # none, but a port of its own
+        how["scheduler_kwargs"] = {"dashboard_address": ":0"}
         with distributed.LocalCluster(n_workers=int(rest) if rest else None, **how) as cluster:
             yield cluster
     else:
