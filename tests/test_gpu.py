@@ -59,3 +59,12 @@ def test_scores_of_a_gpu():
         for shot in (1, 2):
             assert found.scores[shot].miou == pytest.approx(own.scores[shot].miou, abs=2e-3)
         assert min(found.seconds.values()) > 0
+
+
+def test_shards_take_turns_on_the_gpus():
+    """Two processes, which the GPUs of this process do not disturb."""
+    how = {"shots": (1, 2), "batch": 3, "device": "cuda", "progress": False}
+    own = evaluate(panet(), shapes("test"), RULES, **how)
+    found = evaluate(panet(), shapes("test"), RULES, shards=3, on="local:2", cache="memory", **how)
+    for shot in (1, 2):
+        assert found.scores[shot].miou == pytest.approx(own.scores[shot].miou, abs=2e-3)
