@@ -9,6 +9,7 @@ import contextlib
 import logging
 import math
 import re
+import shutil
 import signal
 import threading
 import time
@@ -27,7 +28,7 @@ from .data.episodes import EpisodeSampler
 from .data.loading import loaded
 from .errors import OutputError, TrainingError
 from .evaluation import evaluate, exact_float32
-from .files import atomic, clear_abandoned, make_folder
+from .files import atomic, clear_abandoned, located, make_folder
 from .models.base import FewShotModel, unwrapped
 from .progress import bar
 from .protocol import Protocol
@@ -35,6 +36,7 @@ from .protocol import Protocol
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
 ACCELERATORS = ("auto", "cpu", "gpu")
 LOG_EVERY = 20  # steps between two readings of a GPU's losses
+LOGGERS = ("csv", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,7 @@ def train_episodes(
 
     Args:
         folder: where the resume file `episodic.ckpt` lives; None trains without one.
-        how: `workers`, `save_every`, `log_every`, `progress` and `callback` of `fit`.
+        how: `workers`, `save_every`, `log_every`, `logger`, `progress` and `callback` of `fit`.
     """
     rules = [sampler.shot, sampler.seed, sampler.augment, sampler.protocol.as_dict(), model.config]
     where = {"folder": folder, "name": "episodic", "data": f"{sampler.dataset.hash()} {rules}"}
@@ -231,8 +233,8 @@ def train_episodes(
 
 def fit(
     model: nn.Module, batch_at: Callable[[int], object], schedule: Schedule, *, name: str, data: str = "",
-    folder: str | Path | None = None, save_every: int = 200, log_every: int | None = None, workers: int = 0,
-    progress: bool = True, callback: Callable[[int, nn.Module], dict | None] | None = None,
+    folder: str | Path | None = None, save_every: int = 200, log_every: int | None = None, logger: str | None = None,
+    workers: int = 0, progress: bool = True, callback: Callable[[int, nn.Module], dict | None] | None = None,
 ) -> History:  # fmt: skip
     """The training loop: minimise `model.losses(batch_at(step))["total"]` for `schedule.steps` steps.
 
@@ -246,12 +248,14 @@ def fit(
         data: identifies data and model, so that a resume file of another training is refused.
         log_every: steps between two readings of the losses; a GPU is waited for only then. None: 1, on a GPU 20. A
             loss that is not finite is noticed by then, before the state is written, and before a callback is `due`.
+        logger: `"csv"` or `"tensorboard"`: also write the rows to `folder/logs/name`, each once, whatever stopped the
+            training on its way.
         workers: processes that load batches ahead, see `fsslib.data.loading.loaded`; 0 loads in this one.
         callback: called as `callback(step, model)` after every step; a returned dict of numbers joins the step's row.
             One with a state (`state_dict`, `load_state_dict`) has it kept in the resume file, and its text `rules`
             must be the same when the run goes on. One that does nothing after most steps may say so in `due(step)`.
-    Raises TrainingError: nothing to train, a loss that is not finite, a resume file of another run, or loader
-    processes that do not start or are killed.
+    Raises TrainingError: nothing to train, a loss that is not finite, a resume file of another run, a logger without
+    folder or package, or loader processes that do not start or are killed.
     """
     _check_numbers(save_every, log_every, workers)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -269,6 +273,7 @@ def fit(
     run = _Run(model, optimiser, schedule, callback, log_every or (LOG_EVERY if on_gpu else 1), save_every)
     if folder:
         run.resume(make_folder(folder) / f"{name}.ckpt", data)
+    run.log_to(logger, folder, name)
     steps = range(run.done, schedule.steps)
     shown = bar(steps, desc=name, initial=run.done, total=schedule.steps, show=progress)
     batches = loaded(partial(_seeded, batch_at, schedule), steps, workers=workers, device=device)
@@ -336,6 +341,24 @@ def _optimiser(model: nn.Module, schedule: Schedule, fused: bool = False) -> tor
     return torch.optim.AdamW(parameters, **how)
 
 
+def _logger(kind: str, folder: str | Path | None, name: str):
+    """lightning-fabric's logger `kind` for rows from the first one on: what was in `folder/logs/name` is removed.
+    Raises TrainingError without a folder, or the package that the logger needs."""
+    if kind not in LOGGERS or folder is None:
+        wrong = "needs a folder" if kind in LOGGERS else f"expected one of {', '.join(LOGGERS)}"
+        raise TrainingError(f"logger {kind!r}: {wrong}, or leave logger out.")
+    from lightning_fabric import loggers
+
+    how = {"root_dir": located(folder), "name": "logs", "version": name}
+    try:
+        made = loggers.CSVLogger(**how) if kind == "csv" else loggers.TensorBoardLogger(**how)
+    except ModuleNotFoundError as error:
+        cure = "pip install 'fsslib[tensorboard]', or take 'csv'"
+        raise TrainingError(f"logger {kind!r} needs the package tensorboardX or tensorboard: {cure}.") from error
+    shutil.rmtree(made.log_dir, ignore_errors=True)
+    return made
+
+
 def _compiled(losses: Callable[[object], dict[str, Tensor]]) -> Callable[[object], dict[str, Tensor]]:
     """`losses` by `torch.compile`. Only the function: the model and the names of its parameters stay as they are."""
     fast = torch.compile(losses)
@@ -364,6 +387,7 @@ class _Run:
         self.log_every, self.save_every = log_every, save_every
         self.history, self.done, self.torn, self.owed = History(), 0, False, False
         self.file: Path | None = None
+        self.logger, self._logged = None, 0
         self._unread: list[tuple[int, tuple[str, ...], Tensor]] = []
 
     @contextlib.contextmanager
@@ -378,8 +402,13 @@ class _Run:
             self._read()
         finally:
             self.model.eval()
-            if self.done > start and not self.torn:
-                self._save()
+            try:
+                if self.done > start and not self.torn:
+                    self._save()
+            finally:
+                self._log()
+                if self.logger:
+                    self.logger.finalize("finished")
 
     def note(self, step: int, losses: Mapping[str, Tensor]) -> None:
         """Keep the losses of a step where they are; every `log_every` steps they are read, which waits for a GPU."""
@@ -393,6 +422,7 @@ class _Run:
         # Counted before the callback runs: an error there must not make a resumed run repeat the step.
         self.done, self.torn = step + 1, False
         self._call()
+        self._log()
         self.history.seconds = self._spent + time.perf_counter() - self._began
         if self.done % self.save_every == 0 and self.done < self.schedule.steps:
             self._save()
@@ -420,6 +450,19 @@ class _Run:
         said = self.callback(step, self.model) or {}
         self.history.rows[step] |= {key: float(value) for key, value in said.items()}
         self.owed = False
+
+    def log_to(self, kind: str | None, folder: str | Path | None, name: str) -> None:
+        """Hand every row to a logger, beginning with those that a resumed training has already."""
+        if kind is not None:
+            self.logger = _logger(kind, folder, name)
+            self._log()
+
+    def _log(self) -> None:
+        """Log the rows that are complete and not logged yet."""
+        complete = min(self.done - self.owed, *(step for step, _, _ in self._unread[:1]), len(self.history.rows))
+        for step in range(self._logged, complete) if self.logger else ():
+            self.logger.log_metrics(self.history.rows[step], step)
+            self._logged = step + 1
 
     def _save(self) -> None:
         self._read()

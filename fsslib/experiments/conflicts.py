@@ -8,6 +8,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import fields
+from importlib.util import find_spec
 from typing import Any
 
 from pydantic import ValidationError
@@ -294,6 +295,8 @@ def _training(p: ExperimentParameters) -> Iterator[Problem]:
     for name, needs, value in (("momentum", "optimiser", "sgd"), ("power", "decay", "poly")):
         if name in p.training and p.training.get(needs) != value:
             yield "", f"training: {name} does nothing without {needs}={value}; set it, or leave {name} out"
+    if p.logger == "tensorboard" and not any(find_spec(package) for package in ("tensorboard", "tensorboardX")):
+        yield "", "logger: tensorboard is not installed; pip install 'fsslib[tensorboard]', or take csv"
 
 
 def _selection(p: ExperimentParameters) -> Iterator[Problem]:

@@ -87,6 +87,9 @@ class ExperimentParameters(BaseModel):
     )
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="device; auto takes a GPU if there is one")
     workers: int = Field(0, ge=0, description="processes that load images ahead; they change the speed alone")
+    logger: Literal["csv", "tensorboard"] | None = Field(
+        None, description="also write the losses of every step to the run's folder logs, in this form"
+    )
     protocol: Literal["honest", "published"] = Field("honest", description="evaluation rules: ours, or the paper's")
     options: dict[str, Any] = Field({}, description="further keyword options of build_model")
 

@@ -53,6 +53,7 @@ seed = 0
 precision = "32"
 accelerator = "auto"
 workers = 0
+logger = None
 protocol = "honest"
 options = {}
 out = None
