@@ -123,6 +123,7 @@ def train(
     """
     where = {"folder": folder, "workers": p.workers, "logger": p.logger}
     common = {"batch": p.batch, "precision": p.precision, "accelerator": p.accelerator, "seed": p.seed}
+    common |= {"devices": p.devices, "nodes": p.nodes}
     done = {}
     if stage != "episodic" and p.pretrain_steps:
         schedule = Schedule(p.pretrain_steps, **{**common, "batch": 2 * p.batch}, lr=p.pretrain_lr)
