@@ -86,7 +86,7 @@ def launch(call: Callable[[], Any], folder: Path, devices: int, nodes: int) -> I
         marks = MARKS if nodes > 1 else (*MARKS, "SLURM_")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(marks)}
         # What this process can import those can too, and nothing that happens to lie in the working folder.
-        environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}
+        environment |= {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "PYTHONSAFEPATH": "1"}
         with open(Path(place) / "words", "w") as words:
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": words, "text": True}
             child = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
