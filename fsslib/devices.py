@@ -239,18 +239,13 @@ class Share:
 class _Mean(torch.autograd.Function):
     @staticmethod
     def forward(ctx, own: Tensor) -> Tensor:
-        return averaged(own)
+        total = own.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total / distributed.get_world_size()
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
-        return averaged(gradient)
-
-
-def averaged(own: Tensor) -> Tensor:
-    """The mean of a tensor over all processes, without gradient."""
-    total = own.detach().clone(memory_format=torch.contiguous_format)
-    distributed.all_reduce(total)
-    return total / distributed.get_world_size()
+        return _Mean.apply(gradient)
 
 
 class _Losses(nn.Module):
