@@ -23,12 +23,12 @@ from .arguments import check_count
 from .data.base import SegmentationDataset
 from .data.episodes import EpisodeList, EpisodeSampler, EpisodeSpec
 from .data.loading import begin_child, loaded
-from .devices import packed, unpacked
 from .episode import Episode, Prediction
 from .errors import ProtocolError, TrainingError
 from .files import atomic, located, plain
 from .metrics import FewShotIoU, Scores
 from .models.base import FewShotModel, device_of, evaluating, in_single_precision
+from .models.devices import packed, unpacked
 from .models.shot_by_shot import RULES, ShotByShot
 from .nn.backbones.base import Backbone
 from .nn.backbones.cached import CachedBackbone, DiskStore, MemoryStore, Store

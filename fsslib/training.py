@@ -29,11 +29,11 @@ from .arguments import check_count, check_number, check_switch
 from .data.base import SegmentationDataset
 from .data.episodes import EpisodeSampler
 from .data.loading import loaded
-from .devices import Share, elsewhere, launch
 from .errors import OutputError, TrainingError
 from .evaluation import evaluate, exact_float32
 from .files import atomic, clear_abandoned, located, make_folder
 from .models.base import FewShotModel, unwrapped
+from .models.devices import Share, elsewhere, launch
 from .progress import bar
 from .protocol import Protocol
 
@@ -56,7 +56,7 @@ class Schedule:
         clip: largest gradient norm; None leaves gradients as they are.
         precision: `"32"` (on a GPU without TF32, see `exact_float32`) or `"bf16"` (autocast).
         accelerator: `"auto"`, `"cpu"` or `"gpu"`. devices, nodes: how many of them on each of how many machines share a
-            batch, each with a process of its own (see `fsslib.devices`); several machines inside a job of Slurm.
+            batch, each with a process of its own (see `fsslib.models.devices`); several machines inside a job of Slurm.
         seed: the batch and every random drop of step t are pure functions of (seed, t).
         compile: compute the losses by `torch.compile`: minutes at the start, faster steps, other random drops. On one
             device only.

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fsslib import devices
 from fsslib.data.episodes import share
+from fsslib.models import devices
 
 
 class Lines(nn.Module):

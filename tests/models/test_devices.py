@@ -12,9 +12,9 @@ from core_tools import SIZE, panet, random_episode, shapes
 from device_tools import Lines, at, in_two, part_of
 
 from fsslib import EpisodeSampler, Protocol, build_model
-from fsslib.devices import _cause
 from fsslib.errors import DatasetError, ParameterError, TrainingError
 from fsslib.experiments import check_parameters
+from fsslib.models.devices import _cause
 from fsslib.nn.backbones import build_backbone
 from fsslib.pretraining import labelled_batch, pretrain
 from fsslib.training import Schedule, Selection, fit

@@ -29,10 +29,10 @@ from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from .errors import FsslibError, TrainingError
-from .files import atomic
-from .losses import counted_by
-from .models import use
+from ..errors import FsslibError, TrainingError
+from ..files import atomic
+from ..losses import counted_by
+from . import use
 
 PLUGIN = "fsslib_plugin_"  # how the modules of `models.use` are called
 # What other launchers leave in the environment, and would be taken for ours.
@@ -267,6 +267,6 @@ class _Losses(nn.Module):
 
 
 if __name__ == "__main__":
-    from fsslib import devices  # the module that pickles know, not this copy of it
+    from fsslib.models import devices  # the module that pickles know, not this copy of it
 
     sys.exit(devices.main(sys.argv[1]))
