@@ -28,7 +28,7 @@ from .results import RESULT, read_result
 EXPERIMENT, RECORD = "experiment", "run.json"
 TRAINING = "*.ckpt"  # resume files of fsslib.training: of use to an unfinished run only
 # Parameters that came later: at their defaults they leave a run the name it had before.
-LATER = {"data_options": {}}
+LATER = {"data_options": {}, "logger": None, "devices": 1, "nodes": 1}
 # Parameters that change the speed of a run, and nothing that it leaves.
 SPEED_ALONE = {"workers"}
 # Parameters that are paths, and the words they may hold instead.
