@@ -34,7 +34,7 @@ EXPERIMENT, RECORD = "experiment", "run.json"
 SUBMITTED = ".slurm"  # folder beside the runs: what `engines` has given to Slurm, `<name>.job` holds a run's job
 TRAINING = "*.ckpt"  # resume files of fsslib.training: of use to an unfinished run only
 # Parameters that came later: at their defaults they leave a run the name it had before.
-LATER = {"data_options": {}}
+LATER = {"data_options": {}, "logger": None, "devices": 1, "nodes": 1}
 # Parameters that change the speed of a run, and nothing that it leaves.
 SPEED_ALONE = {"workers"}
 # Parameters that are paths, and the words they may hold instead.

@@ -22,13 +22,13 @@ ROOT = Path(__file__).resolve().parents[2]
 # fmt: off
 FAULTS = {
     # top-level modules, start-up and training
-    "from .names import install_former_names, on_demand": ("import torch; from .names import *", "test_startup"),
+    "__version__, install_former_names, on_demand": ("*\nimport torch", "test_startup"),
     "return sorted({*space, *home_of, *": ("return sorted({*space, *", "test_startup"),
     "return self.lr * (1 - (step + 1) / self.steps)": ("return self.lr * (1 - step / self.steps)", "test_training"),
     "wrong = int(torch.stack(self._outside).sum())": ("wrong = 0", "test_metrics"),
     "confusion.sum(1) - diagonal": ("confusion.sum(1)", "test_metrics"),
     "_HALF = 0.5 - 1e-6": ("_HALF = 0.5 + 1e-6", "test_merging"),
-    "return total / (target != IGNORE).sum().clamp_min(1)": ("return total / target.numel()", "test_ops test_panet"),
+    "_divisor((target != IGNORE).sum())": ("torch.tensor(target.numel())", "test_ops test_panet"),
     "if self.best is None or score > self.best:": ("if self.best is None or score >= self.best:", "test_selection"),
     # nn
     "if self.training and features.numel() == features.shape[1]:": ("if self.training:", "test_enrichment"),
