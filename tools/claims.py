@@ -7,7 +7,8 @@ A plan says, before anything runs: `question`, `claim` and `source` (what the pa
 condition it was made for), `chosen` (how settings were chosen: never on the test classes) and `counts_as_yes`.
 Then parameters of the notebook `experiment`: `base` for all, `pretraining` (once a seed; its backbone goes to every
 variant), `variants` (name -> what changes) and `seeds`. Each trained variant is scored under every one of `conditions`
-(name -> changed parameters), and measured by every one of `measures` (names in MEASURES). `compare` pairs a variant with the reference its gain is measured against.
+(name -> changed parameters), and measured by every one of `measures` (names in MEASURES). `compare` pairs a variant
+with the reference its gain is measured against.
 """
 
 import hashlib
@@ -18,19 +19,20 @@ from pathlib import Path
 import torch
 
 from fsslib import EpisodeSampler, files, load_model
-from fsslib.analysis.prototypes import prototype_distances
+from fsslib.analysis.prototypes import prototype_distances, prototype_worth
 from fsslib.errors import ParameterError
 from fsslib.evaluation import Evaluation
 from fsslib.experiments import check_parameters, recipe, run, sweep
 from fsslib.experiments.parameters import read_parameters
 from fsslib.files import atomic
 from fsslib.metrics import over_trainings
+from fsslib.nn.backbones.cached import CachedBackbone
 
 WORDS = ("question", "claim", "source", "ground", "chosen", "counts_as_yes")
 NEEDED = {*WORDS, "base", "variants", "seeds", "compare"}
 OPTIONAL = {"pretraining", "conditions", "measures"}
 # What may be measured beside the score: name -> function of a trained model and episodes that returns numbers by name.
-MEASURES = {"prototype distances": prototype_distances}
+MEASURES = {"prototype distances": prototype_distances, "prototype worth": prototype_worth}
 MEASURED = 200  # episodes, the first of the list that the score takes
 
 
@@ -58,8 +60,9 @@ def folder_of(name: str) -> Path:
 
 def train(name: str, *seeds: str) -> None:
     """Make the runs of a plan that are missing, and score them under every condition."""
-    plan = read_plan(name)
+    plan, drawn = read_plan(name), {}
     for seed in [int(s) for s in seeds] or plan["seeds"]:
+        backbone = None
         for variant in plan["variants"]:
             trained = _trained(name, plan, variant, seed)
             for condition, changes in plan.get("conditions", {}).items():
@@ -67,6 +70,9 @@ def train(name: str, *seeds: str) -> None:
                 if not target.is_file():
                     p = check_parameters(_parameters(name, plan, variant, seed) | changes)
                     net, data = load_model(trained / "model.safetensors"), recipe.datasets(p)[1]
+                    data = drawn.setdefault(data.signature(), data)  # pictures are drawn once for all runs
+                    if net.freeze and "pretraining" in plan:  # one frozen backbone for all variants of a seed
+                        net.backbone = backbone = backbone or CachedBackbone(net.backbone, dtype=torch.float32)
                     files.write_text(target.with_suffix(".json"), json.dumps(_measured(p, net, data, plan)))
                     recipe.score(p, net, data).save(target)
 
