@@ -104,6 +104,7 @@ show(*flow.dataflow(one, net(one), (deep_q, deep_s), test_set.names[int(one.clas
 # **4. The query is re-weighted, too**: with one shot by $g \cdot (g + 1)/2$. Summaries of the paper lack the second factor;
 # it is in the authors' code. With five shots it will matter.
 
+
 # %%
 def same(ours, name):
     """Stop unless our tensor is the library's; its name and shape."""
@@ -156,7 +157,12 @@ pd.concat([pd.DataFrame([same(R, "prior"), same(A, "attention")]), limits.round(
 # %%
 decoder, levels, rows = net.enrichment, [], []
 for i, grid in enumerate(decoder.grids((25, 25))):
-    guides = [S[..., None, None].expand(-1, -1, *grid), F.adaptive_avg_pool2d(f_w, grid), resize(R, grid), resize(A, grid)]
+    guides = [
+        S[..., None, None].expand(-1, -1, *grid),
+        F.adaptive_avg_pool2d(f_w, grid),
+        resize(R, grid),
+        resize(A, grid),
+    ]
     M = decoder.merge[i](torch.cat(guides, 1))  # 7
     if i:
         M = M + decoder.alpha[i - 1](torch.cat([M, resize(levels[-1], grid)], 1))  # 8
