@@ -127,7 +127,7 @@ row = [("query", plots.overlay(query[i], mask[i]))]
 row += [(name, plots.overlay(x[i], its_mask[i])) for name, (x, its_mask) in others.items()]
 near = {name: f"{d[i].abs():.2f}" for name, d in table["backbone"].items()}
 alt = f"A query and what its prototype is compared with, masks outlined. Cosine distances in the backbone: {near}."
-show(*strip(row, alt, side=1.85), photo=True)
+show(*strip(row, alt, side=1.95), photo=True)
 means.abs().round(2)
 
 # %% [markdown]
@@ -253,7 +253,7 @@ show(*pictures.student_teacher(S[i], T[i], losses))
 # %% [markdown]
 # **The temperature hardly matters.** A prototype's values are around 1 or below, so at $\tau = 5$ both distributions are
 # almost flat. For flat distributions the divergence shrinks like $1/\tau^2$, and the factor $\tau^2$ makes up for that
-# (the right panel: with it the line is level from 5 on, without it the line falls). What is left is half the variance:
+# (the right panel: with it the line is level from about 1 on, without it the loss falls towards zero). What is left is half the variance:
 #
 # $$L_{KD} \approx \frac{0.9}{2C} \, \mathrm{Var}_c(T - S) = \frac{0.9}{8C} \, \mathrm{Var}_c(t - S)$$
 #

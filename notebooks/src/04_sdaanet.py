@@ -329,7 +329,7 @@ row += [
     (n, plots.overlay(five.query_images[i], mask[i])) for n, mask in (masks | {"true mask": five.query_masks}).items()
 ]
 said = ", ".join(f"{name} {100 * share[i]:.0f} %" for name, share in right.items())
-show(*common.strip(row, f"One query and its masks; pixels that are right: {said}.", side=1.85), photo=True)
+show(*common.strip(row, f"One query and its masks; pixels that are right: {said}.", side=1.95), photo=True)
 
 # %% [markdown]
 # The supports carried the information all along. What broke was the *scale*: a shift between training and testing. The

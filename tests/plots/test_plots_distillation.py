@@ -42,7 +42,7 @@ def test_student_and_teacher_share_one_order_and_their_difference_is_drawn():
     assert [bar.get_height() for bar in both.patches] == pytest.approx([0.7, 0.2, 0.1])
     assert [bar.get_height() for bar in rest.patches] == pytest.approx([-0.1, 0.3, 0.1])
     assert [line.get_ydata().tolist() for line in last.lines[:2]] == [[3e-4, 2e-4], [1.2e-3, 8e-6]]
-    assert "mean 0.100" in alt and "at 5 0.0002 with τ² and 8e-06 without" in alt
+    assert "mean 0.100 and runs from -0.100 to 0.300" in alt and "at 5 0.0002 with τ² and 8e-06 without" in alt
     assert data.loc[0.5, "without"] == 1.2e-3 and picture(figure)
 
 
