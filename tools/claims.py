@@ -126,19 +126,23 @@ def table(name: str) -> None:
                 row = {"condition": condition, "shots": shot, "variant": variant, "miou": over_trainings(own)}
                 row["per_seed"] = [s.miou for s in own]
                 row = {k: _percent(v) for k, v in row.items()} | {"measures": _measures(runs[variant], condition)}
+                row["list_hash"] = found[variant][0].protocol.list_hash
                 for reference in [b for a, b in plan["compare"] if a == variant]:
                     row[f"gain over {reference}"] = _percent(over_trainings(own, scores[reference]))
                     pairs = zip(own, scores[reference])
                     row[f"gain over {reference} per seed"] = _percent([a.miou - b.miou for a, b in pairs])
                 rows.append(row)
     first = json.loads((next(iter(runs.values()))[0] / "result.json").read_text())
+    protocol = next(iter(found.values()))[0].protocol  # of the scores in the rows
     sha256 = hashlib.sha256(_file(name).read_bytes()).hexdigest()
     content = {
         "command": f"python tools/claims.py train {name}; python tools/claims.py table {name}",
         "plan": {"file": f"data/experiments/{name}.yaml", "sha256": sha256},
         "training_seeds": plan["seeds"],
         "rows": rows,
-        **{key: first[key] for key in ("protocol", "list_hash", "versions")},
+        "protocol": protocol.as_dict(),
+        "list_hash": protocol.list_hash,
+        "versions": first["versions"],
     }
     target = files.data_folder() / "results" / f"{name}.json"
     files.write_text(target, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

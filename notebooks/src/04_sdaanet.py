@@ -436,7 +436,7 @@ sizes.round(2)
 #
 # | the paper claims | we measured | why they differ |
 # |---|---|---|
-# | SDPM +1.6 points, SAAM +1.2, both +2.5 over the baseline (PASCAL-5i, ResNet-50, one shot; a public review of the paper, see the table above) | −0.7, −3.1 and +0.6; none real (`data/results/sdaanet-ablation.json`, three trainings, 1,000 episodes) | Without a gap between support and query the prototypes have little to learn (02); why SAAM costs: 03b. Their table has one training each, and its checkpoint was picked on the test fold |
+# | SDPM +1.6 points, SAAM +1.2, both +2.5 over the baseline (PASCAL-5i, ResNet-50, one shot; a public review of the paper, see the table above) | −0.7, −3.1 and +0.6; none real (`data/results/sdaanet-ablation.json`, three trainings, 1,000 episodes) | Here the decoder hardly reads the prototype: with one of another class it scores the same (02). Why SAAM costs: 03b. Their table has one training each, and its checkpoint was picked on the test fold |
 # | five shots: +2.6 over one (62.9 to 65.5, same source) | −6.8 with the published code, +3.9 with averaged gates, same weights | the product of gates shrinks the query; training saw one shot only |
 # | 30 % more parameters | 28 % in all, 97 % of what is learned | the frozen backbone is part of their count |
 #
