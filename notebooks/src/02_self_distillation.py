@@ -400,7 +400,7 @@ assert not yes or "disagree" in gains["separate, α = 50", 1.0], "the verdict be
 # no distillation could do better. And give it one of *another class*: that is as wrong as can be. The last row does the
 # same to the shipped weights of the whole SD-AANet, and then hands them a support of another class altogether.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 worth = {v: row["measures"]["prototype worth"] for (v, gap), row in rows.items() if gap == 1}
 table = pd.DataFrame({v: {name: sum(x) / len(x) for name, x in parts.items()} for v, parts in worth.items()}).T
 live = prototype_worth(net, lots)
