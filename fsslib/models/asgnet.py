@@ -225,13 +225,15 @@ def allocate(query: Tensor, prototypes: Tensor, used: Tensor, *, merge: str = "s
 
     Args:
         query: (B, C, h, w) float. prototypes: (B, P, C) float. used: (B, P) bool.
-        merge: `"sum"` of the cosines as published (it grows with the number of prototypes), or their `"mean"`.
+        merge: `"sum"` of the cosines as published (it grows with the number of prototypes), their `"mean"` or `"max"`.
     """
     similarity = cosine_maps(query, prototypes, scale=1.0)
     ignored = ~used[:, :, None, None]
     probability = similarity.masked_fill(ignored, 0.0).sum(1, keepdim=True)
     if merge == "mean":
         probability = probability / used.sum(1).clamp_min(1)[:, None, None, None]
+    if merge == "max":
+        probability = similarity.masked_fill(ignored, -1.0).amax(1, keepdim=True)
     with torch.no_grad():
         # In double precision: two prototypes may lie so close that the order of a summation would choose.
         # The norm of the query is left out, which is the same for all of them.
@@ -291,7 +293,8 @@ class ASGNet(OneWayModel):
         iterations: of the clustering in training and in evaluation. reach: r, weight of the distance in cells.
         sharpness: None for the weights exp(−D) of the paper; a number divides D by the features' scale, see `cluster`.
         allocation: `"guided"`, or `"expand"`: the mean of all prototypes at every position.
-        similarity: Π is the `"sum"` of the cosines, or their `"mean"`, which does not grow with the prototypes.
+        similarity: Π is the `"sum"` of the cosines, their `"mean"`, which does not grow with the prototypes, or the
+            cosine of the best one (`"max"`); a sum asks only for the sum of the unit prototypes, as if there were one.
         shot_merge: `"pool"` the prototypes of all supports, or `"average"` what each support alone would allocate.
         fusion: merge F_q, s_G and Π at every scale (`"scales"`), or by one 1x1 convolution before (`"once"`, paper).
         aux_weight: weight of the auxiliary logits' loss. dropout: channel dropout of the reduced features.
@@ -311,7 +314,7 @@ class ASGNet(OneWayModel):
         max_superpixels: int = 5, superpixel_area: Positive = 100.0, adaptive: bool = True,
         seeds: Literal["published", "clean"] = "published", iterations: Sequence[int] = (10, 5),
         reach: Positive = 10.0, sharpness: float | None = None, allocation: Literal["guided", "expand"] = "guided",
-        similarity: Literal["sum", "mean"] = "sum", shot_merge: Literal["pool", "average"] = "pool",
+        similarity: Literal["sum", "mean", "max"] = "sum", shot_merge: Literal["pool", "average"] = "pool",
         fusion: Literal["scales", "once"] = "scales", aux_weight: float = 1.0, dropout: Share = 0.5,
         freeze: bool = True,
     ):  # fmt: skip
