@@ -1,7 +1,6 @@
 """Figures and words about superpixels: what they draw and say follows the numbers they are given."""
 
 import numpy as np
-import pytest
 import torch
 from matplotlib.colors import to_rgb
 
@@ -67,22 +66,11 @@ def test_counts_tell_how_many_supports_have_how_many():
     assert axis.collections[0].get_offsets()[:3, 0].tolist() == [10, 30, 90] and axis.get_xlim()[1] == 100
 
 
-def row(parts, shots, gain, seeds):
-    scores = {"several": [50 + gain[0], 45, 60], "one": [50, 45, 55], "gain of several": list(gain)}
-    scores |= {"several per seed": [50 + s for s in seeds], "one per seed": [50] * len(seeds)}
-    return {"parts": parts, "shots": shots, **scores}
-
-
-CLEAR = [row(2, 5, (-4, -6, -2), (-3, -5, -4)), row(1, 1, (0.1, -1, 1), (1, -1, 0.3)), row(2, 1, (3, 1, 5), (2, 3, 4))]
-
-
-def test_by_parts_puts_scores_above_and_gains_below():
-    figure, alt, data = pictures.by_parts(CLEAR)
-    axes = np.array(figure.axes).reshape(2, 2)
-    assert [a.get_title() for a in axes[0]] == ["1 shot", "5 shots"]
-    below = axes[1, 0]
-    assert [c.lines[0].get_xydata().tolist() for c in below.containers] == [[[1, 0.1]], [[2, 3]]]
-    assert below.containers[1].lines[2][0].get_segments()[0][:, 1].tolist() == pytest.approx([1, 5])
-    dots = [line.get_ydata().tolist() for line in below.lines if line.get_markersize() == 3]
-    assert dots[1] == pytest.approx([2, 3, 4])
-    assert "K=1, 2 parts: 53.0 and 50.0; K=5, 2 parts: 46.0 and 50.0" in alt and data.loc[("K=5", 2), "gain"] == -4
+def test_a_storyboard_joins_its_steps_by_arrows_and_numbers_places():
+    steps = [("support", np.zeros((9, 9, 3)), [(2, 3), (5, 6)]), ("map", torch.rand(3, 3), ())]
+    figure, alt, _ = pictures.storyboard({"SGC": steps, "GPA": steps}, "Two rows of two steps.")
+    above = figure.axes[:2]
+    assert [a.get_title() for a in above] == ["support", "map"] and above[0].get_ylabel() == "SGC"
+    assert {t.get_text(): t.get_position() for t in above[0].texts} == {"1": (3, 2), "2": (6, 5)}
+    assert sum(t.arrow_patch is not None for a in figure.axes for t in a.texts if hasattr(t, "arrow_patch")) == 2
+    assert alt == "Two rows of two steps." and picture(figure)
