@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
-import seaborn as sns
+from matplotlib.colors import to_rgb
 from torch import Tensor, from_numpy
 
 from ..analysis.intervals import spread
-from .common import HUES, LINES, MARKS, Drawing, around, badge, beside, blank, enlarged, overlay, theme
+from .common import HUES, Drawing, around, badge, blank, enlarged, overlay, theme
 from .pixels import Array
 
 
@@ -37,15 +35,13 @@ def placement(rows: Mapping[str, tuple[Tensor, Tensor, Mapping[str, tuple[Tensor
 
 
 @theme()
-def clustering(rows: Mapping[str, Mapping[int, tuple[Tensor, Tensor]]], cells: Tensor, shown: int = 0) -> Drawing:
+def clustering(rows: Mapping[str, Mapping[int, tuple[Tensor, Tensor]]], cells: Tensor) -> Drawing:
     """Iterations of a clustering: one row per way of clustering, one panel per iteration.
 
-    Colours are the weights of the cells in superpixel `shown` (its centre is a star), as a share of the largest;
-    circles mark the other centres, lines the way each has come.
+    A cell has the colour of the superpixel in which it weighs most, the stronger the nearer it comes to the largest
+    weight there; circles mark the centres, lines the way each has come.
 
-    Args:
-        rows: label -> {iteration: (centres (P, 2) row and column in cells, weights (P, h, w))}.
-        cells: (h, w) of the object. shown: number of a superpixel, from 0.
+    Args: rows: label -> {iteration: (centres (P, 2) row and column in cells, weights (P, h, w))}. cells: (h, w).
     """
     steps = list(next(iter(rows.values())))
     figure, axes = blank((1.85 * len(steps) + 0.3, 1.95 * len(rows)), len(rows), len(steps), rows, pad=0.02)
@@ -55,40 +51,20 @@ def clustering(rows: Mapping[str, Mapping[int, tuple[Tensor, Tensor]]], cells: T
     for line, (label, stages) in zip(axes, rows.items()):
         trail = np.stack([np.asarray(centres) for centres, _ in stages.values()])
         for i, (axis, (step, (_, weights))) in enumerate(zip(line, stages.items())):
-            weight = np.asarray(weights)[shown]
-            axis.imshow(np.ma.masked_where(~inside, weight / weight.max()), cmap="cividis", vmin=0, vmax=1)
+            share = np.asarray(weights / weights.amax((1, 2), keepdim=True))
+            owner = share.argmax(0)
+            colour = np.array([to_rgb(HUES[p % len(HUES)]) for p in range(len(share))])[owner]
+            axis.imshow(np.dstack([colour, np.where(inside, 0.08 + 0.92 * share.max(0), 0)]), interpolation="nearest")
             for p in range(trail.shape[1]):
                 row, column = trail[: i + 1, p].T
-                mark, size = ("*", 9) if p == shown else ("o", 5)
-                colour = HUES[p % len(HUES)]
-                axis.plot(column, row, color=colour, linewidth=1.2)
-                axis.plot(column[-1], row[-1], mark, color=colour, markersize=size, markeredgecolor="black")
+                axis.plot(column, row, color="black", linewidth=1)
+                axis.plot(column[-1], row[-1], "o", color=HUES[p % len(HUES)], markersize=8, markeredgecolor="black")
             axis.set(xlim=(left - 0.5, left + width - 0.5), ylim=(top + width - 0.5, top - 0.5))
             axis.set_title(f"t = {step}", fontsize=8)
         first, last = spread(trail[0]), spread(trail[-1])
         words.append(f"{label}: mean distance of the centres from {first:.1f} to {last:.1f} cells")
-    alt = f"Weights of superpixel {shown + 1} and all centres after {', '.join(map(str, steps))} iterations. "
+    alt = f"Superpixels of an object and their centres after {', '.join(map(str, steps))} iterations. "
     return figure, alt + "; ".join(words) + ".", None
-
-
-@theme()
-def counts(cells: Sequence[int], rules: Mapping[str, Sequence[int]], top: int | None = None) -> Drawing:
-    """The number of superpixels against the area of the object: one mark per support and rule.
-
-    Args:
-        cells: object cells of each support. rules: label -> number of superpixels of each. top: last cell on the axis.
-    """
-    figure, axis = plt.subplots(figsize=(5.2, 2.2))
-    numbers, count = pd.DataFrame({label: np.asarray(n) for label, n in rules.items()}), len(rules)
-    apart = 0.12 * (np.arange(count) - (count - 1) / 2)  # so that no rule covers another
-    look = {"palette": LINES[:count], "markers": MARKS[:count], "s": 12, "alpha": 0.5, "linewidth": 0}
-    sns.scatterplot((numbers + apart).set_axis(cells), ax=axis, **look)
-    axis.set(xlabel="cells of the object", ylabel="superpixels", xlim=(0, top))
-    beside(axis)
-    every = range(int(numbers.max(axis=None)) + 1)
-    data = numbers.apply(pd.Series.value_counts).reindex(every).fillna(0).astype(int).rename_axis("superpixels")
-    words = "; ".join(f"{label}: {min(n)} to {max(n)}" for label, n in rules.items())
-    return figure, f"Superpixels against the area of {len(cells)} supports. {words}.", data
 
 
 @theme()
