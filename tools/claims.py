@@ -7,7 +7,8 @@ A plan says, before anything runs: `question`, `claim` and `source` (what the pa
 condition it was made for), `chosen` (how settings were chosen: never on the test classes) and `counts_as_yes`.
 Then parameters of the notebook `experiment`: `base` for all, `pretraining` (once a seed; its backbone goes to every
 variant), `variants` (name -> what changes) and `seeds`. Each trained variant is scored under every one of `conditions`
-(name -> changed parameters), and measured by every one of `measures` (names in MEASURES). `compare` pairs a variant with the reference its gain is measured against.
+(name -> changed parameters), and measured by every one of `measures` (names in MEASURES). `compare` pairs a variant
+with the reference its gain is measured against.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 
 from fsslib import EpisodeSampler, files, load_model
+from fsslib.analysis.guides import guide_aucs
 from fsslib.analysis.prototypes import prototype_distances
 from fsslib.errors import ParameterError
 from fsslib.evaluation import Evaluation
@@ -30,7 +32,7 @@ WORDS = ("question", "claim", "source", "ground", "chosen", "counts_as_yes")
 NEEDED = {*WORDS, "base", "variants", "seeds", "compare"}
 OPTIONAL = {"pretraining", "conditions", "measures"}
 # What may be measured beside the score: name -> function of a trained model and episodes that returns numbers by name.
-MEASURES = {"prototype distances": prototype_distances}
+MEASURES = {"guide AUC": guide_aucs, "prototype distances": prototype_distances}
 MEASURED = 200  # episodes, the first of the list that the score takes
 
 
