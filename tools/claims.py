@@ -7,7 +7,9 @@ A plan says, before anything runs: `question`, `claim` and `source` (what the pa
 condition it was made for), `chosen` (how settings were chosen: never on the test classes) and `counts_as_yes`.
 Then parameters of the notebook `experiment`: `base` for all, `pretraining` (once a seed; its backbone goes to every
 variant), `variants` (name -> what changes) and `seeds`. Each trained variant is scored under every one of `conditions`
-(name -> changed parameters), and measured by every one of `measures` (names in MEASURES). `compare` pairs a variant with the reference its gain is measured against.
+(name -> changed parameters), and measured by every one of `measures` (names in MEASURES). `compare` pairs a variant
+with the reference its gain is measured against. `subsets` (name -> [condition, name in KEPT]) are some of a condition's
+episodes, scored once more by themselves.
 """
 
 import hashlib
@@ -15,22 +17,31 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from fsslib import EpisodeSampler, files, load_model
+from fsslib.analysis.guides import guide_aucs
 from fsslib.analysis.prototypes import prototype_distances
+from fsslib.data.shapes.plan import shape_texture
 from fsslib.errors import ParameterError
 from fsslib.evaluation import Evaluation
 from fsslib.experiments import check_parameters, recipe, run, sweep
 from fsslib.experiments.parameters import read_parameters
 from fsslib.files import atomic
-from fsslib.metrics import over_trainings
+from fsslib.metrics import Scores, over_trainings
 
 WORDS = ("question", "claim", "source", "ground", "chosen", "counts_as_yes")
 NEEDED = {*WORDS, "base", "variants", "seeds", "compare"}
-OPTIONAL = {"pretraining", "conditions", "measures"}
+OPTIONAL = {"pretraining", "conditions", "measures", "subsets"}
 # What may be measured beside the score: name -> function of a trained model and episodes that returns numbers by name.
-MEASURES = {"prototype distances": prototype_distances}
+MEASURES = {"guide AUC": guide_aucs, "prototype distances": prototype_distances}
+# Which episodes a subset keeps: name -> function of a data set (Shapes-5i) and an episode.
+KEPT = {
+    "same texture": lambda data, spec: any(
+        shape_texture(cls)[1] == shape_texture(spec.classes[0])[1] for cls in data.plan(spec.query).classes[1:] if cls
+    )
+}
 MEASURED = 200  # episodes, the first of the list that the score takes
 
 
@@ -112,31 +123,55 @@ def table(name: str) -> None:
     plan = read_plan(name)
     runs = {v: [_trained(name, plan, v, s) for s in plan["seeds"]] for v in plan["variants"]}
     rows = []
-    for condition in plan.get("conditions", {"trained": {}}):
+    conditions = plan.get("conditions", {"trained": {}})
+    subsets = {name: (name, None) for name in conditions} | plan.get("subsets", {})
+    for subset, (condition, kept) in subsets.items():
         found = {v: [Evaluation.load(folder / f"{condition}.npz") for folder in own] for v, own in runs.items()}
-        for shot in next(iter(found.values()))[0].scores:
+        example = next(iter(found.values()))[0]
+        for shot in example.scores:
             scores = {v: [entry.scores[shot] for entry in entries] for v, entries in found.items()}
+            if kept:
+                where = _kept(KEPT[kept], _parameters(name, plan, *_first(plan)) | conditions[condition], shot)
+                scores = {v: [_part(entry, where) for entry in entries] for v, entries in scores.items()}
             for variant, own in scores.items():
-                row = {"condition": condition, "shots": shot, "variant": variant, "miou": over_trainings(own)}
+                row = {"condition": subset, "shots": shot, "variant": variant, "miou": over_trainings(own)}
                 row["per_seed"] = [s.miou for s in own]
-                row = {k: _percent(v) for k, v in row.items()} | {"measures": _measures(runs[variant], condition)}
+                row = {k: _percent(v) for k, v in row.items()} | {"measures": _measures(runs[variant], subset)}
                 for reference in [b for a, b in plan["compare"] if a == variant]:
                     row[f"gain over {reference}"] = _percent(over_trainings(own, scores[reference]))
                     pairs = zip(own, scores[reference])
                     row[f"gain over {reference} per seed"] = _percent([a.miou - b.miou for a, b in pairs])
                 rows.append(row)
-    first = json.loads((next(iter(runs.values()))[0] / "result.json").read_text())
+    versions = json.loads((next(iter(runs.values()))[0] / "result.json").read_text())["versions"]
     sha256 = hashlib.sha256(_file(name).read_bytes()).hexdigest()
     content = {
         "command": f"python tools/claims.py train {name}; python tools/claims.py table {name}",
         "plan": {"file": f"data/experiments/{name}.yaml", "sha256": sha256},
         "training_seeds": plan["seeds"],
         "rows": rows,
-        **{key: first[key] for key in ("protocol", "list_hash", "versions")},
+        "protocol": example.protocol.as_dict(),
+        "list_hash": example.protocol.list_hash,
+        "versions": versions,
     }
     target = files.data_folder() / "results" / f"{name}.json"
     files.write_text(target, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     print(target.name)
+
+
+def _first(plan: dict) -> tuple[str, int]:
+    return next(iter(plan["variants"])), plan["seeds"][0]
+
+
+def _kept(keep, parameters: dict, shot: int) -> np.ndarray:
+    """Which episodes of the (single) list of a condition a subset keeps, (E,) bool."""
+    p = check_parameters(parameters)
+    data = recipe.datasets(p)[1]
+    specs = EpisodeSampler(data, recipe.protocol(p), shot=shot).fixed(p.episodes, *p.seeds).specs
+    return np.array([keep(data, spec) for spec in specs])
+
+
+def _part(scores: Scores, where: np.ndarray) -> Scores:
+    return Scores(scores.table[where], scores.classes[where], scores.runs[where])
 
 
 def _measures(folders: list[Path], condition: str) -> dict:

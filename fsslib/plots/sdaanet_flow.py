@@ -23,6 +23,8 @@ X = (6.2, 16.5, 29, 43, 58, 74, 85.5, 97, 109)  # inputs, backbone, features, ma
 Y = {"prior": 70, "support": 50, "query": 28, "saam": 9}
 LEVELS = (70, 50, 30, 10)
 DASHED = (0, (3, 2))
+ORANGE = {"colour": TRAINING, "dashed": True}
+BIG = 17  # side of a picture in a storyboard
 
 
 class Canvas:
@@ -39,17 +41,22 @@ class Canvas:
         place = ((x - width / 2) / self.width, (y - height / 2) / self.height)
         return self.figure.add_axes((*place, width / self.width, height / self.height))
 
-    def picture(self, x: float, y: float, values, title: str, dashed: bool = False, limits=(None, None)) -> None:
+    def picture(
+        self, x: float, y: float, values, title: str, dashed: bool = False, limits=(None, None), side: float = SIDE
+    ) -> None:  # fmt: skip
         """An (h, w) map or (h, w, 3) photograph with its title above; training only if dashed."""
         values = np.asarray(values)
-        inset = self._inset(x, y, SIDE, SIDE)
+        inset = self._inset(x, y, side, side)
         smooth = "nearest" if values.shape[0] < 30 else "bicubic"
         inset.imshow(values, cmap="cividis", vmin=limits[0], vmax=limits[1], interpolation=smooth, aspect="auto")
         self._frame(inset, title, dashed)
 
-    def bars(self, x: float, y: float, values, title: str, colour: str, dashed: bool = False, top=None) -> None:
+    def bars(
+        self, x: float, y: float, values, title: str, colour: str, dashed: bool = False, top=None,
+        size: tuple[float, float] = (SIDE + 3, 4.2),
+    ) -> None:  # fmt: skip
         """One bar per channel."""
-        values, inset = np.asarray(values), self._inset(x, y, SIDE + 3, 4.2)
+        values, inset = np.asarray(values), self._inset(x, y, *size)
         inset.bar(range(len(values)), values, 0.85, color=colour)
         inset.set(ylim=(0, top or max(float(np.max(values)), 1e-6) * 1.05), xlim=(-1, len(values)))
         self._frame(inset, title, dashed)
