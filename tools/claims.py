@@ -6,10 +6,11 @@ python tools/claims.py table NAME              data/results/NAME.json: means ove
 A plan says, before anything runs: `question`, `claim` and `source` (what the paper says and where), `ground` (the
 condition it was made for), `chosen` (how settings were chosen: never on the test classes) and `counts_as_yes`.
 Then parameters of the notebook `experiment`: `base` for all, `pretraining` (once a seed; its backbone goes to every
-variant) or `start: shipped` (every variant goes on from the method's shipped weights), `variants` (name -> what changes) and `seeds`. Each trained variant is scored under every one of `conditions`
-(name -> changed parameters), and measured by every one of `measures` (names in MEASURES). `compare` pairs a variant
-with the reference its gain is measured against. `subsets` (name -> [condition, name in KEPT]) are some of a condition's
-episodes, scored once more by themselves.
+variant) or `start: shipped` (every variant goes on from the method's shipped weights), `variants` (name -> what
+changes) and `seeds`. Each trained variant is scored under every one of `conditions` (name -> changed parameters), and
+measured by every one of `measures` (names in MEASURES). `compare` pairs a variant with the reference its gain is
+measured against. `subsets` (name -> [condition, name in KEPT]) are some of a condition's episodes, scored once more by
+themselves.
 """
 
 import hashlib
