@@ -54,7 +54,7 @@ def clustering(rows: Mapping[str, Mapping[int, tuple[Tensor, Tensor]]], cells: T
             share = np.asarray(weights / weights.amax((1, 2), keepdim=True))
             owner = share.argmax(0)
             colour = np.array([to_rgb(HUES[p % len(HUES)]) for p in range(len(share))])[owner]
-            axis.imshow(np.dstack([colour, np.where(inside, 0.08 + 0.92 * share.max(0), 0)]), interpolation="nearest")
+            axis.imshow(np.dstack([colour, np.where(inside, 0.2 + 0.8 * share.max(0), 0)]), interpolation="nearest")
             for p in range(trail.shape[1]):
                 row, column = trail[: i + 1, p].T
                 axis.plot(column, row, color="black", linewidth=1)
