@@ -87,6 +87,14 @@ def test_claims_belong_to_their_plans(path):
             assert len(numbers) == len(seeds) and np.isfinite(numbers).all()
 
 
+def test_a_claim_may_go_on_from_shipped_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "folder_of", lambda name: tmp_path)
+    before = load_model(shipped("asgnet", "shapes", 0))
+    after = load_model(claims._start("plan", {"method": "asgnet", "options": {"sharpness": 4.5}}, "sharper"))
+    assert (before.sharpness, after.sharpness, after.superpixel_area) == (None, 4.5, before.superpixel_area)
+    assert all(torch.equal(after.state_dict()[name], value) for name, value in before.state_dict().items())
+
+
 @pytest.fixture(scope="module")
 def test_set():
     return load_dataset("shapes", fold=0, split="test")
