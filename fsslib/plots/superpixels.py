@@ -76,7 +76,7 @@ def storyboard(rows: Mapping[str, Sequence[tuple[str, Array, Sequence[tuple[floa
             as many in every row.
     """
     columns = len(next(iter(rows.values())))
-    figure, axes = blank((1.95 * columns + 0.3, 2.2 * len(rows)), len(rows), columns, rows, pad=0.1)
+    figure, axes = blank((1.88 * columns + 0.3, 2.1 * len(rows)), len(rows), columns, rows, pad=0.1)
     for line, steps in zip(axes, rows.values()):
         for i, (axis, (title, picture, places)) in enumerate(zip(line, steps)):
             axis.imshow(np.asarray(picture), cmap="cividis", interpolation="nearest")
