@@ -6,10 +6,11 @@ python tools/claims.py table NAME              data/results/NAME.json: means ove
 A plan says, before anything runs: `question`, `claim` and `source` (what the paper says and where), `ground` (the
 condition it was made for), `chosen` (how settings were chosen: never on the test classes) and `counts_as_yes`.
 Then parameters of the notebook `experiment`: `base` for all, `pretraining` (once a seed; its backbone goes to every
-variant), `variants` (name -> what changes) and `seeds`. Each trained variant is scored under every one of `conditions`
-(name -> changed parameters), and measured by every one of `measures` (names in MEASURES). `compare` pairs a variant
-with the reference its gain is measured against. `subsets` (name -> [condition, name in KEPT]) are some of a condition's
-episodes, scored once more by themselves.
+variant) or `start: shipped` (every variant goes on from the method's shipped weights), `variants` (name -> what
+changes) and `seeds`. Each trained variant is scored under every one of `conditions` (name -> changed parameters), and
+measured by every one of `measures` (names in MEASURES). `compare` pairs a variant with the reference its gain is
+measured against. `subsets` (name -> [condition, name in KEPT]) are some of a condition's episodes, scored once more by
+themselves.
 """
 
 import hashlib
@@ -20,9 +21,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fsslib import EpisodeSampler, files, load_model
+from fsslib import EpisodeSampler, build_model, files, load_model, save_model
 from fsslib.analysis.guides import guide_aucs
-from fsslib.analysis.prototypes import prototype_distances
+from fsslib.analysis.prototypes import prototype_distances, prototype_worth
+from fsslib.analysis.superpixels import superpixel_quality
+from fsslib.checkpoints import shipped
 from fsslib.data.shapes.plan import shape_texture
 from fsslib.errors import ParameterError
 from fsslib.evaluation import Evaluation
@@ -30,12 +33,14 @@ from fsslib.experiments import check_parameters, recipe, run, sweep
 from fsslib.experiments.parameters import read_parameters
 from fsslib.files import atomic
 from fsslib.metrics import Scores, over_trainings
+from fsslib.nn.backbones.cached import CachedBackbone
 
 WORDS = ("question", "claim", "source", "ground", "chosen", "counts_as_yes")
 NEEDED = {*WORDS, "base", "variants", "seeds", "compare"}
-OPTIONAL = {"pretraining", "conditions", "measures", "subsets"}
+OPTIONAL = {"pretraining", "start", "conditions", "measures", "subsets"}
 # What may be measured beside the score: name -> function of a trained model and episodes that returns numbers by name.
 MEASURES = {"guide AUC": guide_aucs, "prototype distances": prototype_distances}
+MEASURES |= {"prototype worth": prototype_worth, "superpixels": superpixel_quality}
 # Which episodes a subset keeps: name -> function of a data set (Shapes-5i) and an episode.
 KEPT = {
     "same texture": lambda data, spec: any(
@@ -69,8 +74,9 @@ def folder_of(name: str) -> Path:
 
 def train(name: str, *seeds: str) -> None:
     """Make the runs of a plan that are missing, and score them under every condition."""
-    plan = read_plan(name)
+    plan, drawn = read_plan(name), {}
     for seed in [int(s) for s in seeds] or plan["seeds"]:
+        backbone = None
         for variant in plan["variants"]:
             trained = _trained(name, plan, variant, seed)
             for condition, changes in plan.get("conditions", {}).items():
@@ -78,6 +84,11 @@ def train(name: str, *seeds: str) -> None:
                 if not target.is_file():
                     p = check_parameters(_parameters(name, plan, variant, seed) | changes)
                     net, data = load_model(trained / "model.safetensors"), recipe.datasets(p)[1]
+                    data = drawn.setdefault(data.signature(), data)  # pictures are drawn once for all runs
+                    if (
+                        net.freeze and {"pretraining", "start"} & plan.keys()
+                    ):  # one frozen backbone for all variants of a seed
+                        net.backbone = backbone = backbone or CachedBackbone(net.backbone, dtype=torch.float32)
                     files.write_text(target.with_suffix(".json"), json.dumps(_measured(p, net, data, plan)))
                     recipe.score(p, net, data).save(target)
 
@@ -93,7 +104,20 @@ def _measured(p, net, data, plan: dict) -> dict:
 def _parameters(name: str, plan: dict, variant: str, seed: int) -> dict:
     """All parameters of one run."""
     own = plan["base"] | plan["variants"][variant] | {"seed": seed}
+    if "start" in plan:
+        return own | {"checkpoint": str(_start(name, own, variant)), "options": {}}
     return own | ({"weights": str(_backbone(name, plan, seed))} if "pretraining" in plan else {})
+
+
+def _start(name: str, own: dict, variant: str) -> Path:
+    """The shipped model of a method with a variant's options, which have no weights, as a file."""
+    target = folder_of(name) / f"start-{variant}.safetensors"
+    if not target.is_file():
+        net = load_model(shipped(own["method"], own.get("dataset", "shapes"), own.get("fold", 0)))
+        again = build_model(**net.config | own["options"])
+        again.load_state_dict(net.state_dict())
+        save_model(again, target)
+    return target
 
 
 def _trained(name: str, plan: dict, variant: str, seed: int) -> Path:

@@ -18,9 +18,9 @@ from fsslib.experiments import recipe
 from fsslib.models.base import evaluating, joined
 from fsslib.ops import resize
 
-PHOTOGRAPHS, SIZE, FOLD = 24, 321, 1
+PHOTOGRAPHS, SIZE, FOLD = 16, 321, 1
 AREA = 100 * ((SIZE + 7) / (473 + 7)) ** 2  # S_sp, which the paper has at 473 pixels
-SHARPNESS = (None, 1.0, 2.0, 4.0, 8.0, 16.0)
+SHARPNESS = (None, 1.0, 2.0, 4.0, 8.0)
 
 
 def main(weights: str, root: str) -> None:

@@ -55,6 +55,21 @@ WRONG = {
             P = torch.softmax(T / tau, -1)
             return (0.9 * tau**2 * F.kl_div(F.log_softmax(S / tau, -1), P, reduction="none").mean()).item()""",
     },
+    "sdpm_loss": {
+        "no gradient": """
+            with torch.no_grad():
+                mean = lambda f, m: (f * m[:, None]).sum((2, 3)) / (m.sum((1, 2)) + 5e-4)[:, None]
+                p, t = mean(support, support_mask), mean(query, query_mask)
+                S = (gate(p) + 1) / 2 * p
+                Q, P = torch.log_softmax(S / tau, -1), torch.log_softmax((S + t) / 2 / tau, -1)
+                return 0.9 * tau**2 * (P.exp() * (P - Q)).mean()""",
+        "wrong gradient": """
+            mean = lambda f, m: (f * m[:, None]).sum((2, 3)) / (m.sum((1, 2)) + 5e-4)[:, None]
+            p, t = mean(support, support_mask), mean(query, query_mask)
+            S = (gate(p) + 1) / 2 * p
+            Q, P = torch.log_softmax(S / tau, -1), torch.log_softmax((S + t) / 2 / tau, -1).detach()
+            return 0.9 * tau**2 * (P.exp() * (P - Q)).mean()""",
+    },
     "gradient_reach": {
         "the wrong way round": 'both = {"down_supp", "sdpm"}; return both | {"down_query"} if detached else both',
         "detached: query still trained": 'return {"down_query", "down_supp", "sdpm"}',
@@ -96,7 +111,13 @@ WRONG = {
                 found = allocate(query, prototypes, used)
             return found.features, found.probability""",
     },
-    "normalised_map": {"sum": "return allocate(query, prototypes, used).probability"},
+    "best_per_support": {
+        "sum": "return allocate(query, prototypes.flatten(1, 2), used.flatten(1)).probability",
+        "detached": """
+            maps = [allocate(query.detach(), p, u, merge="max").probability for p, u in zip(*map(
+                lambda t: t.unbind(1), (prototypes, used)))]
+            return torch.stack(maps).mean(0)""",
+    },
     "guide_range": {"N_max for every object": "return most * len(areas), -most * len(areas), most * len(areas)"},
     "inverse_attention": {
         "softmax over the support": "return torch.softmax(S, -1) * mask[None]",
