@@ -74,9 +74,8 @@ def folder_of(name: str) -> Path:
 
 def train(name: str, *seeds: str) -> None:
     """Make the runs of a plan that are missing, and score them under every condition."""
-    plan, drawn = read_plan(name), {}
+    plan, drawn, backbones = read_plan(name), {}, {}
     for seed in [int(s) for s in seeds] or plan["seeds"]:
-        backbone = None
         for variant in plan["variants"]:
             trained = _trained(name, plan, variant, seed)
             for condition, changes in plan.get("conditions", {}).items():
@@ -85,10 +84,9 @@ def train(name: str, *seeds: str) -> None:
                     p = check_parameters(_parameters(name, plan, variant, seed) | changes)
                     net, data = load_model(trained / "model.safetensors"), recipe.datasets(p)[1]
                     data = drawn.setdefault(data.signature(), data)  # pictures are drawn once for all runs
-                    if (
-                        net.freeze and {"pretraining", "start"} & plan.keys()
-                    ):  # one frozen backbone for all variants of a seed
-                        net.backbone = backbone = backbone or CachedBackbone(net.backbone, dtype=torch.float32)
+                    if net.freeze and (p.weights or "start" in plan):  # variants share one frozen backbone
+                        held = CachedBackbone(net.backbone, dtype=torch.float32)
+                        net.backbone = backbones.setdefault(p.weights or seed, held)
                     files.write_text(target.with_suffix(".json"), json.dumps(_measured(p, net, data, plan)))
                     recipe.score(p, net, data).save(target)
 
