@@ -75,8 +75,8 @@ def folder_of(name: str) -> Path:
 def train(name: str, *seeds: str) -> None:
     """Make the runs of a plan that are missing, and score them under every condition."""
     plan, drawn, backbones = read_plan(name), {}, {}
-    for seed in [int(s) for s in seeds] or plan["seeds"]:
-        for variant in plan["variants"]:
+    for variant in plan["variants"]:
+        for seed in [int(s) for s in seeds] or plan["seeds"]:
             trained = _trained(name, plan, variant, seed)
             for condition, changes in plan.get("conditions", {}).items():
                 target = trained / f"{condition}.npz"
