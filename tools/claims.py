@@ -149,11 +149,10 @@ def table(name: str) -> None:
     subsets = {name: (name, None) for name in conditions} | plan.get("subsets", {})
     for subset, (condition, kept) in subsets.items():
         found = {v: [Evaluation.load(folder / f"{condition}.npz") for folder in own] for v, own in runs.items()}
-        example = next(iter(found.values()))[0]
-        for shot in example.scores:
+        for shot in next(iter(found.values()))[0].scores:
             scores = {v: [entry.scores[shot] for entry in entries] for v, entries in found.items()}
             if kept:
-                where = _kept(KEPT[kept], _parameters(name, plan, *_first(plan)) | conditions[condition], shot)
+                where = _kept(KEPT[kept], plan["base"] | conditions[condition], shot)
                 scores = {v: [_part(entry, where) for entry in entries] for v, entries in scores.items()}
             for variant, own in scores.items():
                 row = {"condition": subset, "shots": shot, "variant": variant, "miou": over_trainings(own)}
@@ -164,24 +163,22 @@ def table(name: str) -> None:
                     pairs = zip(own, scores[reference])
                     row[f"gain over {reference} per seed"] = _percent([a.miou - b.miou for a, b in pairs])
                 rows.append(row)
-    versions = json.loads((next(iter(runs.values()))[0] / "result.json").read_text())["versions"]
+    one = next(iter(runs.values()))[0]
+    protocol = Evaluation.load(one / f"{next(iter(conditions))}.npz").protocol
+    versions = json.loads((one / "result.json").read_text())["versions"]
     sha256 = hashlib.sha256(_file(name).read_bytes()).hexdigest()
     content = {
         "command": f"python tools/claims.py train {name}; python tools/claims.py table {name}",
         "plan": {"file": f"data/experiments/{name}.yaml", "sha256": sha256},
         "training_seeds": plan["seeds"],
         "rows": rows,
-        "protocol": example.protocol.as_dict(),
-        "list_hash": example.protocol.list_hash,
+        "protocol": protocol.as_dict(),
+        "list_hash": protocol.list_hash,
         "versions": versions,
     }
     target = files.data_folder() / "results" / f"{name}.json"
     files.write_text(target, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     print(target.name)
-
-
-def _first(plan: dict) -> tuple[str, int]:
-    return next(iter(plan["variants"])), plan["seeds"][0]
 
 
 def _kept(keep, parameters: dict, shot: int) -> np.ndarray:

@@ -420,7 +420,7 @@ for name, (value, _, _) in changed.items():
 
 # %%
 stored = json.loads((files.data_folder() / "results" / "saam-guides.json").read_text())
-CLAIM_CODE
+len(stored)
 
 # %% [markdown]
 # CLAIM_TEXT
