@@ -11,7 +11,7 @@
 # And does anybody listen to what it learned?*
 #
 # That is SD-AANet's second idea, [**SAAM**](GLOSSARY.md#affinity-attention), the supervised affinity attention module. Its head
-# compares features with the prototype. It is taught on the support and used on the query.
+# compares features with [the prototype](GLOSSARY.md#prototype). It is taught on the support and used on the query.
 #
 # **What you will learn**
 #
