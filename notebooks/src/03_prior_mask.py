@@ -274,7 +274,7 @@ alt = (
 show(*pictures.gallery({"": row}, ("without object", "prior", "prediction"), alt), photo=True)
 
 
-# %%
+# %% tags=["nbval-ignore-output"]
 def peaks(episode):
     """The highest best cosine and the highest prior of each query, and the predicted share of the picture."""
     query, support = (side["deep"] for side in net.features(episode))
@@ -353,7 +353,7 @@ def two_priors(episode, masking, count):
     return {n: m.view(-1, 25, 25) for n, m in (("maximum", top[:, 0]), ("mean of ten", top.sum(1) / held))}
 
 
-# %%
+# %% tags=["nbval-ignore-output"]
 some = novel[: max(1, 2 * len(novel) // 3)]
 truth, noisy = torch.cat([e.query_masks for e in some]), {}
 for masking in ("twice", "after"):
@@ -406,7 +406,7 @@ assert mean_interval(rows["masked after"][tiny] - rows["masked twice"][tiny])[1]
 #
 # With $K$ supports the prior is the mean of $K$ stretched maps. A bad one counts as much as a good one.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 five = batches(test_set, min(episodes, max(40, episodes // 2)), shot=5)
 shots = gather(lambda e: {"all": (m := net(e).maps)["prior"][:, 0], "each": m["prior_shots"], "t": e.query_masks}, five)
 each = np.stack([aucs(shots["each"][:, k], shots["t"]) for k in range(5)], 1)
