@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from fsslib import EpisodeSampler, build_model, files, load_model, save_model
-from fsslib.analysis.guides import guide_aucs
+from fsslib.analysis.guides import guide_aucs, guide_use
 from fsslib.analysis.prototypes import prototype_distances, prototype_worth
 from fsslib.analysis.superpixels import superpixel_quality
 from fsslib.checkpoints import shipped
@@ -39,7 +39,7 @@ WORDS = ("question", "claim", "source", "ground", "chosen", "counts_as_yes")
 NEEDED = {*WORDS, "base", "variants", "seeds", "compare"}
 OPTIONAL = {"pretraining", "start", "conditions", "measures", "subsets"}
 # What may be measured beside the score: name -> function of a trained model and episodes that returns numbers by name.
-MEASURES = {"guide AUC": guide_aucs, "prototype distances": prototype_distances}
+MEASURES = {"guide AUC": guide_aucs, "guide use": guide_use, "prototype distances": prototype_distances}
 MEASURES |= {"prototype worth": prototype_worth, "superpixels": superpixel_quality}
 # Which episodes a subset keeps: name -> function of a data set (Shapes-5i) and an episode.
 KEPT = {
