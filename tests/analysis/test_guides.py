@@ -41,7 +41,7 @@ def test_the_guides_of_a_network_are_ranked():
 
 
 def test_a_map_that_the_decoder_does_not_read_costs_nothing():
-    """The weights behind one map are set to 0: its exchange changes no pixel. The shipped decoder hangs on the prior."""
+    """Weights of 0 behind one map: its exchange changes no pixel. The shipped decoder hangs on the prior."""
     net, data = load_model(shipped("sdaanet", "shapes", 0)), load_dataset("shapes", fold=0, split="test")
     for conv, _ in net.enrichment.merge:
         conv.weight.data[:, -1] = 0  # the attention
