@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from fsslib import EpisodeSampler, build_model, files, load_model, save_model
-from fsslib.analysis.guides import guide_aucs
+from fsslib.analysis.guides import guide_aucs, guide_use
 from fsslib.analysis.prototypes import prototype_distances, prototype_worth
 from fsslib.analysis.superpixels import superpixel_quality
 from fsslib.checkpoints import shipped
@@ -39,7 +39,7 @@ WORDS = ("question", "claim", "source", "ground", "chosen", "counts_as_yes")
 NEEDED = {*WORDS, "base", "variants", "seeds", "compare"}
 OPTIONAL = {"pretraining", "start", "conditions", "measures", "subsets"}
 # What may be measured beside the score: name -> function of a trained model and episodes that returns numbers by name.
-MEASURES = {"guide AUC": guide_aucs, "prototype distances": prototype_distances}
+MEASURES = {"guide AUC": guide_aucs, "guide use": guide_use, "prototype distances": prototype_distances}
 MEASURES |= {"prototype worth": prototype_worth, "superpixels": superpixel_quality}
 # Which episodes a subset keeps: name -> function of a data set (Shapes-5i) and an episode.
 KEPT = {
@@ -74,10 +74,9 @@ def folder_of(name: str) -> Path:
 
 def train(name: str, *seeds: str) -> None:
     """Make the runs of a plan that are missing, and score them under every condition."""
-    plan, drawn = read_plan(name), {}
-    for seed in [int(s) for s in seeds] or plan["seeds"]:
-        backbone = None
-        for variant in plan["variants"]:
+    plan, drawn, backbones = read_plan(name), {}, {}
+    for variant in plan["variants"]:
+        for seed in [int(s) for s in seeds] or plan["seeds"]:
             trained = _trained(name, plan, variant, seed)
             for condition, changes in plan.get("conditions", {}).items():
                 target = trained / f"{condition}.npz"
@@ -85,10 +84,9 @@ def train(name: str, *seeds: str) -> None:
                     p = check_parameters(_parameters(name, plan, variant, seed) | changes)
                     net, data = load_model(trained / "model.safetensors"), recipe.datasets(p)[1]
                     data = drawn.setdefault(data.signature(), data)  # pictures are drawn once for all runs
-                    if (
-                        net.freeze and {"pretraining", "start"} & plan.keys()
-                    ):  # one frozen backbone for all variants of a seed
-                        net.backbone = backbone = backbone or CachedBackbone(net.backbone, dtype=torch.float32)
+                    if net.freeze and (p.weights or "start" in plan):  # variants share one frozen backbone
+                        held = CachedBackbone(net.backbone, dtype=torch.float32)
+                        net.backbone = backbones.setdefault(p.weights or seed, held)
                     files.write_text(target.with_suffix(".json"), json.dumps(_measured(p, net, data, plan)))
                     recipe.score(p, net, data).save(target)
 
@@ -151,11 +149,10 @@ def table(name: str) -> None:
     subsets = {name: (name, None) for name in conditions} | plan.get("subsets", {})
     for subset, (condition, kept) in subsets.items():
         found = {v: [Evaluation.load(folder / f"{condition}.npz") for folder in own] for v, own in runs.items()}
-        example = next(iter(found.values()))[0]
-        for shot in example.scores:
+        for shot in next(iter(found.values()))[0].scores:
             scores = {v: [entry.scores[shot] for entry in entries] for v, entries in found.items()}
             if kept:
-                where = _kept(KEPT[kept], _parameters(name, plan, *_first(plan)) | conditions[condition], shot)
+                where = _kept(KEPT[kept], plan["base"] | conditions[condition], shot)
                 scores = {v: [_part(entry, where) for entry in entries] for v, entries in scores.items()}
             for variant, own in scores.items():
                 row = {"condition": subset, "shots": shot, "variant": variant, "miou": over_trainings(own)}
@@ -166,24 +163,22 @@ def table(name: str) -> None:
                     pairs = zip(own, scores[reference])
                     row[f"gain over {reference} per seed"] = _percent([a.miou - b.miou for a, b in pairs])
                 rows.append(row)
-    versions = json.loads((next(iter(runs.values()))[0] / "result.json").read_text())["versions"]
+    one = next(iter(runs.values()))[0]
+    protocol = Evaluation.load(one / f"{next(iter(conditions))}.npz").protocol
+    versions = json.loads((one / "result.json").read_text())["versions"]
     sha256 = hashlib.sha256(_file(name).read_bytes()).hexdigest()
     content = {
         "command": f"python tools/claims.py train {name}; python tools/claims.py table {name}",
         "plan": {"file": f"data/experiments/{name}.yaml", "sha256": sha256},
         "training_seeds": plan["seeds"],
         "rows": rows,
-        "protocol": example.protocol.as_dict(),
-        "list_hash": example.protocol.list_hash,
+        "protocol": protocol.as_dict(),
+        "list_hash": protocol.list_hash,
         "versions": versions,
     }
     target = files.data_folder() / "results" / f"{name}.json"
     files.write_text(target, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     print(target.name)
-
-
-def _first(plan: dict) -> tuple[str, int]:
-    return next(iter(plan["variants"])), plan["seeds"][0]
 
 
 def _kept(keep, parameters: dict, shot: int) -> np.ndarray:

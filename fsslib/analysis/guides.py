@@ -1,12 +1,14 @@
-"""How well the maps that a decoder is given rank the query's pixels: the area under the ROC curve."""
+"""What the maps that a decoder is given are worth: how well they rank the query's pixels, and whether they are used."""
 
 from collections.abc import Iterable
 
 import numpy as np
+import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
 from ..episode import IGNORE, Episode
+from ..metrics import FewShotIoU
 from ..models.base import evaluating
 from ..models.sdaanet import SDAANet
 from ..ops import resize
@@ -44,3 +46,27 @@ def guide_aucs(net: SDAANet, episodes: Iterable[Episode]) -> dict[str, float]:
                 found[name].extend(aucs(maps[name][:, 0].cpu(), episode.query_masks.cpu()))
     net.explain = explain
     return {name: float(np.nanmean(values)) for name, values in found.items() if len(values)}
+
+
+def guide_use(net: SDAANet, episodes: Iterable[Episode]) -> dict[str, float]:
+    """The points of mIoU that the trained network loses when a map (`GUIDES`) is exchanged for its mean, on 1-way
+    episodes. An intervention: trained without the map the network might have found other ways."""
+    meters, explain = {}, net.explain
+    net.explain = True
+    with evaluating(net):
+        for episode in episodes:
+            out = net(episode)
+            held = {name: out.maps[name] for name in GUIDES if name in out.maps}
+            size = tuple(out.maps["query_reweighted"].shape[-2:])
+            predicted = {"": out.masks()}
+            for name in held:
+                given = held | {name: held[name].mean((2, 3), keepdim=True).expand_as(held[name])}
+                guides = torch.cat([resize(given[guide], size) for guide in held], 1)
+                small, _ = net.enrichment(out.maps["prototypes"], out.maps["query_reweighted"], guides)
+                predicted[name] = resize(small.float(), tuple(out.logits.shape[-2:])).argmax(1)
+            for name, masks in predicted.items():
+                meter = meters.setdefault(name, FewShotIoU())
+                meter.update(masks, episode.query_masks, episode.classes)
+    net.explain = explain
+    mious = {name: 100 * meter.compute().miou for name, meter in meters.items()}
+    return {name: mious[""] - miou for name, miou in mious.items() if name}

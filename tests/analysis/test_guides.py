@@ -6,7 +6,9 @@ import torch
 from core_tools import random_episode
 from sdaanet_tools import tiny
 
-from fsslib.analysis.guides import auc, aucs, guide_aucs
+from fsslib import EpisodeSampler, Protocol, load_dataset, load_model
+from fsslib.analysis.guides import auc, aucs, guide_aucs, guide_use
+from fsslib.checkpoints import shipped
 
 SCORE, OBJECT = torch.tensor([[0.9, 0.6, 0.4, 0.1]]), torch.tensor([[1, 1, 0, 0]])
 
@@ -36,3 +38,15 @@ def test_the_guides_of_a_network_are_ranked():
     assert found["prior"] == pytest.approx(expected)
     assert guide_aucs(tiny(prior=False), [episode]).keys() == {"attention"}
     assert guide_aucs(tiny(prior=False, saam=False), [episode]) == {}
+
+
+def test_a_map_that_the_decoder_does_not_read_costs_nothing():
+    """Weights of 0 behind one map: its exchange changes no pixel. The shipped decoder hangs on the prior."""
+    net, data = load_model(shipped("sdaanet", "shapes", 0)), load_dataset("shapes", fold=0, split="test")
+    for conv, _ in net.enrichment.merge:
+        conv.weight.data[:, -1] = 0  # the attention
+    sampler = EpisodeSampler(data, Protocol.shapes5i(), shot=1)
+    episode = sampler.build(sampler.fixed(8, 0).specs)
+    found = guide_use(net, [episode])
+    assert found["attention"] == 0 and found["prior"] > 10 and not net.explain
+    assert guide_use(tiny(prior=False, saam=False), [random_episode(2, 1, 1)]) == {}
