@@ -6,28 +6,36 @@ python tools/claims.py table NAME              data/results/NAME.json: means ove
 A plan says, before anything runs: `question`, `claim` and `source` (what the paper says and where), `ground` (the
 condition it was made for), `chosen` (how settings were chosen: never on the test classes) and `counts_as_yes`.
 Then parameters of the notebook `experiment`: `base` for all, `pretraining` (once a seed; its backbone goes to every
-variant), `variants` (name -> what changes) and `seeds`. Each trained variant is scored under every one of `conditions`
-(name -> changed parameters). `compare` pairs a variant with the reference its gain is measured against.
+variant, and so does the base learner of a method that has one), `variants` (name -> what changes; `pretraining` inside
+changes that) and `seeds`. Each trained variant is scored under every one of `conditions` (name -> changed parameters).
+`compare` pairs a variant with the reference its gain is measured against. With `reading: base_bias` the two answers of
+HDMNet are scored in one pass (fsslib.analysis.base_bias), as the variants `NAME, ensemble` and `NAME, matching alone`.
 """
 
 import hashlib
 import json
 import sys
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from fsslib import files, load_model
+from fsslib.analysis import base_bias
+from fsslib.data.base import SegmentationDataset
 from fsslib.errors import ParameterError
 from fsslib.evaluation import Evaluation
-from fsslib.experiments import check_parameters, recipe, run, sweep
+from fsslib.experiments import ExperimentParameters, check_parameters, recipe, run, sweep
 from fsslib.experiments.parameters import read_parameters
 from fsslib.files import atomic
 from fsslib.metrics import over_trainings
 
 WORDS = ("question", "claim", "source", "ground", "chosen", "counts_as_yes")
+# Parameters that test images depend on.
+IMAGES = {"dataset", "root", "data_options", "fold", "size", "knobs", "method", "checkpoint"}
 NEEDED = {*WORDS, "base", "variants", "seeds", "compare"}
-OPTIONAL = {"pretraining", "conditions"}
+OPTIONAL = {"pretraining", "conditions", "reading"}
 
 
 def read_plan(name: str) -> dict:
@@ -37,7 +45,10 @@ def read_plan(name: str) -> dict:
     wrong = [f"{key} is missing" for key in sorted(NEEDED - plan.keys())]
     wrong += [f"{key} is unknown" for key in sorted(plan.keys() - NEEDED - OPTIONAL)]
     named = {side for pair in plan.get("compare", []) for side in pair}
-    wrong += [f"compare: there is no variant {side!r}" for side in sorted(named - plan.get("variants", {}).keys())]
+    scored = set(_scored(plan)) if not wrong else named
+    wrong += [f"compare: there is no variant {side!r}" for side in sorted(named - scored)]
+    if plan.get("reading") not in (None, "base_bias"):
+        wrong.append(f"reading: {plan['reading']!r} is unknown, there is base_bias")
     if wrong:
         raise ParameterError(f"{path.name}: {'; '.join(wrong)}.")
     return plan
@@ -45,6 +56,13 @@ def read_plan(name: str) -> dict:
 
 def _file(name: str) -> Path:
     return files.data_folder() / "experiments" / f"{name}.yaml"
+
+
+def _scored(plan: dict) -> dict[str, tuple[str, str]]:
+    """What is scored: its name -> the trained variant, and the ending of its evaluation's file."""
+    if "reading" in plan:
+        return {f"{v}, {answer}": (v, f"-{answer}") for v in plan["variants"] for answer in base_bias.ANSWERS}
+    return {v: (v, "") for v in plan["variants"]}
 
 
 def folder_of(name: str) -> Path:
@@ -59,17 +77,39 @@ def train(name: str, *seeds: str) -> None:
         for variant in plan["variants"]:
             trained = _trained(name, plan, variant, seed)
             for condition, changes in plan.get("conditions", {}).items():
-                target = trained / f"{condition}.npz"
-                if not target.is_file():
-                    p = check_parameters(_parameters(name, plan, variant, seed) | changes)
+                p = check_parameters(_parameters(name, plan, variant, seed) | changes)
+                if "reading" in plan:
+                    _read(p, trained, condition)
+                elif not (target := trained / f"{condition}.npz").is_file():
                     net = load_model(trained / "model.safetensors")
                     recipe.score(p, net, recipe.datasets(p)[1]).save(target)
 
 
+def _read(p: ExperimentParameters, trained: Path, condition: str) -> None:
+    """Both answers of a trained HDMNet under one condition, and what they mark by certainty."""
+    target = trained / f"{condition}-marked.npz"
+    if target.is_file():
+        return
+    net, (known, data) = load_model(trained / "model.safetensors"), _images(p.model_dump_json(include=IMAGES))
+    found = base_bias.marked(net, data, recipe.protocol(p), known, batch=p.batch, cache=trained.parent / "features")
+    for answer, evaluation in found.evaluations.items():
+        evaluation.save(trained / f"{condition}-{answer}.npz")
+    with atomic(target) as part, open(part, "wb") as file:
+        np.savez_compressed(file, probability=found.probability, **found.counts)
+
+
+@lru_cache(maxsize=3)  # the trainings share drawn images
+def _images(parameters: str) -> tuple[tuple[int, ...], SegmentationDataset]:
+    """The classes of training, and the test images."""
+    train_set, test_set = recipe.datasets(check_parameters(json.loads(parameters)))
+    return train_set.classes, test_set
+
+
 def _parameters(name: str, plan: dict, variant: str, seed: int) -> dict:
     """All parameters of one run."""
-    own = plan["base"] | plan["variants"][variant] | {"seed": seed}
-    return own | ({"weights": str(_backbone(name, plan, seed))} if "pretraining" in plan else {})
+    own = {**plan["base"], **plan["variants"][variant], "seed": seed}
+    before = plan.get("pretraining", {}) | own.pop("pretraining", {})
+    return _continued(name, own, before) if before else own
 
 
 def _trained(name: str, plan: dict, variant: str, seed: int) -> Path:
@@ -83,15 +123,17 @@ def _trained(name: str, plan: dict, variant: str, seed: int) -> Path:
     return folder_of(name) / made.run
 
 
-def _backbone(name: str, plan: dict, seed: int) -> Path:
-    """Weights of the backbone that all variants of a seed begin with."""
-    target = folder_of(name) / f"backbone-{seed}.pt"
+def _continued(name: str, own: dict, before: dict) -> dict:
+    """The parameters `own` of a run that begins with what the pre-training `before` left; it is made if need be."""
+    made = run(own | before | {"episodic_steps": 0}, runs=folder_of(name), progress=False)
+    if hasattr(load_model(made / "model.safetensors"), "base_learner"):
+        built = {"checkpoint": str(made / "model.safetensors"), "pretrain_steps": 0}  # which says how it was built
+        return {key: value for key, value in own.items() if key not in ("width", "options", "weights")} | built
+    target = made / "backbone.pt"
     if not target.is_file():
-        asked = plan["base"] | plan["pretraining"] | {"seed": seed, "episodic_steps": 0}
-        net = load_model(run(asked, runs=folder_of(name), progress=False) / "model.safetensors")
         with atomic(target) as part:
-            torch.save(net.backbone.state_dict(), part)
-    return target
+            torch.save(load_model(made / "model.safetensors").backbone.state_dict(), part)
+    return own | {"weights": str(target)}
 
 
 def table(name: str) -> None:
@@ -100,7 +142,10 @@ def table(name: str) -> None:
     runs = {v: [_trained(name, plan, v, s) for s in plan["seeds"]] for v in plan["variants"]}
     rows = []
     for condition in plan.get("conditions", {"trained": {}}):
-        found = {v: [Evaluation.load(folder / f"{condition}.npz") for folder in own] for v, own in runs.items()}
+        found = {
+            scored: [Evaluation.load(folder / f"{condition}{ending}.npz") for folder in runs[variant]]
+            for scored, (variant, ending) in _scored(plan).items()
+        }
         for shot in next(iter(found.values()))[0].scores:
             scores = {v: [entry.scores[shot] for entry in entries] for v, entries in found.items()}
             for variant, own in scores.items():
@@ -111,6 +156,8 @@ def table(name: str) -> None:
                     pairs = zip(own, scores[reference])
                     row[f"gain over {reference} per seed"] = [a.miou - b.miou for a, b in pairs]
                 rows.append({k: _percent(v) for k, v in row.items()})
+        if "reading" in plan:
+            rows += [_marked_row(condition, variant, folders) for variant, folders in runs.items()]
     first = json.loads((next(iter(runs.values()))[0] / "result.json").read_text())
     sha256 = hashlib.sha256(_file(name).read_bytes()).hexdigest()
     content = {
@@ -123,6 +170,15 @@ def table(name: str) -> None:
     target = files.data_folder() / "results" / f"{name}.json"
     files.write_text(target, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     print(target.name)
+
+
+def _marked_row(condition: str, variant: str, folders: list[Path]) -> dict:
+    """Base objects marked at equal recall, over the trainings of a variant."""
+    files_ = [dict(np.load(folder / f"{condition}-marked.npz")) for folder in folders]
+    base = dict(zip(base_bias.REGIONS, np.mean([file.pop("probability") for file in files_], 0).tolist()))
+    row = {"condition": condition, "shots": 1, "variant": variant, "marked": "base objects at equal recall"}
+    row |= {f"base probability, {region}": [value] for region, value in base.items()}
+    return {k: _percent(v) for k, v in (row | base_bias.equal_recall(files_)).items()}
 
 
 def _percent(value):

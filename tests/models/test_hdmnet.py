@@ -46,6 +46,7 @@ OPTIONS = {
     "match_temperature": ({"match_temperature": 1.0}, CORRELATED),
     "mask_support": ({"mask_support": "features"}, REFINED | {"pooled", "prior", "scene_distance"}),
     "self_attention": ({"self_attention": False}, REFINED),
+    "priors": ({"priors": False}, CORRELATED | {"prior", *(f"query/{i}" for i in STAGES)}),
     "shot_weights": ({"shot_weights": "matched"}, MERGED | {"scene/background", "scene/object"}),
     "shot_hidden": ({"shot_hidden": 0}, MERGED | {"scene/background", "scene/object"}),
     "transformer_lr": ({"transformer_lr": 0.5}, set()), "dropout": ({"dropout": 0.9}, set()),
