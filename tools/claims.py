@@ -7,9 +7,10 @@ A plan says, before anything runs: `question`, `claim` and `source` (what the pa
 condition it was made for), `chosen` (how settings were chosen: never on the test classes) and `counts_as_yes`.
 Then parameters of the notebook `experiment`: `base` for all, `pretraining` (once a seed; its backbone goes to every
 variant, and so does the base learner of a method that has one), `variants` (name -> what changes; `pretraining` inside
-changes that) and `seeds`. Each trained variant is scored under every one of `conditions` (name -> changed parameters).
-`compare` pairs a variant with the reference its gain is measured against. With `reading: base_bias` the two answers of
-HDMNet are scored in one pass (fsslib.analysis.base_bias), as the variants `NAME, ensemble` and `NAME, matching alone`.
+changes that) and `seeds`. Each trained variant is scored under every one of `conditions` (name -> changed parameters),
+and measured by every one of `measures` (names in MEASURES). `compare` pairs a variant with the reference its gain is
+measured against. With `reading: base_bias` the two answers of HDMNet are scored in one pass
+(fsslib.analysis.base_bias), as the variants `NAME, ensemble` and `NAME, matching alone`.
 """
 
 import hashlib
@@ -21,8 +22,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fsslib import files, load_model
+from fsslib import EpisodeSampler, files, load_model
 from fsslib.analysis import base_bias
+from fsslib.analysis.prototypes import prototype_distances
+from fsslib.checkpoints import without_memory
 from fsslib.data.base import SegmentationDataset
 from fsslib.errors import ParameterError
 from fsslib.evaluation import Evaluation
@@ -33,9 +36,13 @@ from fsslib.metrics import over_trainings
 
 WORDS = ("question", "claim", "source", "ground", "chosen", "counts_as_yes")
 # Parameters that test images depend on.
-IMAGES = {"dataset", "root", "data_options", "fold", "size", "knobs", "method", "checkpoint"}
+IMAGES = {"dataset", "root", "data_options", "fold", "size", "knobs", "selection"}
+BUILT = {"width", "options", "weights"}  # what a checkpoint says of its model
 NEEDED = {*WORDS, "base", "variants", "seeds", "compare"}
-OPTIONAL = {"pretraining", "conditions", "reading"}
+OPTIONAL = {"pretraining", "conditions", "measures", "reading"}
+# What may be measured beside the score: name -> function of a trained model and episodes that returns numbers by name.
+MEASURES = {"prototype distances": prototype_distances}
+MEASURED = 200  # episodes, the first of the list that the score takes
 
 
 def read_plan(name: str) -> dict:
@@ -78,11 +85,21 @@ def train(name: str, *seeds: str) -> None:
             trained = _trained(name, plan, variant, seed)
             for condition, changes in plan.get("conditions", {}).items():
                 p = check_parameters(_parameters(name, plan, variant, seed) | changes)
+                target = trained / f"{condition}.npz"
                 if "reading" in plan:
                     _read(p, trained, condition)
-                elif not (target := trained / f"{condition}.npz").is_file():
-                    net = load_model(trained / "model.safetensors")
-                    recipe.score(p, net, recipe.datasets(p)[1]).save(target)
+                elif not target.is_file():
+                    net, data = load_model(trained / "model.safetensors"), recipe.datasets(p)[1]
+                    files.write_text(target.with_suffix(".json"), json.dumps(_measured(p, net, data, plan)))
+                    recipe.score(p, net, data).save(target)
+
+
+def _measured(p, net, data, plan: dict) -> dict:
+    """The numbers of every measure on the first episodes of the list, by measure and name."""
+    sampler = EpisodeSampler(data, recipe.protocol(p), shot=max(p.shots))
+    specs = sampler.fixed(min(MEASURED, p.episodes), p.seeds[0]).specs
+    chunks = [specs[i : i + p.batch] for i in range(0, len(specs), p.batch)]
+    return {m: MEASURES[m](net, map(sampler.build, chunks)) for m in plan.get("measures", ())}
 
 
 def _read(p: ExperimentParameters, trained: Path, condition: str) -> None:
@@ -101,7 +118,7 @@ def _read(p: ExperimentParameters, trained: Path, condition: str) -> None:
 @lru_cache(maxsize=3)  # the trainings share drawn images
 def _images(parameters: str) -> tuple[tuple[int, ...], SegmentationDataset]:
     """The classes of training, and the test images."""
-    train_set, test_set = recipe.datasets(check_parameters(json.loads(parameters)))
+    train_set, test_set = recipe.datasets(ExperimentParameters.model_validate_json(parameters))
     return train_set.classes, test_set
 
 
@@ -109,7 +126,7 @@ def _parameters(name: str, plan: dict, variant: str, seed: int) -> dict:
     """All parameters of one run."""
     own = {**plan["base"], **plan["variants"][variant], "seed": seed}
     before = plan.get("pretraining", {}) | own.pop("pretraining", {})
-    return _continued(name, own, before) if before else own
+    return _continued(name, own, {**plan["base"], **before, "seed": seed}) if before else own
 
 
 def _trained(name: str, plan: dict, variant: str, seed: int) -> Path:
@@ -125,10 +142,12 @@ def _trained(name: str, plan: dict, variant: str, seed: int) -> Path:
 
 def _continued(name: str, own: dict, before: dict) -> dict:
     """The parameters `own` of a run that begins with what the pre-training `before` left; it is made if need be."""
-    made = run(own | before | {"episodic_steps": 0}, runs=folder_of(name), progress=False)
-    if hasattr(load_model(made / "model.safetensors"), "base_learner"):
+    whole = hasattr(without_memory(ExperimentParameters(**own).configuration), "base_learner")
+    kept = {key: own[key] for key in BUILT & own.keys()}
+    made = run(before | (kept if whole else {}) | {"episodic_steps": 0}, runs=folder_of(name), progress=False)
+    if whole:
         built = {"checkpoint": str(made / "model.safetensors"), "pretrain_steps": 0}  # which says how it was built
-        return {key: value for key, value in own.items() if key not in ("width", "options", "weights")} | built
+        return {key: value for key, value in own.items() if key not in BUILT} | built
     target = made / "backbone.pt"
     if not target.is_file():
         with atomic(target) as part:
@@ -151,11 +170,13 @@ def table(name: str) -> None:
             for variant, own in scores.items():
                 row = {"condition": condition, "shots": shot, "variant": variant, "miou": over_trainings(own)}
                 row["per_seed"] = [s.miou for s in own]
+                folders = runs[_scored(plan)[variant][0]]
+                row = {k: _percent(v) for k, v in row.items()} | {"measures": _measures(folders, condition)}
                 for reference in [b for a, b in plan["compare"] if a == variant]:
-                    row[f"gain over {reference}"] = over_trainings(own, scores[reference])
+                    row[f"gain over {reference}"] = _percent(over_trainings(own, scores[reference]))
                     pairs = zip(own, scores[reference])
-                    row[f"gain over {reference} per seed"] = [a.miou - b.miou for a, b in pairs]
-                rows.append({k: _percent(v) for k, v in row.items()})
+                    row[f"gain over {reference} per seed"] = _percent([a.miou - b.miou for a, b in pairs])
+                rows.append(row)
         if "reading" in plan:
             rows += [_marked_row(condition, variant, folders) for variant, folders in runs.items()]
     first = json.loads((next(iter(runs.values()))[0] / "result.json").read_text())
@@ -172,13 +193,23 @@ def table(name: str) -> None:
     print(target.name)
 
 
+def _measures(folders: list[Path], condition: str) -> dict:
+    """Measure -> name -> the number of every training."""
+    paths = [folder / f"{condition}.json" for folder in folders]
+    found = [json.loads(path.read_text()) for path in paths if path.is_file()]
+    return {
+        measure: {name: [round(one[measure][name], 4) for one in found] for name in numbers}
+        for measure, numbers in (found[0] if found else {}).items()
+    }
+
+
 def _marked_row(condition: str, variant: str, folders: list[Path]) -> dict:
     """Base objects marked at equal recall, over the trainings of a variant."""
-    files_ = [dict(np.load(folder / f"{condition}-marked.npz")) for folder in folders]
-    base = dict(zip(base_bias.REGIONS, np.mean([file.pop("probability") for file in files_], 0).tolist()))
+    kept = [dict(np.load(folder / f"{condition}-marked.npz")) for folder in folders]
+    base = dict(zip(base_bias.REGIONS, np.mean([file.pop("probability") for file in kept], 0).tolist()))
     row = {"condition": condition, "shots": 1, "variant": variant, "marked": "base objects at equal recall"}
     row |= {f"base probability, {region}": [value] for region, value in base.items()}
-    return {k: _percent(v) for k, v in (row | base_bias.equal_recall(files_)).items()}
+    return {k: _percent(v) for k, v in (row | base_bias.equal_recall(kept)).items()}
 
 
 def _percent(value):

@@ -79,7 +79,7 @@ class EpisodeSampler:
         self._copies = dataset.copies()
         pools = {c: np.array(dataset.different(dataset.supports_of(c)), np.int64) for c in dataset.classes}
         self.supports = {c: pool for c, pool in pools.items() if len(pool) > shot}
-        self.pools = {c: np.array(dataset.images_of(c), np.int64) for c in self.supports}
+        self.pools = {c: np.array(dataset.queries_of(c), np.int64) for c in self.supports}
         self._room, self._kept = keep, {}
         self.vanished: set[tuple[int, int]] = set()
         self.resize = Resize(self.protocol.input_size, self.protocol.resize)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...arguments import choose
+from ...arguments import check_switch, choose
 from ...episode import IGNORE
 from ...errors import DatasetError
 from ..base import NOVEL, SPLITS, SegmentationDataset
@@ -47,6 +47,7 @@ class Shapes5i(SegmentationDataset):
         val_classes: how many base classes are held back from "train" for "val"; 0 trains on all of them.
         novel: novel and held-back classes in the images of "train": `"drop"` (they are never drawn), or all twenty
             classes stand around, and the masks call these `"background"` (as in PASCAL-5i) or `"ignore"` them (255).
+        across_domains: episodes take their supports from domain 0 and their queries from domain 1 of the knob `gap`.
         cache: keep drawn images (uint8, 4 * size**2 bytes each). Has no effect with pool=None.
 
     Raises DatasetError for options outside these.
@@ -58,9 +59,10 @@ class Shapes5i(SegmentationDataset):
     def __init__(
         self, fold: int = 0, split: str = "train", *, fold_scheme: str = "crossed", size: int = 97,
         pool: int | None = 3000, seed: int = 0, knobs: ShapesKnobs | Mapping = ShapesKnobs(),  # noqa: B008 (frozen)
-        val_classes: int = 3, novel: str = "drop", cache: bool = True,
+        val_classes: int = 3, novel: str = "drop", across_domains: bool = False, cache: bool = True,
     ):  # fmt: skip
         table = class_table(fold, fold_scheme, val_classes)
+        check_switch(across_domains, "across_domains", error=DatasetError)
         choose(split, SPLITS, "split", DatasetError)
         choose(novel, NOVEL, "novel", DatasetError)
         _whole("size", size, 33, 1025)
@@ -69,7 +71,7 @@ class Shapes5i(SegmentationDataset):
             _whole("pool", pool, 1, 2**31)
         self.fold, self.split, self.names = fold, split, dict(NAMES)
         self.fold_scheme, self.size, self.pool, self.seed, self.val_classes = fold_scheme, size, pool, seed, val_classes
-        self.knobs = ShapesKnobs.of(knobs)
+        self.knobs, self.across_domains = ShapesKnobs.of(knobs), across_domains
         self.base_classes = table.base
         self.classes = {"train": table.train, "val": table.val, "test": table.novel}[split]
         if not self.classes:
@@ -117,8 +119,11 @@ class Shapes5i(SegmentationDataset):
 
     def supports_of(self, cls: int) -> list[int]:
         """The images of `cls` without those that the knob `absent` has emptied: they serve as queries only."""
-        images = self.images_of(cls)
+        images = self.images_of(cls, 0 if self.across_domains else None)
         return [i for i in images if not self.plan(i).absent] if self.knobs.absent else images
+
+    def queries_of(self, cls: int) -> list[int]:
+        return self.images_of(cls, 1 if self.across_domains else None)
 
     def shows(self, index: int, cls: int) -> bool:
         """Whether an object of `cls` was placed in the image (debris may hide all of a distractor)."""
@@ -145,9 +150,10 @@ class Shapes5i(SegmentationDataset):
         # Test images do not depend on how the base classes are divided.
         divided = "" if self.split == "test" else f" val_classes={self.val_classes}"
         divided += "" if self.novel == "drop" else f" novel={self.novel}"
+        across = " across_domains" if self.across_domains else ""
         return (
             f"shapes v{VERSION} fold={self.fold} split={self.split} scheme={self.fold_scheme} size={self.size} "
-            f"pool={self.pool} seed={self.seed}{divided} knobs={asdict(self.knobs)}"
+            f"pool={self.pool} seed={self.seed}{divided} knobs={asdict(self.knobs)}{across}"
         )
 
     def _index(self, index: int) -> int:
