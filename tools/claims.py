@@ -22,10 +22,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fsslib import EpisodeSampler, files, load_model
+from fsslib import EpisodeSampler, files, load_model, save_model
 from fsslib.analysis import base_bias
 from fsslib.analysis.prototypes import prototype_distances
-from fsslib.checkpoints import without_memory
 from fsslib.data.base import SegmentationDataset
 from fsslib.errors import ParameterError
 from fsslib.evaluation import Evaluation
@@ -37,7 +36,6 @@ from fsslib.metrics import over_trainings
 WORDS = ("question", "claim", "source", "ground", "chosen", "counts_as_yes")
 # Parameters that test images depend on.
 IMAGES = {"dataset", "root", "data_options", "fold", "size", "knobs", "selection"}
-BUILT = {"width", "options", "weights"}  # what a checkpoint says of its model
 NEEDED = {*WORDS, "base", "variants", "seeds", "compare"}
 OPTIONAL = {"pretraining", "conditions", "measures", "reading"}
 # What may be measured beside the score: name -> function of a trained model and episodes that returns numbers by name.
@@ -123,10 +121,14 @@ def _images(parameters: str) -> tuple[tuple[int, ...], SegmentationDataset]:
 
 
 def _parameters(name: str, plan: dict, variant: str, seed: int) -> dict:
-    """All parameters of one run."""
+    """All parameters of one run; with pre-training, it begins with what that left."""
     own = {**plan["base"], **plan["variants"][variant], "seed": seed}
     before = plan.get("pretraining", {}) | own.pop("pretraining", {})
-    return _continued(name, own, {**plan["base"], **before, "seed": seed}) if before else own
+    if not before:
+        return own
+    asked = {**plan["base"], **before, "seed": seed, "episodic_steps": 0}
+    made = run(asked, runs=folder_of(name), progress=False)
+    return _continued(own, made, folder_of(name) / f"{variant}-{seed}.safetensors")
 
 
 def _trained(name: str, plan: dict, variant: str, seed: int) -> Path:
@@ -140,31 +142,35 @@ def _trained(name: str, plan: dict, variant: str, seed: int) -> Path:
     return folder_of(name) / made.run
 
 
-def _continued(name: str, own: dict, before: dict) -> dict:
-    """The parameters `own` of a run that begins with what the pre-training `before` left; it is made if need be."""
-    whole = hasattr(without_memory(ExperimentParameters(**own).configuration), "base_learner")
-    kept = {key: own[key] for key in BUILT & own.keys()}
-    made = run(before | (kept if whole else {}) | {"episodic_steps": 0}, runs=folder_of(name), progress=False)
-    if whole:
-        built = {"checkpoint": str(made / "model.safetensors"), "pretrain_steps": 0}  # which says how it was built
-        return {key: value for key, value in own.items() if key not in BUILT} | built
-    target = made / "backbone.pt"
-    if not target.is_file():
-        with atomic(target) as part:
-            torch.save(load_model(made / "model.safetensors").backbone.state_dict(), part)
-    return own | {"weights": str(target)}
+def _continued(own: dict, made: Path, start: Path) -> dict:
+    """The parameters `own` of a run that begins with the backbone of the run `made`, and with its base learner if it
+    has one: then the whole model, all else random, is written to the file `start`."""
+    before, backbone = load_model(made / "model.safetensors"), made / "backbone.pt"
+    if hasattr(before, "base_learner"):
+        if not start.is_file():
+            net = recipe.model(check_parameters(own | {"pretrain_steps": 1}))
+            net.base_learner.load_state_dict(before.base_learner.state_dict())
+            save_model(net, start)
+        said = ("width", "options", "weights")  # by the checkpoint
+        own = {key: value for key, value in own.items() if key not in said}
+        return own | {"checkpoint": str(start), "pretrain_steps": 0}
+    if not backbone.is_file():
+        with atomic(backbone) as part:
+            torch.save(before.backbone.state_dict(), part)
+    return own | {"weights": str(backbone)}
 
 
 def table(name: str) -> None:
     """Collect the runs of a plan, all of which must be there."""
     plan = read_plan(name)
     runs = {v: [_trained(name, plan, v, s) for s in plan["seeds"]] for v in plan["variants"]}
-    rows = []
+    rows, equal, card = [], [], None
     for condition in plan.get("conditions", {"trained": {}}):
         found = {
             scored: [Evaluation.load(folder / f"{condition}{ending}.npz") for folder in runs[variant]]
             for scored, (variant, ending) in _scored(plan).items()
         }
+        card = card or next(iter(found.values()))[0].protocol
         for shot in next(iter(found.values()))[0].scores:
             scores = {v: [entry.scores[shot] for entry in entries] for v, entries in found.items()}
             for variant, own in scores.items():
@@ -177,8 +183,8 @@ def table(name: str) -> None:
                     pairs = zip(own, scores[reference])
                     row[f"gain over {reference} per seed"] = _percent([a.miou - b.miou for a, b in pairs])
                 rows.append(row)
-        if "reading" in plan:
-            rows += [_marked_row(condition, variant, folders) for variant, folders in runs.items()]
+        for variant in plan["variants"] if "reading" in plan else ():
+            equal.append({"condition": condition, "variant": variant} | _equal_recall(runs[variant], condition))
     first = json.loads((next(iter(runs.values()))[0] / "result.json").read_text())
     sha256 = hashlib.sha256(_file(name).read_bytes()).hexdigest()
     content = {
@@ -186,7 +192,10 @@ def table(name: str) -> None:
         "plan": {"file": f"data/experiments/{name}.yaml", "sha256": sha256},
         "training_seeds": plan["seeds"],
         "rows": rows,
-        **{key: first[key] for key in ("protocol", "list_hash", "versions")},
+        **({"equal_recall": equal} if equal else {}),
+        "protocol": card.as_dict(),
+        "list_hash": card.list_hash,
+        "versions": first["versions"],
     }
     target = files.data_folder() / "results" / f"{name}.json"
     files.write_text(target, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -203,13 +212,12 @@ def _measures(folders: list[Path], condition: str) -> dict:
     }
 
 
-def _marked_row(condition: str, variant: str, folders: list[Path]) -> dict:
-    """Base objects marked at equal recall, over the trainings of a variant."""
+def _equal_recall(folders: list[Path], condition: str) -> dict:
+    """Base objects marked at equal recall, over the trainings of a variant, and what the base learner takes them for."""
     kept = [dict(np.load(folder / f"{condition}-marked.npz")) for folder in folders]
-    base = dict(zip(base_bias.REGIONS, np.mean([file.pop("probability") for file in kept], 0).tolist()))
-    row = {"condition": condition, "shots": 1, "variant": variant, "marked": "base objects at equal recall"}
-    row |= {f"base probability, {region}": [value] for region, value in base.items()}
-    return {k: _percent(v) for k, v in (row | base_bias.equal_recall(kept)).items()}
+    base = zip(base_bias.REGIONS, np.transpose([found.pop("probability") for found in kept]).tolist())
+    row = {f"base probability, {region}": values for region, values in base} | base_bias.equal_recall(kept)
+    return {k: _percent(v) for k, v in row.items()}
 
 
 def _percent(value):
