@@ -78,18 +78,19 @@ def folder_of(name: str) -> Path:
 def train(name: str, *seeds: str) -> None:
     """Make the runs of a plan that are missing, and score them under every condition."""
     plan = read_plan(name)
-    for seed in [int(s) for s in seeds] or plan["seeds"]:
-        for variant in plan["variants"]:
-            trained = _trained(name, plan, variant, seed)
-            for condition, changes in plan.get("conditions", {}).items():
-                p = check_parameters(_parameters(name, plan, variant, seed) | changes)
-                target = trained / f"{condition}.npz"
-                if "reading" in plan:
-                    _read(p, trained, condition)
-                elif not target.is_file():
-                    net, data = load_model(trained / "model.safetensors"), recipe.datasets(p)[1]
-                    files.write_text(target.with_suffix(".json"), json.dumps(_measured(p, net, data, plan)))
-                    recipe.score(p, net, data).save(target)
+    asked = [(seed, variant) for seed in [int(s) for s in seeds] or plan["seeds"] for variant in plan["variants"]]
+    made = {pair: _trained(name, plan, *pair[::-1]) for pair in asked}
+    for condition, changes in plan.get("conditions", {}).items():  # one after the other: they share drawn images
+        for (seed, variant), trained in made.items():
+            p = check_parameters(_parameters(name, plan, variant, seed) | changes)
+            target = trained / f"{condition}.npz"
+            if "reading" in plan:
+                _read(p, trained, condition)
+            elif not target.is_file():
+                net, data = load_model(trained / "model.safetensors"), recipe.datasets(p)[1]
+                files.write_text(target.with_suffix(".json"), json.dumps(_measured(p, net, data, plan)))
+                recipe.score(p, net, data).save(target)
+            print(f"{condition}, {variant}, seed {seed}: scored", flush=True)
 
 
 def _measured(p, net, data, plan: dict) -> dict:
@@ -113,7 +114,7 @@ def _read(p: ExperimentParameters, trained: Path, condition: str) -> None:
         np.savez_compressed(file, probability=found.probability, **found.counts)
 
 
-@lru_cache(maxsize=3)  # the trainings share drawn images
+@lru_cache(maxsize=1)  # the trainings share drawn images
 def _images(parameters: str) -> tuple[tuple[int, ...], SegmentationDataset]:
     """The classes of training, and the test images."""
     train_set, test_set = recipe.datasets(ExperimentParameters.model_validate_json(parameters))
@@ -213,7 +214,7 @@ def _measures(folders: list[Path], condition: str) -> dict:
 
 
 def _equal_recall(folders: list[Path], condition: str) -> dict:
-    """Base objects marked at equal recall, over the trainings of a variant, and what the base learner takes them for."""
+    """Base objects marked at equal recall, over the trainings of a variant, and the base learner's probabilities."""
     kept = [dict(np.load(folder / f"{condition}-marked.npz")) for folder in folders]
     base = zip(base_bias.REGIONS, np.transpose([found.pop("probability") for found in kept]).tolist())
     row = {f"base probability, {region}": values for region, values in base} | base_bias.equal_recall(kept)
