@@ -24,7 +24,7 @@ import torch
 
 from fsslib import EpisodeSampler, files, load_model, save_model
 from fsslib.analysis import base_bias
-from fsslib.analysis.prototypes import prototype_distances
+from fsslib.analysis.prototypes import prototype_distances, prototype_worth
 from fsslib.data.base import SegmentationDataset
 from fsslib.errors import ParameterError
 from fsslib.evaluation import Evaluation
@@ -32,6 +32,7 @@ from fsslib.experiments import ExperimentParameters, check_parameters, recipe, r
 from fsslib.experiments.parameters import read_parameters
 from fsslib.files import atomic
 from fsslib.metrics import over_trainings
+from fsslib.nn.backbones.cached import CachedBackbone
 
 WORDS = ("question", "claim", "source", "ground", "chosen", "counts_as_yes")
 # Parameters that test images depend on.
@@ -39,7 +40,7 @@ IMAGES = {"dataset", "root", "data_options", "fold", "size", "knobs", "selection
 NEEDED = {*WORDS, "base", "variants", "seeds", "compare"}
 OPTIONAL = {"pretraining", "conditions", "measures", "reading"}
 # What may be measured beside the score: name -> function of a trained model and episodes that returns numbers by name.
-MEASURES = {"prototype distances": prototype_distances}
+MEASURES = {"prototype distances": prototype_distances, "prototype worth": prototype_worth}
 MEASURED = 200  # episodes, the first of the list that the score takes
 
 
@@ -77,20 +78,23 @@ def folder_of(name: str) -> Path:
 
 def train(name: str, *seeds: str) -> None:
     """Make the runs of a plan that are missing, and score them under every condition."""
-    plan = read_plan(name)
-    asked = [(seed, variant) for seed in [int(s) for s in seeds] or plan["seeds"] for variant in plan["variants"]]
-    made = {pair: _trained(name, plan, *pair[::-1]) for pair in asked}
-    for condition, changes in plan.get("conditions", {}).items():  # one after the other: they share drawn images
-        for (seed, variant), trained in made.items():
-            p = check_parameters(_parameters(name, plan, variant, seed) | changes)
-            target = trained / f"{condition}.npz"
-            if "reading" in plan:
-                _read(p, trained, condition)
-            elif not target.is_file():
-                net, data = load_model(trained / "model.safetensors"), recipe.datasets(p)[1]
-                files.write_text(target.with_suffix(".json"), json.dumps(_measured(p, net, data, plan)))
-                recipe.score(p, net, data).save(target)
-            print(f"{condition}, {variant}, seed {seed}: scored", flush=True)
+    plan, drawn = read_plan(name), {}
+    for seed in [int(s) for s in seeds] or plan["seeds"]:
+        backbone = None
+        for variant in plan["variants"]:
+            trained = _trained(name, plan, variant, seed)
+            for condition, changes in plan.get("conditions", {}).items():
+                p = check_parameters(_parameters(name, plan, variant, seed) | changes)
+                target = trained / f"{condition}.npz"
+                if "reading" in plan:
+                    _read(p, trained, condition)
+                elif not target.is_file():
+                    net, data = load_model(trained / "model.safetensors"), recipe.datasets(p)[1]
+                    data = drawn.setdefault(data.signature(), data)  # pictures are drawn once for all runs
+                    if net.freeze and "pretraining" in plan:  # one frozen backbone for all variants of a seed
+                        net.backbone = backbone = backbone or CachedBackbone(net.backbone, dtype=torch.float32)
+                    files.write_text(target.with_suffix(".json"), json.dumps(_measured(p, net, data, plan)))
+                    recipe.score(p, net, data).save(target)
 
 
 def _measured(p, net, data, plan: dict) -> dict:
@@ -114,7 +118,7 @@ def _read(p: ExperimentParameters, trained: Path, condition: str) -> None:
         np.savez_compressed(file, probability=found.probability, **found.counts)
 
 
-@lru_cache(maxsize=1)  # the trainings share drawn images
+@lru_cache(maxsize=3)  # the trainings share drawn images
 def _images(parameters: str) -> tuple[tuple[int, ...], SegmentationDataset]:
     """The classes of training, and the test images."""
     train_set, test_set = recipe.datasets(ExperimentParameters.model_validate_json(parameters))

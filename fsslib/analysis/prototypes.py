@@ -1,14 +1,17 @@
-"""How far the prototypes of SD-AANet lie apart: of one class, of two classes, and of one picture."""
+"""How far the prototypes of SD-AANet lie apart (of one class, two, one picture), and what a perfect one is worth."""
 
 from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ..episode import Episode
-from ..models.base import evaluating
+from ..metrics import FewShotIoU
+from ..models.base import evaluating, joined
 from ..models.sdaanet import SDAANet
+from ..ops import masked_pool, resize
 
 
 def prototype_distances(net: SDAANet, episodes: Iterable[Episode]) -> dict[str, float]:
@@ -37,3 +40,31 @@ def prototype_distances(net: SDAANet, episodes: Iterable[Episode]) -> dict[str, 
     other = classes[:, None] != classes
     means = {"same class": apart.diagonal(), "other class": apart[other], "same picture": torch.cat(twins)}
     return {name: float(values.mean()) for name, values in means.items()}
+
+
+def prototype_worth(net: SDAANet, episodes: Iterable[Episode]) -> dict[str, float]:
+    """What the prototype is worth: mIoU in percent `"as it is"`, with the `"own prototype"` (of the query's own picture
+    under its true mask, the most that any distillation could bring), and with a `"foreign prototype"`, of an episode of
+    another class. Everything else, the prior too, stays as it is.
+
+    Args: as in `prototype_distances`, batches of at least two classes; with SAAM only the decoder's part is measured.
+    """
+    meters = {name: FewShotIoU() for name in ("as it is", "own prototype", "foreign prototype")}
+    with evaluating(net):
+        for episode in episodes:
+            episode = episode.shots(1)
+            sides = ((episode.query_images, episode.query_masks),
+                     (episode.support_images[:, 0, 0], episode.support_masks[:, 0, 0]))  # fmt: skip
+            own, plain = (_prototypes(net, *side) for side in sides)
+            kinds = episode.classes[:, 0]
+            foreign = plain[(kinds[:, None] != kinds).int().argmax(1)]  # the first of another class
+            for meter, prototypes in zip(meters.values(), (plain, own, foreign)):
+                with net.sdpm.register_forward_pre_hook(lambda sdpm, given, x=prototypes: x):
+                    meter.update(net(episode).masks(), episode.query_masks, kinds[:, None])
+    return {name: 100 * meter.compute().miou for name, meter in meters.items()}
+
+
+def _prototypes(net: SDAANet, images: Tensor, masks: Tensor) -> Tensor:
+    """(B, 1, C) prototypes of pictures under masks, as supports have them."""
+    features = net.down_supp(joined(net.backbone(images, ["layer2", "layer3"])))
+    return masked_pool(features, resize((masks == 1).float(), tuple(features.shape[-2:])))[:, None]

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fsslib import Episode, build_model
-from fsslib.analysis.prototypes import prototype_distances
+from fsslib.analysis.prototypes import prototype_distances, prototype_worth
+from fsslib.metrics import FewShotIoU
 
 
 def half(value):
@@ -31,3 +32,23 @@ def test_distances_follow_the_pictures_and_the_projections(shared):
     moved = prototype_distances(net, [Episode(other, mask, image[:, None, None], mask[:, None, None], episode.classes)])
     assert moved["same class"] > found["same class"] + 1e-3 or not shared
     assert (moved["same picture"] < 1e-3) == shared
+
+
+def test_the_worth_of_a_prototype_is_the_score_with_the_query_or_a_foreign_support():
+    torch.manual_seed(0)
+    net = build_model("sdaanet", backbone="tiny", width=8, scales=(1.0, 0.5), saam=False, prior=False, dropout=0.0)
+    image, other = torch.randn(2, 4, 3, 65, 65)
+    mask, its_mask = (torch.rand(2, 4, 65, 65) > 0.5).long()
+    classes = torch.tensor([[0], [0], [1], [1]])
+    given = Episode(image, mask, other[:, None, None], its_mask[:, None, None], classes)
+    own = Episode(image, mask, image[:, None, None], mask[:, None, None], classes)
+    far = [2, 2, 0, 0]  # the first of the other class
+    foreign = Episode(image, mask, other[far][:, None, None], its_mask[far][:, None, None], classes)
+    found = prototype_worth(net, [given])
+    net.eval()
+    for name, episode in (("as it is", given), ("own prototype", own), ("foreign prototype", foreign)):
+        meter = FewShotIoU()
+        with torch.no_grad():
+            meter.update(net(episode).masks(), mask, classes)
+        assert found[name] == pytest.approx(100 * meter.compute().miou, abs=1e-3)
+    assert len(set(found.values())) == 3
