@@ -94,17 +94,18 @@ def _histogram(certain: Tensor, regions: Tensor) -> np.ndarray:
     return torch.stack(found).numpy().astype(np.int32)
 
 
-def false_positives(counts: np.ndarray, recall: float | np.ndarray) -> np.ndarray:
-    """Share of the base objects' pixels that is marked where `recall` of the wanted objects' pixels is.
+def shares_at(counts: np.ndarray, recall: float | np.ndarray) -> np.ndarray:
+    """Share of every region's pixels that is marked where `recall` of the wanted objects' pixels is.
 
     Args: counts: (..., 3, BINS) pixels, summed over episodes. recall: (...) in 0..1.
-    Returns: (...) in 0..1. Within a bin the shares are interpolated.
+    Returns: (..., 3) in 0..1. Within a bin the shares are interpolated.
     """
     above = counts[..., ::-1].cumsum(-1)
     above = np.concatenate([np.zeros_like(above[..., :1]), above], -1).astype(float)
     shares = above / np.maximum(above[..., -1:], 1)
     flat, asked = shares.reshape(-1, *shares.shape[-2:]), np.broadcast_to(recall, shares.shape[:-2]).ravel()
-    return np.array([np.interp(r, s[0], s[1]) for r, s in zip(asked, flat)]).reshape(shares.shape[:-2])
+    found = [[np.interp(r, one[0], region) for region in one] for r, one in zip(asked, flat)]
+    return np.array(found).reshape(shares.shape[:-1])
 
 
 def recall_of(counts: np.ndarray) -> np.ndarray:
@@ -114,23 +115,28 @@ def recall_of(counts: np.ndarray) -> np.ndarray:
 
 
 def equal_recall(trainings: Sequence[dict[str, np.ndarray]], draws: int = 1000, seed: int = 0) -> dict[str, object]:
-    """Marked base objects of the ensemble and of the matching alone, where both find what the matching alone finds.
+    """Ensemble and matching alone, where both find as much of the wanted objects as the matching alone does.
 
     Args: trainings: the `counts` of each training, all on the same episodes.
-    Returns: `"matching alone"`, `"ensemble"` and `"difference"`: (mean over the trainings, low, high), shares of the
-        base objects' pixels with the 95 % interval over episodes; and the same with ` per seed`, one number each.
+    Returns: `"matching alone"`, `"ensemble"` and `"difference"`: the share of the base objects' pixels that is marked;
+        `"IoU difference"`: of the IoU over all pixels. Each is (mean over the trainings, low, high) with the 95 %
+        interval over episodes; the same names with ` per seed` hold one number for each training.
     """
     episodes = len(next(iter(trainings[0].values())))
     weights = np.random.default_rng(seed).multinomial(episodes, np.full(episodes, 1 / episodes), draws)
     weights = np.concatenate([np.ones((1, episodes)), weights])
-    per_seed = {name: [] for name in reversed(ANSWERS)}
+    per_seed: dict[str, list] = {name: [] for name in ("matching alone", "ensemble", "difference", "IoU difference")}
     for counts in trainings:
         summed = {name: np.tensordot(weights, own.astype(float), 1) for name, own in counts.items()}
         recall = recall_of(summed["matching alone"])
-        for name, own in per_seed.items():
-            own.append(false_positives(summed[name], recall))
-    per_seed["difference"] = [a - b for a, b in zip(per_seed["ensemble"], per_seed["matching alone"])]
-    rows = {}
+        marks = {name: shares_at(own, recall) for name, own in summed.items()}
+        area = summed["ensemble"].sum(-1)
+        ious = {n: recall * area[:, 0] / (area[:, 0] + (m * area)[:, 1:].sum(1)) for n, m in marks.items()}
+        for name, own in marks.items():
+            per_seed[name].append(own[:, 1])
+        per_seed["difference"].append(marks["ensemble"][:, 1] - marks["matching alone"][:, 1])
+        per_seed["IoU difference"].append(ious["ensemble"] - ious["matching alone"])
+    rows: dict[str, object] = {}
     for name, own in per_seed.items():
         mean = np.mean(own, 0)
         rows[name] = (mean[0], *np.quantile(mean[1:], [0.025, 0.975]))

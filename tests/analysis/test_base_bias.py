@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fsslib import Protocol, build_model, evaluate, load_dataset
-from fsslib.analysis.base_bias import ANSWERS, BINS, equal_recall, false_positives, marked, recall_of
+from fsslib.analysis.base_bias import ANSWERS, BINS, equal_recall, marked, recall_of, shares_at
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,9 @@ def test_equal_recall():
         counts[answer, 0, 0, list(wanted)] += 1
         counts[answer, 0, 1, list(base)] += 1
     assert recall_of(counts[:, 0]).tolist() == [0.75, 0.5]
-    assert false_positives(counts[:, 0], 0.5).tolist() == [0.0, 0.25]
-    assert false_positives(counts[:, 0], 1.0).tolist() == [1.0, 1.0]
+    counts[:, 0, 2, 10] = 8
+    assert shares_at(counts[:, 0], 0.5).tolist() == [[0.5, 0, 0], [0.5, 0.25, 0]]
+    assert (shares_at(counts[:, 0], 1.0) == 1).all()
     rows = equal_recall([dict(zip(ANSWERS, counts))] * 2, draws=10)
     assert rows["difference"] == pytest.approx((-0.25, -0.25, -0.25)) and rows["ensemble per seed"] == [0.0, 0.0]
-    assert rows["matching alone"][0] == 0.25
+    assert rows["matching alone"][0] == 0.25 and rows["IoU difference"][0] == pytest.approx(2 / 4 - 2 / 5)
