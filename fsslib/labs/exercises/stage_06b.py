@@ -95,9 +95,6 @@ def _does_not_change(answer) -> None:
     "share of all pixels: The share is one of the base objects' pixels, not of all.": lambda s, r, w, b: (
         ((s >= _nth(s[w], _some(r[w] > 0.5))) & b).float().mean()
     ),
-    "the reference is measured: This is the share that the reference marks.": lambda s, r, w, b: (
-        (r[b] > 0.5).float().mean() + 0 * _some(r[w] > 0.5)
-    ),
     "nothing found: Where the reference finds nothing, nothing may be marked.": lambda s, r, w, b: (
         (s[b] >= _nth(s[w], int((r[w] > 0.5).sum()))).float().mean()
     ),
