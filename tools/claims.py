@@ -51,8 +51,8 @@ def read_plan(name: str) -> dict:
     wrong = [f"{key} is missing" for key in sorted(NEEDED - plan.keys())]
     wrong += [f"{key} is unknown" for key in sorted(plan.keys() - NEEDED - OPTIONAL)]
     named = {side for pair in plan.get("compare", []) for side in pair}
-    scored = set(_scored(plan)) if not wrong else named
-    wrong += [f"compare: there is no variant {side!r}" for side in sorted(named - scored)]
+    known = set(scored(plan)) if not wrong else named
+    wrong += [f"compare: there is no variant {side!r}" for side in sorted(named - known)]
     if plan.get("reading") not in (None, "base_bias"):
         wrong.append(f"reading: {plan['reading']!r} is unknown, there is base_bias")
     if wrong:
@@ -64,7 +64,7 @@ def _file(name: str) -> Path:
     return files.data_folder() / "experiments" / f"{name}.yaml"
 
 
-def _scored(plan: dict) -> dict[str, tuple[str, str]]:
+def scored(plan: dict) -> dict[str, tuple[str, str]]:
     """What is scored: its name -> the trained variant, and the ending of its evaluation's file."""
     if "reading" in plan:
         return {f"{v}, {answer}": (v, f"-{answer}") for v in plan["variants"] for answer in base_bias.ANSWERS}
@@ -172,8 +172,8 @@ def table(name: str) -> None:
     rows, equal, card = [], [], None
     for condition in plan.get("conditions", {"trained": {}}):
         found = {
-            scored: [Evaluation.load(folder / f"{condition}{ending}.npz") for folder in runs[variant]]
-            for scored, (variant, ending) in _scored(plan).items()
+            label: [Evaluation.load(folder / f"{condition}{ending}.npz") for folder in runs[variant]]
+            for label, (variant, ending) in scored(plan).items()
         }
         card = card or next(iter(found.values()))[0].protocol
         for shot in next(iter(found.values()))[0].scores:
@@ -181,7 +181,7 @@ def table(name: str) -> None:
             for variant, own in scores.items():
                 row = {"condition": condition, "shots": shot, "variant": variant, "miou": over_trainings(own)}
                 row["per_seed"] = [s.miou for s in own]
-                folders = runs[_scored(plan)[variant][0]]
+                folders = runs[scored(plan)[variant][0]]
                 row = {k: _percent(v) for k, v in row.items()} | {"measures": _measures(folders, condition)}
                 for reference in [b for a, b in plan["compare"] if a == variant]:
                     row[f"gain over {reference}"] = _percent(over_trainings(own, scores[reference]))
