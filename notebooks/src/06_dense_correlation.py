@@ -92,7 +92,7 @@ image, truth = one.query_images[0], one.query_masks[0]
 # guides the next. A base learner, which knows the base classes, may object at the end: notebook 06b is about it.
 
 # %% tags=["nbval-ignore-output"]
-show(*pictures.storyboard(one, net(one).maps), photo=True)
+show(*pictures.storyboard(one, net(one).maps))
 
 # %% [markdown]
 # ## What a prototype throws away
@@ -180,7 +180,7 @@ for side, (picture, mask) in {"query": (image, truth), "support": supports}.item
     rows[side] = [(side, picture, None, mask)]
     rows[side] += [(f"{x.shape[1]} x {x.shape[2]}", None, like(x, mask), mask) for x in tokens]
 alt = "Cosine of every token with the token in the object's middle, for query and support and three stages."
-show(*pictures.heat(rows, alt), photo=True)
+show(*pictures.heat(rows, alt))
 
 # %% [markdown]
 # Now give each query the *other* episode's support, once inside the transformer and once from the start.
@@ -468,7 +468,7 @@ for label, row in spread_out.items():
     rows[f"{label}: teacher"] = [(titles[i], None, row[i], truth) for i in (0, 2, 4)]
     rows[f"{label}: pupil"] = [(titles[i], None, row[i], truth) for i in (1, 3, 5)]
 alt = "Teachers and pupils of the three distillation terms for one query, for the trained and the untrained network."
-show(*pictures.heat(rows, alt), photo=True)
+show(*pictures.heat(rows, alt))
 
 # %% [markdown]
 # Look at the last column of the table: flat maps agree perfectly. A small term says that neighbours *agree*; only the first
