@@ -81,8 +81,12 @@ def _arrow(figure: plt.Figure, start: plt.Axes, end: plt.Axes, word: str, down: 
     places = {0: ((1.02, 0.5), (-0.02, 0.5)), -1: ((0.5, 1.25), (0.5, -0.02)), 1: ((0.5, -0.02), (0.5, 1.25))}
     look = {"arrowstyle": "-|>", "mutation_scale": 11, "color": LINES[1], "linewidth": 1.4}
     figure.add_artist(ConnectionPatch(*places[down], start.transAxes, end.transAxes, **look))
-    (x, y), turn = {0: ((1.11, 0.55), 90), -1: ((0.62, 1.29), 0), 1: ((0.54, -0.13), 0)}[down]
-    how = {"rotation": turn, "ha": "center" if turn else "left", "va": "bottom" if turn else "center"}
+    (x, y), turn, side = {
+        0: ((1.11, 0.55), 90, "center"),
+        -1: ((0.46, 1.3), 0, "right"),
+        1: ((0.54, -0.13), 0, "left"),
+    }[down]
+    how = {"rotation": turn, "ha": side, "va": "bottom" if turn else "center"}
     start.text(x, y, word, transform=start.transAxes, fontsize=7, color=LINES[1], **how)
 
 
