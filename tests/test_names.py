@@ -17,7 +17,7 @@ FORMER = {
     "plots_prototypes": "verdict percent mean_interval score_curves differences pooling strip",
     "plots_attention": "matches dots gallery", "plots_ablation": "gain_verdict ablation shares",
     "plots_comparison": "ranking matrix knobs contrasts", "plots_protocol": "over_folds switches",
-    "plots_superpixels": "tinted counts conclusion", "plots_flow": "dataflow", "nn.feature_cache": "CachedBackbone",
+    "plots_superpixels": "tinted placement", "plots_flow": "dataflow", "nn.feature_cache": "CachedBackbone",
     "nn.feature_store": "MemoryStore DiskStore", "nn.transformer": "block_mask correlate",
     "nn.superpixels": "cluster allocate", "nn.seeds": "clean_seeds", "nn.ensemble": "Ensemble",
     "models.one_way": "OneWayModel Outcome", "data.weak": "annotate", "data.shapes_classes": "NAMES",

@@ -6,11 +6,13 @@ python tools/claims.py table NAME              data/results/NAME.json: means ove
 A plan says, before anything runs: `question`, `claim` and `source` (what the paper says and where), `ground` (the
 condition it was made for), `chosen` (how settings were chosen: never on the test classes) and `counts_as_yes`.
 Then parameters of the notebook `experiment`: `base` for all, `pretraining` (once a seed; its backbone goes to every
-variant, and so does the base learner of a method that has one), `variants` (name -> what changes; `pretraining` inside
-changes that) and `seeds`. Each trained variant is scored under every one of `conditions` (name -> changed parameters),
-and measured by every one of `measures` (names in MEASURES). `compare` pairs a variant with the reference its gain is
-measured against. With `reading: base_bias` the two answers of HDMNet are scored in one pass
-(fsslib.analysis.base_bias), as the variants `NAME, ensemble` and `NAME, matching alone`.
+variant, and so does the base learner of a method that has one) or `start: shipped` (every variant goes on from the
+method's shipped weights), `variants` (name -> what changes; `pretraining` inside changes that) and `seeds`. Each
+trained variant is scored under every one of `conditions` (name -> changed parameters), and measured by every one of
+`measures` (names in MEASURES). `compare` pairs a variant with the reference its gain is measured against. `subsets`
+(name -> [condition, name in KEPT]) are some of a condition's episodes, scored once more by themselves. With `reading:
+base_bias` the two answers of HDMNet are scored in one pass (fsslib.analysis.base_bias), as the variants `NAME,
+ensemble` and `NAME, matching alone`.
 """
 
 import hashlib
@@ -22,25 +24,36 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fsslib import EpisodeSampler, files, load_model, save_model
+from fsslib import EpisodeSampler, build_model, files, load_model, save_model
 from fsslib.analysis import base_bias
+from fsslib.analysis.guides import guide_aucs, guide_use
 from fsslib.analysis.prototypes import prototype_distances, prototype_worth
+from fsslib.analysis.superpixels import superpixel_quality
+from fsslib.checkpoints import shipped
 from fsslib.data.base import SegmentationDataset
+from fsslib.data.shapes.plan import shape_texture
 from fsslib.errors import ParameterError
 from fsslib.evaluation import Evaluation
 from fsslib.experiments import ExperimentParameters, check_parameters, recipe, run, sweep
 from fsslib.experiments.parameters import read_parameters
 from fsslib.files import atomic
-from fsslib.metrics import over_trainings
+from fsslib.metrics import Scores, over_trainings
 from fsslib.nn.backbones.cached import CachedBackbone
 
 WORDS = ("question", "claim", "source", "ground", "chosen", "counts_as_yes")
 # Parameters that test images depend on.
 IMAGES = {"dataset", "root", "data_options", "fold", "size", "knobs", "selection"}
 NEEDED = {*WORDS, "base", "variants", "seeds", "compare"}
-OPTIONAL = {"pretraining", "conditions", "measures", "reading"}
+OPTIONAL = {"pretraining", "start", "conditions", "measures", "subsets", "reading"}
 # What may be measured beside the score: name -> function of a trained model and episodes that returns numbers by name.
-MEASURES = {"prototype distances": prototype_distances, "prototype worth": prototype_worth}
+MEASURES = {"guide AUC": guide_aucs, "guide use": guide_use, "prototype distances": prototype_distances}
+MEASURES |= {"prototype worth": prototype_worth, "superpixels": superpixel_quality}
+# Which episodes a subset keeps: name -> function of a data set (Shapes-5i) and an episode.
+KEPT = {
+    "same texture": lambda data, spec: any(
+        shape_texture(cls)[1] == shape_texture(spec.classes[0])[1] for cls in data.plan(spec.query).classes[1:] if cls
+    )
+}
 MEASURED = 200  # episodes, the first of the list that the score takes
 
 
@@ -78,10 +91,9 @@ def folder_of(name: str) -> Path:
 
 def train(name: str, *seeds: str) -> None:
     """Make the runs of a plan that are missing, and score them under every condition."""
-    plan, drawn = read_plan(name), {}
-    for seed in [int(s) for s in seeds] or plan["seeds"]:
-        backbone = None
-        for variant in plan["variants"]:
+    plan, drawn, backbones = read_plan(name), {}, {}
+    for variant in plan["variants"]:
+        for seed in [int(s) for s in seeds] or plan["seeds"]:
             trained = _trained(name, plan, variant, seed)
             for condition, changes in plan.get("conditions", {}).items():
                 p = check_parameters(_parameters(name, plan, variant, seed) | changes)
@@ -91,8 +103,9 @@ def train(name: str, *seeds: str) -> None:
                 elif not target.is_file():
                     net, data = load_model(trained / "model.safetensors"), recipe.datasets(p)[1]
                     data = drawn.setdefault(data.signature(), data)  # pictures are drawn once for all runs
-                    if net.freeze and "pretraining" in plan:  # one frozen backbone for all variants of a seed
-                        net.backbone = backbone = backbone or CachedBackbone(net.backbone, dtype=torch.float32)
+                    if net.freeze and (p.weights or "start" in plan):  # variants share one frozen backbone
+                        held = CachedBackbone(net.backbone, dtype=torch.float32)
+                        net.backbone = backbones.setdefault(p.weights or seed, held)
                     files.write_text(target.with_suffix(".json"), json.dumps(_measured(p, net, data, plan)))
                     recipe.score(p, net, data).save(target)
 
@@ -128,12 +141,25 @@ def _images(parameters: str) -> tuple[tuple[int, ...], SegmentationDataset]:
 def _parameters(name: str, plan: dict, variant: str, seed: int) -> dict:
     """All parameters of one run; with pre-training, it begins with what that left."""
     own = {**plan["base"], **plan["variants"][variant], "seed": seed}
+    if "start" in plan:
+        return own | {"checkpoint": str(_start(name, own, variant)), "options": {}}
     before = plan.get("pretraining", {}) | own.pop("pretraining", {})
     if not before:
         return own
     asked = {**plan["base"], **before, "seed": seed, "episodic_steps": 0}
     made = run(asked, runs=folder_of(name), progress=False)
     return _continued(own, made, folder_of(name) / f"{variant}-{seed}.safetensors")
+
+
+def _start(name: str, own: dict, variant: str) -> Path:
+    """The shipped model of a method with a variant's options, which have no weights, as a file."""
+    target = folder_of(name) / f"start-{variant}.safetensors"
+    if not target.is_file():
+        net = load_model(shipped(own["method"], own.get("dataset", "shapes"), own.get("fold", 0)))
+        again = build_model(**net.config | own["options"])
+        again.load_state_dict(net.state_dict())
+        save_model(again, target)
+    return target
 
 
 def _trained(name: str, plan: dict, variant: str, seed: int) -> Path:
@@ -169,28 +195,34 @@ def table(name: str) -> None:
     """Collect the runs of a plan, all of which must be there."""
     plan = read_plan(name)
     runs = {v: [_trained(name, plan, v, s) for s in plan["seeds"]] for v in plan["variants"]}
-    rows, equal, card = [], [], None
-    for condition in plan.get("conditions", {"trained": {}}):
+    rows, equal = [], []
+    conditions = plan.get("conditions", {"trained": {}})
+    subsets = {name: (name, None) for name in conditions} | plan.get("subsets", {})
+    for subset, (condition, kept) in subsets.items():
         found = {
             label: [Evaluation.load(folder / f"{condition}{ending}.npz") for folder in runs[variant]]
             for label, (variant, ending) in scored(plan).items()
         }
-        card = card or next(iter(found.values()))[0].protocol
         for shot in next(iter(found.values()))[0].scores:
             scores = {v: [entry.scores[shot] for entry in entries] for v, entries in found.items()}
+            if kept:
+                where = _kept(KEPT[kept], plan["base"] | conditions[condition], shot)
+                scores = {v: [_part(entry, where) for entry in entries] for v, entries in scores.items()}
             for variant, own in scores.items():
-                row = {"condition": condition, "shots": shot, "variant": variant, "miou": over_trainings(own)}
+                row = {"condition": subset, "shots": shot, "variant": variant, "miou": over_trainings(own)}
                 row["per_seed"] = [s.miou for s in own]
                 folders = runs[scored(plan)[variant][0]]
-                row = {k: _percent(v) for k, v in row.items()} | {"measures": _measures(folders, condition)}
+                row = {k: _percent(v) for k, v in row.items()} | {"measures": _measures(folders, subset)}
                 for reference in [b for a, b in plan["compare"] if a == variant]:
                     row[f"gain over {reference}"] = _percent(over_trainings(own, scores[reference]))
                     pairs = zip(own, scores[reference])
                     row[f"gain over {reference} per seed"] = _percent([a.miou - b.miou for a, b in pairs])
                 rows.append(row)
         for variant in plan["variants"] if "reading" in plan else ():
-            equal.append({"condition": condition, "variant": variant} | _equal_recall(runs[variant], condition))
-    first = json.loads((next(iter(runs.values()))[0] / "result.json").read_text())
+            equal.append({"condition": subset, "variant": variant} | _equal_recall(runs[variant], condition))
+    one, ending = next(iter(runs.values()))[0], next(iter(scored(plan).values()))[1]
+    protocol = Evaluation.load(one / f"{next(iter(conditions))}{ending}.npz").protocol
+    versions = json.loads((one / "result.json").read_text())["versions"]
     sha256 = hashlib.sha256(_file(name).read_bytes()).hexdigest()
     content = {
         "command": f"python tools/claims.py train {name}; python tools/claims.py table {name}",
@@ -198,13 +230,25 @@ def table(name: str) -> None:
         "training_seeds": plan["seeds"],
         "rows": rows,
         **({"equal_recall": equal} if equal else {}),
-        "protocol": card.as_dict(),
-        "list_hash": card.list_hash,
-        "versions": first["versions"],
+        "protocol": protocol.as_dict(),
+        "list_hash": protocol.list_hash,
+        "versions": versions,
     }
     target = files.data_folder() / "results" / f"{name}.json"
     files.write_text(target, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     print(target.name)
+
+
+def _kept(keep, parameters: dict, shot: int) -> np.ndarray:
+    """Which episodes of the (single) list of a condition a subset keeps, (E,) bool."""
+    p = check_parameters(parameters)
+    data = recipe.datasets(p)[1]
+    specs = EpisodeSampler(data, recipe.protocol(p), shot=shot).fixed(p.episodes, *p.seeds).specs
+    return np.array([keep(data, spec) for spec in specs])
+
+
+def _part(scores: Scores, where: np.ndarray) -> Scores:
+    return Scores(scores.table[where], scores.classes[where], scores.runs[where])
 
 
 def _measures(folders: list[Path], condition: str) -> dict:

@@ -153,38 +153,6 @@ def spread(points: np.ndarray | Tensor) -> float:
     return float(distance.sum() / (len(points) * (len(points) - 1)))
 
 
-def gains_of(row: Mapping) -> list[float]:
-    """The gain of several prototypes over one in each training, in points."""
-    return [a - b for a, b in zip(row["several per seed"], row["one per seed"])]
-
-
-def part_verdicts(rows: Sequence[Mapping]) -> list[str]:
-    """One sentence per number of shots and parts: the gain of several prototypes, its interval, and what it says."""
-    return [
-        gain_verdict(_name(row, ", ") + ": several - one prototype", row["gain of several"], gains_of(row))
-        for row in _in_order(rows)
-    ]
-
-
-def _in_order(rows: Sequence[Mapping]) -> list[Mapping]:
-    return sorted(rows, key=lambda row: (row["shots"], row["parts"]))
-
-
-def _name(row: Mapping, between: str) -> str:
-    return f"K={row['shots']}{between}{row['parts']} part{'s' * (row['parts'] > 1)}"
-
-
-def conclusion(rows: Sequence[Mapping]) -> str:
-    """What all rows together say about several prototypes, whichever way they fall."""
-    names, verdicts = [_name(row, " with ") for row in _in_order(rows)], part_verdicts(rows)
-    counted = {w: [n for n, v in zip(names, verdicts) if v.endswith(f", {w}")] for w in ("better", "worse")}
-    clauses = [f"several prototypes are {word} at {', '.join(where)}" for word, where in counted.items() if where]
-    rest = len(rows) - sum(map(len, counted.values()))
-    if not clauses:
-        return f"in none of {len(rows)} comparisons are several prototypes better or worse than one"
-    return "; ".join(clauses) + (f"; undecided are {rest} of {len(rows)} comparisons" if rest else "")
-
-
 def scatter(values: Tensor | np.ndarray, groups: Sequence[str]) -> tuple[float, float]:
     """How far the rows of (E, C) numbers lie apart, and how far the means of their groups; both means over the columns.
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..arguments import Positive, Share, check_count, check_options
+from ..arguments import Positive, Share, check_count, check_number, check_options
 from ..episode import Episode
 from ..errors import ModelError
 from ..nn.context import SCALES, ASPPContext, FeatureEnrichment, averaged, conv_relu
@@ -140,7 +140,10 @@ class Superpixels:
 
 
 @full_precision
-def cluster(features: Tensor, masks: Tensor, seeds: Seeds, *, iterations: int = 5, reach: float = 10.0) -> Superpixels:
+def cluster(
+    features: Tensor, masks: Tensor, seeds: Seeds, *, iterations: int = 5, reach: float = 10.0,
+    sharpness: float | None = None,
+) -> Superpixels:  # fmt: skip
     """Superpixel-guided clustering of all images at once; no gradient passes.
 
     Cells and centres are compared by D = √(‖features‖² + ‖position‖² / r²); a centre becomes the mean of all object
@@ -150,6 +153,8 @@ def cluster(features: Tensor, masks: Tensor, seeds: Seeds, *, iterations: int = 
     Args:
         features: (M, C, h, w) float. masks: (M, h, w) float; cells of exactly 1 are clustered.
         seeds: where the centres start. iterations: T. reach: r, cells that weigh as much as one unit of features.
+        sharpness: None as published. A number makes it exp(−sharpness · D / σ), with the standard deviation σ of the
+            object's cells (all channels and the position together), so that the length of the features is of no matter.
     """
     with torch.no_grad():
         count, channels, height, width = features.shape
@@ -160,12 +165,13 @@ def cluster(features: Tensor, masks: Tensor, seeds: Seeds, *, iterations: int = 
         # In double precision: from round to round exp(-D) magnifies the last digits.
         cells = precise(_cells(features, order, reach))
         centres = precise(_cells(features, seeds.points[..., 0] * width + seeds.points[..., 1], reach))
+        scale = 1.0 if sharpness is None else _deviation(cells, valid) / sharpness
         for _ in range(iterations):
             # Direct differences: the expanded square would lose 1e-4 near a distance of 0.
             distance = torch.cdist(centres, cells, compute_mode="donot_use_mm_for_euclid_dist")
             distance = distance.masked_fill(~valid[:, None], torch.inf)
             # The softmax is exp(-D) over its sum, without its underflow where every distance is large.
-            weights = torch.where(clustered[:, None, None], -distance, 0.0).softmax(-1)
+            weights = torch.where(clustered[:, None, None], -distance / scale, 0.0).softmax(-1)
             centres = weights @ cells
         centres, weights = centres.float(), weights.float()
         spread = torch.zeros(count, centres.shape[1], height * width, device=features.device)
@@ -185,6 +191,13 @@ def _cells(features: Tensor, order: Tensor, reach: float) -> Tensor:
     rows = features.flatten(2).transpose(1, 2).gather(1, order[..., None].expand(-1, -1, channels))
     position = torch.stack([order // width, order % width], -1).float() / reach
     return torch.cat([rows, position], -1)
+
+
+def _deviation(cells: Tensor, valid: Tensor) -> Tensor:
+    """Root mean square distance (M, 1, 1) of the valid ones of (M, n, C + 2) cells from their mean; never 0."""
+    share = valid[..., None] / valid.sum(1).clamp_min(1)[:, None, None]
+    middle = (cells * share).sum(1, keepdim=True)
+    return ((cells - middle).square() * share).sum((1, 2), keepdim=True).sqrt().clamp_min(1e-6)
 
 
 # Section 3.3, guided prototype allocation: every query position chooses.
@@ -212,13 +225,15 @@ def allocate(query: Tensor, prototypes: Tensor, used: Tensor, *, merge: str = "s
 
     Args:
         query: (B, C, h, w) float. prototypes: (B, P, C) float. used: (B, P) bool.
-        merge: `"sum"` of the cosines as published (it grows with the number of prototypes), or their `"mean"`.
+        merge: `"sum"` of the cosines as published (it grows with the number of prototypes), their `"mean"` or `"max"`.
     """
     similarity = cosine_maps(query, prototypes, scale=1.0)
     ignored = ~used[:, :, None, None]
     probability = similarity.masked_fill(ignored, 0.0).sum(1, keepdim=True)
     if merge == "mean":
         probability = probability / used.sum(1).clamp_min(1)[:, None, None, None]
+    if merge == "max":
+        probability = similarity.masked_fill(ignored, -1.0).amax(1, keepdim=True)
     with torch.no_grad():
         # In double precision: two prototypes may lie so close that the order of a summation would choose.
         # The norm of the query is left out, which is the same for all of them.
@@ -276,8 +291,10 @@ class ASGNet(OneWayModel):
         superpixel_area: S_sp, object cells per prototype. adaptive: off gives every object N_max of them.
         seeds: `"published"` placement and counting, or `"clean"` (paper), see `published_seeds`.
         iterations: of the clustering in training and in evaluation. reach: r, weight of the distance in cells.
+        sharpness: None for the weights exp(−D) of the paper; a number divides D by the features' scale, see `cluster`.
         allocation: `"guided"`, or `"expand"`: the mean of all prototypes at every position.
-        similarity: Π is the `"sum"` of the cosines, or their `"mean"`, which does not grow with the prototypes.
+        similarity: Π is the `"sum"` of the cosines, their `"mean"`, which does not grow with the prototypes, or the
+            cosine of the best one (`"max"`); a sum asks only for the sum of the unit prototypes, as if there were one.
         shot_merge: `"pool"` the prototypes of all supports, or `"average"` what each support alone would allocate.
         fusion: merge F_q, s_G and Π at every scale (`"scales"`), or by one 1x1 convolution before (`"once"`, paper).
         aux_weight: weight of the auxiliary logits' loss. dropout: channel dropout of the reduced features.
@@ -296,13 +313,15 @@ class ASGNet(OneWayModel):
         self, backbone: nn.Module, *, width: int = 256, pyramid: bool = True, scales: Sequence[float] = SCALES,
         max_superpixels: int = 5, superpixel_area: Positive = 100.0, adaptive: bool = True,
         seeds: Literal["published", "clean"] = "published", iterations: Sequence[int] = (10, 5),
-        reach: Positive = 10.0, allocation: Literal["guided", "expand"] = "guided",
-        similarity: Literal["sum", "mean"] = "sum", shot_merge: Literal["pool", "average"] = "pool",
+        reach: Positive = 10.0, sharpness: float | None = None, allocation: Literal["guided", "expand"] = "guided",
+        similarity: Literal["sum", "mean", "max"] = "sum", shot_merge: Literal["pool", "average"] = "pool",
         fusion: Literal["scales", "once"] = "scales", aux_weight: float = 1.0, dropout: Share = 0.5,
         freeze: bool = True,
     ):  # fmt: skip
         super().__init__(backbone, freeze=freeze)
         check_options(ASGNet, locals(), "asgnet")
+        if sharpness is not None:
+            check_number(sharpness, "asgnet: sharpness", zero=False)
         if not isinstance(iterations, Sequence) or isinstance(iterations, str) or len(iterations) != 2:
             raise ModelError(f"asgnet: iterations={iterations!r}: expected two numbers, of training and evaluation.")
         for value in iterations:
@@ -320,7 +339,7 @@ class ASGNet(OneWayModel):
             self.context = ASPPContext(inputs=pooled + resized, shallow=shallow, width=width, dropout=dropout)
         self.pyramid, self.aux_weight = pyramid, aux_weight
         self.max_superpixels, self.superpixel_area, self.adaptive = max_superpixels, superpixel_area, adaptive
-        self.seeds, self.iterations, self.reach = seeds, tuple(iterations), reach
+        self.seeds, self.iterations, self.reach, self.sharpness = seeds, tuple(iterations), reach, sharpness
         self.allocation, self.similarity, self.shot_merge = allocation, similarity, shot_merge
 
     @property
@@ -384,7 +403,8 @@ class ASGNet(OneWayModel):
         seeds = place(objects, size, self.max_superpixels, area)
         iterations = self.iterations[0] if self.training else self.iterations[1]
         small = resize(objects.float(), size)
-        return seeds, cluster(flat, small, seeds, iterations=iterations, reach=self.reach)
+        how = {"iterations": iterations, "reach": self.reach, "sharpness": self.sharpness}
+        return seeds, cluster(flat, small, seeds, **how)
 
     def allocate(self, query: Tensor, superpixels: Superpixels, shot: int) -> Allocation:
         """Tell every position of the query (B, C, h, w) about the superpixels of its B·K supports."""

@@ -28,6 +28,7 @@ QueryFactor = Literal["product", "average", "mean", "none"]
 Teacher = Literal["prototypes", "distributions"]
 TeacherQuery = Literal["original", "reweighted"]
 Teachers = Literal["separate", "integral"]
+AttentionFrom = Literal["query_map", "supervised_head"]
 
 # Self-distillation: the support decides which channels matter, and the query's true mask teaches the prototypes.
 
@@ -82,15 +83,18 @@ class SDPM(nn.Module):
 
 
 class SAAM(nn.Module):
-    """Supervised affinity attention module: one head compares features with a prototype, both of C = `width`."""
+    """Supervised affinity attention module: one head compares features with a prototype, both of C = `width`.
 
-    def __init__(self, width: int):
+    The query's map comes from a last layer of its own, or, `supervised`, from the one that the support's masks teach.
+    """
+
+    def __init__(self, width: int, supervised: bool = False):
         super().__init__()
         self.reduce = nn.Sequential(nn.Conv2d(2 * width, 4 * width, 3, padding=1), nn.ReLU(inplace=True))
         self.pyramid = PyramidPooling(4 * width, width)
         self.bottleneck = nn.Sequential(*conv_norm(8 * width, width, 3), nn.ReLU(), nn.Dropout2d(0.1))
         self.support_logits = nn.Conv2d(width, 2, 1)
-        self.query_map = nn.Conv2d(width, 1, 1)
+        self.query_map = None if supervised else nn.Conv2d(width, 1, 1)
 
     def forward(self, features: Tensor, prototype: Tensor) -> Tensor:
         """(B, C, h, w) of the affinity between features (B, C, h, w) and prototype (B, C)."""
@@ -112,8 +116,12 @@ class SAAM(nn.Module):
         return torch.stack([self.support_logits(self(*shot)) for shot in shots], 1)
 
     def query(self, features: Tensor, prototype: Tensor) -> Tensor:
-        """Attention map (B, 1, h, w), signed and unbounded, of query features (B, C, h, w)."""
-        return self.query_map(self(features, prototype))
+        """Attention map (B, 1, h, w) of query features (B, C, h, w): signed and unbounded, or, supervised, the
+        object's probability."""
+        affinity = self(features, prototype)
+        if self.query_map is None:
+            return self.support_logits(affinity).softmax(1)[:, 1:]
+        return self.query_map(affinity)
 
 
 # The method: both modules in front of PFENet's enrichment. First our names of modules and the authors'.
@@ -150,6 +158,9 @@ class SDAANet(OneWayModel):
         query_factor: `"product"` of all factors and their average once more; `"average"`, the same with the averaged
             factor in place of the product (equal at one shot, of the same size at any); `"mean"` (paper); `"none"`.
         attention: query map from the `"mean_prototype"`, or the mean of the maps of `"each_support"` (paper).
+        attention_from: the map that the decoder gets from SAAM: `"query_map"`, a last layer that only the segmentation
+            loss trains, on features of `down_query`; or `"supervised_head"`, the object's probability of the layer
+            that the support's masks train, on features of `down_supp`, which they train, too (our variant).
         prior_masking: mask the support `"twice"`, before and after the deepest stage, or only `"after"` it, which saves
             a pass through that stage and lets cached features serve; ViTs know no other way.
         dropout: channel dropout of the reduced features. freeze: keep the backbone's parameters as they are.
@@ -171,6 +182,7 @@ class SDAANet(OneWayModel):
         teacher: Teacher = "prototypes", teacher_query: TeacherQuery = "original", teachers: Teachers = "separate",
         detach_teacher: bool = False, shared_projection: bool = False, query_factor: QueryFactor = "product",
         attention: Literal["mean_prototype", "each_support"] = "mean_prototype",
+        attention_from: AttentionFrom = "query_map",
         prior_masking: Literal["twice", "after"] = "twice", dropout: Share = 0.5, freeze: bool = True,
     ):  # fmt: skip
         super().__init__(backbone, freeze=bool(freeze))
@@ -184,7 +196,7 @@ class SDAANet(OneWayModel):
         teaching = {"teacher": teacher, "teacher_query": teacher_query, "teachers": teachers}
         teaching |= {"query_factor": query_factor, "detach_teacher": detach_teacher}
         self.sdpm = SDPM(width, **teaching) if sdpm else None
-        self.saam = SAAM(width) if saam else None
+        self.saam = SAAM(width, attention_from == "supervised_head") if saam else None
         maps = int(prior) + int(saam)
         self.enrichment = FeatureEnrichment(constant=width, pooled=width, resized=maps, width=width, scales=scales)
         self.prior, self.attention = prior, attention
@@ -202,6 +214,8 @@ class SDAANet(OneWayModel):
         query, support = self.encode(episode, stages)
         flat = {stage: value.flatten(0, 2) for stage, value in support.items()}
         query_side = {"reduced": self.down_query(joined(query))}
+        if self.saam and self.saam.query_map is None:
+            query_side["affine"] = self.down_supp(joined(query))
         support_side = {"reduced": self.down_supp(joined(flat)).unflatten(0, support["layer3"].shape[:3])}
         if deepest == "layer4":  # nothing reads layer2 again, and the prior needs room
             for side in (query, support, flat):
@@ -230,7 +244,7 @@ class SDAANet(OneWayModel):
                 enlarged = resize(maps["support_attention"].float(), tuple(masks.shape[-2:]))
                 pairs = zip(enlarged.unbind(1), masks.unbind(1))
                 losses["saam"] = torch.stack([segmentation(*pair) for pair in pairs]).mean()
-            maps["attention"] = self._attention(query_features, prototypes)
+            maps["attention"] = self._attention(query.get("affine", query_features), prototypes)
             guides.append(maps["attention"].float())
         students, query_factor = prototypes, None
         if self.sdpm:

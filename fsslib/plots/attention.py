@@ -9,8 +9,10 @@ import seaborn as sns
 from torch import Tensor
 
 from ..analysis.intervals import Series
+from ..episode import Episode, Prediction
 from .common import LINES, Drawing, around, badge, beside, blank, curves, forest, middle, panels, theme
 from .pixels import HUES, Array, overlay
+from .sdaanet_flow import BIG, LEARNED, ORANGE, STUDENT, TRAINING, Canvas
 
 
 @theme()
@@ -26,7 +28,7 @@ def matches(
     """
     side = round(cosines.shape[0] ** 0.5)
     count, extent, words = 1 + len(positions), (0, side, side, 0), []
-    figure, ((first, *others),) = blank((1.15 * count + 0.3, 1.3), 1, count, titles=["query"])
+    figure, ((first, *others),) = blank((1.85 * count + 0.5, 2.05), 1, count, titles=["query"])
     first.imshow(overlay(query), extent=extent, interpolation="bicubic")
     on_object, high = cosines.amax(1).view(side, side).numpy() > 0, float(cosines.max())
     left, top, width = around(on_object)
@@ -69,9 +71,9 @@ def values(maps: Mapping[str, tuple[Array, Array]]) -> Drawing:
 
 
 @theme()
-def gallery(rows: Mapping[str, Sequence[Array]], titles: Sequence[str], alt: str, side: float = 0.72) -> Drawing:
+def gallery(rows: Mapping[str, Sequence[Array]], titles: Sequence[str], alt: str, side: float = 1.75) -> Drawing:
     """Labelled rows of pictures (H, W, 3) and maps (h, w); every column of maps has one scale, so rows compare."""
-    size = (side * len(titles) + 0.3, side * len(rows) + 0.35)
+    size = (side * len(titles) + 0.3, side * len(rows) + 0.45)
     figure, axes = blank(size, len(rows), len(titles), rows, pad=0.015)
     for column, title in enumerate(titles):
         pictures = [np.asarray(row[column]) for row in rows.values()]
@@ -84,22 +86,33 @@ def gallery(rows: Mapping[str, Sequence[Array]], titles: Sequence[str], alt: str
 
 
 @theme()
-def dots(series: Series, xlabel: str, line: float | None = None, limits: tuple | None = None) -> Drawing:
+def dots(
+    series: Series, xlabel: str, line: float | None = None, limits: tuple | None = None,
+    trainings: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+) -> Drawing:  # fmt: skip
     """Values with 95 % intervals, one line per group and one mark per series: series -> {group: (value, low, high)}.
 
-    Args: line: where to draw a vertical line, e.g. at chance. limits: of the x axis.
+    Args:
+        line: where to draw a vertical line, e.g. at chance. limits: of the x axis.
+        trainings: series -> {group: the values of the single trainings}, drawn as small dots.
     """
-    table = middle(series)
-    figure, axis = plt.subplots(figsize=(5.4, 0.6 + (0.14 + 0.14 * len(series)) * len(table)))
+    table, count = middle(series), len(series)
+    figure, axis = plt.subplots(figsize=(5.4, 0.6 + (0.14 + 0.14 * count) * len(table)))
     forest(axis, series)
+    for i, groups in enumerate((trainings or {}).values()):
+        shift = 0.28 * (i - (count - 1) / 2)
+        for group, values in groups.items():
+            place = [table.index.get_loc(group) + shift + 0.12] * len(values)
+            axis.plot(values, place, "o", color=LINES[i % len(LINES)], alpha=0.55, markersize=3)
     if line is not None:
         axis.axvline(line, color="black", linewidth=0.8)
     axis.set(xlabel=xlabel, xlim=limits)
-    if len(series) > 1:
+    if count > 1:
         beside(axis)
     listed = {name: ", ".join(f"{group} {v:.2f}" for group, v in column.items()) for name, column in table.items()}
     words = "; ".join(f"{name}: {numbers}" if name else numbers for name, numbers in listed.items())
-    return figure, f"{xlabel}, with 95 % intervals. {words}.", table.round(3)
+    singly = ", a dot for each training" if trainings else ""
+    return figure, f"{xlabel}, with 95 % intervals{singly}. {words}.", table.round(3)
 
 
 @theme()
@@ -115,3 +128,48 @@ def emergence(losses: Sequence[float], points: Mapping[str, Mapping[int, float]]
     words = "; ".join(f"{label} from {values[0]:.2f} to {values[-1]:.2f}" for label, values in ends.items())
     loss = f"from {losses[0]:.2f} to {losses[-1]:.2f}" if len(losses) else "of no step"
     return figure, f"Loss {loss}; {ylabel}: {words}.", pd.DataFrame(points).rename_axis("step").round(3)
+
+
+@theme()
+def storyboard(episode: Episode, prediction: Prediction, name: str = "the object") -> Drawing:
+    """SAAM step by step, for one 1-way 1-shot episode: what its head is told, where it is taught, what it hands on.
+
+    Args:
+        episode: a single one (B = N = K = 1). prediction: of an SD-AANet with SAAM and `explain`, in eval mode.
+        name: of the class, for the words.
+    """
+    maps = {key: value[0].float().cpu() for key, value in prediction.maps.items()}
+    canvas, (first, second, head, last), top, low, half = Canvas(100, 46), (9.5, 31, 56, 89), 33, 9.7, BIG / 2
+    wide, taught = half + 0.6, maps["support_attention"][0].softmax(0)[1]
+    support, query = episode.support_images[0, 0, 0], episode.query_images[0]
+    canvas.picture(first, top, overlay(support, episode.support_masks[0, 0, 0]), "1 support, its mask", side=BIG)
+    canvas.picture(first, low, overlay(query), "5 query", side=BIG)
+    canvas.picture(second, top, maps["support_features"][0].norm(dim=0), "2 features $F_s$", side=BIG)
+    canvas.picture(second, low, maps["query_features"].norm(dim=0), "6 features $F_q$", side=BIG)
+    canvas.bars(head, 40.5, maps["pooled"][0], "3 pooled under the mask: $p$", STUDENT, size=(BIG + 2, 4))
+    canvas.box(head, 21.5, 10, 9, "head:\nconv, PSP,\nconv", LEARNED)
+    canvas.box(70, top - 3, 9.5, 5, "support's\nlast layer", LEARNED)
+    canvas.box(70, low, 9.5, 5, "query's\nlast layer", LEARNED)
+    canvas.picture(last, top, taught, "4 P(object) on the support", dashed=True, limits=(0, 1), side=BIG)
+    canvas.picture(last, low, maps["attention"][0], "7 attention $A$", side=BIG)
+    for lane in (top, low):
+        canvas.arrow((first + wide, lane), (second - wide, lane))
+    canvas.arrow((second + wide, 40.5), (head - wide - 1.2, 40.5), colour=STUDENT)
+    canvas.arrow((head, 38.2), (head, 26), colour=STUDENT)
+    canvas.arrow((second + wide, top - 5), (head - 8, top - 5), (head - 8, 23), (head - 5, 23))
+    canvas.arrow((second + wide, low), (head - 8, low), (head - 8, 20), (head - 5, 20))
+    canvas.arrow((head + 5, 23), (70, 23), (70, top - 5.5))
+    canvas.arrow((head + 5, 20), (70, 20), (70, low + 2.5))
+    canvas.arrow((74.8, top - 3), (last - wide, top - 3))
+    canvas.arrow((74.8, low), (last - wide, low))
+    canvas.write(70, 44, "the mask teaches\nsteps 2 to 4", TRAINING)
+    canvas.arrow((80.2, top + 6.5), (75, top + 6.5), (75, top - 0.5), **ORANGE)
+    canvas.write(70, 4.3, "only the final loss teaches this layer", TRAINING)
+    sizes = " by ".join(str(n) for n in maps["attention"].shape[-2:])
+    alt = (
+        f"SAAM for one episode of {name}, in seven steps. The support's features are pooled under its mask into the "
+        "prototype p. One head compares features with p: on the support its last layer gives the object's probability, "
+        "which its mask teaches; on the query another last layer, which only the final loss teaches, gives the "
+        f"attention map, {sizes} cells from {maps['attention'].min():.1f} to {maps['attention'].max():.1f}."
+    )
+    return canvas.figure, alt, None

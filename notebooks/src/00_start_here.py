@@ -245,7 +245,8 @@ explore_episode(models="panet")
 # | `00_start_here` | an episode, a prediction, a score |
 # | `01_prototypes` | PANet from the inside: pooling, cosine maps, alignment, shots, scribbles and boxes |
 # | `02_self_distillation` | SD-AANet's first idea: a teacher made of the answer |
-# | `03_affinity_attention` | its second idea: a prior map, and an attention map that learns on the support |
+# | `03_prior_mask` | a map that nobody trains: the best match of every position of the query |
+# | `03b_affinity_attention` | its second idea: an attention map that learns on the support |
 # | `04_sdaanet` | both together: the whole model, its losses, an ablation |
 # | `05_superpixels` | ASGNet: several prototypes, and who gets which |
 # | `06_dense_correlation` | HDMNet: pixels compared with pixels |

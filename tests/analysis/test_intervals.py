@@ -24,42 +24,6 @@ def test_spread_is_the_mean_distance_of_pairs():
     assert intervals.spread(torch.ones(1, 2)) == 0
 
 
-def part(parts, shots, gain, seeds):
-    value = gain[0]
-    own = {"parts": parts, "shots": shots, "several": [50 + value, 45, 60], "one": [50, 45, 55]}
-    own |= {"several per seed": [50 + s for s in seeds], "one per seed": [50] * len(seeds)}
-    return own | {"gain of several": list(gain)}
-
-
-CLEAR = [
-    part(2, 5, (-4, -6, -2), (-3, -5, -4)), part(1, 1, (0.1, -1, 1), (1, -1, 0.3)), part(2, 1, (3, 1, 5), (2, 3, 4)),
-]  # fmt: skip
-
-
-def test_part_verdicts_are_ordered_and_need_interval_and_trainings():
-    said = intervals.part_verdicts(CLEAR)
-    assert [s.split(":")[0] for s in said] == ["K=1, 1 part", "K=1, 2 parts", "K=5, 2 parts"]
-    assert [s.rsplit(", ", 1)[1] for s in said] == ["not distinguishable", "better", "worse"]
-    torn = part(3, 1, (3, 1, 5), (-1, 4, 6))
-    assert intervals.part_verdicts([torn])[0].endswith("the trainings disagree")
-
-
-@pytest.mark.parametrize(
-    "rows, expected",
-    [
-        (
-            CLEAR,
-            "several prototypes are better at K=1 with 2 parts; several prototypes are worse at K=5 with 2 parts; "
-            "undecided are 1 of 3 comparisons",
-        ),
-        (CLEAR[1:2], "in none of 1 comparisons are several prototypes better or worse than one"),
-        (CLEAR[:1], "several prototypes are worse at K=5 with 2 parts"),
-    ],
-)
-def test_the_conclusion_is_what_the_rows_say(rows, expected):
-    assert intervals.conclusion(rows) == expected
-
-
 def test_a_difference_is_clear_only_if_episodes_and_trainings_agree():
     assert intervals.clear((2, 1, 3), [1, 2, 3]) and intervals.clear((-2, -3, -1), [-1, -2, -3])
     assert not intervals.clear((2, -1, 5), [1, 2, 3]) and not intervals.clear((2, 1, 3), [-1, 3, 4])

@@ -18,6 +18,7 @@ OPTIONS = {
     "superpixel_area": ({"superpixel_area": 5.0}, {"seeds"} | CLUSTERED),
     "max_superpixels": ({"max_superpixels": 1}, {"seeds"} | CLUSTERED),
     "seeds": ({"seeds": "clean"}, {"seeds"} | CLUSTERED), "reach": ({"reach": 1.0}, CLUSTERED - {"prototypes_used"}),
+    "sharpness": ({"sharpness": 4.0}, CLUSTERED - {"prototypes_used"}),
     "iterations in evaluation": ({"iterations": (10, 1)}, CLUSTERED - {"prototypes_used"}),
     "iterations in training": ({"iterations": (1, 5)}, set()),
     "allocation": ({"allocation": "expand"}, {"guide_features"} | DECODED),
@@ -61,7 +62,7 @@ def test_training_clusters_longer_than_evaluation(monkeypatch):
     monkeypatch.setattr(asgnet, "cluster", lambda *a, **options: (seen.append(options), original(*a, **options))[1])
     for mode in (True, False):
         model.train(mode)(random_episode())
-    assert seen == [{"iterations": 10, "reach": 3.0}, {"iterations": 5, "reach": 3.0}]
+    assert seen == [{"iterations": n, "reach": 3.0, "sharpness": None} for n in (10, 5)]
 
 
 def test_the_maps_belong_together():

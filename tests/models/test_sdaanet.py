@@ -177,3 +177,21 @@ def test_a_shared_projection_is_one_for_query_and_support(tmp_path):
     assert torch.equal(shared.down_query(images), shared.down_supp(images))
     again = load_model(save_model(shared, tmp_path / "shared.safetensors"))
     assert again.down_supp is again.down_query and torch.equal(again.down_query(images), shared.down_query(images))
+
+
+def test_the_attention_may_come_from_the_supervised_head():
+    """The map is then the object's probability of the support's own last layer, on the support's projection: a query
+    equal to its support gets the support's own answer, the mask's loss and the segmentation's train the same parts."""
+    net, plain = tiny(attention_from="supervised_head"), tiny()
+    assert net.saam.query_map is None and plain.saam.query_map is not None
+    episode = random_episode(2, 1, 1)
+    twin = replace(episode, query_images=episode.support_images[:, 0, 0])
+    net.explain = True
+    maps = net.eval()(twin).maps
+    torch.testing.assert_close(maps["attention"], maps["support_attention"][:, 0].softmax(1)[:, 1:])
+    other = net(episode).maps["attention"]
+    assert (other - maps["attention"]).abs().max() > 1e-4 and other.min() >= 0 and other.max() <= 1
+    for model in (net, plain):
+        model.losses(episode)["main"].backward()
+    taught = [model.saam.support_logits.weight.grad is not None for model in (net, plain)]
+    assert taught == [True, False], "the segmentation loss reaches the supervised layer only where it makes the map"

@@ -35,7 +35,7 @@ def plain_seeds(mask: np.ndarray, size: tuple[int, int], most: int, area: float)
     return points, int(count)
 
 
-def plain_cluster(features, mask, points, iterations: int, reach: float):
+def plain_cluster(features, mask, points, iterations: int, reach: float, sharpness: float | None):
     """Section 3.2 of the paper for one image (C, h, w), with exponentials and sums, in float64."""
     height, width = mask.shape
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -47,6 +47,9 @@ def plain_cluster(features, mask, points, iterations: int, reach: float):
         for i, centre in enumerate(centres):
             squares = (cells - centre) ** 2
             distance = (squares[:, :-2].sum(1) + squares[:, -2:].sum(1) / reach**2).sqrt()
+            if sharpness:
+                variances = cells.var(0, correction=0)
+                distance *= sharpness / (variances[:-2].sum() + variances[-2:].sum() / reach**2).sqrt()
             weights[:, i] = (-distance).exp() / (-distance).exp().sum()
         centres = weights.T @ cells
     return centres[:, :-2], weights
@@ -119,21 +122,21 @@ def test_clean_seeds_lie_on_the_cells_that_are_clustered(seed, kind, side, area)
 @given(
     seed=st.integers(0, 2**31), kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=5),
     iterations=st.integers(1, 6), reach=st.sampled_from([1.0, 10.0, 100.0]), large=st.sampled_from([0.3, 1.0, 3.0]),
-    wait=st.booleans(),
+    sharpness=st.sampled_from([None, 0.5, 3.0]), wait=st.booleans(),
 )  # fmt: skip
-def test_clustering_is_the_plain_one_for_every_image_of_a_batch(seed, kinds, iterations, reach, large, wait):
+def test_clustering_is_the_plain_one_for_every_image_of_a_batch(seed, kinds, iterations, reach, large, sharpness, wait):
     generator = torch.Generator().manual_seed(seed)
     size, channels = (7, 6), 9
     masks = torch.stack([blob(generator, 49, 41, kind) for kind in kinds])
     features = large * torch.randn(len(kinds), channels, *size, generator=generator)
     seeds, small = published_seeds(masks, size, 4, 4.0), resize(masks.float(), size)
     with mock.patch.object(ops, "may_wait", lambda tensor: wait):
-        found = cluster(features, small, seeds, iterations=iterations, reach=reach)
+        found = cluster(features, small, seeds, iterations=iterations, reach=reach, sharpness=sharpness)
     assert found.prototypes.shape == (len(kinds), 4, channels) and found.assignment.shape == (len(kinds), 4, *size)
     for i in range(len(kinds)):
         count, inside = int(seeds.counts[i]), small[i] == 1
         if count >= 2 and inside.any():
-            args = features[i], small[i], seeds.points[i, :count], iterations, reach
+            args = features[i], small[i], seeds.points[i, :count], iterations, reach, sharpness
             prototypes, weights = plain_cluster(*args)
             torch.testing.assert_close(found.prototypes[i, :count].double(), prototypes, rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(found.assignment[i, :count, inside].T.double(), weights, rtol=1e-3, atol=1e-5)
@@ -145,6 +148,18 @@ def test_clustering_is_the_plain_one_for_every_image_of_a_batch(seed, kinds, ite
             assert torch.equal(found.assignment[i, 0], small[i])
         assert found.used[i].tolist() == [p < count for p in range(4)]
         assert not found.prototypes[i, count:].any() and not found.assignment[i, count:].any()
+
+
+def test_with_a_sharpness_the_length_of_the_features_is_of_no_matter():
+    """As published it decides everything: ten times as long, and each superpixel is little more than one cell."""
+    features, mask = torch.randn(1, 8, 6, 6), torch.ones(1, 6, 6)
+    seeds = Seeds(torch.tensor([[[1, 1], [4, 4]]]), torch.tensor([2]))
+    for sharpness, same in ((None, False), (3.0, True)):
+        found = [cluster(f * features, mask, seeds, reach=10 / f, sharpness=sharpness) for f in (1, 10)]
+        largest = [float(each.assignment.amax()) for each in found]
+        assert (abs(largest[0] - largest[1]) < 1e-5) == same
+    flat = cluster(torch.ones_like(features), mask, seeds, reach=1e9, sharpness=3.0)
+    assert torch.isfinite(flat.prototypes).all()
 
 
 def test_clustering_survives_where_exponentials_underflow():
@@ -222,5 +237,5 @@ def test_half_precision_features_are_clustered_in_full_precision():
         found = cluster(features, mask, seeds)
         matched = allocate(features, found.prototypes, found.used)
     assert found.prototypes.dtype == matched.similarity.dtype == torch.float32
-    prototypes, _ = plain_cluster(features[0].float(), mask[0], seeds.points[0], 5, 10.0)
+    prototypes, _ = plain_cluster(features[0].float(), mask[0], seeds.points[0], 5, 10.0, None)
     torch.testing.assert_close(found.prototypes[0].double(), prototypes, rtol=1e-4, atol=1e-5)

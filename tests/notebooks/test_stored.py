@@ -73,7 +73,7 @@ def test_claims_belong_to_their_plans(path):
     seeds = stored["training_seeds"]
     assert seeds == plan["seeds"] and len(set(seeds)) >= 3 and stored["protocol"]["episodes"] == 1000
     rows = {(row["condition"], row["shots"], row["variant"]): row for row in stored["rows"]}
-    conditions, shots = plan.get("conditions", {"trained": {}}), {key[1] for key in rows}
+    conditions, shots = plan.get("conditions", {"trained": {}}) | plan.get("subsets", {}), {key[1] for key in rows}
     assert rows.keys() == set(product(conditions, shots, claims.scored(plan))) and len(rows) == len(stored["rows"])
     for (condition, k, variant), row in rows.items():
         mean, low, high = row["miou"]

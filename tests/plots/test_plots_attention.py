@@ -77,6 +77,16 @@ def test_dots_put_every_value_with_its_interval_on_its_group(drawn):
     assert figure.axes[0].get_legend() is None and "intervals. a 0.90." in alt, "one series needs no name"
 
 
+def test_dots_show_every_training_beside_its_mean():
+    series = {"one": {"a": (0.7, 0.6, 0.8), "b": (0.6, 0.5, 0.7)}, "two": {"a": (0.4, 0.3, 0.5), "b": (0.3, 0.2, 0.4)}}
+    single = {"one": {"b": [0.5, 0.7]}, "two": {"a": [0.35, 0.4, 0.45]}}
+    figure, alt, _ = pictures.dots(series, "mIoU", trainings=single)
+    small = [line.get_xydata() for line in figure.axes[0].lines if line.get_markersize() == 3]
+    assert [points[:, 0].tolist() for points in small] == [next(iter(x.values())) for x in single.values()]
+    assert abs(small[0][0, 1] - 1) < 0.5 and abs(small[1][0, 1]) < 0.5, "on the line of their group"
+    assert "a dot for each training" in alt
+
+
 def test_emergence_draws_loss_and_measurements():
     points = {"support": {0: 0.5, 10: 0.9}, "query": {0: 0.4, 10: 0.8}}
     figure, alt, data = pictures.emergence([0.7, 0.3, 0.2], points, "AUC")

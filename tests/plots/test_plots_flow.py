@@ -11,6 +11,7 @@ import torch
 from fsslib import Episode, build_model, files
 from fsslib.errors import FsslibError
 from fsslib.plots import ablation as tables
+from fsslib.plots import attention
 from fsslib.plots import sdaanet_flow as flow
 from fsslib.plots.display import picture
 from fsslib.training import History
@@ -115,3 +116,19 @@ def test_every_published_number_has_a_source_and_a_tag():
     for dataset, shot in (("PASCAL-5i", 1), ("COCO-20i", 1), ("COCO-20i", 5)):
         base, both = own[dataset, shot, "baseline (PFENet-like)"], own[dataset, shot, "both"]
         assert both["miou"] - base["miou"] == pytest.approx(both["gain"])
+
+
+def test_the_storyboard_of_saam_shows_what_the_head_sees_and_says(net):
+    one = episode()
+    with torch.no_grad():
+        prediction = net(one)
+    figure, alt, _ = attention.storyboard(one, prediction, "a square")
+    shown = {a.get_title()[:1]: np.asarray(a.images[0].get_array()) for a in figure.axes if a.images}
+    maps = {name: values[0] for name, values in prediction.maps.items()}
+    wanted = {"2": maps["support_features"][0].norm(dim=0), "6": maps["query_features"].norm(dim=0)}
+    wanted |= {"4": maps["support_attention"][0].softmax(0)[1], "7": maps["attention"][0]}
+    assert shown.keys() == {"1", "2", "4", "5", "6", "7"}
+    assert all(np.allclose(shown[title], values) for title, values in wanted.items())
+    assert "one episode of a square" in alt and f"to {maps['attention'].max():.1f}" in alt and picture(figure)
+    widths = [a.get_position().width * figure.get_figwidth() for a in figure.axes if a.images]
+    assert min(widths) >= 1.6, "inches, 160 pixels"

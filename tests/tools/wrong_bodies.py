@@ -111,7 +111,13 @@ WRONG = {
                 found = allocate(query, prototypes, used)
             return found.features, found.probability""",
     },
-    "normalised_map": {"sum": "return allocate(query, prototypes, used).probability"},
+    "best_per_support": {
+        "sum": "return allocate(query, prototypes.flatten(1, 2), used.flatten(1)).probability",
+        "detached": """
+            maps = [allocate(query.detach(), p, u, merge="max").probability for p, u in zip(*map(
+                lambda t: t.unbind(1), (prototypes, used)))]
+            return torch.stack(maps).mean(0)""",
+    },
     "guide_range": {"N_max for every object": "return most * len(areas), -most * len(areas), most * len(areas)"},
     "inverse_attention": {
         "softmax over the support": "return torch.softmax(S, -1) * mask[None]",

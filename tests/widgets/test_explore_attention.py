@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from explorer_tools import counted, keys, own, panel
 
-from fsslib import load_dataset
+from fsslib import build_model, load_dataset
 from fsslib.models.sdaanet import SDAANet
 from fsslib.ops import prior_mask, resize
 from fsslib.widgets import explore_attention
@@ -38,7 +38,13 @@ def test_at_first_it_shows_what_the_model_computes(explorer, net):
     assert torch.equal(facts["prediction"], found.masks()[0]) and facts["iou"] == facts["iou_both"]
     torch.testing.assert_close(facts["prior"], found.maps["prior"][0, 0])
     torch.testing.assert_close(facts["attention"], found.maps["attention"][0, 0])
-    assert keys(explorer) == ["query", "support 0", "matches", "prior", "attention", "inner", "prediction", "truth"]
+    names = ["query", "support 0", "matches", "prior", "attention", "taught", "inner", "prediction", "truth"]
+    assert keys(explorer) == names
+    options = {k: v for k, v in net.config.items() if k != "weights"} | {"attention_from": "supervised_head"}
+    twin = build_model(**options).eval()
+    twin.load_state_dict({k: v for k, v in net.state_dict().items() if "query_map" not in k})
+    twin.explain = True
+    torch.testing.assert_close(facts["taught"], by_model(twin, facts["episode"]).maps["attention"][0])
     row, column = facts["cell"]
     truth = facts["episode"].query_masks[0] == 1
     assert truth[min(96, 4 * row), min(96, 4 * column)], "it begins on the object"

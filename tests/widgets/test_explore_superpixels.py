@@ -51,7 +51,7 @@ def test_the_centres_are_where_the_clustering_ended(explorer, net):
 
 
 CHANGES = [{"iterations": 1}, {"reach": 1.0}, {"similarity": "mean"}, {"data": DATA}, {"fold": 1}, {"cls": 6}]
-CHANGES = [({}, change) for change in [*CHANGES, {"shots": 2}, {"support": 3}, {"query": 3}]]
+CHANGES = [({}, change) for change in [*CHANGES, {"sharpness": 8.0}, {"shots": 2}, {"support": 3}, {"query": 3}]]
 CHANGES += [({"adaptive": False}, {"superpixels": 9}), ({"superpixels": 10}, {"adaptive": False})]
 CHANGES += [({"iterations": 1}, change) for change in ({"seeds": "clean"}, {"allocation": "expand"})]
 
@@ -59,7 +59,8 @@ CHANGES += [({"iterations": 1}, change) for change in ({"seeds": "clean"}, {"all
 @pytest.mark.parametrize("before, change", [*CHANGES, ({"shots": 3}, {"shot_merge": "average"})])
 def test_every_control_changes_the_pictures(explorer, before, change):
     explorer.set(**before)
-    told = {"superpixels": "used", "adaptive": "used", "iterations": "alike", "reach": "alike", "seeds": "alike"}
+    told = dict.fromkeys(("iterations", "reach", "sharpness", "seeds"), "alike")
+    told |= {"superpixels": "used", "adaptive": "used"}
     old = {p.key: p.message() for p in explorer.scene.panels}, dict(explorer.scene.facts)
     explorer.set(**change)
     assert {p.key: p.message() for p in explorer.scene.panels} != old[0]

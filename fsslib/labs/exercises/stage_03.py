@@ -1,14 +1,13 @@
-"""Exercises of notebook 03: the prior map, a score for maps, the supervision of SAAM."""
+"""Exercises of notebook 03: the prior map, a score for maps, a prior that trusts no single match."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...losses import segmentation
 from ...ops import prior_mask, resize
 from ..exercise import Cases, Wrong, essay, exercise
 
-STAGE = "03_affinity_attention"
+STAGE = "03_prior_mask"
 
 
 def _prior_cases() -> Cases:
@@ -128,48 +127,59 @@ def contrast(score: Tensor, mask: Tensor) -> float:
     return float(gap / valid.var(correction=0).sqrt().clamp_min(1e-6))
 
 
-def _loss_cases() -> Cases:
-    logits = 2 * torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(5))
-    masks = torch.zeros(2, 13, 13, dtype=torch.long)
-    masks[0, 2:8, 3:9], masks[0, 8:10], masks[1, :5], masks[1, 5] = 1, 255, 1, 255
+def _robust_cases() -> Cases:
+    draw = torch.Generator().manual_seed(8)
+
+    def case(masks: Tensor, height: int, width: int, count: int) -> tuple:
+        sides = torch.randn(2, len(masks), 6, height, width, generator=draw).relu() + 0.2
+        return *(sides * (1 + 4 * torch.rand(2, len(masks), 1, height, width, generator=draw))), masks, count
+
+    masks, wide = torch.zeros(2, 14, 14, dtype=torch.long), torch.zeros(1, 9, 14, dtype=torch.long)
+    masks[0, 2:4, 2:4], masks[0, 10:], masks[1, 2:12, 2:11], wide[0, 1:8, 3:12] = 1, 255, 1, 1
     return {
-        "two supports with borders of 255": (logits, masks),
-        "one support, without 255": (logits[:1], masks[:1] % 255),
-        "an empty mask": (logits[1:], 0 * masks[1:]),
-        "a mask that is 255 everywhere (the loss is 0)": (logits[1:], torch.full_like(masks[1:], 255)),
+        "two episodes, one of a tiny object with fewer cells than `count`": case(masks, 7, 7, 5),
+        "a picture that is wider than high": case(wide, 5, 7, 3),
+        "more matches than the grid has cells": case(wide, 3, 4, 100),
+        "an empty mask (0 everywhere)": case(0 * wide, 3, 4, 4),
     }
 
 
-def _entropy(logits: Tensor, masks: Tensor, **options) -> Tensor:
-    """As PyTorch has it; ValueError where nothing counts, where most slips say nothing of their own."""
-    if not (masks != 255).any():
-        raise ValueError
-    return F.cross_entropy(resize(logits, tuple(masks.shape[-2:])), masks, ignore_index=255, **options)
+def _top(query: Tensor, support: Tensor, masks: Tensor, count: int, unit: bool = True) -> tuple[Tensor, Tensor]:
+    """The `count` best matches (B, count, h*w) with the object's cells, 0 where it has fewer; its cells (B, 1)."""
+    inside = resize((masks == 1).float()[:, None], tuple(query.shape[-2:])).flatten(1) > 0
+    sides = [F.normalize(x, dim=1) if unit else x for x in (support, query)]
+    pairs = torch.einsum("bcs,bcq->bsq", *(x.flatten(2) for x in sides)) * inside[:, :, None]
+    return pairs.topk(min(count, pairs.shape[1]), 1).values, inside.sum(1, keepdim=True)
 
 
-def _learns(answer) -> None:
-    logits, masks = next(iter(_loss_cases().values()))
-    if not getattr(answer(logits.requires_grad_(), masks), "requires_grad", False):
-        raise Wrong("detached", "No gradient reaches the logits: the head would learn nothing from this supervision.")
+def _mean_of_best(query, support, masks, count, unit=True, held=lambda n, count: n.clamp(1, count)) -> Tensor:
+    best, n = _top(query, support, masks, count, unit)
+    return (best.sum(1) / held(n, count)).unflatten(-1, tuple(query.shape[-2:]))
 
 
-@exercise(STAGE, _loss_cases, tests=[_learns], slips={
-    "softmax before the cross entropy: Probabilities went into the cross entropy. It takes logits and applies the "
-    "softmax itself.": lambda x, m: _entropy(resize(x, tuple(m.shape[-2:])).softmax(1), m),
-    "255 counted as background: Pixels marked 255 are trained as background, "
-    "although nobody knows what they show.": lambda x, m: _entropy(x, (m == 1).long()),
-    "255 counted as object: Pixels marked 255 are trained as object, "
-    "although nobody knows what they show.": lambda x, m: _entropy(x, (m > 0).long()),
-    "classes exchanged: Channel 0 of the logits is the background.": lambda x, m: _entropy(x.flip(1), m),
-    "divided by all pixels: Ignored pixels are missing above the line, but not below it: a broad border weakens the "
-    "supervision.": lambda x, m: _entropy(x, m, reduction="sum") / m.numel(),
-    "sum: The loss is a mean: larger pictures weigh no more.": lambda x, m: _entropy(x, m, reduction="sum"),
-    "mean over nothing: Where every pixel is 255, the mean is 0 / 0. One such support would turn all weights into "
-    "NaN.": lambda x, m: F.cross_entropy(resize(x, tuple(m.shape[-2:])), m, ignore_index=255),
+@exercise(STAGE, _robust_cases, atol=1e-3, slips={
+    "maximum alone: Only the best match counts here: one wrong pixel of the mask is enough to mislead "
+    "it.": lambda q, s, m, n: _mean_of_best(q, s, m, 1),
+    "divided by count: Tiny objects have fewer cells than `count`: divide by the number that took "
+    "part.": lambda q, s, m, n: _mean_of_best(q, s, m, n, held=lambda held, count: count),
+    "mean of all matches: Every cell of the object takes part. Keep the best `count`: the object's other parts look "
+    "different.": lambda q, s, m, n: _mean_of_best(q, s, m, s[0, 0].numel()),
+    "dot products: These are dot products: long vectors win although they point elsewhere. "
+    "Give both sides length 1.": lambda q, s, m, n: _mean_of_best(q, s, m, n, unit=False),
+    "background takes part: The support's background is compared, too: where does the mask come "
+    "in?": lambda q, s, m, n: _mean_of_best(q, s, torch.ones_like(m), n),
+    "stretched: Do not stretch: the task is a map that may stay low where nothing "
+    "matches.": lambda q, s, m, n: _stretched(_mean_of_best(q, s, m, n).flatten(1), q),
+    "best over the query: The best matches run over the query. Every query cell looks for partners in the "
+    "*support*.": lambda q, s, m, n: _mean_of_best(s * _grid(q, m == 1), q, torch.ones_like(m), n),
+    "255 counted as object: Pixels marked 255 are neither object nor background. "
+    "Ask for `masks == 1`.": lambda q, s, m, n: _mean_of_best(q, s, (m > 0).long(), n),
+    "empty mask: An empty mask divides by 0 cells: give it the value "
+    "0.": lambda q, s, m, n: _mean_of_best(q, s, m, n, held=lambda held, count: held.clamp(max=count)),
 })  # fmt: skip
-def attention_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    return segmentation(resize(logits, tuple(masks.shape[-2:])), masks)
+def robust_prior(query: Tensor, support: Tensor, masks: Tensor, count: int) -> Tensor:
+    return _mean_of_best(query, support, masks, count)
 
 
-_TERMS = ("stretch", "prototype", "gradient", "sign", "mask")
-prior_or_attention = essay(STAGE, "prior_or_attention", terms=_TERMS)
+_TERMS = ("stretch", "maximum", "match", "mask")
+prior_in_practice = essay(STAGE, "prior_in_practice", terms=_TERMS)

@@ -1,4 +1,4 @@
-"""Exercises of notebook 05: soft clustering, guided allocation, a mean in place of the sum, numbers of superpixels."""
+"""Exercises of notebook 05: soft clustering, guided allocation, numbers of superpixels, a merge rule for supports."""
 
 from collections.abc import Callable
 
@@ -85,10 +85,18 @@ def _best(query: Tensor, vectors: Tensor, used: Tensor) -> Tensor:
     return allocate(query, vectors, used).similarity.masked_fill(~used[:, :, None, None], -torch.inf).amax(1, True)
 
 
-def _query_learns(answer) -> None:
-    query, prototypes, used = _allocation_cases()["two episodes, all prototypes in use"]
-    if not answer(query.requires_grad_(), prototypes, used)[1].requires_grad:
+def _learns(answer, query: Tensor, prototypes: Tensor, used: Tensor) -> None:
+    found = answer(query.requires_grad_(), prototypes, used)
+    if not (found[1] if isinstance(found, tuple) else found).requires_grad:
         raise Wrong("detached", "No gradient passes from Π to the query: the reduction learns through this map.")
+
+
+def _query_learns(answer) -> None:
+    _learns(answer, *_allocation_cases()["two episodes, all prototypes in use"])
+
+
+def _query_learns_from_many(answer) -> None:
+    _learns(answer, *_merge_cases()["two episodes"])
 
 
 @exercise(STAGE, _allocation_cases, tests=[_query_learns], slips={
@@ -100,51 +108,14 @@ def _query_learns(answer) -> None:
     "infinite sum: Π became infinite: "
     "-∞ keeps a prototype from being chosen, but in a sum it has to count nothing.": _other(rest=-torch.inf),
     "unit vectors handed out: Length 1 serves the comparison, not what is handed out.": _other(hand=1),
-    "mean: This map is the mean of the cosines; published is their sum. (The mean is exercise "
-    "3.)": lambda q, p, u: (allocate(q, p, u).features, allocate(q, p, u, merge="mean").probability),
+    "mean: This map is the mean of the cosines; published is their "
+    "sum.": lambda q, p, u: (allocate(q, p, u).features, allocate(q, p, u, merge="mean").probability),
     "maximum: The map holds the best cosine only. "
     "Π adds up what all prototypes say.": lambda q, p, u: (allocate(q, p, u).features, _best(q, p, u)),
 })  # fmt: skip
 def my_allocation(query: Tensor, prototypes: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
     allocation = allocate(query, prototypes, used)
     return allocation.features, allocation.probability
-
-
-def _map_cases() -> Cases:
-    draw = torch.Generator().manual_seed(3)
-    query, prototypes = torch.randn(2, 4, 3, 2, generator=draw), torch.randn(2, 3, 4, generator=draw)
-    some = torch.tensor([[True, True, True], [True, False, False]])
-    return {
-        "episodes with three prototypes and with one": (query, prototypes * some[..., None], some),
-        "three prototypes in use": (query[:1], prototypes[:1], some[:1]),
-        "two in use, and a third row that is none": (query[:1], prototypes[:1], torch.tensor([[True, True, False]])),
-    }
-
-
-def _map(change: Callable) -> Callable:
-    """Makes something else of the published map (B, 1, h, w) and `used`."""
-    return lambda q, p, u: change(allocate(q, p, u).probability, u)
-
-
-def _stretched(total: Tensor, used: Tensor) -> Tensor:
-    low, high = total.amin((1, 2, 3), True), total.amax((1, 2, 3), True)
-    return (total - low) / (high - low + 1e-7)
-
-
-@exercise(STAGE, _map_cases, slips={
-    "sum: This is still the sum: give each prototype twice and it doubles.": _map(lambda t, u: t),
-    "divided by all rows: "
-    "Rows that are not used count here: small objects get a flat map.": _map(lambda t, u: t / u.shape[1]),
-    "divided by the whole batch: All episodes share one number: each has its own.": _map(lambda t, u: t / u.sum()),
-    "numbers along the wrong axis: Each *column* got a number, not each episode: "
-    "broadcasting begins at the last axis.": _map(lambda t, u: t / u.sum(1)),
-    "stretched to 0..1: "
-    "Like a prior mask, this map forgets *how* similar the object is: its level is lost.": _map(_stretched),
-    "sigmoid: A sigmoid limits the map, but it still rises with every prototype.": _map(lambda t, u: t.sigmoid()),
-    "maximum: The maximum stays the same, too, but the mean is asked for: all have a say.": _best,
-})  # fmt: skip
-def normalised_map(query: Tensor, prototypes: Tensor, used: Tensor) -> Tensor:
-    return allocate(query, prototypes, used, merge="mean").probability
 
 
 def _total(areas, area, most, low: float = 1, to=torch.round) -> float:
@@ -178,6 +149,57 @@ def guide_range(areas: list[int], superpixel_area: float, most: int) -> tuple[fl
     return number, -number, number
 
 
-several_pay = essay(
-    STAGE, "several_pay", terms=("similar", "background", "differ", "specific", "cosine", "temperature")
-)
+def _merge_cases() -> Cases:
+    draw = torch.Generator().manual_seed(3)
+    query, prototypes = torch.randn(2, 4, 3, 2, generator=draw), torch.randn(2, 2, 3, 4, generator=draw)
+    query[0, :, 0, 0] = -F.normalize(prototypes[0, 0], dim=1).sum(0)
+    some = torch.tensor([[[True, True, True], [True, False, False]], [[True, True, False], [True, True, True]]])
+    return {
+        "two supports with three prototypes and with one": (query[:1], prototypes[:1] * some[:1, ..., None], some[:1]),
+        "two episodes": (query, prototypes * some[..., None], some),
+        "one support": (query, prototypes[:, :1], some[:, :1]),
+    }
+
+
+def _merge(rule: Callable) -> Callable:
+    """Makes something else of the cosines (B, K, P, h, w) and `used` (B, K, P, 1, 1)."""
+
+    def answer(query: Tensor, prototypes: Tensor, used: Tensor) -> Tensor:
+        unit = F.normalize(prototypes, dim=-1)
+        return rule(torch.einsum("bkpc,bchw->bkphw", unit, F.normalize(query, dim=1)), used[..., None, None])
+
+    return answer
+
+
+def _best_of_each(c: Tensor, used: Tensor) -> Tensor:
+    return c.masked_fill(~used, -1).amax(2).mean(1, keepdim=True)
+
+
+def _equal_supports(answer) -> None:
+    query, prototypes, used = _merge_cases()["one support"]
+    once, often = (answer(query, prototypes.repeat(1, k, 1, 1), used.repeat(1, k, 1)) for k in (1, 5))
+    if not torch.allclose(once, often, atol=1e-4):
+        raise Wrong("grows with the supports", "The same support five times changes the map: its range depends on K.")
+
+
+@exercise(STAGE, _merge_cases, tests=[_equal_supports, _query_learns_from_many], slips={
+    "sum: This is the published sum: give each support twice and it doubles.": _merge(
+        lambda c, u: (c * u).sum((1, 2)).unsqueeze(1)),
+    "mean of all prototypes: A mean over all prototypes knows one vector only, as the sum does, and a large support "
+    "with many prototypes outvotes a small one.": _merge(
+        lambda c, u: ((c * u).sum((1, 2)) / u.sum((1, 2))).unsqueeze(1)),
+    "mean within the support: Within a support the *best* prototype has the say, not their mean.": _merge(
+        lambda c, u: ((c * u).sum(2) / u.sum(2)).mean(1, keepdim=True)),
+    "best of all supports: One support's accident decides everywhere: between supports, average.": _merge(
+        lambda c, u: c.masked_fill(~u, -1).amax((1, 2)).unsqueeze(1)),
+    "sum over the supports: The map still grows with the number of supports.": _merge(
+        lambda c, u: c.masked_fill(~u, -1).amax(2).sum(1, keepdim=True)),
+    "zero beats negative: A prototype that is not used has the value 0, above a negative cosine: it must lose against "
+    "everything.": _merge(lambda c, u: (c * u).amax(2).mean(1, keepdim=True)),
+    "one axis short: The map lacks its channel: (B, 1, h, w).": _merge(lambda c, u: _best_of_each(c, u)[:, 0]),
+})  # fmt: skip
+def best_per_support(query: Tensor, prototypes: Tensor, used: Tensor) -> Tensor:
+    return _merge(_best_of_each)(query, prototypes, used)
+
+
+several_pay = essay(STAGE, "several_pay", terms=("similar", "background", "differ", "specific", "cosine", "sharp"))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ...episode import Episode
+from ...models.base import joined
 from ...models.sdaanet import SDAANet
 from ...ops import EPS_PRIOR, resize, strongest
 from .. import panels
@@ -44,6 +45,7 @@ def explore_attention(
         The board's point, on the query or one of its maps, chooses the cell; at first it is the cell of the true
         object with the best match. Facts (h x w cells of the prior, K supports): `cell` (row, column), `best` (K,) its
         best cosines, `matches` (K lists of (row, column, cosine), best first), `prior` (h, w), `attention` (h', w'),
+        `taught` (1, h', w'), what SAAM's supervised layer says of the query (None where the decoder gets just that),
         `iou` and `prediction` (H, W) with the maps as chosen, `iou_both` with both, `episode`.
     Raises ModelError: a model that is no SD-AANet, or lacks one of the maps.
     """
@@ -89,11 +91,15 @@ def explore_attention(
         for name, values, ends in (("prior", prior, (0, 1)), ("attention", attention, None)):
             caption = f"{name.capitalize()}: {at[name]:.2f} here" + ", kept from the decoder" * (name in swapped)
             shown.append(panels.heat(name, caption, values, image, limits=ends, **here))
+        if "taught" in run.maps:
+            caption = "P(object) of the layer that the supports' masks teach; no decoder gets it"
+            shown.append(panels.heat("taught", caption, run.maps["taught"][0], image, limits=(0, 1), **here))
         caption = f"Inner prediction on {inner.shape[2]} x {inner.shape[3]} cells: object's probability"
         shown += [panels.heat("inner", caption, inner.softmax(1)[0, 1], image, limits=(0, 1)), answer]
         shown.append(panels.photo("truth", f"True mask: {picks.name}", image, truth))
         facts = {"cell": (row, column), "best": run.peaks()[:, row, column], "matches": matches, "prior": prior}
-        facts |= {"attention": attention, "iou": score, "iou_both": both, "prediction": predicted}
+        facts |= {"attention": attention, "taught": run.maps.get("taught"), "prediction": predicted}
+        facts |= {"iou": score, "iou_both": both}
         words = _words(run, facts, at, bool(truth[int(y), int(x)] == 1), swapped, instead)
         return Scene(shown, f"{words} {explained.note(episode.shot)}".strip(), {**facts, "episode": episode})
 
@@ -105,7 +111,8 @@ class Run:
     """What the model computed for one episode, on the CPU.
 
     Attributes:
-        maps: see `SDAANet`. plain: its logits (1, 2, H, W) and the first inner ones.
+        maps: see `SDAANet`; `taught` (B, h, w), the object's probability of SAAM's supervised layer on the query,
+            where the decoder gets another one. plain: its logits (1, 2, H, W) and the first inner ones.
         over: (H, W) of the images and (h, w) of the prior.
         cells: for every support the numbers (n,) of the cells that hold some of the object.
         cosines: for every support (n, h*w), of these cells with those of the query, as `ops.prior_mask` has them.
@@ -124,6 +131,10 @@ class Run:
             query, supports = model.features(episode.to(explained.device))
             supports = {name: value[:, 0] for name, value in supports.items()}
             way = model.segment(query, supports, episode.support_masks[:, 0].to(explained.device), None, learn=False)
+            if model.saam.query_map is not None:
+                features = model.down_supp(joined(model.encode(episode.to(explained.device), ["layer2", "layer3"])[0]))
+                taught = model.saam.support_logits(model.saam(features, way.maps["pooled"].mean(1))).softmax(1)[:, 1]
+                way.maps["taught"] = taught
         maps = {name: value.float().cpu() for name, value in way.maps.items()}
         query, supports = query["deep"][0].float().cpu(), supports["deep"][0].float().cpu()
         weights = resize((episode.support_masks[0, 0] == 1).float(), tuple(supports.shape[-2:])).flatten(1)
@@ -156,7 +167,7 @@ class Run:
 
     def chosen(self, point: dict, truth: Tensor) -> tuple[float, float, int, int]:
         """Pixel x, y and the row and column of the cell that was pointed at; else the best matched of the object."""
-        if spot := panels.pointed(point, ("query", "prior", "attention"), self.over[0]):
+        if spot := panels.pointed(point, ("query", "prior", "attention", "taught"), self.over[0]):
             return *spot[1:], *panels.cell_at(*spot[1:], *self.over)
         share = resize((truth == 1).float()[None], self.over[1])[0]
         best = self.peaks().mean(0).masked_fill(share < share.max(), -1)

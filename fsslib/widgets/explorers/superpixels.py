@@ -15,8 +15,9 @@ from .. import board, panels
 from ..board import Bars
 from ..episode_controls import Datasets, EpisodeControls
 from ..explained_models import Memo, only
-from ..explorer import Explorer, Scene, dropdown, slider, switch
+from ..explorer import Explorer, Scene, dropdown, slider, steps, switch
 
+SHARPNESS = (0, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16)
 SHOWN = 8  # prototypes that bars and guide map have room for
 
 
@@ -33,13 +34,14 @@ def explore_superpixels(
         model: an ASGNet or a file of `save_model`; None: the shipped weights.
     Returns:
         an `Explorer` with the controls of `EpisodeControls` and `superpixels` (1..10 of one support), `adaptive`,
-        `iterations`, `reach`, `seeds`, `allocation`, `similarity` and `shot_merge` (see `ASGNet`), which start as the
-        model has them. Prototypes are numbered over all supports, from 1. Facts: `iou` and `single`, the IoU of one
-        prototype per support, else alike; `used`, how many prototypes; `counts`, those of each support; `alike`, the
-        mean cosine between them (1 for a single one); `guide` (h, w) number of each position's prototype; `shares`
-        (P,) of the query that each gets; `position` pointed at and `cosines` (P,) there; `parts`, how many the true
-        objects have, and `purity` and `largest`: the share of a superpixel's weight that lies on one true part, and
-        the area of the largest part, means over the superpixels (None where the data set knows no parts).
+        `iterations`, `reach`, `sharpness` (0: as published), `seeds`, `allocation`, `similarity` and `shot_merge` (see
+        `ASGNet`), which start as the model has them. Prototypes are numbered over all supports, from 1. Facts: `iou`
+        and `single`, the IoU of one prototype per support, else alike; `used`, how many prototypes; `counts`, those of
+        each support; `alike`, the mean cosine between them (1 for a single one); `guide` (h, w) number of each
+        position's prototype; `shares` (P,) of the query that each gets; `position` pointed at and `cosines` (P,)
+        there; `parts`, how many the true objects have, and `purity` and `largest`: the share of a superpixel's weight
+        that lies on one true part, and the area of the largest part, means over the superpixels (None where the data
+        set knows no parts).
     Raises ModelError: a model that is no ASGNet.
     """
     model_of, data = only("asgnet", ASGNet, model, "explore_superpixels"), _shapes() if dataset is None else dataset
@@ -49,18 +51,21 @@ def explore_superpixels(
         "adaptive": switch("Fewer for small objects", net.adaptive),
         "iterations": slider("Iterations", net.iterations[1], 1, max(15, net.iterations[1])),
         "reach": slider("Reach r, cells", float(net.reach), min(0.5, net.reach), max(30.0, net.reach), 0.5),
+        "sharpness": steps("Sharpness (0: as published)", SHARPNESS, net.sharpness or 0.0),
         "seeds": dropdown("Seeds", ("published", "clean"), net.seeds),
         "allocation": dropdown("Allocation", ("guided", "expand"), net.allocation),
-        "similarity": dropdown("Probability map", ("sum", "mean"), net.similarity),
+        "similarity": dropdown("Probability map", ("sum", "mean", "max"), net.similarity),
         "shot_merge": dropdown("Shots", ("pool", "average"), net.shot_merge),
     }
 
-    def draw(superpixels, adaptive, iterations, reach, seeds, allocation, similarity, shot_merge, point, **_) -> Scene:
+    def draw(
+        superpixels, adaptive, iterations, reach, sharpness, seeds, allocation, similarity, shot_merge, point, **_
+    ) -> Scene:  # fmt: skip
         episode, explained = picks.episode(), picks.model
         one = {"max_superpixels": 1, "allocation": allocation, "similarity": similarity, "shot_merge": shot_merge}
-        steps = (explained.model.iterations[0], iterations)
-        many = one | {"max_superpixels": superpixels, "adaptive": adaptive, "iterations": steps, "reach": reach}
-        many["seeds"] = seeds
+        both = (explained.model.iterations[0], iterations)
+        many = one | {"max_superpixels": superpixels, "adaptive": adaptive, "iterations": both, "reach": reach}
+        many |= {"seeds": seeds, "sharpness": sharpness or None}
         several, single = (
             memo((picks.key, *options.values()), lambda options=options: explained(episode, **options))
             for options in (many, one if superpixels > 1 else many)
