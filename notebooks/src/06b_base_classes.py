@@ -247,21 +247,34 @@ for (variant, x), row in sorted(fair.items()):
     lines[variant, x] = {
         "b on the wanted object": np.mean(row["base probability, wanted object"]) / 100,
         "b on base objects": np.mean(row["base probability, base objects"]) / 100,
-        "base objects, points": row["difference"][0],
-        "low": row["difference"][1],
-        "high": row["difference"][2],
+        "base objects, points": "{:+.2f} ({:+.2f} to {:+.2f})".format(*row["difference"]),
         "in trainings": ", ".join(f"{d:+.2f}" for d in row["difference per seed"]),
+        "IoU at equal recall, points": row["IoU difference"][0],
         "mIoU, points": gain[0],
     }
+seen_all, never_all = (fair[variant, 1.0] for variant in ("seen as background", "never seen"))
+assert [round(-x, 2) for x in seen_all["difference"]] == [0.41, 0.45, 0.36] and never_all["difference"][0] == -0.13
+assert [round(-x, 2) for x in seen_all["difference per seed"]] == [0.49, 0.42, 0.30]
+assert all(a < 2 * b for a, b in zip(seen_all["difference per seed"], never_all["difference per seed"]))
+assert all(rows[f"{v}, ensemble", x][f"gain over {v}, matching alone"][2] < 0 for v, x in fair)
 table = pd.DataFrame(lines).T.rename_axis(["novel objects", "co-occurrence"])
 table.map(lambda v: v if isinstance(v, str) else f"{v:.2f}")
 
 # %% [markdown]
-# VERDICT
+# **The verdict: the claim holds on its own ground.** Among base objects alone, and where both find as much of the wanted
+# ones, the base learner that saw novel objects as background takes 0.41 points (0.36 to 0.45) off the 4.0 % of base objects'
+# pixels that the matching marks, in all three trainings (0.49, 0.42, 0.30); the one that never saw any takes off 0.13. What
+# decides is whether the wanted object looks like a base class to it: $b$ is 0.38 there in place of 0.80. (Three trainings
+# agree in sign by chance one time in four; here the intervals agree, too.) The share of base objects in the query hardly
+# matters.
+#
+# It is a small gain, and not one of mIoU. At equal recall the wrong pixels move from base objects to the background, so that
+# the IoU stays about where it was (−0.1); with the base learner of the other kind it loses a point. And at its own threshold
+# the ensemble loses more:
 #
 # ### Why does the mIoU fall all the same?
 #
-# Because its threshold stands too high, objection or not. Put the merges back to their start, take the base map away, and ask
+# Because the threshold stands too high, objection or not. Put the merges back to their start, take the base map away, and ask
 # the loss of base-class episodes which way it pulls $\gamma$, the weight of the background:
 
 # %%
@@ -294,7 +307,11 @@ explore_correlation(crowded, net)
 # %% [markdown]
 # ## The paper claims · we measured · why they differ
 #
-# BOX
+# | the papers claim | we measured | why they differ |
+# |---|---|---|
+# | Trained models are biased towards the base classes (BAM, abstract). | The matching marks 4 % of the base objects' pixels, and those that resemble the wanted object four times as often as others. | It is a bias towards *look-alikes*; base objects that share nothing are safe. |
+# | A base learner finds the regions that need no segmentation (BAM, abstract). | At equal recall it saves 0.41 points (0.36 to 0.45) of base objects, all three trainings, if it saw novel objects as background; 0.13 if not. | They agree on the papers' ground: PASCAL-5i shows novel objects in training pictures. Without them the base learner calls everything its own. |
+# | The ensemble raises the mIoU: 48.7 to 50.0 (COCO-20i, HDMNet's author, issue 8 of its code). | It falls: by 3.5 to 4.8 points, and by 6.1 to 7.0 where novel objects were never seen. | The merges learn a threshold that is too high, for a reason that has nothing to do with base classes; at equal recall 0.1 of it is left. |
 #
 # ## Summary
 #
