@@ -255,6 +255,7 @@ for (variant, x), row in sorted(fair.items()):
 seen_all, never_all = (fair[variant, 1.0] for variant in ("seen as background", "never seen"))
 assert [round(-x, 2) for x in seen_all["difference"]] == [0.41, 0.45, 0.36] and never_all["difference"][0] == -0.13
 assert [round(-x, 2) for x in seen_all["difference per seed"]] == [0.49, 0.42, 0.30]
+assert rows["seen as background, ensemble", 1.0]["gain over never seen, ensemble"][1] > 2.5
 assert all(a < 2 * b for a, b in zip(seen_all["difference per seed"], never_all["difference per seed"]))
 assert all(rows[f"{v}, ensemble", x][f"gain over {v}, matching alone"][2] < 0 for v, x in fair)
 table = pd.DataFrame(lines).T.rename_axis(["novel objects", "co-occurrence"])
@@ -269,8 +270,9 @@ table.map(lambda v: v if isinstance(v, str) else f"{v:.2f}")
 # matters.
 #
 # It is a small gain, and not one of mIoU. At equal recall the wrong pixels move from base objects to the background, so that
-# the IoU stays about where it was (−0.1); with the base learner of the other kind it loses a point. And at its own threshold
-# the ensemble loses more:
+# the IoU stays about where it was (−0.1); with the base learner of the other kind it loses a point. What the base learner
+# knows is worth 3.4 points of mIoU to the ensemble (45.2 in place of 41.8). At its own threshold the ensemble still loses
+# against the matching alone:
 #
 # ### Why does the mIoU fall all the same?
 #
