@@ -226,19 +226,20 @@ show(
 #
 # Its plan was written down before it ran (`data/experiments/base-bias.yaml`): two base learners that differ only in these
 # pictures, three trainings each, 1,000 paired episodes, queries with no, half or only base objects around. Settings were
-# chosen on base classes that were held back. To save time all trainings share the shipped backbone, frozen.
+# chosen on base classes that were held back. To save time all trainings share the shipped backbone, frozen. The figure shows
+# the ensemble minus the matching alone, below 0 where it has less; a dot is one training.
 
 # %%
 stored = json.loads((fsslib.files.data_folder() / "results" / "base-bias.json").read_text())
 fair = {(row["variant"], float(row["condition"].split()[-1])): row for row in stored["equal_recall"]}
 rows = {(row["variant"], float(row["condition"].split()[-1])): row for row in stored["rows"]}
-panels = {}
-for variant in ("never seen", "seen as background"):
-    panels[f"novel objects {variant}"] = {
-        answer: {x: (row[answer], row[f"{answer} per seed"]) for (v, x), row in sorted(fair.items()) if v == variant}
-        for answer in ("matching alone", "ensemble")
-    }
-show(*claim_curves(panels, "co-occurrence of base objects"))
+panels = {"base objects at equal recall, points": {}, "mIoU, points": {}}
+for (variant, x), row in sorted(fair.items()):
+    own, name = rows[f"{variant}, ensemble", x], f"gain over {variant}, matching alone"
+    numbers = (row["difference"], row["difference per seed"]), (own[name], own[f"{name} per seed"])
+    for panel, pair in zip(panels.values(), numbers):
+        panel.setdefault(variant, {})[x] = pair
+show(*claim_curves(panels, "co-occurrence of base objects"))  # ensemble - matching alone
 
 # %%
 lines = {}
