@@ -60,7 +60,7 @@ print(f"loaded, not trained here: {read_note(path).get('command')}")
 # %% [markdown]
 # ## Two networks look at one query
 #
-# Here are queries in which all *other* objects belong to base classes (the knob `co_occurrence` at 1). The matching network's
+# Here are queries in which all *other* objects belong to [base classes](GLOSSARY.md#base-class) (the knob `co_occurrence` at 1). The matching network's
 # probability $f$ says "wanted". The base learner's probability $b$, the sum over its fifteen classes, says "mine". The
 # network was trained on the fifteen; the wanted object, outlined, is new to both.
 
@@ -225,7 +225,7 @@ show(
 # ## The experiment
 #
 # Its plan was written down before it ran (`data/experiments/base-bias.yaml`): two base learners that differ only in these
-# pictures, three trainings each, 1,000 paired episodes, queries with no, half or only base objects around. Settings were
+# pictures, three trainings each, 1,000 episodes with [paired intervals](GLOSSARY.md#paired-interval), queries with no, half or only base objects around. Settings were
 # chosen on base classes that were held back. To save time all trainings share the shipped backbone, frozen. The figure shows
 # the ensemble minus the matching alone, below 0 where it has less; a dot is one training.
 
