@@ -6,38 +6,45 @@ python tools/claims.py table NAME              data/results/NAME.json: means ove
 A plan says, before anything runs: `question`, `claim` and `source` (what the paper says and where), `ground` (the
 condition it was made for), `chosen` (how settings were chosen: never on the test classes) and `counts_as_yes`.
 Then parameters of the notebook `experiment`: `base` for all, `pretraining` (once a seed; its backbone goes to every
-variant) or `start: shipped` (every variant goes on from the method's shipped weights), `variants` (name -> what
-changes) and `seeds`. Each trained variant is scored under every one of `conditions` (name -> changed parameters), and
-measured by every one of `measures` (names in MEASURES). `compare` pairs a variant with the reference its gain is
-measured against. `subsets` (name -> [condition, name in KEPT]) are some of a condition's episodes, scored once more by
-themselves.
+variant, and so does the base learner of a method that has one) or `start: shipped` (every variant goes on from the
+method's shipped weights), `variants` (name -> what changes; `pretraining` inside changes that) and `seeds`. Each
+trained variant is scored under every one of `conditions` (name -> changed parameters), and measured by every one of
+`measures` (names in MEASURES). `compare` pairs a variant with the reference its gain is measured against. `subsets`
+(name -> [condition, name in KEPT]) are some of a condition's episodes, scored once more by themselves. With `reading:
+base_bias` the two answers of HDMNet are scored in one pass (fsslib.analysis.base_bias), as the variants `NAME,
+ensemble` and `NAME, matching alone`.
 """
 
 import hashlib
 import json
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from fsslib import EpisodeSampler, build_model, files, load_model, save_model
+from fsslib.analysis import base_bias
 from fsslib.analysis.guides import guide_aucs, guide_use
 from fsslib.analysis.prototypes import prototype_distances, prototype_worth
 from fsslib.analysis.superpixels import superpixel_quality
 from fsslib.checkpoints import shipped
+from fsslib.data.base import SegmentationDataset
 from fsslib.data.shapes.plan import shape_texture
 from fsslib.errors import ParameterError
 from fsslib.evaluation import Evaluation
-from fsslib.experiments import check_parameters, recipe, run, sweep
+from fsslib.experiments import ExperimentParameters, check_parameters, recipe, run, sweep
 from fsslib.experiments.parameters import read_parameters
 from fsslib.files import atomic
 from fsslib.metrics import Scores, over_trainings
 from fsslib.nn.backbones.cached import CachedBackbone
 
 WORDS = ("question", "claim", "source", "ground", "chosen", "counts_as_yes")
+# Parameters that test images depend on.
+IMAGES = {"dataset", "root", "data_options", "fold", "size", "knobs", "selection"}
 NEEDED = {*WORDS, "base", "variants", "seeds", "compare"}
-OPTIONAL = {"pretraining", "start", "conditions", "measures", "subsets"}
+OPTIONAL = {"pretraining", "start", "conditions", "measures", "subsets", "reading"}
 # What may be measured beside the score: name -> function of a trained model and episodes that returns numbers by name.
 MEASURES = {"guide AUC": guide_aucs, "guide use": guide_use, "prototype distances": prototype_distances}
 MEASURES |= {"prototype worth": prototype_worth, "superpixels": superpixel_quality}
@@ -57,7 +64,10 @@ def read_plan(name: str) -> dict:
     wrong = [f"{key} is missing" for key in sorted(NEEDED - plan.keys())]
     wrong += [f"{key} is unknown" for key in sorted(plan.keys() - NEEDED - OPTIONAL)]
     named = {side for pair in plan.get("compare", []) for side in pair}
-    wrong += [f"compare: there is no variant {side!r}" for side in sorted(named - plan.get("variants", {}).keys())]
+    known = set(scored(plan)) if not wrong else named
+    wrong += [f"compare: there is no variant {side!r}" for side in sorted(named - known)]
+    if plan.get("reading") not in (None, "base_bias"):
+        wrong.append(f"reading: {plan['reading']!r} is unknown, there is base_bias")
     if wrong:
         raise ParameterError(f"{path.name}: {'; '.join(wrong)}.")
     return plan
@@ -65,6 +75,13 @@ def read_plan(name: str) -> dict:
 
 def _file(name: str) -> Path:
     return files.data_folder() / "experiments" / f"{name}.yaml"
+
+
+def scored(plan: dict) -> dict[str, tuple[str, str]]:
+    """What is scored: its name -> the trained variant, and the ending of its evaluation's file."""
+    if "reading" in plan:
+        return {f"{v}, {answer}": (v, f"-{answer}") for v in plan["variants"] for answer in base_bias.ANSWERS}
+    return {v: (v, "") for v in plan["variants"]}
 
 
 def folder_of(name: str) -> Path:
@@ -79,9 +96,11 @@ def train(name: str, *seeds: str) -> None:
         for seed in [int(s) for s in seeds] or plan["seeds"]:
             trained = _trained(name, plan, variant, seed)
             for condition, changes in plan.get("conditions", {}).items():
+                p = check_parameters(_parameters(name, plan, variant, seed) | changes)
                 target = trained / f"{condition}.npz"
-                if not target.is_file():
-                    p = check_parameters(_parameters(name, plan, variant, seed) | changes)
+                if "reading" in plan:
+                    _read(p, trained, condition)
+                elif not target.is_file():
                     net, data = load_model(trained / "model.safetensors"), recipe.datasets(p)[1]
                     data = drawn.setdefault(data.signature(), data)  # pictures are drawn once for all runs
                     if net.freeze and (p.weights or "start" in plan):  # variants share one frozen backbone
@@ -99,12 +118,37 @@ def _measured(p, net, data, plan: dict) -> dict:
     return {m: MEASURES[m](net, map(sampler.build, chunks)) for m in plan.get("measures", ())}
 
 
+def _read(p: ExperimentParameters, trained: Path, condition: str) -> None:
+    """Both answers of a trained HDMNet under one condition, and what they mark by certainty."""
+    target = trained / f"{condition}-marked.npz"
+    if target.is_file():
+        return
+    net, (known, data) = load_model(trained / "model.safetensors"), _images(p.model_dump_json(include=IMAGES))
+    found = base_bias.marked(net, data, recipe.protocol(p), known, batch=p.batch, cache=trained.parent / "features")
+    for answer, evaluation in found.evaluations.items():
+        evaluation.save(trained / f"{condition}-{answer}.npz")
+    with atomic(target) as part, open(part, "wb") as file:
+        np.savez_compressed(file, probability=found.probability, **found.counts)
+
+
+@lru_cache(maxsize=3)  # the trainings share drawn images
+def _images(parameters: str) -> tuple[tuple[int, ...], SegmentationDataset]:
+    """The classes of training, and the test images."""
+    train_set, test_set = recipe.datasets(ExperimentParameters.model_validate_json(parameters))
+    return train_set.classes, test_set
+
+
 def _parameters(name: str, plan: dict, variant: str, seed: int) -> dict:
-    """All parameters of one run."""
-    own = plan["base"] | plan["variants"][variant] | {"seed": seed}
+    """All parameters of one run; with pre-training, it begins with what that left."""
+    own = {**plan["base"], **plan["variants"][variant], "seed": seed}
     if "start" in plan:
         return own | {"checkpoint": str(_start(name, own, variant)), "options": {}}
-    return own | ({"weights": str(_backbone(name, plan, seed))} if "pretraining" in plan else {})
+    before = plan.get("pretraining", {}) | own.pop("pretraining", {})
+    if not before:
+        return own
+    asked = {**plan["base"], **before, "seed": seed, "episodic_steps": 0}
+    made = run(asked, runs=folder_of(name), progress=False)
+    return _continued(own, made, folder_of(name) / f"{variant}-{seed}.safetensors")
 
 
 def _start(name: str, own: dict, variant: str) -> Path:
@@ -129,26 +173,36 @@ def _trained(name: str, plan: dict, variant: str, seed: int) -> Path:
     return folder_of(name) / made.run
 
 
-def _backbone(name: str, plan: dict, seed: int) -> Path:
-    """Weights of the backbone that all variants of a seed begin with."""
-    target = folder_of(name) / f"backbone-{seed}.pt"
-    if not target.is_file():
-        asked = plan["base"] | plan["pretraining"] | {"seed": seed, "episodic_steps": 0}
-        net = load_model(run(asked, runs=folder_of(name), progress=False) / "model.safetensors")
-        with atomic(target) as part:
-            torch.save(net.backbone.state_dict(), part)
-    return target
+def _continued(own: dict, made: Path, start: Path) -> dict:
+    """The parameters `own` of a run that begins with the backbone of the run `made`, and with its base learner if it
+    has one: then the whole model, all else random, is written to the file `start`."""
+    before, backbone = load_model(made / "model.safetensors"), made / "backbone.pt"
+    if hasattr(before, "base_learner"):
+        if not start.is_file():
+            net = recipe.model(check_parameters(own | {"pretrain_steps": 1}))
+            net.base_learner.load_state_dict(before.base_learner.state_dict())
+            save_model(net, start)
+        said = ("width", "options", "weights")  # by the checkpoint
+        own = {key: value for key, value in own.items() if key not in said}
+        return own | {"checkpoint": str(start), "pretrain_steps": 0}
+    if not backbone.is_file():
+        with atomic(backbone) as part:
+            torch.save(before.backbone.state_dict(), part)
+    return own | {"weights": str(backbone)}
 
 
 def table(name: str) -> None:
     """Collect the runs of a plan, all of which must be there."""
     plan = read_plan(name)
     runs = {v: [_trained(name, plan, v, s) for s in plan["seeds"]] for v in plan["variants"]}
-    rows = []
+    rows, equal = [], []
     conditions = plan.get("conditions", {"trained": {}})
     subsets = {name: (name, None) for name in conditions} | plan.get("subsets", {})
     for subset, (condition, kept) in subsets.items():
-        found = {v: [Evaluation.load(folder / f"{condition}.npz") for folder in own] for v, own in runs.items()}
+        found = {
+            label: [Evaluation.load(folder / f"{condition}{ending}.npz") for folder in runs[variant]]
+            for label, (variant, ending) in scored(plan).items()
+        }
         for shot in next(iter(found.values()))[0].scores:
             scores = {v: [entry.scores[shot] for entry in entries] for v, entries in found.items()}
             if kept:
@@ -157,15 +211,18 @@ def table(name: str) -> None:
             for variant, own in scores.items():
                 row = {"condition": subset, "shots": shot, "variant": variant, "miou": over_trainings(own)}
                 row["per_seed"] = [s.miou for s in own]
-                row = {k: _percent(v) for k, v in row.items()} | {"measures": _measures(runs[variant], subset)}
+                folders = runs[scored(plan)[variant][0]]
+                row = {k: _percent(v) for k, v in row.items()} | {"measures": _measures(folders, subset)}
                 row["list_hash"] = found[variant][0].protocol.list_hash
                 for reference in [b for a, b in plan["compare"] if a == variant]:
                     row[f"gain over {reference}"] = _percent(over_trainings(own, scores[reference]))
                     pairs = zip(own, scores[reference])
                     row[f"gain over {reference} per seed"] = _percent([a.miou - b.miou for a, b in pairs])
                 rows.append(row)
-    one = next(iter(runs.values()))[0]
-    protocol = Evaluation.load(one / f"{next(iter(conditions))}.npz").protocol
+        for variant in plan["variants"] if "reading" in plan else ():
+            equal.append({"condition": subset, "variant": variant} | _equal_recall(runs[variant], condition))
+    one, ending = next(iter(runs.values()))[0], next(iter(scored(plan).values()))[1]
+    protocol = Evaluation.load(one / f"{next(iter(conditions))}{ending}.npz").protocol
     versions = json.loads((one / "result.json").read_text())["versions"]
     sha256 = hashlib.sha256(_file(name).read_bytes()).hexdigest()
     content = {
@@ -173,6 +230,7 @@ def table(name: str) -> None:
         "plan": {"file": f"data/experiments/{name}.yaml", "sha256": sha256},
         "training_seeds": plan["seeds"],
         "rows": rows,
+        **({"equal_recall": equal} if equal else {}),
         "protocol": protocol.as_dict(),
         "list_hash": protocol.list_hash,
         "versions": versions,
@@ -202,6 +260,14 @@ def _measures(folders: list[Path], condition: str) -> dict:
         measure: {name: [round(one[measure][name], 4) for one in found] for name in numbers}
         for measure, numbers in (found[0] if found else {}).items()
     }
+
+
+def _equal_recall(folders: list[Path], condition: str) -> dict:
+    """Base objects marked at equal recall, over the trainings of a variant, and the base learner's probabilities."""
+    kept = [dict(np.load(folder / f"{condition}-marked.npz")) for folder in folders]
+    base = zip(base_bias.REGIONS, np.transpose([found.pop("probability") for found in kept]).tolist())
+    row = {f"base probability, {region}": values for region, values in base} | base_bias.equal_recall(kept)
+    return {k: _percent(v) for k, v in row.items()}
 
 
 def _percent(value):

@@ -14,6 +14,7 @@ from ..errors import DatasetError
 from ..files import read_text  # noqa: F401  (its former place)
 
 SPLITS = ("train", "val", "test")
+NOVEL = ("background", "ignore", "drop")  # what hidden classes become in training images
 
 
 class SegmentationDataset(ABC):

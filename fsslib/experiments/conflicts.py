@@ -105,8 +105,6 @@ def _data(p: ExperimentParameters) -> Iterator[Problem]:
         yield "dataset", f"root: the data set {p.dataset} needs the folder that holds its files"
     else:
         yield from _root(p)
-    if p.novel_pixels and p.dataset == "shapes":
-        yield "dataset", "novel_pixels: training images of shapes show no novel class; leave novel_pixels out"
     for name in ("knobs", "train_knobs"):
         if getattr(p, name) and p.dataset != "shapes":
             yield "dataset", f"{name}: only the generated data set shapes has knobs; leave {name} out"

@@ -56,7 +56,9 @@ class ExperimentParameters(BaseModel):
     knobs: dict[str, Any] = Field({}, description="difficulty of the shapes in evaluation, of fsslib.data.ShapesKnobs")
     train_knobs: dict[str, Any] = Field({}, description="the same for the training images")
     novel_pixels: Literal["background", "ignore", "drop"] | None = Field(
-        None, description="novel classes in training images; drop leaves such images out; none: the protocol's habit"
+        None,
+        description="novel classes in training images; drop leaves such images out; none: the protocol's habit, for "
+        "shapes drop",
     )
     width: int | None = Field(None, ge=1, description="channels of the layers behind the backbone; none: the method's")
     freeze_backbone: bool | None = Field(

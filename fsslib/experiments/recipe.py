@@ -53,7 +53,7 @@ def _split(p: ExperimentParameters, split: str, size: int) -> SegmentationDatase
     options = {"min_area": rules.area_filter, "novel": rules.novel_pixels, "val_classes": val_classes}
     if p.dataset == "shapes":
         knobs = p.train_knobs if split == "train" else p.knobs
-        options = {"size": size, "knobs": knobs, "val_classes": val_classes}
+        options = {"size": size, "knobs": knobs, "val_classes": val_classes, "novel": p.novel_pixels or "drop"}
     elif p.dataset == "fss1000":  # every image shows one class, and the validation classes are fixed
         options = {"min_area": rules.area_filter}
     return load_dataset(p.dataset, split=split, root=p.root, fold=p.fold, **options | p.data_options)

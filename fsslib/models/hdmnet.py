@@ -403,6 +403,21 @@ OFFICIAL = {name: theirs for i in range(len(PYRAMID)) for name, theirs in _stage
 PRIOR_WEIGHT = 10.0  # of the prior maps beside the query's features
 
 
+class Merge(nn.Sequential):
+    """A 1x1 convolution from `inputs` to `outputs` channels, and its ReLU."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(nn.Conv2d(inputs, outputs, 1, bias=False), nn.ReLU())
+
+    def forward(self, features: Tensor, prototypes: Tensor, maps: Tensor | None = None) -> Tensor:
+        """Of features (B, C, h, w), prototypes (B, C) at every position, and maps (B, 2, h, w): (B, outputs, h, w).
+        A constant map through a 1x1 convolution is a bias of the image: nothing is spread or joined."""
+        conv, relu = self
+        own, everywhere, more = conv.weight.split([features.shape[1], prototypes.shape[1], 0 if maps is None else 2], 1)
+        merged = pointwise(features.float(), own) + F.linear(prototypes, everywhere[..., 0, 0])[:, :, None, None]
+        return relu(merged if maps is None else merged + F.conv2d(maps, more))
+
+
 class HDMNet(OneWayModel):
     """HDMNet (CVPR 2023, arXiv 2303.14652).
 
@@ -427,6 +442,7 @@ class HDMNet(OneWayModel):
         shot_hidden: channels inside the weights of the shots.
         transformer_lr: learning rate of the transformer, as a part of that of all other layers.
         dropout: channel dropout of the reduced features; attention_dropout: in the transformer.
+        priors: whether the prior maps reach the query and the decoder; off, they are 0.
         freeze: keep the backbone's parameters as they are.
     Maps with `explain` (B episodes, K shots, C = width): `query_features` (B, C, h, w), `pooled` (B, K, C), `prior`
     (B, 2, h, w) of f5 and of the deepest stage; by stage i `correlation/i` (B, hᵢ, wᵢ), `query/i`, `matched/i`,
@@ -446,7 +462,7 @@ class HDMNet(OneWayModel):
         mask_support: Literal["image", "features"] = "image", distil_weight: float = 1.0, distil_truth: bool = True,
         base_weight: float = 1.0, ensemble: bool = True, shot_weights: Literal["published", "matched"] = "published",
         shot_hidden: Whole = 2, transformer_lr: float = 0.1, dropout: Share = 0.5, attention_dropout: Share = 0.1,
-        freeze: bool = True,
+        priors: bool = True, freeze: bool = True,
     ):  # fmt: skip
         super().__init__(backbone, freeze=freeze)
         check_options(HDMNet, locals(), "hdmnet")
@@ -458,13 +474,13 @@ class HDMNet(OneWayModel):
             nn.Sequential(Conv2d(inputs, width, 1, bias=False), nn.ReLU(), nn.Dropout2d(dropout)) for _ in range(2)
         )
         tokens = width // 4
-        self.supp_merge = nn.Sequential(nn.Conv2d(2 * width, tokens, 1, bias=False), nn.ReLU())
-        self.query_merge = nn.Sequential(nn.Conv2d(2 * width + 2, tokens, 1, bias=False), nn.ReLU())
+        self.supp_merge = Merge(2 * width, tokens)
+        self.query_merge = Merge(2 * width + 2, tokens)
         how = {"temperature": match_temperature, "softmax": match_softmax, "dropout": attention_dropout}
         self.transformer = MatchingPyramid(tokens, width, stages=stages, self_attention=self_attention, **how)
         self.ensemble = Ensemble(shots, shot_hidden, shot_weights == "matched") if ensemble else None
         self.mask_support, self.self_attention = mask_support, self_attention
-        self.distil_truth, self.transformer_lr = distil_truth, transformer_lr
+        self.distil_truth, self.transformer_lr, self.priors = distil_truth, transformer_lr, priors
         self.weights = {"main": 1.0, "distill": distil_weight, "base": base_weight}
 
     @property
@@ -535,10 +551,13 @@ class HDMNet(OneWayModel):
         objects = (masks == 1).float()
         prototypes = masked_pool(support["reduced"], resize(objects, size))
         nearest = F.interpolate(objects, tuple(support["deep"].shape[-2:]), mode="nearest")
-        priors = [prior_mask(query[name], support[name], nearest, stretch=False) for name in ("context", "deep")]
-        prior = torch.stack([shots.mean(1) for shots in priors], 1)
-        queries = _merged(self.query_merge, query["reduced"], prototypes.mean(1), PRIOR_WEIGHT * prior)
-        keys = _merged(self.supp_merge, support["reduced"].flatten(0, 1), prototypes.flatten(0, 1))
+        if self.priors:
+            found = [prior_mask(query[name], support[name], nearest, stretch=False) for name in ("context", "deep")]
+            prior = torch.stack([shots.mean(1) for shots in found], 1)
+        else:
+            prior = query["deep"].new_zeros(len(masks), 2, *query["deep"].shape[-2:], dtype=torch.float32)
+        queries = self.query_merge(query["reduced"], prototypes.mean(1), PRIOR_WEIGHT * prior)
+        keys = self.supp_merge(support["reduced"].flatten(0, 1), prototypes.flatten(0, 1))
         small, correlations, maps = self.transformer(queries, keys.unflatten(0, masks.shape[:2]), masks, prior)
         meta, base = small.float().softmax(1), query["base"].float().softmax(1)
         others = base
@@ -564,15 +583,6 @@ class HDMNet(OneWayModel):
             losses = {"main": main, "distill": distill, "base": known}
             losses["total"] = sum(self.weights[name] * value for name, value in losses.items())
         return Outcome(logits, losses, maps)
-
-
-def _merged(merge: nn.Sequential, features: Tensor, prototypes: Tensor, maps: Tensor | None = None) -> Tensor:
-    """`merge`, a 1x1 convolution and its ReLU, of features (B, C, h, w), prototypes (B, C) at every position, and maps
-    (B, 2, h, w). A constant map through a 1x1 convolution is a bias of the image: nothing is spread or joined."""
-    conv, relu = merge
-    own, everywhere, more = conv.weight.split([features.shape[1], prototypes.shape[1], 0 if maps is None else 2], 1)
-    merged = pointwise(features.float(), own) + F.linear(prototypes, everywhere[..., 0, 0])[:, :, None, None]
-    return relu(merged if maps is None else merged + F.conv2d(maps, more))
 
 
 def _own_classes(episode: Episode) -> Tensor:

@@ -1,19 +1,23 @@
-"""Figures about dense correlation: maps drawn on pictures, attention along both axes, and what an ensemble decides."""
+"""Figures about dense correlation: HDMNet's matching as a storyboard, maps drawn on pictures, attention along both
+axes, and what an ensemble decides."""
 
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.patches import ConnectionPatch
 from torch import Tensor
 
+from ..episode import Episode
 from .common import LINES, Array, Drawing, blank, curves, outline, overlay, theme
 
+SIDE = 1.75  # inches of a picture: 160 pixels and more on a page of 1,000
 Panel = tuple[str, Array | None, Array | None, Tensor | None]
 
 
 @theme()
-def heat(rows: Mapping[str, Sequence[Panel]], alt: str, side: float = 1.15) -> Drawing:
+def heat(rows: Mapping[str, Sequence[Panel]], alt: str, side: float = SIDE) -> Drawing:
     """Rows of pictures with heat maps on them and the outline of a mask: label -> panels of (title, image, map, mask).
 
     Args:
@@ -34,6 +38,56 @@ def heat(rows: Mapping[str, Sequence[Panel]], alt: str, side: float = 1.15) -> D
             axis.set_title(title, fontsize=8)
             _draw(axis, image, values, mask)
     return figure, f"{alt} Ranges: {'; '.join(words)}." if words else alt, None
+
+
+ARROWS = (  # of the storyboard: (row, column) of its start and end, and what passes
+    ((0, 0), (0, 1), "keys, values"), ((1, 0), (0, 1), "queries"), ((1, 1), (0, 1), "join the query"),
+    ((0, 1), (0, 2), "guides, teaches"), ((0, 2), (0, 3), "guides, teaches"), ((0, 3), (0, 4), ""),
+    ((0, 4), (1, 3), "f"), ((1, 2), (1, 3), "objects"), ((1, 3), (1, 4), ""),
+)  # fmt: skip
+
+
+@theme()
+def storyboard(episode: Episode, maps: Mapping[str, Tensor]) -> Drawing:
+    """HDMNet's matching with the maps of one episode: above the way from support to answer, below what joins it."""
+    image, truth = episode.query_images[0], episode.query_masks[0]
+    support, mask = episode.support_images[0, 0, 0], episode.support_masks[0, 0, 0]
+    alone = overlay(support, mask, 0.0) * (mask == 1).numpy()[..., None]
+    above = [(maps[f"correlation/{i}"][0], f"{4 + place} correlation") for place, i in enumerate((2, 1, 0))]
+    ends = maps["scene/object"][0, 0] - maps["merged/background"][0, 0]
+    panels = [("1 support: only the\nobject's cells speak", alone, None, None)]
+    panels += [(f"{name}\n{len(m)} x {m.shape[1]} cells", None, m.numpy(), truth) for m, name in above]
+    panels += [("7 the matching's\nprobability f", None, maps["meta"][0, 1].numpy(), truth)]
+    panels += [("2 query: every cell\nis asked", image, None, truth)]
+    panels += [("3 prior maps hint\nfrom the start", None, maps["prior"][0, 0].numpy(), truth)]
+    panels += [("8 base learner:\nprobability b", None, maps["base_map"][0, 0].numpy(), truth)]
+    panels += [("9 object minus\nbackground", None, ends.numpy(), truth)]
+    panels += [("10 the answer,\ntruth outlined", None, (ends > 0).float().numpy(), truth)]
+    figure, axes = blank((5 * SIDE + 1.2, 2 * SIDE + 1.4), 2, 5)
+    figure.get_layout_engine().set(wspace=0.1, hspace=0.12)
+    for axis, (title, *panel) in zip(axes.flat, panels):
+        axis.set_title(title, fontsize=8)
+        _draw(axis, *panel)
+    for start, end, word in ARROWS:
+        _arrow(figure, axes[start], axes[end], word, end[0] - start[0])
+    alt = "Ten numbered pictures of HDMNet's matching: a support of which only the object is left, the query, a prior "
+    alt += f"map, correlation maps of {', '.join(str(len(m)) for m, _ in above)} cells a side, the probabilities of "
+    alt += "matching and base learner, their difference and the answer. Support and query meet in the coarsest map, "
+    return figure, f"{alt}which guides the finer ones.", None
+
+
+def _arrow(figure: plt.Figure, start: plt.Axes, end: plt.Axes, word: str, down: int) -> None:
+    """An arrow from panel to panel with a word beside it: to the right, upwards (`down` -1) or downwards (1)."""
+    places = {0: ((1.02, 0.5), (-0.02, 0.5)), -1: ((0.5, 1.25), (0.5, -0.02)), 1: ((0.5, -0.02), (0.5, 1.25))}
+    look = {"arrowstyle": "-|>", "mutation_scale": 11, "color": LINES[1], "linewidth": 1.4}
+    figure.add_artist(ConnectionPatch(*places[down], start.transAxes, end.transAxes, **look))
+    (x, y), turn, side = {
+        0: ((1.11, 0.55), 90, "center"),
+        -1: ((0.46, 1.3), 0, "right"),
+        1: ((0.54, -0.13), 0, "left"),
+    }[down]
+    how = {"rotation": turn, "ha": side, "va": "bottom" if turn else "center"}
+    start.text(x, y, word, transform=start.transAxes, fontsize=7, color=LINES[1], **how)
 
 
 def _draw(axis: plt.Axes, image: Tensor | None, values: np.ndarray | None, mask: Tensor | None) -> None:

@@ -250,6 +250,7 @@ explore_episode(models="panet")
 # | `04_sdaanet` | both together: the whole model, its losses, an ablation |
 # | `05_superpixels` | ASGNet: several prototypes, and who gets which |
 # | `06_dense_correlation` | HDMNet: pixels compared with pixels |
+# | `06b_base_classes` | its second opinion: a network that knows the base classes, and objects |
 # | `07_comparison` | four methods on equal terms |
 # | `08_explorer` | draw a support yourself and ask all of them |
 # | `09_protocol_lab` | what each choice of a protocol is worth |

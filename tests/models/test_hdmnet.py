@@ -46,6 +46,7 @@ OPTIONS = {
     "match_temperature": ({"match_temperature": 1.0}, CORRELATED),
     "mask_support": ({"mask_support": "features"}, REFINED | {"pooled", "prior", "scene_distance"}),
     "self_attention": ({"self_attention": False}, REFINED),
+    "priors": ({"priors": False}, CORRELATED | {"prior", *(f"query/{i}" for i in STAGES)}),
     "shot_weights": ({"shot_weights": "matched"}, MERGED | {"scene/background", "scene/object"}),
     "shot_hidden": ({"shot_hidden": 0}, MERGED | {"scene/background", "scene/object"}),
     "transformer_lr": ({"transformer_lr": 0.5}, set()), "dropout": ({"dropout": 0.9}, set()),
@@ -142,3 +143,17 @@ def test_an_image_too_small_for_the_reduced_keys_is_said():
     with pytest.raises(EpisodeError, match=r"\(3, 3\) cells.*at least 4 cells.*self_attention=False"):
         tiny()(episode)
     assert tiny(self_attention=False)(episode).logits.shape[-2:] == (9, 9)
+
+
+@pytest.mark.parametrize("place", [1, 2], ids=["prototype", "priors"])
+def test_what_the_query_merges_can_be_exchanged(place):
+    """A hook gets features, prototype and priors apart, and what it returns counts (notebook 06 lives on it)."""
+    model, episode = tiny(), random_episode(2, 1, 1)
+
+    def exchanged(module, inputs):
+        return tuple(x.roll(1, 0) if i == place else x for i, x in enumerate(inputs))
+
+    before = model(episode).logits
+    with model.query_merge.register_forward_pre_hook(exchanged):
+        assert not torch.allclose(model(episode).logits, before, atol=1e-4)
+    assert torch.equal(model(episode).logits, before)

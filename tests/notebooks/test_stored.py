@@ -74,7 +74,7 @@ def test_claims_belong_to_their_plans(path):
     assert seeds == plan["seeds"] and len(set(seeds)) >= 3 and stored["protocol"]["episodes"] == 1000
     rows = {(row["condition"], row["shots"], row["variant"]): row for row in stored["rows"]}
     conditions, shots = plan.get("conditions", {"trained": {}}) | plan.get("subsets", {}), {key[1] for key in rows}
-    assert rows.keys() == set(product(conditions, shots, plan["variants"])) and len(rows) == len(stored["rows"])
+    assert rows.keys() == set(product(conditions, shots, claims.scored(plan))) and len(rows) == len(stored["rows"])
     for (condition, k, variant), row in rows.items():
         mean, low, high = row["miou"]
         assert low < mean < high and mean == pytest.approx(np.mean(row["per_seed"]), abs=0.02)
@@ -85,6 +85,11 @@ def test_claims_belong_to_their_plans(path):
             assert row[f"gain over {reference} per seed"] == pytest.approx(per_seed.tolist(), abs=0.02)
         for numbers in (x for measure in row["measures"].values() for x in measure.values()):
             assert len(numbers) == len(seeds) and np.isfinite(numbers).all()
+    for row in stored.get("equal_recall", []):
+        per_seed = [row[f"{name} per seed"] for name in ("ensemble", "matching alone", "difference")]
+        assert np.allclose(np.subtract(*per_seed[:2]), per_seed[2], atol=0.02) and len(per_seed[2]) == len(seeds)
+        low, high = row["difference"][1:]
+        assert low <= row["difference"][0] <= high and 0 < row["base probability, wanted object"][0] < 100
 
 
 def test_a_claim_may_go_on_from_shipped_weights(tmp_path, monkeypatch):

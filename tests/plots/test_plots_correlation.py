@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fsslib.episode import Episode
 from fsslib.plots import correlation as pictures
 from fsslib.plots.display import picture
 
@@ -56,3 +57,21 @@ def test_decision_draws_every_threshold_and_the_plain_one(drawn):
     figure, alt, data = pictures.decision({"low": [0.6, 0.7], "high": [0.65, 0.75]}, "base", "threshold")
     assert [[y for _, y in points] for _, points in drawn(figure.axes[0])][1:] == [[0.65, 0.75], [0.5, 0.5]]
     assert "low: 0.60 to 0.70; high: 0.65 to 0.75; dotted 0.5" in alt and data.loc["high", "at 1"] == 0.75
+
+
+def test_the_storyboard_shows_the_maps_and_who_meets_whom():
+    one = torch.zeros(1, 2, 5, 5)
+    sides = {"query_images": IMAGE[None], "support_images": IMAGE[None, None, None]}
+    mask = torch.zeros(1, 33, 33).long()
+    mask[:, 4:9, 4:9] = 1
+    episode = Episode(query_masks=mask, support_masks=mask[None, None], classes=torch.tensor([[1]]), **sides)
+    maps = {f"correlation/{i}": torch.rand(1, n, n) for i, n in enumerate((7, 4, 2))}
+    maps |= {"meta": one, "prior": one, "base_map": one[:, :1] + 1}
+    maps |= {"scene/object": one[:, :1], "merged/background": one[:, :1] - torch.eye(5)}
+    figure, alt, _ = pictures.storyboard(episode, maps)
+    assert "correlation maps of 2, 4, 7 cells" in alt and len(figure.artists) == len(pictures.ARROWS)
+    support, *_, answer = figure.axes
+    shown = support.images[0].get_array()
+    assert not shown[mask[0] == 0].any() and shown[mask[0] == 1].any(), "only the object is left"
+    assert answer.images[-1].get_array().tolist() == torch.eye(5).tolist()
+    assert picture(figure)

@@ -123,7 +123,11 @@ WRONG = {
         "softmax over the support": "return torch.softmax(S, -1) * mask[None]",
         "detached": "return torch.tensor(S.detach().numpy()).softmax(0) * mask",
     },
-    "correlation_map": {"the mask is missing": "return S.mean(-1)"},
+    "matching_head": {
+        "the background gives, too": """
+            S = (F.normalize(query, dim=1) @ F.normalize(key, dim=1).T) * 10
+            return (S * mask).sum(1) / mask.sum().clamp(min=1), S.softmax(0) @ value""",
+    },
     "lesson": {
         "cross entropy": "return F.cross_entropy(student.flatten(1), teacher.detach().flatten(1).softmax(1))",
         "teacher learns": """

@@ -14,10 +14,9 @@ from ...arguments import check_count, check_switch, choose
 from ...episode import IGNORE
 from ...errors import DatasetError
 from ...files import located
-from ..base import SegmentationDataset, check_split, few
+from ..base import NOVEL, SegmentationDataset, check_split, few
 from ..folds import held_back
 
-NOVEL = ("background", "ignore", "drop")
 CACHE_BYTES = 512 * 2**20
 NAMED = 20  # classes in one warning
 

@@ -10,8 +10,9 @@ import numpy as np
 from ...arguments import choose
 from ...errors import DatasetError
 from ...files import comparable, located
+from ..base import NOVEL
 from ..folds import SCHEMES, fold_classes, held_back
-from .base import NOVEL, Photographs, check_min_area, find_root
+from .base import Photographs, check_min_area, find_root
 from .coco_label_maps import open_masks
 
 CLASSES = 80

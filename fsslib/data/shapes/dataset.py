@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ...arguments import check_switch, choose
+from ...episode import IGNORE
 from ...errors import DatasetError
-from ..base import SPLITS, SegmentationDataset
+from ..base import NOVEL, SPLITS, SegmentationDataset
 from .drawing import Scene, draw_scene
 from .knobs import ShapesKnobs
 from .plan import FOLD_SCHEMES, NAMES, ShapesPlan, ShapesTruth, class_table, draw_plan
@@ -44,6 +45,8 @@ class Shapes5i(SegmentationDataset):
         pool: number of images, or None for any index (`len` is then ENDLESS). Images do not depend on it.
         seed: non-negative whole number. knobs: a ShapesKnobs (or a mapping of its fields).
         val_classes: how many base classes are held back from "train" for "val"; 0 trains on all of them.
+        novel: novel and held-back classes in the images of "train": `"drop"` (they are never drawn), or all twenty
+            classes stand around, and the masks call these `"background"` (as in PASCAL-5i) or `"ignore"` them (255).
         across_domains: episodes take their supports from domain 0 and their queries from domain 1 of the knob `gap`.
         cache: keep drawn images (uint8, 4 * size**2 bytes each). Has no effect with pool=None.
 
@@ -56,11 +59,12 @@ class Shapes5i(SegmentationDataset):
     def __init__(
         self, fold: int = 0, split: str = "train", *, fold_scheme: str = "crossed", size: int = 97,
         pool: int | None = 3000, seed: int = 0, knobs: ShapesKnobs | Mapping = ShapesKnobs(),  # noqa: B008 (frozen)
-        val_classes: int = 3, across_domains: bool = False, cache: bool = True,
+        val_classes: int = 3, novel: str = "drop", across_domains: bool = False, cache: bool = True,
     ):  # fmt: skip
         table = class_table(fold, fold_scheme, val_classes)
         check_switch(across_domains, "across_domains", error=DatasetError)
         choose(split, SPLITS, "split", DatasetError)
+        choose(novel, NOVEL, "novel", DatasetError)
         _whole("size", size, 33, 1025)
         _whole("seed", seed, 0, 2**63 - 1)
         if pool is not None:
@@ -73,7 +77,13 @@ class Shapes5i(SegmentationDataset):
         if not self.classes:
             raise DatasetError("split 'val' of shapes is empty with val_classes=0: hold back at least one class.")
         # What distractors are drawn from, and the classes known from training that co_occurrence favours.
-        self._shown = {"train": table.train, "val": table.base, "test": tuple(NAMES)}[split]
+        everything = tuple(NAMES)
+        self._shown = {"train": table.train, "val": table.base, "test": everything}[split]
+        self.novel, self._relabel = "drop", None
+        if split == "train" and novel != "drop":
+            self.novel, self._shown = novel, everything
+            self._relabel = np.arange(256, dtype=np.uint8)
+            self._relabel[[c for c in everything if c not in table.train]] = IGNORE if novel == "ignore" else 0
         self._known = table.base if split == "test" else table.train
         self._stream = (seed, SPLITS.index(split), list(FOLD_SCHEMES).index(fold_scheme), fold)
         self.cache = bool(cache) and pool is not None
@@ -89,7 +99,8 @@ class Shapes5i(SegmentationDataset):
             image, mask = self._store[index]
             return image.clone(), mask.clone()
         scene = self._scene(index)
-        image, mask = torch.from_numpy(scene.image), torch.from_numpy(scene.mask)
+        labels = scene.mask if self._relabel is None else self._relabel[scene.mask]
+        image, mask = torch.from_numpy(scene.image), torch.from_numpy(labels)
         if self.cache:
             self._store[index] = image.clone(), mask.clone()
         return image, mask
@@ -138,6 +149,7 @@ class Shapes5i(SegmentationDataset):
     def signature(self) -> str:
         # Test images do not depend on how the base classes are divided.
         divided = "" if self.split == "test" else f" val_classes={self.val_classes}"
+        divided += "" if self.novel == "drop" else f" novel={self.novel}"
         across = " across_domains" if self.across_domains else ""
         return (
             f"shapes v{VERSION} fold={self.fold} split={self.split} scheme={self.fold_scheme} size={self.size} "

@@ -1,4 +1,4 @@
-"""Exercises of notebook 06: the inverse softmax, the correlation map, correlation distillation."""
+"""Exercises of notebook 06: the inverse softmax, correlation distillation, the whole matching head."""
 
 import torch
 import torch.nn.functional as F
@@ -56,35 +56,6 @@ def _carries_gradients(answer) -> None:
 })  # fmt: skip
 def inverse_attention(S: Tensor, mask: Tensor) -> Tensor:
     return torch.exp(S - S.logsumexp(0, keepdim=True)) * mask
-
-
-def _map_cases() -> Cases:
-    shot, mask = _scores(9, [0, 1, 1, 0, 1], 5)
-    return {
-        "an object of three cells": (shot, mask),
-        "the same support twice (w stays)": (shot.repeat(1, 2), mask.repeat(2)),
-        "as many query cells as support cells": _scores(6, [0, 1, 1, 0, 1, 0], 6),
-        "an empty mask (w is 0)": _scores(6, [0, 0, 0], 7),
-    }
-
-
-@exercise(STAGE, _map_cases, slips={
-    "the mask is missing: "
-    "The mean runs over the whole support, background included.": lambda S, m: S.mean(1) + 0 * _some(m).sum(),
-    "divided by all cells: The sum leaves the background out, the number below the line does not: small objects get a "
-    "faint map.": lambda S, m: (S * _some(m)).mean(1),
-    "not divided: A sum grows with object and shots: the map is a mean.": lambda S, m: S @ _some(m),
-    "best match: This is the best match, as in a prior map. "
-    "The correlation map averages over the object's cells.": lambda S, m: S.masked_fill(_some(m) == 0, -1e9).amax(1),
-    "softmax before the mean: The scores went through a softmax. "
-    "That is for x; w averages the scores themselves.": lambda S, m: S.softmax(0) @ _some(m) / m.sum(),
-    "mean over the query: The mean runs over the query, so that one number per *support* cell is left. The map lies on "
-    "the query.": lambda S, m: S.mean(0) * _some(m),
-    "temperature twice: The scores are cosines / 0.1 already.": lambda S, m: S @ _some(m) / m.sum() / 0.1,
-    "empty mask: Without an object cell the mean is 0 / 0.": lambda S, m: S @ m / m.sum(),
-})  # fmt: skip
-def correlation_map(S: Tensor, mask: Tensor) -> Tensor:
-    return S[:, mask == 1].sum(1) / mask.sum().clamp_min(1)
 
 
 def _lesson_cases() -> Cases:
@@ -155,6 +126,77 @@ def _only_the_student_learns(answer) -> None:
 })  # fmt: skip
 def lesson(teacher: Tensor, student: Tensor) -> Tensor:
     return correlation_distillation(torch.zeros(0), [teacher, student], truth=False)[0]
+
+
+def _vectors(mask: list[int], seed: int, times: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Nine queries, keys, values and mask; the support is given `times`."""
+    draw = torch.Generator().manual_seed(seed)
+    query, key, value = (torch.randn(n, 4, generator=draw) for n in (9, len(mask), len(mask)))
+    return query, key.repeat(times, 1), value.repeat(times, 1), torch.tensor(mask, dtype=torch.float).repeat(times)
+
+
+def _head_cases() -> Cases:
+    return {
+        "an object of three cells": _vectors([0, 1, 1, 0, 1], 5),
+        "the same support twice (w stays, x doubles)": _vectors([0, 1, 1, 0, 1], 5, 2),
+        "as many query cells as support cells": _vectors([0, 1, 1, 0, 1, 0, 0, 1, 0], 6),
+        "an empty mask (w and x are 0)": _vectors([0, 0, 0], 7),
+    }
+
+
+def _cosines(q: Tensor, k: Tensor) -> Tensor:
+    return 10 * F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).T
+
+
+def _w(S: Tensor, m: Tensor) -> Tensor:
+    """The map of scores; ValueError for an empty mask, where most slips say nothing of their own."""
+    return S @ _some(m) / m.sum()
+
+
+def _x(S: Tensor, v: Tensor, m: Tensor) -> Tensor:
+    return (S.softmax(0) * m) @ v
+
+
+def _head(S: Tensor, v: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+    return _w(S, m), _x(S, v, m)
+
+
+@exercise(STAGE, _head_cases, slips={
+    "dot product: The vectors were not brought to length 1: long keys win, whatever their "
+    "direction.": lambda q, k, v, m: _head(10 * q @ k.T, v, m),
+    "the temperature is missing: Cosines lie between -1 and 1: their softmax is nearly flat. Divide by τ "
+    "first.": lambda q, k, v, m: _head(_cosines(q, k) / 10, v, m),
+    "multiplied by the temperature: The scores were multiplied by τ: that makes them flat instead of "
+    "sharp.": lambda q, k, v, m: _head(_cosines(q, k) / 100, v, m),
+    "softmax over the support: x was made with a softmax over the support: then every query cell receives as much as "
+    "any other.": lambda q, k, v, m: (
+        _w(_cosines(q, k), m), _cosines(q, k).masked_fill(_some(m) == 0, -1e9).softmax(1) @ v
+    ),
+    "the background gives, too: x holds values of cells off the object.": lambda q, k, v, m: (
+        _w(_cosines(q, k), m), _cosines(q, k).softmax(0) @ v
+    ),
+    "a mean over all cells: w averages over the whole support, background included.": lambda q, k, v, m: (
+        _cosines(q, k).mean(1) + 0 * _some(m).sum(), _x(_cosines(q, k), v, m)
+    ),
+    "divided by all cells: The sum of w leaves the background out, the number below the line does not: small objects "
+    "get a faint map.": lambda q, k, v, m: ((_cosines(q, k) * _some(m)).mean(1), _x(_cosines(q, k), v, m)),
+    "not divided: w is a sum and grows with object and shots; the map is a mean.": lambda q, k, v, m: (
+        _cosines(q, k) @ _some(m), _x(_cosines(q, k), v, m)
+    ),
+    "x divided by the cells: Only w is a mean. x is a sum: each cell of the object gives "
+    "1.": lambda q, k, v, m: (_w(_cosines(q, k), m), _x(_cosines(q, k), v, m) / m.sum()),
+    "best match: w is the best match, as in a prior map. "
+    "The correlation map averages over the object's cells.": lambda q, k, v, m: (
+        _cosines(q, k).masked_fill(_some(m) == 0, -1e9).amax(1), _x(_cosines(q, k), v, m)
+    ),
+    "empty mask: Without an object cell the mean is 0 / 0.": lambda q, k, v, m: (
+        _cosines(q, k) @ m / m.sum(), _x(_cosines(q, k), v, m)
+    ),
+})  # fmt: skip
+def matching_head(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    scores = _cosines(query, key)
+    w = (scores * mask).sum(1) / mask.sum().clamp_min(1)
+    return w, torch.einsum("qm,m,mc->qc", scores.softmax(0), mask, value)
 
 
 lives_on_priors = essay(STAGE, "lives_on_priors", terms=("merge", "token", "prototype", "retrain"))

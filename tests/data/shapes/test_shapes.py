@@ -373,3 +373,19 @@ def test_truth_is_consistent(standard):
         assert truth.area == pytest.approx((mask == truth.target).float().mean().item())
         assert [d is None for d in truth.drawn] == [c == 0 for c in truth.classes]
         assert truth.shift == 0 and not truth.absent
+
+
+@pytest.mark.parametrize("novel, label", [("background", 0), ("ignore", 255)])
+def test_novel_classes_in_training_images(novel, label):
+    """As in PASCAL-5i they stand around, and the masks do not tell; those held back for validation count as novel."""
+    hidden = shapes("train", novel=novel)
+    plans = [hidden.plan(i) for i in range(COUNT)]
+    strangers = [i for i, plan in enumerate(plans) if not set(plan.classes) <= {0, *hidden.classes}]
+    assert len(strangers) > COUNT / 2 and {p.target for p in plans} == set(hidden.classes)
+    _, masks = render(hidden, strangers[:20])
+    assert set(masks.unique().tolist()) <= {0, label, *hidden.classes}
+    seen = torch.stack([hidden.truth(i).clean_mask for i in strangers[:20]])
+    unknown = (seen > 0) & ~torch.isin(seen, torch.tensor(hidden.classes))
+    assert unknown.any() and (masks[unknown] == label).all() and torch.equal(masks[~unknown], seen[~unknown])
+    assert len({shapes("train", novel=n).hash() for n in ("drop", "background", "ignore")}) == 3
+    assert shapes("test", novel=novel).hash() == shapes("test").hash()
