@@ -226,7 +226,8 @@ show(
 #
 # Its plan was written down before it ran (`data/experiments/base-bias.yaml`): two base learners that differ only in these
 # pictures, three trainings each, 1,000 episodes with [paired intervals](GLOSSARY.md#paired-interval), queries with no, half or only base objects around. Settings were
-# chosen on base classes that were held back. To save time all trainings share the shipped backbone, frozen. The figure shows
+# chosen on base classes that were held back (one look at 200 episodes; the shipped backbone had met these classes
+# before). To save time all trainings share this backbone, frozen. The figure shows
 # the ensemble minus the matching alone, below 0 where it has less; a dot is one training.
 
 # %%
