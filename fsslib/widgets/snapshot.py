@@ -9,7 +9,7 @@ from matplotlib.font_manager import findfont
 
 from .board import Bars, Panel
 
-SIDE = 92  # pixels of a picture
+SIDE = 160  # pixels of a picture
 TEXT = 10  # height of the letters
 SERIES = ((0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00), (0x00, 0x9E, 0x73))  # as in board.css
 
@@ -44,7 +44,9 @@ def bundle(panels: Sequence[Panel | Bars], alt: str) -> tuple[dict, dict]:
     sheet.quantize(56, dither=Image.Dither.NONE).save(chart, "PNG", optimize=True)
     # Photographs are smaller as a JPEG, charts as a PNG.
     mime, picture = min(("image/jpeg", photo), ("image/png", chart), key=lambda pair: len(pair[1].getvalue()))
-    return {mime: base64.b64encode(picture.getvalue()).decode(), "text/plain": alt}, {mime: {"alt": alt}}
+    return {mime: base64.b64encode(picture.getvalue()).decode(), "text/plain": alt}, {
+        mime: {"alt": alt, "panel": SIDE, "colliding": []}
+    }
 
 
 def _cell(panel: Panel | Bars) -> Any:
