@@ -241,7 +241,7 @@ def episodes(
     supports = episode.way * episode.shot
     titles = ["support"] * supports + ["query", "true mask"] + ["prediction"] * (predicted is not None)
     words = [[(names or {}).get(int(c), f"class {int(c)}") for c in classes] for classes in episode.classes]
-    figure, axes = blank((1.7 * len(titles), 1.7 * episode.batch), episode.batch, len(titles), titles=titles)
+    figure, axes = blank((1.75 * len(titles), 2 * episode.batch), episode.batch, len(titles), titles=titles)
     for b, row in enumerate(axes):
         pairs = zip(episode.support_images[b].flatten(0, 1), episode.support_masks[b].flatten(0, 1))
         for i, (image, mask) in enumerate(pairs):

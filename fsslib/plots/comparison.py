@@ -79,7 +79,7 @@ def side_by_side(
         masks: method -> (B, H, W) long. ious: method -> B fractions. rows: label of every row. what: begins the words.
     """
     titles = ["support", "query", *masks]
-    size = (0.7 * len(titles) + 0.3, 0.83 * episode.batch + 0.2)
+    size = (1.62 * len(titles) + 0.3, 1.83 * episode.batch + 0.2)
     figure, axes = blank(size, episode.batch, len(titles), rows, titles, pad=0.01)
     words = []
     for b, row in enumerate(axes):

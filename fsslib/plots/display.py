@@ -12,6 +12,7 @@ from ..errors import FsslibError
 from ..files import atomic, located
 
 PAGE = 1000  # CSS pixels across a page, beyond which a browser shrinks a picture
+QUALITY = 72  # of a JPEG
 PALETTE_SIZE = 128  # palette of a quantised plot: a quarter of the bytes, no visible change
 
 
@@ -30,7 +31,7 @@ def _check_alt(alt: str) -> str:
 
 
 def picture(fig: Any, photo: bool = False, alt: str | None = None) -> bytes:
-    """A matplotlib figure as bytes: a PNG with a palette, or a JPEG (quality 80) for photographs.
+    """A matplotlib figure as bytes: a PNG with a palette, or a JPEG for photographs.
     The bytes depend on the drawing alone; no version or date is stored. `alt` becomes the PNG's description."""
     from PIL import Image, PngImagePlugin
 
@@ -38,7 +39,7 @@ def picture(fig: Any, photo: bool = False, alt: str | None = None) -> bytes:
     fig.savefig(raw, format="png", dpi=100, facecolor="white", bbox_inches="tight")
     image, buffer = Image.open(raw).convert("RGB"), io.BytesIO()
     if photo:
-        image.save(buffer, "JPEG", quality=80, optimize=True)
+        image.save(buffer, "JPEG", quality=QUALITY, optimize=True)
         return buffer.getvalue()
     info = PngImagePlugin.PngInfo()
     if alt:

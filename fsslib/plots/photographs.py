@@ -28,7 +28,7 @@ class Row:
 
 
 @theme()
-def gallery(rows: Mapping[str, Row], width: float = 0.86) -> Drawing:
+def gallery(rows: Mapping[str, Row], width: float = 1.65) -> Drawing:
     """One line of pictures for each task, each as wide as it is (`width` inches) and as high as its sides ask for."""
     methods = list(next(iter(rows.values())).found)
     heights = [width * row.query.shape[1] / row.query.shape[2] + 0.19 for row in rows.values()]

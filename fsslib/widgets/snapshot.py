@@ -40,7 +40,7 @@ def bundle(panels: Sequence[Panel | Bars], alt: str) -> tuple[dict, dict]:
     from PIL import Image
 
     sheet, photo, chart = still(panels), io.BytesIO(), io.BytesIO()
-    sheet.save(photo, "JPEG", quality=62, optimize=True)
+    sheet.save(photo, "JPEG", quality=52, optimize=True)
     sheet.quantize(56, dither=Image.Dither.NONE).save(chart, "PNG", optimize=True)
     # Photographs are smaller as a JPEG, charts as a PNG.
     mime, picture = min(("image/jpeg", photo), ("image/png", chart), key=lambda pair: len(pair[1].getvalue()))

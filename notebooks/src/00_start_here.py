@@ -277,7 +277,7 @@ explore_episode(models="panet")
 live = {k: 100 * result.scores[k].miou for k in (1, 5)}
 claims(
     (
-        "PANet (table 1, PASCAL-5i, mean of four folds): 48.1 mIoU with one shot, 55.7 with five.",
+        "PANet (PASCAL-5i, mean of four folds): 48.1 mIoU with one shot, 55.7 with five.",
         f"Shapes-5i, fold {fold}: {live[1]:.1f} with one shot, {live[5]:.1f} with five, on {episodes} episodes.",
         "Other pictures and another network: the values cannot be compared. That five shots beat one shows in both.",
     ),

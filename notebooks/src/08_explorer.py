@@ -68,7 +68,7 @@ print("strokes:", [stroke["tool"] for stroke in painter.document["history"]])
 print("pixels of object, background, neither:", [int((mask == value).sum()) for value in (1, 0, 255)])
 print(f"share of the true object that is marked: {((mask == 1) & (truth == cls)).sum() / (truth == cls).sum():.0%}")
 painter.undo()
-print("object pixels with the last stroke taken back:", int((painter.mask == 1).sum()))
+print("background pixels with the last stroke taken back:", int((painter.mask == 0).sum()))
 painter.redo()
 assert (torch.from_numpy(painter.mask) == mask).all(), "brought back, it is the same mask"
 
@@ -234,12 +234,12 @@ print("two values set from Python, drawings made:", explorer.runs - runs)
 drawn, whole = ({name: row[kind] for name, row in means.items()} for kind in ("your drawing", "true mask"))
 claims(
     (
-        "PANet (table 5, PASCAL-5i): scribbles cost 3.3 points of mIoU with one shot, 1.1 with five.",
+        "PANet (PASCAL-5i): scribbles cost 3.3 points of mIoU with one shot, 1.1 with five.",
         f"One drawing, {queries} queries: PANet {whole['PANet']:.0%} with the true mask, {drawn['PANet']:.0%} with scribbles.",
         "An average of fewer pixels is the same average with more noise.",
     ),
     (
-        "SD-AANet and HDMNet were only ever tested with whole masks.",
+        "The papers of SD-AANet and HDMNet report scores with whole masks only.",
         f"SD-AANet falls from {whole['SD-AANet']:.0%} to {drawn['SD-AANet']:.0%}, HDMNet from {whole['HDMNet']:.0%} to {drawn['HDMNet']:.0%}.",
         "They mask what enters a network: shreds of an object were in no training picture.",
     ),
@@ -296,6 +296,7 @@ print("exercise 1: pixels in the box and in the object:", int(inside.sum()), int
 # %% tags=["solution"]
 def smallest(sizes):
     """IoU of PANet for brush strokes of these widths, at the object's centre."""
+    comparison.set(marked="your drawing")
     y, x = (own == 1).nonzero().float().mean(0).tolist()
     found = {}
     for size in sizes:

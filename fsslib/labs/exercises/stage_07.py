@@ -202,7 +202,8 @@ def _images(a: Tensor, b: Tensor, classes: Tensor, picks: Tensor) -> Interval:
     "side.": lambda a, b, c, p: _interval(_whole(a, b, c), _gain(a, b, c, p), 0.05),
     "mean of the draws: The value is the mean of the draws. It should be the difference on all episodes, without "
     "drawing.": lambda a, b, c, p: _interval(_gain(a, b, c, p).mean(), _gain(a, b, c, p)),
-    "the wrong way round: This is b minus a: a gain of the first method shows as a loss.": lambda a, b, c, p: _interval(_whole(b, a, c), _gain(b, a, c, p)),
+    "the wrong way round: This is b minus a: a gain of the first method shows as a "
+    "loss.": lambda a, b, c, p: _interval(_whole(b, a, c), _gain(b, a, c, p)),
     "the episodes of the first draw: All draws take the same episodes here: use each row of "
     "`picks` once.": lambda a, b, c, p: _interval(_whole(a, b, c), _gain(a, b, c, p[:1].expand_as(p))),
     "largest and smallest draw: These are the extremes, which grow with the number of draws. Take "

@@ -66,10 +66,7 @@ def explore_protocol(
         before, after = scored(first), scored(first.replace(**changes))
         reference, score = _score(before, 1, "classes"), _score(after, shots, average)
         paired = before.protocol.list_hash == after.protocol.list_hash and average == "classes"
-        if paired:
-            difference = percent(after.scores[shots].difference(before.scores[1]))
-        else:
-            difference = apart(score, reference)
+        difference = percent(after.scores[shots].difference(before.scores[1])) if paired else apart(score, reference)
         facts = {"score": score, "reference": reference, "difference": difference, "paired": paired}
         words = verdict("These rules - the reference", difference) + ("" if paired else " (not paired)")
         return Scene([_bars(reference, score)], f"{words}.", facts | {"protocol": after.protocol})
