@@ -267,7 +267,9 @@ def maps(pictures: Pictures, alt: str, limits: tuple | None = None, side: float 
     """
     columns, side = min(columns, len(pictures), 5), max(side, LEAST)
     rows, bar = -(-len(pictures) // columns), 0.6 * any(np.ndim(picture) == 2 for _, picture in pictures)
-    figure, axes = blank((side * columns + bar, (side + 0.2) * rows), rows, columns)
+    tall = max(np.shape(picture)[0] / np.shape(picture)[1] for _, picture in pictures)
+    words = 0.08 + 0.16 * max(title.count("\n") + 1 for title, _ in pictures)
+    figure, axes = blank((side * columns + bar, (side * tall + words) * rows), rows, columns)
     values = [np.asarray(p) for _, p in pictures if np.ndim(p) == 2]
     low, high = limits or (min(map(np.min, values), default=0), max(map(np.max, values), default=1))
     drawn, bars = None, []

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.font_manager import findfont
 
-from .board import Bars, Panel
+from .board import WIDTH, Bars, Panel
 
 SIDE = 160  # pixels of a picture
 TEXT = 10  # height of the letters
@@ -56,7 +56,8 @@ def _cell(panel: Panel | Bars) -> Any:
     # Pillow's own letters are Latin only; these come with matplotlib and know Greek.
     font = ImageFont.truetype(findfont("DejaVu Sans"), TEXT - 1)
     if isinstance(panel, Panel):
-        width, high = SIDE, SIDE * panel.pixels.shape[0] // panel.pixels.shape[1]
+        width = max(SIDE, SIDE * panel.width // WIDTH)
+        high = width * panel.pixels.shape[0] // panel.pixels.shape[1]
     else:
         width, high = 2 * SIDE, sum(6 + 13 * len(values) for values in panel.rows.values())
     lines = _wrapped(panel.caption, font, width)

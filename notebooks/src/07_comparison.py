@@ -338,7 +338,7 @@ picks, specs = intervals.contrasts(ious), live["PANet"].lists[0].shots(1).specs
 for kind, what in (("wins", "in which it leads the others"), ("fails", "in which it falls behind the best other one")):
     chosen = [picks[name][kind] for name in nets]
     episode = EpisodeSampler(test_set, protocol, shot=1).build([specs[i] for i in chosen])
-    masks, labels = {name: net(episode).masks() for name, net in nets.items()}, [f"{name}\n{kind}" for name in nets]
+    masks, labels = {name: net(episode).masks() for name, net in nets.items()}, [f"{name} {kind}" for name in nets]
     words, seen = f"For each method the episode {what} by most.", {n: v[chosen] for n, v in ious.items()}
     show(*comparison.side_by_side(episode, masks, seen, labels, words), photo=True)
 best = pd.DataFrame(ious).idxmax(axis=1).value_counts(normalize=True)
