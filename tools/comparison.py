@@ -4,7 +4,7 @@ python tools/comparison.py train [SEEDS] [METHODS]   one papermill run each (fin
 python tools/comparison.py keep                      result files and counts of all episodes to data/results/comparison
 python tools/comparison.py ship [METHODS]            the weights of seed 0, in half precision, to data/weights
 python tools/comparison.py knobs                     every model on harder images: data/results/comparison-knobs.json
-python tools/comparison.py settings                  learning rates on held-back base classes: comparison-settings.json
+python tools/comparison.py settings [METHODS]        learning rates on held-back base classes: comparison-settings.json
 
 Every run has its own base pre-training of 2,500 steps and 1,500 episodic steps, and is scored on the same 1,000
 episodes. `train 0,1 asgnet,hdmnet` runs only those.

@@ -94,7 +94,9 @@ table(own_settings.rename(columns=NAMES))
 # * Equal steps are not equal time; see the costs below.
 # * **The learning rates in this table were tried out on novel classes**: that of SD-AANet on episodes of this very fold
 #   (seed 0), those of ASGNet and HDMNet on fold 1. Notebook 09 calls that forbidden, and it is. PANet has the learning rate
-#   of its shipped weights. Seeds 1 and 2 were not looked at before.
+#   of its shipped weights. Seeds 1 and 2 were not looked at before. `python tools/comparison.py settings`
+#   chooses among the same rates on held-back base classes instead, in about 15 minutes of a core for each method. Until its
+#   table is here, read a lead of less than a few points with this in mind.
 # * All are trained with one shot, on images that show no novel class. HDMNet's authors reach that with a filter of their
 #   training images; these drawn images have it by themselves, for every method.
 #
