@@ -111,7 +111,7 @@ evaluations = {"before training": recipe.score(p, recipe.features_only(net), tes
 # Budgets are steps. The batch at step t depends on the seed and t alone, so a run that was stopped goes on exactly where it
 # was. Unless `selection` is `last`, the training is validated every `validate_every` steps on a fixed list of episodes, and
 # its best state is the one that is scored below. On Shapes-5i a curve grows while the model learns from episodes: the score
-# of forty episodes of novel classes, to watch and not to choose by.
+# of up to forty episodes of novel classes, to watch and not to choose by.
 
 # %% tags=["nbval-ignore-output"]
 histories = recipe.train(p, net, train_set, folder=out, stage="pretrain")
@@ -119,7 +119,9 @@ if histories:
     evaluations["after base pre-training"] = recipe.score(p, recipe.features_only(net), test_set)
 watch = None
 if p.dataset == "shapes" and p.selection == "last" and p.episodic_steps:
-    few, _ = validation_score(test_set, recipe.protocol(p).replace(episodes=40, seeds=tuple(p.seeds[:1])))
+    few, _ = validation_score(
+        test_set, recipe.protocol(p).replace(episodes=min(40, p.episodes), seeds=tuple(p.seeds[:1]))
+    )
     watch = Watch(few, every=-(-p.episodic_steps // 8), steps=p.episodic_steps, label="mIoU of novel classes, %").start(
         net
     )
