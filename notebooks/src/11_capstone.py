@@ -123,7 +123,8 @@ def trained(idea, seed):
 
 runs = {(idea, seed): trained(idea, seed) for seed in seeds for idea in (True, False)}
 mix = [float(net.mix.detach().sigmoid()) for (idea, _), (net, _) in runs.items() if idea and hasattr(net, "mix")]
-print("learned weight of the nearest cell:", ", ".join(f"{w:.2f}" for w in mix) or "this module has none")
+learned = ", ".join(f"{w:.2f}" for w in mix) or "none in this module"
+print("learned weight of the nearest cell:", learned)
 
 # %% [markdown]
 # ## 4 · Compare
@@ -203,7 +204,7 @@ on three parts, and {aside:+.1f} on one part: **{verdict}**.
 *Why, and what next.* On three parts precision went from {shown["ground, without the idea"]["precision"]} to
 {shown["ground, with the idea"]["precision"]} and recall from {shown["ground, without the idea"]["recall"]} to
 {shown["ground, with the idea"]["recall"]}: the background wins more cells. A guess at the reason: the background has many more
-cells than the object, and a maximum over more cells is larger. The weight w hardly moved in {steps} steps ({mix[0]:.2f}), so
+cells than the object, and a maximum over more cells is larger. The weight w hardly moved in {steps} steps ({learned}), so
 the training did not correct it. Next hypothesis: the nearest cell for the object alone, with the background's mean as it is.
 """
 display(Markdown(page))

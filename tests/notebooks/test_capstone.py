@@ -61,17 +61,20 @@ def test_it_learns_its_weight(registered, episode):
     assert learned == {"project.weight", "mix"} and float(net.mix.grad) != 0, "the backbone stays as it is"
 
 
-def test_the_notebook_runs_at_a_small_size(registered, capsys):
-    """Its cells, in one room, with one training of two steps; the page says what was measured."""
+@pytest.mark.parametrize("name", NAMES)
+def test_the_notebook_runs_at_a_small_size(registered, capsys, name):
+    """Its cells, in one room, with two trainings of two steps; the page says what was measured."""
     space = {}
     for cell in build.load(build.SOURCES / "11_capstone.py").cells:
         if cell.cell_type == "code":
             exec(compile(cell.source, "<capstone>", "exec"), space)
             if "parameters" in cell.metadata.get("tags", []):
-                space |= {"seeds": [0, 1], "steps": 2, "episodes": 6}
+                space |= {"seeds": [0, 1], "steps": 2, "episodes": 6, "method": name, "plugin": NAMES[name]}
     (value, low, high), each = space["gains"]["ground"]
     assert low <= value <= high and len(each) == 2 and abs(sum(each) / 2 - value) < 1e-6
     assert (
         f"{value:+.1f} points of mIoU ({low:.1f} to {high:.1f}" in space["page"] and space["verdict"] in space["page"]
     )
+    if name == "starter":
+        assert (value, *each) == (0, 0, 0) and space["verdict"] == "not confirmed", "an idea that is not there"
     assert "2 trainings of 2 steps" in space["page"] and "hash" in capsys.readouterr().out
