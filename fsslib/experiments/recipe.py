@@ -25,12 +25,12 @@ from ..errors import CheckpointError
 from ..evaluation import Evaluation, evaluate
 from ..models import build_model
 from ..models.base import FewShotModel
+from ..names import __version__
 from ..nn.backbones.base import LITE, TIMM
 from ..nn.backbones.cached import CachedBackbone
 from ..pretraining import pretrain
 from ..protocol import Protocol
 from ..training import History, Schedule, Selection, fabric, train_episodes, validation_score
-from ..version import __version__
 
 if TYPE_CHECKING:
     from .parameters import ExperimentParameters
