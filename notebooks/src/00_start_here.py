@@ -65,6 +65,7 @@ from fsslib.plots.live import Watch
 from fsslib.training import Schedule, train_episodes, validation_score
 
 # %% tags=["nbval-ignore-output"]
+as_written = (fold, episodes, seed) == (0, 200, 0)  # what the text says was measured with these
 print(f"fsslib {fsslib.__version__}, torch {torch.__version__.split('+')[0]}, {torch.get_num_threads()} thread(s)")
 print("GPU:", torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none, and none is needed")
 
@@ -230,7 +231,7 @@ for k in ("1", "5"):
     print(
         f"K={k}: stored {s['miou']:.1f} ({s['low']:.1f} to {s['high']:.1f}), live {value:.1f} ({low:.1f} to {high:.1f})"
     )
-    assert low <= s["high"] and high >= s["low"], "the live score is not that of the stored run"
+    assert not as_written or (low <= s["high"] and high >= s["low"]), "the live score is not that of the stored run"
 gain = percent(result.scores[5].difference(result.scores[1]))
 print(verdict("K=5 - K=1", gain))
 
@@ -251,7 +252,7 @@ score, _ = validation_score(test_set, Protocol(episodes=40, seeds=(seed + 1,)))
 watch = Watch(score, every=5, steps=steps, label="mIoU of novel classes, %").start(learner)
 lessons = EpisodeSampler(train_set, Protocol.shapes5i(), shot=1, seed=seed, augment=True)
 train_episodes(learner, lessons, Schedule(steps, batch=8, lr=2e-3, seed=seed), callback=watch, progress=False)
-assert watch.points[steps] > watch.points[0] + 3, "it should have learned something"
+assert not as_written or watch.points[steps] > watch.points[0] + 3, "it should have learned something"
 
 # %% [markdown]
 # No mask of a novel class was needed. The network learned to *compare*, and comparing is what it can do with new classes.

@@ -53,6 +53,7 @@ from fsslib.plots import pooling as pictures
 from fsslib.plots.display import claims, show
 from fsslib.training import Schedule, train_episodes
 
+as_written = (fold, seed, episodes) == (0, 0, 100)  # what the text says was measured with these
 print(f"fsslib {fsslib.__version__}, torch {torch.__version__.split('+')[0]}, {torch.get_num_threads()} thread(s)")
 
 # %%
@@ -145,7 +146,7 @@ for stride in (4, 8, 16, 32):
 late, early = (evaluate(m, test_set, protocol).scores[1] for m in (net, EarlyFusion(net.backbone).eval()))
 fusion = percent(late.difference(early))
 print(verdict("ordinary objects, cells of 4 pixels, late - early fusion", fusion))
-assert abs(fusion[0]) < 2, "the text says that the fusion hardly changes the score"
+assert not as_written or abs(fusion[0]) < 2, "the text says that the fusion hardly changes the score"
 
 # %% [markdown]
 # So rounding costs no score here: the objects are compact and the cells small. What late fusion buys is a prototype for
@@ -420,7 +421,7 @@ curve = {k: percent((s.miou, *s.interval())) for k, s in result.scores.items()}
 show(*common.score_curves({"PANet": curve}, "shots K"))
 print(verdict("K=5 - K=1", percent(result.scores[5].difference(result.scores[1]))))
 print(verdict("K=5 - K=3", percent(result.scores[5].difference(result.scores[3]))))
-assert result.scores[5].miou > result.scores[1].miou
+assert not as_written or result.scores[5].miou > result.scores[1].miou
 single, five = (result.scores[k].episode_iou() for k in (1, 5))
 most = int((five - single).argmax())
 rescued = EpisodeSampler(test_set, protocol, shot=5).build([result.lists[0].specs[most]])

@@ -52,6 +52,7 @@ from fsslib.widgets.explorers.protocol import explore_protocol
 
 torch.set_grad_enabled(False)
 results = fsslib.files.data_folder() / "results"
+as_written = (episodes, seed) == (50, 0)  # what the text says was measured with these
 print(f"fsslib {fsslib.__version__}, torch {torch.__version__.split('+')[0]}, {torch.get_num_threads()} thread(s)")
 
 # %% [markdown]
@@ -201,7 +202,7 @@ for method in ("panet", "sdaanet"):
         if method == "panet":
             measured["K-merge: " + rule.split()[0]] = other
 
-assert episodes < 50 or merged["panet", VOTE][0] < 3 < merged["sdaanet", VOTE][0]
+assert not as_written or merged["panet", VOTE][0] < 3 < merged["sdaanet", VOTE][0]
 
 # %% [markdown]
 # A method that loses from one shot to five (notebook 07) may have an unlucky [merge rule](GLOSSARY.md#merge-rule): a table of
@@ -230,7 +231,7 @@ flip("absent targets", absent)
 without, alarm = absent.scores[1].absent, absent.scores[1].false_alarm
 marked = np.mean(absent.scores[1].table[without, 1, 1] > 0)
 print(f"{without.sum()} queries without the class: false alarm {100 * alarm:.1f} %, any mark in {100 * marked:.0f} %")
-assert episodes < 50 or marked > 0.5
+assert not as_written or marked > 0.5
 
 # %% [markdown]
 # Prototype matching cannot say "none of it is here", and the usual protocol cannot see that. To tell what it costs takes more
@@ -270,7 +271,9 @@ first |= {key: row["first_200"] for key, row in shapes.items() if "first_200" in
 if episodes <= 200 and seed == 0:
     for name, k in first:
         _, low, high = interval(measured[name].scores[k])
-        assert low < first[name, k] < high, f"{name}, K={k}: stored {first[name, k]:.1f}, live {low:.1f} to {high:.1f}"
+        assert not as_written or low < first[name, k] < high, (
+            f"{name}, K={k}: stored {first[name, k]:.1f}, live {low:.1f} to {high:.1f}"
+        )
 folds = [value for value, *_ in stored["shapes"][0]["K=1"]]
 print("folds, K=1, stored:", ", ".join(f"{value:.1f}" for value in folds), f"(mean {np.mean(folds):.1f})")
 for (switch, k), row in shapes.items():

@@ -55,6 +55,7 @@ from fsslib.plots.display import claims, show
 from fsslib.widgets import SupportPainter, compare_methods, strokes
 from fsslib.widgets.panels import iou
 
+as_written = (size, stage) == (241, "layer3")  # what the text says was measured with these
 print(f"fsslib {fsslib.__version__}, torch {torch.__version__.split('+')[0]}, {torch.get_num_threads()} thread(s)")
 
 # %% [markdown]
@@ -138,7 +139,9 @@ for panet.stage in ("layer1", "layer2", "layer3", "layer4"):
     by_layer[panet.stage] = {name: find(panet, name)[1] for name in scenes.SCENES}
 panet.stage = stage
 table = pd.DataFrame(by_layer)
-assert table.loc["eye"].idxmax() == "layer4" and table.loc["nuclei", "layer4"] < table.loc["nuclei", "layer1"] - 0.1
+assert not as_written or (
+    table.loc["eye"].idxmax() == "layer4" and table.loc["nuclei", "layer4"] < table.loc["nuclei", "layer1"] - 0.1
+)
 (100 * table).round().astype(int)
 
 # %% [markdown]
@@ -244,7 +247,9 @@ print("the mean beats the nearest cell by more than five points:", ", ".join(sor
 drawn = {m: load_model(shipped(m, "shapes", 0)) for m in ("panet", "sdaanet", "asgnet", "hdmnet")}
 on_shapes = {m: np.mean([find(net, name, 97)[1] for name in scenes.SCENES]) for m, net in drawn.items()}
 frozen = scores.mean()
-assert max(on_shapes.values()) < frozen.min(), "each of them should be below each rule on frozen features"
+assert not as_written or max(on_shapes.values()) < frozen.min(), (
+    "each of them should be below each rule on frozen features"
+)
 print("mean IoU, trained on shapes:", ", ".join(f"{m} {value:.0%}" for m, value in on_shapes.items()))
 print("mean IoU, frozen features:  ", ", ".join(f"{label} {value:.0%}" for label, value in frozen.items()))
 
@@ -287,7 +292,9 @@ print(f"cells wrongly called eye by the means: {int(wrong.sum())}; there the cos
 for label, (own, other) in there.items():
     print(f"{label:7s}  object {own:.2f}, background {other:.2f}")
 show(*common.strip(strip, alt, side=1.7), photo=True)
-assert max(there["mean"]) < 0.3 and there["nearest"][1] > there["nearest"][0], "both means far, a background cell near"
+assert not as_written or (max(there["mean"]) < 0.3 and there["nearest"][1] > there["nearest"][0]), (
+    "both means far, a background cell near"
+)
 
 # %% [markdown]
 # The background's mean is a mean of fur. The blur resembles it as little as it resembles the eye's mean, and a small
@@ -316,7 +323,9 @@ show(*pictures.by_size(curves))
 change = {name: curve[417] - curve[97] for name, curve in curves.items()}
 print("more than five points better at 417 than at 97 pixels:", *(name for name in change if change[name] > 0.05))
 print("more than five points worse:", *(name for name in change if change[name] < -0.05))
-assert min(change[name] for name in ("coins", "nuclei", "galaxies")) > 0.05 and change["tissue"] < -0.05
+assert not as_written or (
+    min(change[name] for name in ("coins", "nuclei", "galaxies")) > 0.05 and change["tissue"] < -0.05
+)
 
 # %% [markdown]
 # Small things gain: coins, nuclei, galaxies. Large things lose: from afar a gland is *brown*, from near it is blue nuclei in
@@ -332,7 +341,7 @@ absent = {
     for label, net in nets.items()
 }
 print("share of the coins that is called a motorcycle:", ", ".join(f"{k} {share:.0%}" for k, share in absent.items()))
-assert min(absent.values()) > 0.05
+assert not as_written or min(absent.values()) > 0.05
 
 # %% [markdown]
 # None of these rules can say "not here": they compare two answers and take the larger one. Coins are metal, and so is
