@@ -298,10 +298,12 @@ claims(
 # | `00_start_here` | an episode, a prediction, a score |
 # | `01_prototypes` | PANet from the inside: pooling, cosine maps, alignment, shots, scribbles and boxes |
 # | `02_self_distillation` | SD-AANet's first idea: a teacher made of the answer |
-# | `03_prior_mask`, `03b_affinity_attention` | a map that nobody trained, and one that learns on the support |
+# | `03_prior_mask` | a map that nobody trains: the best match of every position of the query |
+# | `03b_affinity_attention` | its second idea: an attention map that learns on the support |
 # | `04_sdaanet` | both together: the whole model, its losses, an ablation |
 # | `05_superpixels` | ASGNet: several prototypes, and who gets which |
-# | `06_dense_correlation`, `06b_base_classes` | HDMNet: pixels compared with pixels; what base classes do to it |
+# | `06_dense_correlation` | HDMNet: pixels compared with pixels |
+# | `06b_base_classes` | its second opinion: a network that knows the base classes, and objects |
 # | `07_comparison` | four methods on equal terms |
 # | `08_explorer` | draw a support yourself and ask all of them |
 # | `09_protocol_lab` | what each choice of a protocol is worth |

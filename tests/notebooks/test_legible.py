@@ -20,7 +20,7 @@ CELLS = 60
 BOOLEANS = 40  # in all notebooks together
 # Notebooks that are still being mended, by the number they begin with: at most so many figures too small or with
 # colliding titles, so many printed booleans, so many cells. Whoever mends one lowers its numbers; a line of zeros goes.
-TOO_SMALL = {"02": 1, "03": 7, "04": 2, "05": 5, "06": 8}
+TOO_SMALL = {"02": 1, "03": 6, "04": 2, "05": 5, "06": 8}
 STILL_BOOLEAN = {"02": 48, "03": 43, "04": 39, "05": 47, "06": 51}
 TOO_LONG = {"02": 75, "03": 103, "04": 83, "05": 84, "06": 101}
 
