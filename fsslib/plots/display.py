@@ -70,12 +70,14 @@ def _overlap(one: Any, other: Any, slack: float = 1.0) -> bool:
     return across > slack and min(one.y1, other.y1) - max(one.y0, other.y0) > slack
 
 
-def table(frame: Any, index: bool = True) -> None:
+def table(frame: Any, index: bool = True, title: str = "") -> None:
     """Show a pandas DataFrame as HTML without line breaks, which would double the size of a stored notebook."""
     from IPython.display import display
 
-    text = re.sub(r"\s*\n\s*", "", frame.to_html(border=0, index=index))
-    words = f"A table of {len(frame)} rows with the columns {', '.join(map(str, frame.columns))}."
+    text = f"<b>{html.escape(title)}</b>" * bool(title)
+    text += re.sub(r"\s*\n\s*", "", frame.to_html(border=0, index=index))
+    words = f"{title}: a table of" if title else "A table of"
+    words = f"{words} {len(frame)} rows with the columns {', '.join(map(str, frame.columns))}."
     display({"text/html": text, "text/plain": words}, raw=True)
 
 

@@ -380,9 +380,8 @@ def report(rows):
     return pd.DataFrame([*shown[:line], dict.fromkeys(shown[0], "—"), *shown[line:]]).astype(str)
 
 
-for dataset in ("pascal5i", "coco20i"):
-    print({"pascal5i": "PASCAL-5i", "coco20i": "COCO-20i"}[dataset])
-    table(report(published[dataset]), index=False)
+for name, title in (("pascal5i", "PASCAL-5i"), ("coco20i", "COCO-20i")):
+    table(report(published[name]), index=False, title=title)
 
 # %% [markdown]
 # Whoever reads down such a column compares more than methods. Below: what four of the codes do differently, and how large
