@@ -536,7 +536,7 @@ claims(
 # with at least half of the votes *of the pixel that got most*.
 #
 # **4. The wrong winner.** *Difficulty ●●● · 25 minutes.* How often do $n$ episodes crown the wrong method? `a` and `b` are
-# what `counts` above returns for two methods, (intersections, unions), each (E, C); `picks` (D, n) holds the episodes of
+# what `counts` above returns for two methods, (intersections, unions), each (E, C); `rows` (D, n) holds the episodes of
 # each draw. Return the share of draws in which the order of the two mIoUs is not that of all E episodes. A class that a
 # draw does not show is left out of it. Hint: one score takes three lines; write it as a function of `part[pick]`.
 #
@@ -553,7 +553,7 @@ claims(
 #     raise NotImplementedError("exercise 3: your turn")
 #
 #
-# def wrong_winner(a, b, picks):
+# def won(a, b, rows):
 #     raise NotImplementedError("exercise 4: your turn")
 # ```
 
@@ -604,8 +604,8 @@ print("exercise 3: right")
 
 
 # %% tags=["solution"]
-def wrong_winner(a, b, picks):
-    """Share of the draws in which the order of two methods is another one than over all episodes."""
+def won(a, b, rows):
+    """Share of the draws that are won by another method than all episodes together."""
 
     def score(parts, pick):
         inter, union = (part[pick].sum(0) for part in parts)
@@ -613,13 +613,13 @@ def wrong_winner(a, b, picks):
 
     every = np.arange(len(a[0]))
     ahead = score(a, every) > score(b, every)
-    return np.mean([(score(a, pick) > score(b, pick)) != ahead for pick in picks])
+    return np.mean([(score(a, pick) > score(b, pick)) != ahead for pick in rows])
 
 
 a, b = counted["hdmnet", 0, 1], counted["panet", 0, 1]
-found = {n: wrong_winner(a, b, generator.integers(1000, size=(300, n))) for n in (25, 100, 1000)}
-assert wrong_winner(a, a, generator.integers(1000, size=(9, 50))) == 0, "a method against itself has no winner"
-assert wrong_winner(a, b, np.arange(1000)[None]) == 0, "all episodes once: the full order"
+found = {n: won(a, b, generator.integers(1000, size=(300, n))) for n in (25, 100, 1000)}
+assert won(a, a, generator.integers(1000, size=(9, 50))) == 0, "a method against itself has no winner"
+assert won(a, b, np.arange(1000)[None]) == 0, "all episodes once: the full order"
 assert found[25] > found[1000], "more episodes, fewer wrong winners"
 print("exercise 4, HDMNet and PANet:", ", ".join(f"n={n}: wrong in {share:.0%}" for n, share in found.items()))
 
