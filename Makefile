@@ -63,5 +63,5 @@ lab: .venv/.installed ## open JupyterLab at the first notebook
 	@$(BIN)/python -m fsslib lab
 
 clean: ## remove caches and unfinished runs; finished runs and .venv stay
-	@rm -rf .pytest_cache .ruff_cache .hypothesis runs/*.part notebooks/*.part editions/*.part .site-*.part
+	@rm -rf .pytest_cache .ruff_cache .hypothesis runs/*.part runs/.*.lock notebooks/*.part editions/*.part .site-*.part
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -45,6 +45,10 @@ class SegmentationDataset(ABC):
         """The images of `cls` that may be supports: all of them, unless some are listed without showing the class."""
         return self.images_of(cls)
 
+    def queries_of(self, cls: int) -> list[int]:
+        """The images of `cls` that may be queries: all of them, unless some are kept for supports."""
+        return self.images_of(cls)
+
     def copies(self) -> dict[int, int]:
         """Image -> number of the picture that it shows, for pictures that are there more than once: a query and its
         supports must never be the same one."""

@@ -122,8 +122,9 @@ def train(
     episodic training where nothing is selected, e.g. `plots.live.Watch`. Raises TrainingError when a loss is not
     finite.
     """
-    where = {"folder": folder, "workers": p.workers}
+    where = {"folder": folder, "workers": p.workers, "logger": p.logger}
     common = {"batch": p.batch, "precision": p.precision, "accelerator": p.accelerator, "seed": p.seed}
+    common |= {"devices": p.devices, "nodes": p.nodes}
     done = {}
     if stage != "episodic" and p.pretrain_steps:
         schedule = Schedule(p.pretrain_steps, **{**common, "batch": 2 * p.batch}, lr=p.pretrain_lr)

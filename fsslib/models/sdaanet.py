@@ -147,6 +147,7 @@ class SDAANet(OneWayModel):
         teacher_query: `"original"` query features in the teacher, or `"reweighted"` by each support's gate (paper).
         teachers: `"separate"`, one per support with its own student, or `"integral"`, one for all.
         detach_teacher: stop the gradient into the teacher (paper: the teacher guides); the code lets it pass.
+        shared_projection: one projection for query and support, in place of one for each.
         query_factor: `"product"` of all factors and their average once more; `"average"`, the same with the averaged
             factor in place of the product (equal at one shot, of the same size at any); `"mean"` (paper); `"none"`.
         attention: query map from the `"mean_prototype"`, or the mean of the maps of `"each_support"` (paper).
@@ -169,7 +170,7 @@ class SDAANet(OneWayModel):
         saam: bool = True, prior: bool = True, alpha: float = 50.0, beta: float = 0.5, aux_weight: float = 1.0,
         temperature: Positive = 5.0, kd_factor: float = 0.9, kd_mean: Literal["elements", "prototypes"] = "elements",
         teacher: Teacher = "prototypes", teacher_query: TeacherQuery = "original", teachers: Teachers = "separate",
-        detach_teacher: bool = False, query_factor: QueryFactor = "product",
+        detach_teacher: bool = False, shared_projection: bool = False, query_factor: QueryFactor = "product",
         attention: Literal["mean_prototype", "each_support"] = "mean_prototype",
         prior_masking: Literal["twice", "after"] = "twice", dropout: Share = 0.5, freeze: bool = True,
     ):  # fmt: skip
@@ -179,6 +180,8 @@ class SDAANet(OneWayModel):
         self.down_query, self.down_supp = (
             nn.Sequential(Conv2d(inputs, width, 1, bias=False), nn.ReLU(), nn.Dropout2d(dropout)) for _ in range(2)
         )
+        if shared_projection:
+            self.down_supp = self.down_query
         teaching = {"teacher": teacher, "teacher_query": teacher_query, "teachers": teachers}
         teaching |= {"query_factor": query_factor, "detach_teacher": detach_teacher}
         self.sdpm = SDPM(width, **teaching) if sdpm else None

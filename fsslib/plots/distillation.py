@@ -1,4 +1,4 @@
-"""Figures about self-distillation: gates, distributions over channels, shares of a loss, and curves shown apart."""
+"""Figures about self-distillation: gates, student and teacher, shares of a loss, and curves shown apart."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from ..analysis.intervals import Series, entropy, scatter
-from .common import COLOURS, Array, Drawing, beside, legend, middle, panels, ranges, theme
+from ..analysis.intervals import Series, scatter
+from .common import COLOURS, LINES, Array, Drawing, beside, curves, legend, middle, panels, ranges, theme
 
 
 @theme()
@@ -65,25 +65,56 @@ def gate_channels(gates: Array, classes: Sequence[str]) -> Drawing:
 
 
 @theme()
-def distributions(rows: Mapping[str, tuple[Array, Array]], names: Sequence[str] = ("student", "teacher")) -> Drawing:
-    """Two distributions over the channels in each panel, with their entropies: title -> (student, teacher), each (C,).
-    Channels are sorted by the student of the first panel."""
-    figure, axes = panels(len(rows), 2.6, 2.3, sharey=True)
-    order = np.asarray(next(iter(rows.values()))[0]).argsort()[::-1]
-    table, words, x = {}, [], np.arange(len(order))
-    for axis, (title, pair) in zip(axes, rows.items()):
-        student, teacher = (np.asarray(shares, float)[order] for shares in pair)
-        axis.bar(x, student, 1, color=COLOURS[5], label=names[0])
-        axis.step(x, teacher, where="mid", color=COLOURS[0], linewidth=1.3, label=names[1])
-        axis.axhline(1 / len(order), color="black", linewidth=0.8, linestyle=":", label="uniform")
-        entropies = entropy(student), entropy(teacher)
-        axis.set(title=f"{title}\nentropy {entropies[0]:.3f}, {entropies[1]:.3f}", xlabel="channel, sorted")
-        table[title] = {f"entropy, {n}": e for n, e in zip(names, entropies)} | {"largest": student.max()}
-        words.append("{}: largest {:.3f}, entropies {:.3f} and {:.3f}".format(title, student.max(), *entropies))
+def student_teacher(student: Array, teacher: Array, losses: Mapping[float, tuple[float, float]]) -> Drawing:
+    """A student S and its teacher T (C,) over the channels, what the loss sees of them, and what the temperature does.
+
+    Args: losses: temperature -> the loss, with the factor of the squared temperature and without it.
+    """
+    student, teacher = (np.asarray(x, float) for x in (student, teacher))
+    order = student.argsort(kind="stable")[::-1]
+    x, apart = np.arange(len(order)), (teacher - student)[order]
+    figure, (both, rest, last) = panels(3, 3.1, 2.7)
+    both.bar(x, student[order], 1, color=COLOURS[5], label="student S")
+    both.step(x, teacher[order], where="mid", color=COLOURS[0], linewidth=1.3, label="teacher T")
+    both.set(title="prototypes", xlabel="channel, sorted by S")
+    both.legend()
+    rest.bar(x, apart, 1, color=COLOURS[1])
+    rest.axhline(apart.mean(), color="black", linewidth=0.8, linestyle=":", label="mean over the channels")
+    rest.set(title="what is left to learn: T − S", xlabel="channel, in the same order")
+    rest.legend()
+    names = ("with the factor τ²", "without")
+    curves(last, {name: {tau: pair[i] for tau, pair in losses.items()} for i, name in enumerate(names)}, marks=True)
+    last.set(xscale="log", yscale="log", title="loss", xlabel="temperature τ")
+    ends = [(tau, losses[tau]) for tau in (min(losses), max(losses))]
+    words = "; ".join(f"at {tau:g} {a:.2g} with τ² and {b:.2g} without" for tau, (a, b) in ends)
+    alt = f"Student and teacher over {len(order)} channels. Their difference has mean {apart.mean():.3f} and runs from "
+    alt += f"{apart.min():.3f} to {apart.max():.3f}. Loss over the temperature: {words}."
+    return figure, alt, pd.DataFrame(losses, index=names).T.rename_axis("temperature")
+
+
+@theme()
+def claim_curves(claims: Mapping[str, Mapping], xlabel: str) -> Drawing:
+    """Panels of a claim's experiment: title -> label -> {x: ((value, low, high), numbers of the single trainings)}.
+
+    A line and a bar for the mean over the trainings and its interval; a dot for each training. Where there is no
+    interval, give the value three times.
+    """
+    figure, axes = panels(len(claims), 3.3, 3.0)
+    columns, sentences = {}, []
+    for axis, (title, series) in zip(axes, claims.items()):
+        xs = sorted({x for points in series.values() for x in points})
+        step = 0.035 * (np.ptp(xs) or 1)
+        ranges(axis, {label: {x: three for x, (three, _) in points.items()} for label, points in series.items()}, step)
+        for i, (label, points) in enumerate(series.items()):
+            for x, (_, single) in points.items():
+                place = x + step * (i - (len(series) - 1) / 2)
+                axis.plot([place] * len(single), single, "o", color=LINES[i % 5], alpha=0.45, markersize=3.5)
+            columns[title, label] = {x: three[0] for x, (three, _) in points.items()}
+            sentences.append(f"{title}, {label}: " + ", ".join(f"{t[0]:.3g} at {x:g}" for x, (t, _) in points.items()))
+        axis.set(title=title, xlabel=xlabel, xticks=xs)
     legend(figure, axes, "lower center")
-    uniform = f"the uniform one would have entropy {np.log(len(order)):.3f}"
-    alt = f"Student and teacher as distributions over {len(order)} channels; {uniform}. {'; '.join(words)}."
-    return figure, alt, pd.DataFrame(table).round(3)
+    alt = f"Means over the trainings against {xlabel}, a dot for each training. {'; '.join(sentences)}."
+    return figure, alt, pd.DataFrame(columns).rename_axis(xlabel).round(3)
 
 
 @theme()

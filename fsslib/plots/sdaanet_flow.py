@@ -9,6 +9,7 @@ from matplotlib import patheffects
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyBboxPatch, Patch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from ..episode import Episode, Prediction
 from ..errors import FsslibError
@@ -23,6 +24,8 @@ X = (6.2, 16.5, 29, 43, 58, 74, 85.5, 97, 109)  # inputs, backbone, features, ma
 Y = {"prior": 70, "support": 50, "query": 28, "saam": 9}
 LEVELS = (70, 50, 30, 10)
 DASHED = (0, (3, 2))
+ORANGE = {"colour": TRAINING, "dashed": True}
+BIG = 17  # side of a picture in a storyboard
 
 
 class Canvas:
@@ -39,17 +42,22 @@ class Canvas:
         place = ((x - width / 2) / self.width, (y - height / 2) / self.height)
         return self.figure.add_axes((*place, width / self.width, height / self.height))
 
-    def picture(self, x: float, y: float, values, title: str, dashed: bool = False, limits=(None, None)) -> None:
+    def picture(
+        self, x: float, y: float, values, title: str, dashed: bool = False, limits=(None, None), side: float = SIDE
+    ) -> None:  # fmt: skip
         """An (h, w) map or (h, w, 3) photograph with its title above; training only if dashed."""
         values = np.asarray(values)
-        inset = self._inset(x, y, SIDE, SIDE)
+        inset = self._inset(x, y, side, side)
         smooth = "nearest" if values.shape[0] < 30 else "bicubic"
         inset.imshow(values, cmap="cividis", vmin=limits[0], vmax=limits[1], interpolation=smooth, aspect="auto")
         self._frame(inset, title, dashed)
 
-    def bars(self, x: float, y: float, values, title: str, colour: str, dashed: bool = False, top=None) -> None:
+    def bars(
+        self, x: float, y: float, values, title: str, colour: str, dashed: bool = False, top=None,
+        size: tuple[float, float] = (SIDE + 3, 4.2),
+    ) -> None:  # fmt: skip
         """One bar per channel."""
-        values, inset = np.asarray(values), self._inset(x, y, SIDE + 3, 4.2)
+        values, inset = np.asarray(values), self._inset(x, y, *size)
         inset.bar(range(len(values)), values, 0.85, color=colour)
         inset.set(ylim=(0, top or max(float(np.max(values)), 1e-6) * 1.05), xlim=(-1, len(values)))
         self._frame(inset, title, dashed)
@@ -108,6 +116,8 @@ def dataflow(
     _inputs(canvas, episode)
     _features(canvas, episode, maps, deep)
     _guides(canvas, maps)
+    if "query_prototype" in maps:
+        _answer(canvas, episode)
     levels = _decoder(canvas, maps)
     x, query, predicted, meter = X[8], episode.query_images[0], prediction.masks(), FewShotIoU()
     meter.update(predicted, episode.query_masks, episode.classes)
@@ -198,6 +208,52 @@ def _guides(canvas: Canvas, maps: Mapping[str, Tensor]) -> None:
     canvas.picture(X[5], saam, maps["attention"][0], "attention A")
     for lane in (top, pooled, query, saam):
         canvas.arrow((X[5] + (wide if lane == pooled else half), lane), (merge, lane))
+
+
+def _answer(canvas: Canvas, episode: Episode) -> None:
+    """What the teacher knows: the query under its true mask, in training only."""
+    x, y, half = 42.5, 36.4, SIDE / 2
+    canvas.picture(x, y, overlay(episode.query_images[0], episode.query_masks[0]), "query, true mask", dashed=True)
+    canvas.arrow((X[2] + half, Y["query"] + 2.5), (35, Y["query"] + 2.5), (35, y), (x - half, y), **ORANGE)
+    canvas.arrow((x + half, y), (X[5], y), (X[5], Y["support"] - 8.1), **ORANGE)
+    canvas.write(62, y + 0.8, "pool: $t$", TRAINING, va="bottom")
+
+
+@theme()
+def storyboard(episode: Episode, prediction: Prediction, name: str = "the object") -> Drawing:
+    """SDPM step by step, for one 1-way 1-shot episode: prototype, gate, student, and the teacher that sees the answer.
+
+    Args: as in `dataflow`; the model needs SDPM only.
+    """
+    maps = {key: value[0].float().cpu() for key, value in prediction.maps.items()}
+    canvas, xs, top, low, half = Canvas(100, 46), (9.5, 32, 55, 78), 33, 11, BIG / 2
+    wide = half + 0.6
+    support = overlay(episode.support_images[0, 0, 0], episode.support_masks[0, 0, 0])
+    known = overlay(episode.query_images[0], episode.query_masks[0])
+    canvas.picture(xs[0], top, support, "1 support, its mask", side=BIG)
+    canvas.picture(xs[0], low, known, "5 query, its true mask", dashed=True, side=BIG)
+    tall = {"size": (BIG, 9)}
+    canvas.bars(xs[1], top, maps["pooled"][0], "2 pool: prototype $p$", STUDENT, **tall)
+    canvas.bars(xs[2], top, (maps["gate"][0] + 1) / 2, "3 gate: $g=(a+1)/2$", LEARNED, top=1, **tall)
+    canvas.bars(xs[3], top, maps["students"][0], "4 student $S=g\\cdot p$", STUDENT, **tall)
+    canvas.bars(xs[1], low, maps["query_prototype"], "6 pool: prototype $t$", TRAINING, dashed=True, **tall)
+    canvas.bars(xs[3], low, maps["teacher"][0], "7 teacher $T=(t+S)/2$", TRAINING, dashed=True, **tall)
+    for begin, end in pairwise(xs):
+        canvas.arrow((begin + wide, top), (end - wide, top))
+    canvas.arrow((xs[0] + wide, low), (xs[1] - wide, low), **ORANGE)
+    canvas.arrow((xs[1] + wide, low), (xs[3] - wide, low), **ORANGE)
+    canvas.arrow((xs[3] - 4, top - 4.8), (xs[3] - 4, low + 7), **ORANGE)
+    canvas.arrow((xs[3] + 4, low + 7), (xs[3] + 4, top - 4.8), **ORANGE)
+    canvas.write(xs[3] - 5, 22, "half of it", TRAINING, ha="right")
+    canvas.write(xs[3] + 5, 22, "8 loss: imitate", TRAINING, ha="left")
+    canvas.write(xs[2], low + 2, "the other half", TRAINING)
+    apart = 1 - float(cosine_similarity(maps["students"][0], maps["query_prototype"], dim=0))
+    alt = (
+        f"SDPM for one episode of {name}, in eight steps: the support's features are pooled under its mask into p, a "
+        "gate damps its channels and gives the student S; in training the query's features under its true mask give t, "
+        f"half of t and half of S are the teacher, which the student imitates. Cosine distance of S and t: {apart:.2f}."
+    )
+    return canvas.figure, alt, None
 
 
 def _decoder(canvas: Canvas, maps: Mapping[str, Tensor]) -> list[str]:

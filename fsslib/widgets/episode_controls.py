@@ -13,7 +13,7 @@ from ..episode import Episode
 from ..errors import DatasetError
 from ..inference import SIZES
 from .explained_models import ExplainedModel, Memo
-from .explorer import dropdown, slider
+from .explorer import dropdown, slider, steps
 
 Datasets = SegmentationDataset | Mapping[str, object] | None
 FOLDS, MOST = range(4), 5  # supports at most
@@ -28,6 +28,7 @@ class EpisodeControls:
             Shapes-5i with its four folds.
         model_of: the model that looks at a fold. size: pixels a side of the images; None: what suits the model.
         shots, fold: values at first.
+        steps_of: what the data sets are steps of, where their labels are numbers: a slider in place of a menu.
         show: which controls there are, of `ALL`; the others keep their first values. `data` and `fold` also stay away
             where there is nothing to choose.
     Raises DatasetError: no data set, or none with a class of two images.
@@ -35,7 +36,7 @@ class EpisodeControls:
 
     def __init__(
         self, dataset: Datasets = None, model_of: Callable[[int], ExplainedModel] | None = None, *,
-        size: int | None = None, shots: int = 1, fold: int = 0, show: Sequence[str] = ALL,
+        size: int | None = None, shots: int = 1, fold: int = 0, show: Sequence[str] = ALL, steps_of: str = "",
     ):  # fmt: skip
         if dataset is None:
             dataset = {"Shapes-5i": lambda fold: load_dataset("shapes", fold=fold, split="test")}
@@ -44,7 +45,8 @@ class EpisodeControls:
             raise DatasetError("there is no data set to choose from: give one, or label -> data set.")
         self._model_of, self._size, self._sets, self._episodes = model_of, size, Memo(), Memo()
         self._every = every = {
-            "data": dropdown("Data", list(self._given)), "fold": dropdown("Fold", FOLDS, fold, layout={"width": "8em"}),
+            "data": steps(steps_of, self._given, min(self._given)) if steps_of else dropdown("Data", list(self._given)),
+            "fold": dropdown("Fold", FOLDS, fold, layout={"width": "8em"}),
             "cls": dropdown("Class", [("", 0)], layout={"width": "15em"}),
             "shots": slider("Supports K", shots, 1, MOST), "support": slider("Support", 0, 0, 0),
             "query": slider("Query", 0, 0, 0),
@@ -82,10 +84,10 @@ class EpisodeControls:
             every["fold"].disabled = isinstance(self._given[every["data"].value], SegmentationDataset)
             every["cls"].options = [(data.names.get(cls, f"class {cls}"), cls) for cls in usable]
         if changed in (None, "data", "fold", "cls"):
-            count = len(data.different(data.images_of(every["cls"].value)))
-            for name in ("support", "query"):
-                every[name].max = count - 1
-            every["shots"].max = max(1, min(every["shots"].max, count - 1))
+            for name, images in zip(("support", "query"), self._pools()):
+                every[name].max = len(images) - 1
+            count = every["query"].max + 1
+            every["shots"].max = max(1, min(every["shots"].max, every["support"].max))
             if every["support"].value == every["query"].value:
                 every["query"].value = (every["support"].value + every["shots"].max) % count
 
@@ -102,10 +104,15 @@ class EpisodeControls:
     def indices(self) -> tuple[list[int], int]:
         """The K supports' and the query's place among the data set's images. Supports follow each other from the
         chosen one on; the query is never among them."""
-        images = self.dataset.different(self.dataset.images_of(self.cls))
+        supports, queries = self._pools()
         first, shots, query = (self._every[name].value for name in ("support", "shots", "query"))
-        order = [*images[first:], *images[:first]]
-        return [index for index in order if index != images[query]][:shots], images[query]
+        order = [*supports[first:], *supports[:first]]
+        return [index for index in order if index != queries[query]][:shots], queries[query]
+
+    def _pools(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Images of the chosen class that serve as supports, and as queries."""
+        data, cls = self.dataset, self.cls
+        return data.different(data.supports_of(cls) or data.images_of(cls)), data.different(data.queries_of(cls))
 
     @property
     def key(self) -> tuple:

@@ -7,9 +7,11 @@
 # %% [markdown]
 # # 04 · SD-AANet whole: data flow, training, ablation
 #
-# Notebooks 02 and 03 took the two ideas of SD-AANet apart: a prototype distilled from the query's own, and an attention
+# **The question of this notebook: a network has several new parts, and its table shows a gain. Which part earns it?**
+#
+# Notebooks 02 to 03b took the two ideas of SD-AANet apart: a prototype distilled from the query's own, and an attention
 # map learned on the support. Here they meet the rest of the network. You will follow one episode through all of it,
-# rebuild its logits by hand, train it, and ask the question that matters: which part earns its place?
+# rebuild its logits by hand, train it, and then take parts away.
 #
 # **What you will learn**
 #
@@ -19,7 +21,7 @@
 # * why more shots can make this model *worse*, and how to find the cause;
 # * how to read an ablation, and why published numbers do not belong in the same table.
 #
-# **What it needs**: notebooks 01 to 03, about half a minute on two cores; data: Shapes-5i, drawn from a seed. Unless said
+# **What it needs**: notebooks 01 to 03b, about half a minute on two cores; data: Shapes-5i, drawn from a seed. Unless said
 # otherwise the weights are *loaded, not trained here*.
 
 # %% tags=["parameters"]
@@ -30,7 +32,6 @@ train_steps = 40  # at least 1
 
 # %%
 import json
-from dataclasses import replace
 
 import pandas as pd
 import torch
@@ -68,6 +69,7 @@ few = sampler.build(sampler.fixed(24, seed).specs)
 meter = FewShotIoU()
 meter.update(net(few).masks(), few.query_masks, few.classes)
 one = few.select([int(meter.compute().episode_iou().argmax())])  # the episode solved best
+maps = net(one).maps
 
 # %% [markdown]
 # ## The whole model in one picture
@@ -81,130 +83,110 @@ show(*flow.dataflow(one, net(one), (deep_q, deep_s), test_set.names[int(one.clas
 
 # %% [markdown]
 # Four things enter the blue bar: [the student prototype](GLOSSARY.md#teacher-and-student) $S$, the re-weighted query, the prior $R$ and the attention $A$.
-# Two of them, $R$ and $A$, are single maps; see whether they agree. What lies behind the bar is
-# [the decoder of PFENet](GLOSSARY.md#feature-enrichment), the network that SD-AANet extends. What is orange exists in training only.
+# $R$ and $A$ are single maps; see whether they agree. Behind the bar stands
+# [the decoder of PFENet](GLOSSARY.md#feature-enrichment), the network that SD-AANet extends.
 #
-# ## The forward pass, in nine small steps
+# What is orange exists in training only. Follow the line from the query under its true mask: that is how the teacher
+# comes to know the answer.
 #
-# Each step uses the library's layers and is compared with what the library computed inside.
+# ## The forward pass, by hand
+#
+# Each step uses the library's layers and is compared with what the library computed inside; a difference would stop the
+# notebook.
 #
 # **1. Features.** Two 1×1 convolutions with a ReLU, one for the query and one for the support, reduce layer3 and layer2.
+#
+# **2. Prototype.** [The soft mask](GLOSSARY.md#masked-average-pooling) $\tilde m$ is the mask at the size of the features, rounded nowhere:
+# $p = \sum_{x,y} F_s(x,y)\,\tilde m(x,y) \;/\; (\sum_{x,y} \tilde m(x,y) + 0.0005)$
+#
+# **3. Gate and student** (SDPM). $a = \sigma(W_2\,\mathrm{ReLU}(W_1 p + b_1) + b_2)$, $g = \tfrac{1}{2}(a + 1)$, $S = g \cdot p$
+#
+# **4. The query is re-weighted, too**: with one shot by $g \cdot (g + 1)/2$. Summaries of the paper lack the second factor;
+# it is in the authors' code. With five shots it will matter.
+
 
 # %%
-maps = net(one).maps
-
-
 def same(ours, name):
-    return torch.allclose(ours, maps[name].reshape(ours.shape), atol=1e-3)
+    """Stop unless our tensor is the library's; its name and shape."""
+    torch.testing.assert_close(ours, maps[name].reshape(ours.shape), atol=1e-3, rtol=1e-3)
+    return {"tensor": name, "shape": tuple(ours.shape)}
 
 
 stages = net.backbone(torch.cat([one.query_images, one.support_images[0, 0]]), ["layer2", "layer3", "layer4"])
 joined = torch.cat([stages["layer3"], stages["layer2"]], 1)
-f_q, f_s = net.down_query(joined[:1]), net.down_supp(joined[1:])
-print("f_q", tuple(f_q.shape), same(f_q, "query_features"), " f_s", tuple(f_s.shape), same(f_s, "support_features"))
-
-# %% [markdown]
-# **2. Prototype.** [The soft mask](GLOSSARY.md#masked-average-pooling) $\tilde m$ is the mask at the size of the features, rounded nowhere:
-#
-# $$p = \frac{\sum_{x,y} F_s(x,y)\,\tilde m(x,y)}{\sum_{x,y} \tilde m(x,y) + 0.0005}$$
-
-# %%
+f_q, f_s = net.down_query(joined[:1]), net.down_supp(joined[1:])  # 1
 soft = resize((one.support_masks[:, 0] == 1).float(), (25, 25))
-p = (f_s * soft).sum((2, 3)) / (soft.sum((2, 3)) + 5e-4)
-print("p", tuple(p.shape), same(p, "pooled"))
-
-# %% [markdown]
-# **3. Gate and student** (SDPM). Two layers turn the prototype into one number per channel; half of the identity is
-# mixed in, so that no channel is switched off:
-#
-# $$a = \sigma(W_2\,\mathrm{ReLU}(W_1 p + b_1) + b_2) \qquad g = \tfrac{1}{2}(a + 1) \qquad S = g \cdot p$$
-
-# %%
+p = (f_s * soft).sum((2, 3)) / (soft.sum((2, 3)) + 5e-4)  # 2
 squeeze, relu, excite, sigmoid = net.sdpm.gate
-a = sigmoid(excite(relu(squeeze(p[..., None, None]))))[..., 0, 0]
+a = sigmoid(excite(relu(squeeze(p[..., None, None]))))[..., 0, 0]  # 3
 g = (a + 1) / 2
 S = g * p
-print("gate", same(a, "gate"), " student", same(S, "students"))
-
-# %% [markdown]
-# **4. The query is re-weighted, too**: with one shot by $g \cdot (g + 1)/2$. Summaries of the paper lack the second factor; it is
-# in the authors' code. Remember it; with five shots it will have a say.
-
-# %%
-f_w = f_q * (g * (g + 1) / 2)[..., None, None]
-print("re-weighted query", same(f_w, "query_reweighted"))
+f_w = f_q * (g * (g + 1) / 2)[..., None, None]  # 4
+named = {"query_features": f_q, "support_features": f_s, "pooled": p, "gate": a, "students": S, "query_reweighted": f_w}
+pd.DataFrame(same(tensor, name) for name, tensor in named.items())
 
 # %% [markdown]
 # **5. Prior.** No parameters: for every query cell the cosine of its best match inside the support's object, in layer4,
 # stretched to 0…1. The support is masked before *and* after layer4.
+#
+# **6. Attention** (SAAM). The prototype is laid beside every query cell, and a head with a large field of view turns
+# each pair into one number. It reads the original features, not the re-weighted ones. (What the map is worth: notebook 03b.)
 
 # %%
 last_q, last_s = stages["layer4"][:1], net.backbone.layer4(stages["layer3"][1:] * soft) * soft
 cosines = F.normalize(last_q.flatten(2), dim=1).mT @ F.normalize(last_s.flatten(2), dim=1)
 best = cosines.amax(2).clamp_min(0).view(1, 1, 25, 25)
 R = (best - best.min()) / (best.max() - best.min() + 1e-7)
-print("prior", same(R, "prior"))
-
-# %% [markdown]
-# **6. Attention** (SAAM). The prototype is laid beside every query cell, and a head with a large field of view turns
-# each pair into one number. It reads the original features, not the re-weighted ones. (What the map is worth: notebook 03.)
-
-# %%
 head = net.saam
 pair = torch.cat([f_q, p[..., None, None].expand_as(f_q)], 1)
 A = head.query_map(head.bottleneck(head.pyramid(head.reduce(pair))))
-print("attention", tuple(A.shape), same(A, "attention"), " signed, unbounded:", bool(A.min() < 0 < A.max()))
+limits = pd.DataFrame({"lowest": [R.min(), A.min()], "highest": [R.max(), A.max()]}, dtype=float)
+pd.concat([pd.DataFrame([same(R, "prior"), same(A, "attention")]), limits.round(1)], axis=1)
 
 # %% [markdown]
 # **7. Merge.** At each of four grids the four guides are stacked, prototype first, and reduced to 32 channels.
-
-
-# %%
-def merge(level, grid):
-    spread = S[..., None, None].expand(-1, -1, *grid)
-    guides = [spread, F.adaptive_avg_pool2d(f_w, grid), resize(R, grid), resize(A, grid)]
-    return net.enrichment.merge[level](torch.cat(guides, 1))
-
-
-decoder = net.enrichment
-print("grids", [grid[0] for grid in decoder.grids((25, 25))], " channels into the merge:", 2 * len(S[0]) + 2)
-
-# %% [markdown]
-# **8. Enrich.** From fine to coarse: every grid reads what the finer one found, then predicts logits of its own.
-# ($M$ is the merged map, $\uparrow$ a resize.)
 #
-# $$M_i \leftarrow M_i + \alpha_i([M_i, \uparrow\! M_{i-1}]) \qquad M_i \leftarrow M_i + \beta_i(M_i) \qquad
+# **8. Enrich.** From fine to coarse: every grid reads what the finer one found, then predicts logits of its own.
+# ($M_i$ is the merged map of grid $i$, $\uparrow$ a resize; *read*, *refine* and *inner* are small convolutions.)
+#
+# $$M_i \leftarrow M_i + \mathrm{read}_i([M_i, \uparrow\! M_{i-1}]) \qquad M_i \leftarrow M_i + \mathrm{refine}_i(M_i) \qquad
 # O_i = \mathrm{inner}_i(M_i)$$
-
-# %%
-levels, inner = [], []
-for i, grid in enumerate(decoder.grids((25, 25))):
-    M = merge(i, grid)
-    if i:
-        M = M + decoder.alpha[i - 1](torch.cat([M, resize(levels[-1], grid)], 1))
-    M = M + decoder.beta[i](M)
-    inner.append(decoder.inner[i](M))
-    levels.append(resize(M, (25, 25)))
-print("inner logits", [same(level, f"inner/{i}") for i, level in enumerate(inner)])
-
-# %% [markdown]
+#
 # **9. Fuse.** The four levels are joined, reduced and classified.
 
 # %%
-Z = decoder.res1(torch.cat(levels, 1))
+decoder, levels, rows = net.enrichment, [], []
+for i, grid in enumerate(decoder.grids((25, 25))):
+    guides = [
+        S[..., None, None].expand(-1, -1, *grid),
+        F.adaptive_avg_pool2d(f_w, grid),
+        resize(R, grid),
+        resize(A, grid),
+    ]
+    M = decoder.merge[i](torch.cat(guides, 1))  # 7
+    if i:
+        M = M + decoder.alpha[i - 1](torch.cat([M, resize(levels[-1], grid)], 1))  # 8
+    M = M + decoder.beta[i](M)
+    rows.append(same(decoder.inner[i](M), f"inner/{i}") | {"channels into the merge": sum(x.shape[1] for x in guides)})
+    levels.append(resize(M, (25, 25)))
+Z = decoder.res1(torch.cat(levels, 1))  # 9
 logits = resize(decoder.classifier(Z + decoder.res2(Z)), (97, 97))
-print("logits equal net(episode):", torch.allclose(logits, net(one).logits, atol=1e-3))
-print("the same mask:", torch.equal(logits.argmax(1), net(one).masks()))
+torch.testing.assert_close(logits, net(one).logits, atol=1e-3, rtol=1e-3)
+assert torch.equal(logits.argmax(1), net(one).masks())
+pd.DataFrame(rows)
 
 # %% [markdown]
+# These are the logits of the library. For $N$ classes the library runs each way by itself and lets their margins,
+# object minus background logit, compete.
+#
 # ## Four losses
 #
-# $$L = L_{main} + L_{aux} + 50\,L_{kd} + 0.5\,L_{saam}$$
+# $$L = L_{main} + L_{aux} + 50\,L_{KD} + 0.5\,L_{saam}$$
 #
 # * $L_{main}$: cross entropy of the fused logits; $L_{aux}$: the mean of the same over the four inner logits;
-# * $L_{kd}$: divergence of the student's channel distribution from the teacher's, $T = (t + S)/2$, where $t$ is pooled
-#   from the query under its true mask (notebook 02);
-# * $L_{saam}$: SAAM must segment the *support*, whose mask is known (notebook 03).
+# * $L_{KD}$ (`kd`): divergence of the student's channel distribution from the teacher's, $T = (t + S)/2$, where $t$ is
+#   pooled from the query under its true mask (notebook 02);
+# * $L_{saam}$: SAAM must segment the *support*, whose mask is known (notebook 03b).
 
 # %%
 train_set = load_dataset("shapes", fold=fold, split="train", val_classes=0)
@@ -212,32 +194,25 @@ batches = EpisodeSampler(train_set, Protocol.shapes5i(), shot=1, seed=seed)
 with torch.enable_grad():
     losses = net.losses(batches.batch(0, 4))
 total = losses["main"] + losses["aux"] + 50 * losses["kd"] + 0.5 * losses["saam"]
-print("the total is the weighted sum:", torch.allclose(total, losses["total"]))
-print("50 x kd is less than 5 % of it:", bool(50 * losses["kd"] < 0.05 * losses["total"]))
+torch.testing.assert_close(total, losses["total"])
+assert 50 * losses["kd"] < 0.05 * losses["total"], "a weight of 50 makes it no large part of the sum"
 
 # %% tags=["nbval-ignore-output"]
-rows = {
-    name: {"loss": float(losses[name]), "weight": w, "weighted": w * float(losses[name])}
-    for name, w in net.weights.items()
-}
+rows = {n: {"loss": float(losses[n]), "weight": w, "weighted": w * float(losses[n])} for n, w in net.weights.items()}
 pd.DataFrame(rows).T.round(5)
 
 # %% [markdown]
-# A weight of 50 sounds large, but its loss is averaged over channels and compares softened distributions. Neither
-# weight nor share of the loss is the whole story: what moves parameters is the gradient, and in an untrained network that
-# of `kd` is large (notebook 02).
-#
-# Which parameters does each loss reach? The gradient knows.
+# A weight of 50 sounds large, but its loss is averaged over channels and compares nearly flat distributions. What moves
+# parameters is the gradient, and in an untrained network that of `kd` is large (notebook 02). Which parameters does each
+# loss reach, and how strongly?
 
 # %%
+modules = torch.nn.ModuleList
 groups = {"backbone": net.backbone, "down_query": net.down_query, "down_supp": net.down_supp, "gate": net.sdpm}
-groups |= {"SAAM trunk": torch.nn.ModuleList([head.reduce, head.pyramid, head.bottleneck])}
+groups |= {"SAAM, trunk": modules([head.reduce, head.pyramid, head.bottleneck])}
 groups |= {"SAAM, support logits": head.support_logits, "SAAM, query map": head.query_map}
-groups |= {"merge, alpha, beta": torch.nn.ModuleList([decoder.merge, decoder.alpha, decoder.beta])}
-groups |= {
-    "inner logits": decoder.inner,
-    "fusion": torch.nn.ModuleList([decoder.res1, decoder.res2, decoder.classifier]),
-}
+groups |= {"merge, read, refine": modules([decoder.merge, decoder.alpha, decoder.beta])}
+groups |= {"inner logits": decoder.inner, "fusion": modules([decoder.res1, decoder.res2, decoder.classifier])}
 
 
 def reach(loss, module):
@@ -248,14 +223,12 @@ def reach(loss, module):
 
 
 norms = {n: {k: w * reach(losses[k], m) for k, w in net.weights.items()} for n, m in groups.items()}
+reached = {loss: {group for group, found in norms.items() if found[loss] > 0} for loss in net.weights}
+assert reached["kd"] == {"down_query", "down_supp", "gate"} and not any("backbone" in x for x in reached.values())
+assert reached["saam"] == {"down_supp", "SAAM, trunk", "SAAM, support logits"}
 
 # %% tags=["nbval-ignore-output"]
 pd.DataFrame(norms).T.round(4)
-
-# %%
-print(f"{'reached by':22s}" + "".join(f"{name:>6s}" for name in net.weights))
-for group, found in norms.items():
-    print(f"{group:22s}" + "".join(f"{'yes' if value > 0 else '-':>6s}" for value in found.values()))
 
 # %% [markdown]
 # * Nothing reaches the backbone. It was trained on base classes before; the heads learn on features that stay as they
@@ -267,9 +240,9 @@ for group, found in norms.items():
 #
 # ## Training
 #
-# The backbone inside the weights is untouched by episodes. So we can throw the heads away and train new ones. All of them
-# together need several hundred episodes before they mark anything; to see it in seconds, only what lies in front of the
-# decoder forgets: both reductions, the gate and SAAM.
+# We throw heads away and train new ones on the frozen backbone. All of them together need several hundred episodes
+# before they mark anything; to see it in seconds, only what lies in front of the decoder forgets: both reductions, the
+# gate and SAAM.
 
 # %%
 torch.manual_seed(seed)
@@ -283,14 +256,10 @@ learnable = sum(x.numel() for x in fresh.parameters() if x.requires_grad)
 print(f"learnable {learnable:,} of {sum(x.numel() for x in fresh.parameters()):,} parameters")
 with torch.enable_grad():
     history = train_episodes(fresh, batches, Schedule(train_steps, batch=3, lr=6e-3, warmup=8, seed=seed))
-
-# %%
-kept = all(torch.equal(x, y) for x, y in zip(fresh.backbone.state_dict().values(), net.backbone.state_dict().values()))
 last = {name: history.smooth(name)[-1] for name in history.rows[0]}
-print("the backbone stayed as it was:", kept)
-print("the main loss fell:", last["main"] < history.rows[0]["main"])
-print("that of the attention head fell below half:", last["saam"] < 0.5 * history.rows[0]["saam"])
-print("50 x kd is less than 5 % of the total at the end:", 50 * last["kd"] < 0.05 * last["total"])
+for x, y in zip(fresh.backbone.state_dict().values(), net.backbone.state_dict().values()):
+    assert torch.equal(x, y), "the backbone stays as it was"
+assert last["main"] < history.rows[0]["main"] and last["saam"] < 0.5 * history.rows[0]["saam"]
 
 # %% tags=["nbval-ignore-output"]
 show(*tables.weighted_losses(history, net.weights))
@@ -307,22 +276,12 @@ young = evaluate(fresh, test_set, protocol).scores[1]
 stored = json.loads((fsslib.files.data_folder() / "results" / "sdaanet-ablation.json").read_text())
 table = {(row["model"], row["shots"]): row for row in stored["rows"]}
 full = EpisodeSampler(test_set, protocol, shot=5).fixed(1000, 0)
-print(
-    "our episodes are the first of the stored list:",
-    full.hash == stored["list_hash"] and result.lists[0].specs == full.specs[:episodes],
-)
-
-# %%
+assert full.hash == stored["list_hash"] and result.lists[0].specs == full.specs[:episodes], "the first of one list"
 for k, scores in result.scores.items():
-    (low, high), expected = (percent(scores.interval()), table["both", k]["per_seed"][0])
-    print(f"K={k}: the stored score of these weights lies in the live interval:", bool(low < expected < high))
-    _, low_all, high_all = table["both", k]["miou"]
-    print(
-        f"K={k}: live interval and stored interval of three trainings overlap:", bool(low < high_all and high > low_all)
-    )
-floor = baselines(test_set, protocol)["all foreground"].miou
-print("with fresh parts above 'all foreground':", floor < young.miou)
-print("and not above the shipped weights, beyond the interval:", young.difference(result.scores[1])[1] <= 0)
+    low, high = percent(scores.interval())
+    assert low < table["both", k]["per_seed"][0] < high, "the stored score lies in the live interval"
+assert baselines(test_set, protocol)["all foreground"].miou < young.miou
+assert young.difference(result.scores[1])[1] <= 0, "40 steps do not beat the shipped weights"
 
 # %% tags=["nbval-ignore-output"]
 rows = {f"shipped, K={k}": percent((s.miou, *s.interval())) for k, s in result.scores.items()}
@@ -332,48 +291,36 @@ show(*plots.score_bars(rows))
 # %% [markdown]
 # ## Why five shots can be worse than one
 #
-# More information, lower score: something is wrong. With $K$ shots the query is re-weighted by (authors' code, our
-# default `query_factor="product"`):
+# More information, lower score: something is wrong. The query is multiplied by the gates of all $K$ supports. The
+# authors' code (our default `query_factor="product"`) does it [one after the other](GLOSSARY.md#merge-rule), then once more with
+# their average:
 #
 # $$F_q \leftarrow F_q \cdot \prod_{k=1}^{K} g_k \cdot \tfrac{1}{2}(\bar g + 1), \qquad \bar g = \tfrac{1}{K}\sum_k g_k$$
+#
+# All $g_k$ lie between ½ and 1, so every further shot shrinks the query again. The network was trained with one shot
+# and has never met features that small. That is a hypothesis; test it. Keep the weights and put the average gate in
+# place of the product, $\bar g \cdot \frac{1}{2}(\bar g + 1)$. At $K = 1$ nothing changes.
 
 # %%
 many = EpisodeSampler(test_set, protocol, shot=5)
 five = many.build(many.fixed(24, seed).specs)
-sizes = {k: float(net(five.shots(k)).maps["query_factor"].mean()) for k in range(1, 6)}
-print("at K=5 the query's features are below a quarter of their size at K=1:", sizes[5] < sizes[1] / 4)
-
-# %% tags=["nbval-ignore-output"]
-print(", ".join(f"K={k}: factor {value:.3f}" for k, value in sizes.items()))
-
-# %% [markdown]
-# All $g_k$ lie between ½ and 1, so every further shot shrinks the query again. The network was trained with one shot and
-# has never met features that small. That is a hypothesis; test it. Keep the weights and put the average gate in place of
-# the product, $\bar g \cdot \frac{1}{2}(\bar g + 1)$. At $K = 1$ nothing changes:
-
-# %%
+sizes = {"product": {k: float(net(five.shots(k)).maps["query_factor"].mean()) for k in range(1, 6)}}
 product = {k: net(five.shots(k)).logits for k in (1, 5)}
 net.sdpm.query_factor = "average"
+sizes["average"] = {k: float(net(five.shots(k)).maps["query_factor"].mean()) for k in range(1, 6)}
 averaged = net(five)
-mean = ((averaged.maps["gate"] + 1) / 2).mean(1)
-print("the factor by hand:", torch.allclose(averaged.maps["query_factor"], mean * (mean + 1) / 2))
-print("K=1 as before:", torch.allclose(net(five.shots(1)).logits, product[1], atol=1e-3))
+torch.testing.assert_close(net(five.shots(1)).logits, product[1], atol=1e-3, rtol=1e-3)
 repaired = evaluate(net, test_set, protocol, shots=(5,)).scores[5]
 net.sdpm.query_factor = "product"
-
-# %%
 drop, gain = result.scores[5].difference(result.scores[1]), repaired.difference(result.scores[5])
-print("product: five shots are worse than one:", bool(drop[0] < 0))
-low, high = table["both", 1]["miou"][1], table["both", 5]["miou"][2]
-print("in the stored table, too, and the intervals lie apart:", high < low)
-print("average, same weights: better than the product, beyond the interval:", bool(gain[1] > 0))
+assert sizes["product"][5] < sizes["product"][1] / 4 and drop[0] < 0 and gain[1] > 0
+assert table["both", 5]["miou"][2] < table["both", 1]["miou"][1], "in the stored table, too: the intervals lie apart"
+pd.DataFrame(sizes).T.rename_axis("mean factor on the query, K =").round(1)
 
 # %% tags=["nbval-ignore-output"]
 print(verdict("product, K=5 - K=1", percent(drop)))
 print(verdict("K=5, average - product", percent(gain)))
 print(verdict("average, K=5 - K=1", percent(repaired.difference(result.scores[1]))))
-
-# %% tags=["nbval-ignore-output"]
 masks = {"K=1": product[1].argmax(1), "K=5, product": product[5].argmax(1), "K=5, average": averaged.masks()}
 right = {name: (mask == five.query_masks).float().mean((1, 2)) for name, mask in masks.items()}
 i = int((right["K=5, average"] - right["K=5, product"]).argmax())
@@ -382,7 +329,7 @@ row += [
     (n, plots.overlay(five.query_images[i], mask[i])) for n, mask in (masks | {"true mask": five.query_masks}).items()
 ]
 said = ", ".join(f"{name} {100 * share[i]:.0f} %" for name, share in right.items())
-show(*common.strip(row, f"One query and its masks; pixels that are right: {said}."), photo=True)
+show(*common.strip(row, f"One query and its masks; pixels that are right: {said}.", side=1.95), photo=True)
 
 # %% [markdown]
 # The supports carried the information all along. What broke was the *scale*: a shift between training and testing. The
@@ -399,31 +346,6 @@ average.sdpm.query_factor = "average"
 explore_episode(models={"product of gates": net, "average of gates": average}, shots=3)
 
 # %% [markdown]
-# ## Two ways
-#
-# The decoder knows only "object" and "background". For $N$ classes the library runs each way by itself and lets their
-# margins, object minus background logit, compete; 0 stands for the background.
-
-# %%
-two = EpisodeSampler(test_set, protocol.replace(way=2), shot=1)
-pairs = two.build(two.fixed(24, seed).specs)
-found = net(pairs)
-first = replace(pairs, query_masks=None, classes=pairs.classes[:, :1])
-first = replace(first, support_images=pairs.support_images[:, :1], support_masks=pairs.support_masks[:, :1])
-alone = net(first).logits
-print("logits", tuple(found.logits.shape), " channel 0 is zero:", bool((found.logits[:, 0] == 0).all()))
-print(
-    "channel 1 is the margin of way 1 alone:", torch.allclose(found.logits[:, 1], alone[:, 1] - alone[:, 0], atol=1e-3)
-)
-
-# %% tags=["nbval-ignore-output"]
-meter = FewShotIoU()
-meter.update(found.masks(), pairs.query_masks, pairs.classes)
-shown = torch.stack([(pairs.query_masks == way).any(2).any(1) for way in (1, 2)]).all(0)  # both ways are in the query
-i = int((meter.compute().episode_iou() * shown.numpy()).argmax())
-show(*plots.episodes(pairs.select([i]), found.masks()[i : i + 1], names=test_set.names), photo=True)
-
-# %% [markdown]
 # ## Which part earns its place?
 #
 # [An ablation removes parts](GLOSSARY.md#ablation-and-intervention) and trains again. `tools/ablation.py` trained the variants with three seeds each: per seed the
@@ -438,8 +360,9 @@ print(f"oracle {oracle:.1f} %, {len(stored['training_seeds'])} trainings each")
 show(*tables.ablation(stored["rows"], {"oracle": oracle}))
 
 # %% [markdown]
-# The interval covers the choice of episodes, the dots that of the training seed. We call a gain real only if its paired
-# interval leaves out zero *and* all trainings agree on the sign.
+# The interval covers the choice of episodes, the dots that of the training seed. We call a gain *real* only if its paired
+# interval leaves out zero *and* all trainings agree on the sign. The second condition alone says little: three trainings
+# without any effect agree in sign one time in four.
 
 # %%
 real = []
@@ -449,32 +372,24 @@ for (model, k), row in table.items():
         print(said)
         real += [f"{model} at K={k}"] if said.endswith("better") else []
 print("real gains over the baseline:", ", ".join(real) or "none")
-
-# %%
-for model, k in (("baseline", 1), ("both", 1), ("baseline", 5), ("both", 5), ("both, average factor", 5)):
-    row = table[model, k]
-    print(intervals.gain_verdict(f"K={k}, {model} - PANet", row["gain over PANet"], row["gain over PANet per seed"]))
-
-# %%
 alone = sum(table[model, 1]["gain over baseline"][0] for model in ("+ SDPM", "+ SAAM"))
 both = table["both", 1]["gain over baseline"][0]
 print(f"K=1: the gains of the single parts add up to {alone:+.1f}, both together give {both:+.1f}")
-kd = [pair[0] for pair in table["both", 1]["kd, saam at the end"]]
-print("50 x kd at the end of each training:", ", ".join(f"{50 * value:.4f}" for value in kd))
+assert not real and table["+ SAAM", 1]["gain over baseline"][2] < 0
 
 # %% [markdown]
-# How to read this, whichever way a line falls:
+# How to read this:
 #
-# * **PANet** has no decoder, and its backbone learns in the episodes. The *baseline* has PFENet's
-#   part instead (prior, pyramid, a learned classifier), a frozen backbone and its own learning rate.
+# * The *baseline* has PFENet's part (prior, pyramid, a learned classifier) on a frozen backbone. **PANet** has no
+#   decoder, and its backbone learns in the episodes.
 # * **+ SDPM** and **+ SAAM** are the claim of the paper. Compare every gain with the spread of the dots before you
 #   believe a table with one training per variant. And parts need not add up: in a network they depend on each other.
 # * At $K = 5$ the plain variants with SDPM carry the shrinking product. What separates **both** from **both, average
 #   factor** is that one line, not distillation.
-# * A score clearly above the oracle could not come from outlines alone. No interval here lies wholly above it, and a
-#   score below it does not say that the support is ignored.
 # * Three seeds, one fold, 32 channels, pictures of 97 pixels: this says what the parts do *here*, not on photographs.
-#   Learning rate and dropout were tried out for "both", on 400 episodes of these very classes, and then used for all.
+# * **What remains to be mended**: the learning rate (0.004) and the dropout (0.1) of this table were tried out for
+#   "both" on 400 episodes of these very test classes, and then used for all variants. Notebook 09 forbids that. It
+#   favours "both", if anything. The experiment of notebook 02 was set up on held-back base classes instead.
 #
 # ## What the paper reports
 
@@ -500,10 +415,8 @@ pd.DataFrame([{"choice": n, "published": paper[n], "here": ours[n]} for n in nam
 # 3.7 points, without intervals or repeated trainings; here, trainings of one variant differ by more. The gains may well be
 # there, but such a table cannot show them.
 #
-# ## Parameters and cost
-#
-# The paper speaks of 30 % more parameters. Count at full size (ResNet-50, 256 channels; the `meta` device keeps shapes
-# and no numbers).
+# The paper also speaks of 30 % more parameters. Count at full size (ResNet-50, 256 channels; the `meta` device keeps
+# shapes and no numbers):
 
 # %%
 variants = {"SD-AANet": {}, "without SAAM": {"saam": False}, "baseline": {"saam": False, "sdpm": False}}
@@ -512,24 +425,23 @@ for name, off in variants.items():
     with torch.device("meta"):
         model = build_model("sdaanet", backbone="resnet50", **off)
     weights = [(x.numel(), x.requires_grad) for x in model.parameters()]
-    counts[name] = sum(n for n, _ in weights), sum(n for n, learned in weights if learned)
-    print(f"{name:13s} {counts[name][0] / 1e6:6.2f} M in all, {counts[name][1] / 1e6:6.2f} M learned")
-more = [100 * (a / b - 1) for a, b in zip(counts["SD-AANet"], counts["baseline"])]
-print(f"more than the baseline: {more[0]:.0f} % in all, {more[1]:.0f} % of what is learned")
+    counts[name] = {"all, M": sum(n for n, _ in weights), "learned, M": sum(n for n, learned in weights if learned)}
+sizes = pd.DataFrame(counts).T / 1e6
+more = 100 * (sizes.loc["SD-AANet"] / sizes.loc["baseline"] - 1)
+print(f"more than the baseline: {more['all, M']:.0f} % in all, {more['learned, M']:.0f} % of what is learned")
+sizes.round(2)
 
 # %% [markdown]
-# 30 % fits a count that includes the frozen backbone. Of what is *learned*, SAAM alone is half.
-
-# %% tags=["nbval-ignore-output"]
-print("seconds an episode here:", ", ".join(f"K={k}: {s:.3f}" for k, s in result.seconds.items()))
-
-# %% [markdown]
-# ## Summary
+# ## The paper claims · we measured · why they differ
 #
-# * SD-AANet is PFENet's decoder with a gated prototype and one more guiding map. Nine steps rebuild it.
-# * Four losses, and a table of gradients tells which of them trains what. A weight means nothing without its loss.
-# * With $K$ shots the published code multiplies $K$ gates. The score drops; an average repairs it without training.
-# * A gain is real if its paired interval and all trainings agree. Here none was, and SAAM alone was worse.
+# | the paper claims | we measured | why they differ |
+# |---|---|---|
+# | SDPM +1.6 points, SAAM +1.2, both +2.5 over the baseline (PASCAL-5i, ResNet-50, one shot; a public review of the paper, see the table above) | −0.7, −3.1 and +0.6; none real (`data/results/sdaanet-ablation.json`, three trainings, 1,000 episodes) | Here the decoder hardly reads the prototype: with one of another class it scores the same (02). Why SAAM costs: 03b. Their table has one training each, and its checkpoint was picked on the test fold |
+# | five shots: +2.6 over one (62.9 to 65.5, same source) | −6.8 with the published code, +3.9 with averaged gates, same weights | the product of gates shrinks the query; training saw one shot only |
+# | 30 % more parameters | 28 % in all, 97 % of what is learned | the frozen backbone is part of their count |
+#
+# **In short**: SD-AANet is PFENet's decoder with a gated prototype and one more guiding map. Four losses train it, and a
+# table of gradients tells which of them trains what. A gain is real if its paired interval and all trainings agree.
 #
 # ## Exercises
 #
@@ -564,7 +476,7 @@ check(merge_channels)
 # ### 2 · `query_factor`
 #
 # *Difficulty ●●○ · importance ●●● · 10 minutes.* Gates `a` (B, K, C), float in 0..1, give the factor (B, C) on the
-# query, as published. Below: five shots whose gates are all one half.
+# query, as published. What is left of the query after five shots whose gates are all one half?
 #
 # <details><summary>Hint</summary>At $K = 1$ it must give step 4.</details>
 
@@ -579,13 +491,30 @@ def query_factor(a):
 # %%
 check(query_factor)
 
+# %% [markdown] tags=["exercise"]
+# ### 3 · `lasting_factor`
+#
+# *Difficulty ●●● · importance ●●● · 20 minutes.* Write a merge rule of your own: a factor on the query that equals the
+# trained one at $K = 1$ and keeps its size for every $K$. Gates `a` (B, K, C), float in 0..1, give (B, C). All supports
+# count, in any order; $K$ equal ones say what one says. Then put it into the network: a forward hook on `net.sdpm` can
+# replace the factor, `lambda module, p, out: (out[0], out[1], lasting_factor(out[0]))`. Is it better than the product
+# at five shots, and by how much?
+#
+# <details><summary>Hint</summary>With one shot, a product and an average are the same.</details>
+
+
+# %% tags=["solution"]
+def lasting_factor(a):
+    """Gates a (B, K, C) in 0..1 -> the factor (B, C) on the query's channels; as trained at K = 1, of lasting size."""
+    g = (a + 1) / 2
+    return g.mean(1) * (g.mean(1) + 1) / 2
+
+
 # %%
-said = net(five).maps
-print("as the model:", torch.allclose(query_factor(said["gate"]), said["query_factor"], atol=1e-5))
-print("less than a quarter of the query is left:", bool(query_factor(torch.full((1, 5, 1), 0.5)) < 0.25))
+check(lasting_factor)
 
 # %% [markdown] tags=["exercise"]
-# ### 3 · `total_loss`
+# ### 4 · `total_loss`
 #
 # *Difficulty ●○○ · importance ●●○ · 5 minutes.* What is minimised? Four losses, 0-dimensional float tensors, give one,
 # with its gradients.
@@ -603,7 +532,7 @@ def total_loss(main, aux, kd, saam):
 check(total_loss)
 
 # %% [markdown] tags=["exercise"]
-# ### 4 · `which_part`
+# ### 5 · `which_part`
 #
 # *Difficulty ●●○ · importance ●●● · 15 minutes.* Which parts would you keep for five shots, and what would you change?
 # Answer in 25 words or more, with a gain from the ablation, as the text the function returns.
@@ -623,8 +552,10 @@ def which_part():
 check(which_part)
 
 # %% [markdown] tags=["marking"]
-# **Marking.** `merge_channels`, `query_factor`, `total_loss`: the check decides. *Known wrong paths*: SDPM is counted as a
-# channel; the published factor is left without its second part, or repaired; kd is left unweighted since it is small.
+# **Marking.** `merge_channels`, `query_factor`, `lasting_factor`, `total_loss`: the check decides; of lasting rules it
+# takes every one: average of the gates, of the single factors, or a geometric mean. *Known wrong paths*: SDPM is counted
+# as a channel; the published factor is left without its second part, or repaired; the paper's mean (not the trained
+# factor at $K = 1$); kd is left unweighted since it is small.
 #
 # `which_part`, three points: the product, not distillation, costs the points at $K = 5$; a gain is judged by its paired
 # interval and by all trainings; a fitting number. *Known wrong paths*: "the product shows that SDPM is useless" (the
@@ -632,7 +563,7 @@ check(which_part)
 # since both are better than SDPM alone" (no paired gain of that kind was shown).
 
 # %% [markdown]
-# **Read next**: `experiment`, the report with your own parameters.
+# **Read next**: notebook 05, many prototypes instead of one. `experiment` is the report with your own parameters.
 #
 # **References**: Q. Zhao, B. Liu, S. Lyu, H. Chen, *A Self-Distillation Embedded Supervised Affinity Attention Model
 # for Few-Shot Segmentation*, arXiv 2108.06600, IEEE TCDS 2024. Z. Tian et al., *Prior Guided Feature Enrichment Network for

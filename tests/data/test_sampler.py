@@ -82,7 +82,7 @@ def test_every_epoch_of_a_training_has_an_order_of_its_own():
     data = shapes("test", 20)
     drawer, again = (sampler(data=data, queries="every_image", seed=s) for s in (5, 5))
     asked = []
-    drawer.build = lambda specs, augment_seed: asked.append([spec.query for spec in specs])
+    drawer.build = lambda specs, *_, **__: asked.append([spec.query for spec in specs])
     for step in range(10):
         drawer.batch(step, 4)
     epochs = [[query for batch in part for query in batch] for part in (asked[:5], asked[5:])]
@@ -219,6 +219,17 @@ def test_images_emptied_by_absent_are_queries_only():
     masks = [sampler.build([spec]).validate().query_masks for spec in specs]
     assert any(not (mask == 1).any() for mask in masks)
     assert not any(data.plan(i).absent for spec in specs for pool in spec.supports for i in pool)
+
+
+def test_across_domains_supports_are_of_domain_0_and_queries_of_domain_1():
+    options = {"split": "test", "size": 33, "pool": 60, "knobs": {"gap": 1.0}}
+    plain, across = (load_dataset("shapes", across_domains=x, **options) for x in (False, True))
+    specs = EpisodeSampler(across, shot=2).fixed(40).specs
+    assert {across.domain(spec.query) for spec in specs} == {1}
+    assert {across.domain(i) for spec in specs for i in spec.supports[0]} == {0}
+    assert all(across.plan(i).target == spec.classes[0] for spec in specs for i in (spec.query, *spec.supports[0]))
+    assert all(torch.equal(plain[i][0], across[i][0]) for i in range(6)), "the pictures are the same"
+    assert {plain.domain(spec.query) for spec in EpisodeSampler(plain, shot=2).fixed(40).specs} == {0, 1}
 
 
 def test_what_cannot_be_built_is_refused_in_words():

@@ -9,6 +9,7 @@ from core_tools import random_episode
 from method_tools import of_shots
 from sdaanet_tools import LOSSES, RELATIVE, everything, tiny
 
+from fsslib import load_model, save_model
 from fsslib.losses import distillation, log_distribution
 from fsslib.models.sdaanet import SDAANet
 from fsslib.ops import resize
@@ -162,3 +163,17 @@ def test_the_same_support_twice_is_one_support_but_for_the_factor():
     torch.testing.assert_close(average, one)
     found, expected = (everything(tiny(), e)["query_factor"] for e in (twice, episode))
     assert (found < expected).all()
+
+
+def test_a_shared_projection_is_one_for_query_and_support(tmp_path):
+    """The same picture has one prototype then; the rest of the network begins as it would without."""
+    apart, shared = tiny(sdpm=False), tiny(sdpm=False, shared_projection=True)
+    assert torch.equal(apart.enrichment.classifier[0].weight, shared.enrichment.classifier[0].weight)
+    assert sum(x.numel() for x in apart.parameters()) - sum(x.numel() for x in shared.parameters()) == (
+        apart.down_supp[0].weight.numel()
+    )
+    images = torch.randn(2, shared.down_query[0].in_channels, 5, 5)
+    assert not torch.equal(apart.down_query(images), apart.down_supp(images))
+    assert torch.equal(shared.down_query(images), shared.down_supp(images))
+    again = load_model(save_model(shared, tmp_path / "shared.safetensors"))
+    assert again.down_supp is again.down_query and torch.equal(again.down_query(images), shared.down_query(images))

@@ -1,7 +1,9 @@
 """The stored tables are what the library computes, and the shipped weights are as good as they are said to be."""
 
+import hashlib
 import json
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from fsslib.analysis.baselines import baselines
 from fsslib.checkpoints import read_note, shipped
 from fsslib.evaluation import Evaluation, episode_lists
 from fsslib.experiments.results import check_result
+from tools import claims
 
 RESULTS = files.data_folder() / "results"
 METHODS = ("panet", "sdaanet", "asgnet", "hdmnet")
@@ -59,6 +62,29 @@ def test_the_ablation_of_sdaanet_is_complete():
         assert miou == pytest.approx(rows[shot, "both"]["per_seed"][0], abs=0.3)
         assert miou == pytest.approx(comparison()["sdaanet", 0]["scores"][str(shot)]["miou"], abs=0.3)
     assert result["list_hash"] == stored["list_hash"] and result["scores"]["1"]["miou"] >= 60
+
+
+@pytest.mark.parametrize("path", sorted((files.data_folder() / "experiments").glob("*.yaml")), ids=lambda p: p.stem)
+def test_claims_belong_to_their_plans(path):
+    """Every plan can be read and has its table, made by this very plan, with a well-formed row for each variant."""
+    plan = claims.read_plan(path.stem)
+    stored = json.loads((RESULTS / f"{path.stem}.json").read_text())
+    assert stored["plan"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    seeds = stored["training_seeds"]
+    assert seeds == plan["seeds"] and len(set(seeds)) >= 3 and stored["protocol"]["episodes"] == 1000
+    rows = {(row["condition"], row["shots"], row["variant"]): row for row in stored["rows"]}
+    conditions, shots = plan.get("conditions", {"trained": {}}), {key[1] for key in rows}
+    assert rows.keys() == set(product(conditions, shots, plan["variants"])) and len(rows) == len(stored["rows"])
+    for (condition, k, variant), row in rows.items():
+        mean, low, high = row["miou"]
+        assert low < mean < high and mean == pytest.approx(np.mean(row["per_seed"]), abs=0.02)
+        for reference in [b for a, b in plan["compare"] if a == variant]:
+            gain, low, high = row[f"gain over {reference}"]
+            per_seed = np.subtract(row["per_seed"], rows[condition, k, reference]["per_seed"])
+            assert low <= gain <= high and gain == pytest.approx(per_seed.mean(), abs=0.02)
+            assert row[f"gain over {reference} per seed"] == pytest.approx(per_seed.tolist(), abs=0.02)
+        for numbers in (x for measure in row["measures"].values() for x in measure.values()):
+            assert len(numbers) == len(seeds) and np.isfinite(numbers).all()
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,21 @@ WRONG = {
             P = torch.softmax(T / tau, -1)
             return (0.9 * tau**2 * F.kl_div(F.log_softmax(S / tau, -1), P, reduction="none").mean()).item()""",
     },
+    "sdpm_loss": {
+        "no gradient": """
+            with torch.no_grad():
+                mean = lambda f, m: (f * m[:, None]).sum((2, 3)) / (m.sum((1, 2)) + 5e-4)[:, None]
+                p, t = mean(support, support_mask), mean(query, query_mask)
+                S = (gate(p) + 1) / 2 * p
+                Q, P = torch.log_softmax(S / tau, -1), torch.log_softmax((S + t) / 2 / tau, -1)
+                return 0.9 * tau**2 * (P.exp() * (P - Q)).mean()""",
+        "wrong gradient": """
+            mean = lambda f, m: (f * m[:, None]).sum((2, 3)) / (m.sum((1, 2)) + 5e-4)[:, None]
+            p, t = mean(support, support_mask), mean(query, query_mask)
+            S = (gate(p) + 1) / 2 * p
+            Q, P = torch.log_softmax(S / tau, -1), torch.log_softmax((S + t) / 2 / tau, -1).detach()
+            return 0.9 * tau**2 * (P.exp() * (P - Q)).mean()""",
+    },
     "gradient_reach": {
         "the wrong way round": 'both = {"down_supp", "sdpm"}; return both | {"down_query"} if detached else both',
         "detached: query still trained": 'return {"down_query", "down_supp", "sdpm"}',

@@ -5,8 +5,11 @@ import torch
 from explorer_tools import counted, overlap, own, panel
 from torch.nn import functional as F
 
-from fsslib import load_dataset
+from fsslib import EpisodeSampler, Protocol, load_dataset
+from fsslib.data.episodes import EpisodeSpec
+from fsslib.errors import FsslibError
 from fsslib.models.sdaanet import SDAANet
+from fsslib.widgets import explore_distillation
 from fsslib.widgets.episode_controls import EpisodeControls
 
 EXPLORER, METHOD = "explore_distillation", "sdaanet"
@@ -94,3 +97,21 @@ def test_the_model_is_left_as_it_was():
         chosen = mine.scene.facts["terms"]["kd"]
         picks = EpisodeControls(data, size=65, shots=2)
         assert chosen == pytest.approx(7 * float(model.eval().losses(picks.episode())["kd"]), rel=1e-3)
+
+
+def test_the_gap_moves_the_support_away_from_the_query(net):
+    """The same objects at every gap, the support's of domain 0 and the query's of domain 1; S and t part."""
+    explorer = explore_distillation(model=net, gaps=(1, 0))
+    assert explorer.values["data"] == 0, "it starts without a gap"
+    seen = {}
+    for gap in (0.0, 1.0):
+        facts = explorer.set(data=gap).scene.facts
+        data = load_dataset("shapes", split="test", knobs={"gap": gap})
+        support, query = data.images_of(1, 0)[0], data.images_of(1, 1)[explorer.values["query"]]
+        e = EpisodeSampler(data, Protocol()).build([EpisodeSpec((1,), ((support,),), query)])
+        with torch.no_grad():
+            assert facts["iou"] == pytest.approx(overlap(net(e).masks()[0], e.query_masks[0]), abs=1e-6)
+        seen[gap] = facts["cosines"]["student"]
+    assert seen[0.0] != seen[1.0]
+    with pytest.raises(FsslibError, match=r"data=0\.7"):
+        explorer.set(data=0.7)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...arguments import choose
+from ...arguments import check_switch, choose
 from ...errors import DatasetError
 from ..base import SPLITS, SegmentationDataset
 from .drawing import Scene, draw_scene
@@ -44,6 +44,7 @@ class Shapes5i(SegmentationDataset):
         pool: number of images, or None for any index (`len` is then ENDLESS). Images do not depend on it.
         seed: non-negative whole number. knobs: a ShapesKnobs (or a mapping of its fields).
         val_classes: how many base classes are held back from "train" for "val"; 0 trains on all of them.
+        across_domains: episodes take their supports from domain 0 and their queries from domain 1 of the knob `gap`.
         cache: keep drawn images (uint8, 4 * size**2 bytes each). Has no effect with pool=None.
 
     Raises DatasetError for options outside these.
@@ -55,9 +56,10 @@ class Shapes5i(SegmentationDataset):
     def __init__(
         self, fold: int = 0, split: str = "train", *, fold_scheme: str = "crossed", size: int = 97,
         pool: int | None = 3000, seed: int = 0, knobs: ShapesKnobs | Mapping = ShapesKnobs(),  # noqa: B008 (frozen)
-        val_classes: int = 3, cache: bool = True,
+        val_classes: int = 3, across_domains: bool = False, cache: bool = True,
     ):  # fmt: skip
         table = class_table(fold, fold_scheme, val_classes)
+        check_switch(across_domains, "across_domains", error=DatasetError)
         choose(split, SPLITS, "split", DatasetError)
         _whole("size", size, 33, 1025)
         _whole("seed", seed, 0, 2**63 - 1)
@@ -65,7 +67,7 @@ class Shapes5i(SegmentationDataset):
             _whole("pool", pool, 1, 2**31)
         self.fold, self.split, self.names = fold, split, dict(NAMES)
         self.fold_scheme, self.size, self.pool, self.seed, self.val_classes = fold_scheme, size, pool, seed, val_classes
-        self.knobs = ShapesKnobs.of(knobs)
+        self.knobs, self.across_domains = ShapesKnobs.of(knobs), across_domains
         self.base_classes = table.base
         self.classes = {"train": table.train, "val": table.val, "test": table.novel}[split]
         if not self.classes:
@@ -106,8 +108,11 @@ class Shapes5i(SegmentationDataset):
 
     def supports_of(self, cls: int) -> list[int]:
         """The images of `cls` without those that the knob `absent` has emptied: they serve as queries only."""
-        images = self.images_of(cls)
+        images = self.images_of(cls, 0 if self.across_domains else None)
         return [i for i in images if not self.plan(i).absent] if self.knobs.absent else images
+
+    def queries_of(self, cls: int) -> list[int]:
+        return self.images_of(cls, 1 if self.across_domains else None)
 
     def shows(self, index: int, cls: int) -> bool:
         """Whether an object of `cls` was placed in the image (debris may hide all of a distractor)."""
@@ -133,9 +138,10 @@ class Shapes5i(SegmentationDataset):
     def signature(self) -> str:
         # Test images do not depend on how the base classes are divided.
         divided = "" if self.split == "test" else f" val_classes={self.val_classes}"
+        across = " across_domains" if self.across_domains else ""
         return (
             f"shapes v{VERSION} fold={self.fold} split={self.split} scheme={self.fold_scheme} size={self.size} "
-            f"pool={self.pool} seed={self.seed}{divided} knobs={asdict(self.knobs)}"
+            f"pool={self.pool} seed={self.seed}{divided} knobs={asdict(self.knobs)}{across}"
         )
 
     def _index(self, index: int) -> int:

@@ -1,4 +1,4 @@
-"""Exercises of notebook 02: the factor of several gates, distillation of prototypes, and whom it trains."""
+"""Exercises of notebook 02: the loss of distilled prototypes, whom it trains, and the whole module."""
 
 from collections.abc import Callable
 
@@ -14,69 +14,10 @@ from ..exercise import Cases, Wrong, essay, exercise
 STAGE = "02_self_distillation"
 
 
-def _sdpm(channels: int, rule: str = "product", detached: bool = False) -> SDPM:
+def sdpm_of(channels: int, rule: str = "product", detached: bool = False) -> SDPM:
+    """SDPM of so many channels with the published teacher, a rule for the query's factor, and the teacher detached?"""
     choices = {"teacher": "prototypes", "teacher_query": "original", "teachers": "separate"}
     return SDPM(channels, query_factor=rule, detach_teacher=detached, **choices)
-
-
-def factor_of(a: Tensor, rule: str) -> Tensor:
-    """The query's factor (B, C) that SDPM makes of gates (B, K, C) by a rule of its `query_factor`."""
-    module = _sdpm(a.shape[-1], rule)
-    module.gate = nn.Identity()  # the gates themselves come in
-    return module(a)[2]
-
-
-def gates(*shape: int) -> Tensor:
-    """Random gates in 0..1, always the same."""
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(3))
-
-
-def half(a: Tensor) -> Tensor:
-    """Mixed with 1, one to one."""
-    return 0.5 + 0.5 * a
-
-
-def _factor_cases() -> Cases:
-    # Every rule that lasts gives the same here, whatever it averages.
-    return {
-        "one support (the trained factor)": (gates(2, 1, 4),),
-        "three supports with the same gate (the factor of one)": (gates(2, 1, 4).repeat(1, 3, 1),),
-        "five open gates, a = 1 (the query stays as it is)": (torch.ones(1, 5, 3),),
-    }
-
-
-def _every_support_counts(answer: Callable) -> None:
-    a = gates(2, 3, 4).requires_grad_()
-    factor = answer(a)
-    if not factor.requires_grad:
-        raise Wrong("no gradient", "No gradient reaches the gates: the network could not learn them this way.")
-    (slope,) = torch.autograd.grad(factor.sum(), a, materialize_grads=True)
-    if bool((slope.abs() < 1e-6).any()):
-        raise Wrong("not all supports count", "Some supports have no say in the factor. All of them were asked.")
-    if not torch.allclose(factor, answer(a.flip(1)), atol=1e-4):
-        raise Wrong("order of the supports", "The factor changes when the supports change places. They have no order.")
-
-
-@exercise(STAGE, _factor_cases, tests=[_every_support_counts], slips={
-    "product: This is the published product: right for one shot, but every further gate shrinks it. Three supports "
-    "that agree should say what one of them says.": lambda a: factor_of(a, "product"),
-    "all factors multiplied: Each support's whole factor is multiplied in: this shrinks with K even faster than the "
-    "product of gates.": lambda a: (half(a) * half(half(a))).prod(1),
-    "the paper's mean: This is the paper's rule. It keeps its size for every K, but at K = 1 it is not what these "
-    "weights were trained with: what else is the query multiplied with?": lambda a: factor_of(a, "mean"),
-    "mean squared: The mean is multiplied with itself. In the trained rule the second time counts half: it is mixed "
-    "with 1.": lambda a: half(a).mean(1).square(),
-    "half of the original forgotten: The gate a was used where g belongs: half of the original is kept, so that no "
-    "channel is closed.": lambda a: a.mean(1) * half(a.mean(1)),
-    "sum over the supports: The supports are added up: now the factor grows with K, which is as new to the network as "
-    "shrinking.": lambda a: half(a).sum(1) * half(half(a).mean(1)),
-    "supports not merged: There is a factor for each support, but only one query: merge them into one number per "
-    "channel.": lambda a: half(a) * half(half(a)),
-    "averaged over the channels: The average runs over the channels, which the gate is there to tell apart. The "
-    "supports are dimension 1.": lambda a: half(a).mean(-1) * half(half(a).mean(-1)),
-})  # fmt: skip
-def lasting_factor(a: Tensor) -> Tensor:
-    return factor_of(a, "average")
 
 
 def _distil_cases() -> Cases:
@@ -175,10 +116,70 @@ def _prediction_holds(answer: Callable) -> None:
 @exercise(STAGE, lambda: {}, tests=[_prediction_holds])
 def gradient_reach(detached: bool) -> set[str]:
     parts = {name: nn.Linear(6, 16, bias=False) for name in ("down_query", "down_supp")}
-    parts["sdpm"] = sdpm = _sdpm(16, detached=detached)
+    parts["sdpm"] = sdpm = sdpm_of(16, detached=detached)
     gate, students, _ = sdpm(parts["down_supp"](torch.rand(1, 2, 6)))
     distillation(students, sdpm.log_teacher(gate, students, parts["down_query"](torch.rand(1, 6)), 5.0)[0]).backward()
     return {name for name, x in parts.items() if any(w.grad is not None and w.grad.any() for w in x.parameters())}
+
+
+def _module_cases() -> Cases:
+    chance = torch.Generator().manual_seed(6)
+
+    def pair():
+        return torch.rand(3, 4, 5, 5, generator=chance) * 3, torch.rand(3, 5, 5, generator=chance)
+
+    support, query, flat = pair(), pair(), torch.full((3, 4, 5, 5), 2.0)
+    return {
+        "three episodes": (*support, *query, torch.sigmoid, 5.0),
+        "a low temperature": (*support, *query, torch.sigmoid, 0.5),
+        "an open gate, a = 1": (*support, *query, torch.ones_like, 1.0),
+        "equal features everywhere (the gate alone makes the difference)": (
+            flat, support[1], flat, query[1], torch.sigmoid, 1.0,
+        ),
+    }  # fmt: skip
+
+
+def _pooled(features: Tensor, mask: Tensor) -> Tensor:
+    return (features * mask[:, None]).sum((2, 3)) / (mask.sum((1, 2)) + 5e-4)[:, None]
+
+
+def _module(S: Tensor, t: Tensor, tau: float) -> Tensor:
+    return _kl(S, (S + t) / 2, tau)
+
+
+def _gate_learns(answer: Callable) -> None:
+    arguments = [x.requires_grad_() if isinstance(x, Tensor) else x for x in _module_cases()["three episodes"]]
+    loss = answer(*arguments)
+    if not isinstance(loss, Tensor) or not loss.requires_grad:
+        raise Wrong("no gradient", "No gradient reaches the features: the module could not learn.")
+    slopes = torch.autograd.grad(loss, [arguments[0], arguments[2]], materialize_grads=True)
+    rights = torch.autograd.grad(sdpm_loss.reference(*arguments), [arguments[0], arguments[2]])
+    if not all(torch.allclose(a, b, atol=1e-6) for a, b in zip(slopes, rights)):
+        raise Wrong("wrong gradient", "The value is right, its gradient is not: something on the way is detached.")
+
+
+@exercise(STAGE, _module_cases, tests=[_gate_learns], atol=1e-5, slips={
+    "half of the original forgotten: The gate a multiplies the prototype as it is: half of the original is kept, so "
+    "that no channel is closed.": lambda fs, ms, fq, mq, gate, tau: _module(
+        gate(_pooled(fs, ms)) * _pooled(fs, ms), _pooled(fq, mq), tau),
+    "student not gated: The student is the support's prototype behind the gate, here it is the one in front of "
+    "it.": lambda fs, ms, fq, mq, gate, tau: _module(_pooled(fs, ms), _pooled(fq, mq), tau),
+    "query gated: The query's prototype was gated, too. In the code it is pooled from the original "
+    "features.": lambda fs, ms, fq, mq, gate, tau: _module(
+        *((gate(_pooled(fs, ms)) + 1) / 2 * x for x in (_pooled(fs, ms), _pooled(fq, mq))), tau),
+    "teacher without the student: The teacher is the query's prototype alone. It should stand halfway between that and "
+    "the student.": lambda fs, ms, fq, mq, gate, tau: _kl(
+        (gate(_pooled(fs, ms)) + 1) / 2 * _pooled(fs, ms), _pooled(fq, mq), tau),
+    "no masks: The features are averaged over the whole picture. A prototype is pooled where the mask "
+    "is.": lambda fs, ms, fq, mq, gate, tau: _module(
+        (gate(fs.mean((2, 3))) + 1) / 2 * fs.mean((2, 3)), fq.mean((2, 3)), tau),
+    "masks exchanged: Each picture has its own mask: support features go with the support's, the query's with the "
+    "query's.": lambda fs, ms, fq, mq, gate, tau: _module(
+        (gate(_pooled(fs, mq)) + 1) / 2 * _pooled(fs, mq), _pooled(fq, ms), tau),
+})  # fmt: skip
+def sdpm_loss(support: Tensor, support_mask: Tensor, query: Tensor, query_mask: Tensor, gate: Callable, tau: float):
+    p = _pooled(support, support_mask)
+    return _module((gate(p) + 1) / 2 * p, _pooled(query, query_mask), tau)
 
 
 teacher_sees = essay(STAGE, "teacher_sees", terms=("projection", "class", "picture"))

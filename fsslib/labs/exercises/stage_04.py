@@ -1,16 +1,33 @@
-"""Exercises of notebook 04: the merge of SD-AANet, the factor of several shots, and the sum of the losses."""
+"""Exercises of notebook 04: the merge of SD-AANet, the factors of several shots, and the sum of the losses."""
 
 from collections.abc import Callable
 from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...models import build_model
-from ..exercise import Wrong, essay, exercise
-from .stage_02 import factor_of, gates, half
+from ..exercise import Cases, Wrong, essay, exercise
+from .stage_02 import sdpm_of
 
 STAGE = "04_sdaanet"
+
+
+def factor_of(a: Tensor, rule: str) -> Tensor:
+    """The query's factor (B, C) that SDPM makes of gates (B, K, C) by a rule of its `query_factor`."""
+    module = sdpm_of(a.shape[-1], rule)
+    module.gate = nn.Identity()  # the gates themselves come in
+    return module(a)[2]
+
+
+def gates(*shape: int) -> Tensor:
+    """Random gates in 0..1, always the same."""
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(3))
+
+
+def half(a: Tensor) -> Tensor:
+    """Mixed with 1, one to one."""
+    return 0.5 + 0.5 * a
 
 
 @exercise(STAGE, lambda: {
@@ -84,6 +101,49 @@ def _gates_learn(answer: Callable) -> None:
 })  # fmt: skip
 def query_factor(a: Tensor) -> Tensor:
     return factor_of(a, "product")
+
+
+def _factor_cases() -> Cases:
+    # Every rule that lasts gives the same here, whatever it averages.
+    return {
+        "one support (the trained factor)": (gates(2, 1, 4),),
+        "three supports with the same gate (the factor of one)": (gates(2, 1, 4).repeat(1, 3, 1),),
+        "five open gates, a = 1 (the query stays as it is)": (torch.ones(1, 5, 3),),
+    }
+
+
+def _every_support_counts(answer: Callable) -> None:
+    a = gates(2, 3, 4).requires_grad_()
+    factor = answer(a)
+    if not factor.requires_grad:
+        raise Wrong("no gradient", "No gradient reaches the gates: the network could not learn them this way.")
+    (slope,) = torch.autograd.grad(factor.sum(), a, materialize_grads=True)
+    if bool((slope.abs() < 1e-6).any()):
+        raise Wrong("not all supports count", "Some supports have no say in the factor. All of them were asked.")
+    if not torch.allclose(factor, answer(a.flip(1)), atol=1e-4):
+        raise Wrong("order of the supports", "The factor changes when the supports change places. They have no order.")
+
+
+@exercise(STAGE, _factor_cases, tests=[_every_support_counts], slips={
+    "product: This is the published product: right for one shot, but every further gate shrinks it. Three supports "
+    "that agree should say what one of them says.": lambda a: factor_of(a, "product"),
+    "all factors multiplied: Each support's whole factor is multiplied in: this shrinks with K even faster than the "
+    "product of gates.": lambda a: (half(a) * half(half(a))).prod(1),
+    "the paper's mean: This is the paper's rule. It keeps its size for every K, but at K = 1 it is not what these "
+    "weights were trained with: what else is the query multiplied with?": lambda a: factor_of(a, "mean"),
+    "mean squared: The mean is multiplied with itself. In the trained rule the second time counts half: it is mixed "
+    "with 1.": lambda a: half(a).mean(1).square(),
+    "half of the original forgotten: The gate a was used where g belongs: half of the original is kept, so that no "
+    "channel is closed.": lambda a: a.mean(1) * half(a.mean(1)),
+    "sum over the supports: The supports are added up: now the factor grows with K, which is as new to the network as "
+    "shrinking.": lambda a: half(a).sum(1) * half(half(a).mean(1)),
+    "supports not merged: There is a factor for each support, but only one query: merge them into one number per "
+    "channel.": lambda a: half(a) * half(half(a)),
+    "averaged over the channels: The average runs over the channels, which the gate is there to tell apart. The "
+    "supports are dimension 1.": lambda a: half(a).mean(-1) * half(half(a).mean(-1)),
+})  # fmt: skip
+def lasting_factor(a: Tensor) -> Tensor:
+    return factor_of(a, "average")
 
 
 _WEIGHTS = {"main": 1.0, "aux": 1.0, "kd": 50.0, "saam": 0.5}

@@ -1,13 +1,16 @@
 """`explore_distillation`: SD-AANet's gate, its teacher and student, and what their divergence weighs in the loss."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...data import load_dataset
+from ...data.base import SegmentationDataset
 from ...episode import Episode
 from ...losses import distillation, log_distribution
 from ...models.sdaanet import SDAANet
@@ -24,14 +27,17 @@ SHOWN = 8  # channels with bars of their own
 
 
 def explore_distillation(
-    dataset: Datasets = None, model: SDAANet | str | Path | None = None, *, size: int | None = None, shots: int = 1
-) -> Explorer:
+    dataset: Datasets = None, model: SDAANet | str | Path | None = None, *, size: int | None = None, shots: int = 1,
+    gaps: Sequence[float] = (),
+) -> Explorer:  # fmt: skip
     """SD-AANet's self-distillation: the support's prototype (student) learns from one that knows the query's mask.
 
     The model runs once an episode; temperature, weight and the kind of teacher are computed from what it left behind.
 
     Args:
         dataset, size, shots: see `explore_episode`.
+        gaps: values of the knob `gap` of Shapes-5i, in place of a data set: a slider `data` moves the support away from
+            the query, which are of different domains then.
         model: an SDAANet with its gate (`sdpm=True`), or a file of `save_model`; None: the shipped weights.
     Returns:
         an `Explorer` with the controls of `EpisodeControls` and `temperature`, `alpha` (weight of the distillation),
@@ -45,7 +51,10 @@ def explore_distillation(
     """
     needs = " with its gate (sdpm=True)"
     model_of = only("sdaanet", SDAANet, model, "explore_distillation", lambda net: net.sdpm is not None, needs)
-    picks, memo, net = EpisodeControls(dataset, model_of, size=size, shots=shots), Memo(8), model_of(0).model
+    if gaps:
+        dataset = {float(gap): partial(_across, float(gap)) for gap in gaps}
+    picks = EpisodeControls(dataset, model_of, size=size, shots=shots, steps_of="Gap" if gaps else "")
+    memo, net = Memo(8), model_of(0).model
     controls = {
         "temperature": steps("Temperature", TEMPERATURES, net.distil["temperature"]),
         "alpha": steps("Weight α", WEIGHTS, net.weights["kd"]),
@@ -71,6 +80,11 @@ def explore_distillation(
         return Scene(shown, f"{_words(facts, temperature, alpha)} {explained.note(episode.shot)}".strip(), facts)
 
     return Explorer({**picks.controls, **controls}, draw, label="Distillation explorer", prepare=picks.prepare)
+
+
+def _across(gap: float, fold: int) -> SegmentationDataset:
+    """Novel classes; supports of one domain, queries of the other."""
+    return load_dataset("shapes", fold=fold, split="test", knobs={"gap": gap}, across_domains=True)
 
 
 @dataclass(frozen=True)

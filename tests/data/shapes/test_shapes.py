@@ -94,7 +94,7 @@ def test_length_and_iteration():
 
 def test_signature_tells_every_option_apart():
     variants = [{}, {"fold": 1}, {"split": "val"}, {"fold_scheme": "held_out_shape"}, {"size": 65}, {"pool": 10}]
-    variants += [{"seed": 1}, {"split": "train", "val_classes": 2}]
+    variants += [{"seed": 1}, {"split": "train", "val_classes": 2}, {"across_domains": True}]
     variants += [{"gap": 0.5}, {"parts": 2}, {"co_occurrence": 0.5}, {"area": 0.5}, {"thinness": 0.5}]
     variants += [{"backgrounds": 2}, {"occlusion": 0.5}, {"label_noise": 0.5}, {"absent": 0.5}, {"swap": "shape"}]
     assert len({shapes(**v).hash() for v in variants}) == len(variants)
@@ -183,7 +183,7 @@ BAD_OPTIONS = [
     ({"split": "dev"}, "split 'dev'.*'train', 'val', 'test'"), ({"size": 16}, "33 to 1025"),
     ({"fold_scheme": "latin"}, "'crossed', 'held_out_shape'"), ({"pool": 0}, "option pool.*whole number from 1"),
     ({"seed": -1}, "option seed"), ({"val_classes": 15}, "0 to 14"), ({"knobs": {"hue": 1}}, "no knob 'hue'.*gap"),
-    ({"knobs": 3}, "option knobs"),
+    ({"knobs": 3}, "option knobs"), ({"across_domains": 1}, "across_domains=1.*True or False"),
 ]  # fmt: skip
 
 
