@@ -38,7 +38,7 @@ Every notebook ends with exercises: write the function, run `check(...)` below i
 
     python -m fsslib.labs submit notebooks/01_prototypes.ipynb --name "Your Name"
 
-Terms are explained in notebooks/GLOSSARY.md.
+Terms are explained in notebooks/GLOSSARY.md, symbols in notebooks/NOTATION.md.
 """
 # Reading technical text with formulas and figures, and looking at a cell and at what it gives.
 WORDS_A_MINUTE, MINUTES_A_CELL = 100, 0.5
@@ -168,7 +168,7 @@ def make(edition: str, out: Path = EDITIONS) -> Path:
     makers = {"student": student, "instructor": instructor}
     for source in sorted(build.SOURCES.glob("*.py")):
         _write(makers[edition](source.stem), part / "notebooks" / f"{source.stem}.ipynb")
-    for extra in ["GLOSSARY.md"] + ["INSTRUCTORS.md"] * (edition == "instructor"):
+    for extra in ["GLOSSARY.md", "NOTATION.md"] + ["INSTRUCTORS.md"] * (edition == "instructor"):
         shutil.copy(build.BOOKS / extra, part / "notebooks" / extra)
     if edition == "student":
         for name in HANDED:

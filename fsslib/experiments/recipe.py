@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -113,13 +113,14 @@ def features_only(trained: FewShotModel) -> FewShotModel:
 
 def train(
     p: ExperimentParameters, net: FewShotModel, data: SegmentationDataset, folder: str | Path | None = None,
-    stage: str = "both",
+    stage: str = "both", watch: Callable[[int, torch.nn.Module], None] | None = None,
 ) -> dict[str, History]:  # fmt: skip
     """Base pre-training, then episodic training (or only the one `stage`: `"pretrain"` or `"episodic"`).
 
     Unless `selection` is `"last"`, the net ends with the state that scored best on its validation episodes, and the
-    episodic History says which. With `folder`, both resume where they were stopped. Raises TrainingError when a loss
-    is not finite.
+    episodic History says which. With `folder`, both resume where they were stopped. `watch` is a callback of the
+    episodic training where nothing is selected, e.g. `plots.live.Watch`. Raises TrainingError when a loss is not
+    finite.
     """
     where = {"folder": folder, "workers": p.workers, "logger": p.logger}
     common = {"batch": p.batch, "precision": p.precision, "accelerator": p.accelerator, "seed": p.seed}
@@ -136,7 +137,7 @@ def train(
         steps = p.training.get("epochs", 0) * epoch or p.episodic_steps
         schedule = Schedule(steps, **common, lr=p.lr, **details)
         chosen = selection(p, steps, p.validate_every or epoch)
-        history = train_episodes(net, sampler, schedule, callback=chosen, **where)
+        history = train_episodes(net, sampler, schedule, callback=chosen or watch, **where)
         if chosen:
             chosen.restore(net)
             history.selected = chosen.summary()

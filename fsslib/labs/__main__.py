@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import FsslibError, OutputError
 from ..progress import any_terminal, say
+from .check import DONE
 from .class_table import class_table, report, write_table
 from .collect import OWN, collect, keep_all
 from .gradebook import COLUMNS, DOUBLES, SYSTEMS, gradebook, read_roster, write_gradebook
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 if all exercises are right (`submit`), or the table was made (`collect`)."""
+    """Returns the exit status: 0 if all exercises are done (`submit`), or the table was made (`collect`)."""
     given = _parser().parse_args(arguments)
     try:
         limits = Limits(cell=given.cell_limit, total=given.limit)
@@ -64,7 +65,7 @@ def _submit(given: argparse.Namespace, limits: Limits) -> int:
     if problem:
         raise problem
     say(f"\nResult: {target} - hand it in together with the notebook.")
-    return int(any(row["status"] != "right" for row in result["exercises"]))
+    return int(any(row["status"] not in DONE for row in result["exercises"]))
 
 
 def _collect(given: argparse.Namespace, limits: Limits) -> int:

@@ -24,11 +24,12 @@ WAIT = 60.0  # seconds by the clock in which an answer may do next to nothing
 TURN = "your turn"  # the stubs raise NotImplementedError("name: your turn")
 # status -> (mark, words, colour of the bar beside it); the words say it without the colour.
 _LOOKS = {
-    "right": ("✓", "right", "#009e73"), "wrong": ("✗", "not yet", "#d55e00"),
+    "right": ("✓", "right", "#009e73"), "recorded": ("✎", "recorded", "#0072b2"), "wrong": ("✗", "not yet", "#d55e00"),
     "stopped": ("✗", "stopped with an error", "#d55e00"), "slow": ("✗", "took too long", "#d55e00"),
     "unknown": ("?", "not an exercise", "#d55e00"), "missing": ("?", "not found", "#d55e00"),
     "unsolved": ("…", "not solved yet", "#0072b2"),
 }  # fmt: skip
+DONE = ("right", "recorded")
 # What an exception usually means here: pattern of its text -> "slip: message".
 _CAUSES = {
     r"must match the size|shape mismatch|shapes? .* not (aligned|match)|size mismatch|could not be broadcast|cannot be "
@@ -86,12 +87,13 @@ def time_limit(seconds: float, wait: float = WAIT) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of one check; true if the answer is right, so that `assert check(answer)` grades in pytest.
+    """The outcome of one check; true if the answer is right, or written and recorded, so that `assert check(answer)`
+    grades in pytest.
 
     Attributes:
         name: of the exercise, which is the function's.
-        status: "right", "wrong", "stopped" (an exception), "slow", "unsolved" (the stub), "missing" (the notebook has
-            no such function) or "unknown" (no such exercise).
+        status: "right", "recorded" (an open question: only its form was checked), "wrong", "stopped" (an exception),
+            "slow", "unsolved" (the stub), "missing" (the notebook has no such function) or "unknown" (no exercise).
         message: for the student; names the missing idea.
         slip: short name of the misconception for the class table, or "".
     """
@@ -102,7 +104,7 @@ class Result:
     slip: str = ""
 
     def __bool__(self) -> bool:
-        return self.status == "right"
+        return self.status in DONE
 
     def __repr__(self) -> str:
         mark, words, _ = _LOOKS[self.status]
@@ -183,7 +185,8 @@ def check_named(function: Any, name: str, limit: float = LIMIT) -> Result:
         except Exception as error:  # an answer that is unlike anything: not even its comparison works
             words = f"The result cannot be compared with what is expected ({type(error).__name__}): look at its type."
             return Result(task.name, "wrong", words)
-    return Result(task.name, "right", "" if not task.written else "Your words are kept for your instructor.")
+    words = "Nobody has judged it yet: your words are kept for your instructor, and the marking notes say for what."
+    return Result(task.name, "recorded", words) if task.written else Result(task.name, "right", "")
 
 
 def _try(task: Exercise, function: Callable) -> None:

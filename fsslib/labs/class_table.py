@@ -12,9 +12,10 @@ from typing import Any
 
 from ..errors import OutputError
 from ..files import atomic, located
+from .check import DONE
 from .exercise import exercises
 
-MARKS = {"right": "✓", "unsolved": "…", "unchecked": "-"}
+MARKS = {"right": "✓", "recorded": "✎", "unsolved": "…", "unchecked": "-"}
 
 
 def report(result: dict[str, Any]) -> str:
@@ -28,8 +29,9 @@ def report(result: dict[str, Any]) -> str:
     for row in result["exercises"]:
         words = {"right": "", "unsolved": "not solved yet"}.get(row["status"], row["message"])
         lines.append(f"  {_mark(row['status'])} {row['name']}" + (f": {words}" if words else ""))
-    solved = sum(row["status"] == "right" for row in result["exercises"])
-    return "\n".join([*lines, f"  {solved} of {len(result['exercises'])} are right"])
+    status = [row["status"] for row in result["exercises"]]
+    written = f", {status.count('recorded')} recorded for your instructor" * ("recorded" in status)
+    return "\n".join([*lines, f"  {status.count('right')} of {len(status)} are right{written}"])
 
 
 def class_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -57,7 +59,7 @@ def class_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def solved(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, int]:
     """How many have solved each exercise."""
-    right = Counter(x["name"] for row in rows for x in row["result"]["exercises"] if x["status"] == "right")
+    right = Counter(x["name"] for row in rows for x in row["result"]["exercises"] if x["status"] in DONE)
     return {name: right[name] for name in names}
 
 
@@ -132,7 +134,7 @@ _STYLE = """:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-seri
 padding:0 1rem}table{border-collapse:collapse;margin:1rem 0}th,td{border:1px solid #8888;padding:.2rem .6rem}
 td{text-align:center}.right{background:#009e7333}.other{background:#d55e0033}th[scope=row]{text-align:left}
 blockquote{white-space:pre-line;border-left:4px solid #0072b2;margin-left:0;padding-left:1rem}"""
-_WORDS = {"right": "right", "unsolved": "not solved yet"}
+_WORDS = {"right": "right", "recorded": "recorded", "unsolved": "not solved yet"}
 
 
 def _page(rows: Sequence[dict[str, Any]]) -> str:
@@ -153,7 +155,7 @@ def _page(rows: Sequence[dict[str, Any]]) -> str:
             for name in names:
                 x = status.get(name, {"status": "missing", "message": "", "slip": ""})
                 words = _WORDS.get(x["status"]) or x["slip"] or x["status"]
-                kind = "right" if x["status"] == "right" else "" if x["status"] == "unsolved" else "other"
+                kind = "right" if x["status"] == "right" else "" if x["status"] in _WORDS else "other"
                 parts.append(f'<td class="{kind}" title="{safe(x["message"])}">{_mark(x["status"])} {safe(words)}</td>')
             parts.append("</tr>")
         totals = "".join(f"<td>{n} of {len(members)}</td>" for n in solved(members, names).values())

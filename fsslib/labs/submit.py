@@ -176,7 +176,7 @@ def _unchecked(stage: str, outcomes: list[Outcome]) -> list[dict[str, Any]]:
 
 
 def _marks(text: str) -> list[str]:
-    return re.findall(r"^[✓✗…?] \w+: [a-z ]+", text)
+    return re.findall(r"^[✓✎✗…?] \w+: [a-z ]+", text)
 
 
 def _reports(

@@ -24,6 +24,7 @@ Pictures = Sequence[tuple[str, Array]]
 LINES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000"]  # legible as thin lines
 DASHES = ["", (4, 1.5), (1, 1), (4, 1.5, 1, 1.5), (6, 2, 1, 1, 1, 1)]
 MARKS = ["o", "s", "^", "d", "v"]
+LEAST = 1.7  # inches of a picture: five beside each other fill a page of 1,000 pixels, and each can be seen
 # For seaborn: of the three numbers of an interval the first is drawn, with a bar from the second to the third.
 GIVEN = {"estimator": lambda three: three.iloc[0], "errorbar": lambda three: (three.iloc[1], three.iloc[2])}
 
@@ -240,7 +241,7 @@ def episodes(
     supports = episode.way * episode.shot
     titles = ["support"] * supports + ["query", "true mask"] + ["prediction"] * (predicted is not None)
     words = [[(names or {}).get(int(c), f"class {int(c)}") for c in classes] for classes in episode.classes]
-    figure, axes = blank((1.7 * len(titles), 1.7 * episode.batch), episode.batch, len(titles), titles=titles)
+    figure, axes = blank((1.75 * len(titles), 2 * episode.batch), episode.batch, len(titles), titles=titles)
     for b, row in enumerate(axes):
         pairs = zip(episode.support_images[b].flatten(0, 1), episode.support_masks[b].flatten(0, 1))
         for i, (image, mask) in enumerate(pairs):
@@ -259,11 +260,16 @@ def episodes(
 
 
 @theme()
-def maps(pictures: Pictures, alt: str, limits: tuple | None = None, side: float = 2.2, columns: int = 6) -> Drawing:
-    """Titled pictures: (H, W, 3) as they are, (h, w) as heat maps on one common scale with a colour bar."""
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    figure, axes = blank((side * columns, side * rows), rows, columns)
+def maps(pictures: Pictures, alt: str, limits: tuple | None = None, side: float = 2.2, columns: int = 5) -> Drawing:
+    """Titled pictures: (H, W, 3) as they are, (h, w) as heat maps on one common scale with a colour bar.
+
+    Args: side: inches of a picture, `LEAST` at least. columns: pictures beside each other, five at most.
+    """
+    columns, side = min(columns, len(pictures), 5), max(side, LEAST)
+    rows, bar = -(-len(pictures) // columns), 0.6 * any(np.ndim(picture) == 2 for _, picture in pictures)
+    tall = max(np.shape(picture)[0] / np.shape(picture)[1] for _, picture in pictures)
+    words = 0.08 + 0.16 * max(title.count("\n") + 1 for title, _ in pictures)
+    figure, axes = blank((side * columns + bar, (side * tall + words) * rows), rows, columns)
     values = [np.asarray(p) for _, p in pictures if np.ndim(p) == 2]
     low, high = limits or (min(map(np.min, values), default=0), max(map(np.max, values), default=1))
     drawn, bars = None, []
@@ -279,7 +285,7 @@ def maps(pictures: Pictures, alt: str, limits: tuple | None = None, side: float 
     return figure, alt, None
 
 
-def strip(pictures: Pictures, alt: str, limits: tuple | None = None, side: float = 1.25, columns: int = 6) -> Drawing:
+def strip(pictures: Pictures, alt: str, limits: tuple | None = None, side: float = 1.7, columns: int = 5) -> Drawing:
     """`maps` at about the pictures' own resolution, resized smoothly: hard pixel edges double a JPEG's bytes."""
     with plt.rc_context({"image.interpolation": "bicubic"}):
         return maps(pictures, alt, limits, side, columns)

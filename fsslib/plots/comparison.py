@@ -79,8 +79,8 @@ def side_by_side(
         masks: method -> (B, H, W) long. ious: method -> B fractions. rows: label of every row. what: begins the words.
     """
     titles = ["support", "query", *masks]
-    size = (0.7 * len(titles) + 0.3, 0.83 * episode.batch + 0.2)
-    figure, axes = blank(size, episode.batch, len(titles), rows, titles, pad=0.01)
+    size = (1.65 * len(titles), 1.83 * episode.batch + 0.2)
+    figure, axes = blank(size, episode.batch, len(titles), titles=titles, pad=0.01)
     words = []
     for b, row in enumerate(axes):
         query = episode.query_images[b]
@@ -88,12 +88,13 @@ def side_by_side(
         for axis, picture in zip(row, [*pictures, *(_marked(query, mask[b]) for mask in masks.values())]):
             axis.imshow(picture, interpolation="bicubic")
         outline(row[1], episode.query_masks[b] == 1)
+        row[0].set_xlabel(rows[b], fontsize=8, labelpad=1)
         best = max(ious, key=lambda name: ious[name][b])
         for axis, name in zip(row[2:], masks):
             weight = "bold" if name == best else "normal"
             axis.set_xlabel(f"IoU {100 * ious[name][b]:.0f} %", fontsize=8, labelpad=1, weight=weight)
         numbers = ", ".join(f"{name} {100 * ious[name][b]:.0f}" for name in masks)
-        words.append(f"{rows[b].replace(chr(10), ' ')}: {numbers}")
+        words.append(f"{rows[b]}: {numbers}")
     return figure, f"{what} IoU in percent. {'; '.join(words)}.", None
 
 

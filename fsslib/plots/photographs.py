@@ -28,12 +28,12 @@ class Row:
 
 
 @theme()
-def gallery(rows: Mapping[str, Row], width: float = 0.86) -> Drawing:
+def gallery(rows: Mapping[str, Row], width: float = 1.65) -> Drawing:
     """One line of pictures for each task, each as wide as it is (`width` inches) and as high as its sides ask for."""
     methods = list(next(iter(rows.values())).found)
     heights = [width * row.query.shape[1] / row.query.shape[2] + 0.19 for row in rows.values()]
     figure, axes = plt.subplots(
-        len(rows), len(methods) + 2, figsize=(width * (len(methods) + 2) + 0.2, sum(heights) + 0.2), squeeze=False,
+        len(rows), len(methods) + 2, figsize=(width * (len(methods) + 2), sum(heights) + 0.2), squeeze=False,
         gridspec_kw={"height_ratios": heights},
     )  # fmt: skip
     figure.get_layout_engine().set(w_pad=0.012, h_pad=0.012, wspace=0, hspace=0)
@@ -48,7 +48,7 @@ def gallery(rows: Mapping[str, Row], width: float = 0.86) -> Drawing:
             axis.spines[:].set_visible(False)
         for colour, thick in (("black", 1.6), ("white", 0.8)):
             line[1].contour((row.truth == 1).float().numpy(), [0.5], colors=colour, linewidths=thick)
-        line[0].set_ylabel(name, fontsize=7, labelpad=2)
+        line[0].set_xlabel(name, fontsize=8, labelpad=1)
         best = max(score for _, score in row.found.values())
         for axis, (_, score) in zip(line[2:], row.found.values()):
             axis.set_xlabel(f"{score:.0%}", fontsize=8, labelpad=1, weight="bold" if score == best else "normal")

@@ -1,4 +1,4 @@
-"""Figures about the protocol, in percent: what choices buy, how often an order turns, what a rule picks."""
+"""Figures about the protocol, in percent: what choices buy, how often an order turns, what picking a state gains."""
 
 from collections.abc import Mapping, Sequence
 
@@ -74,25 +74,24 @@ def flips(chances: Mapping[str, Mapping[str, Mapping[int, float]]]) -> Drawing:
 
 
 @theme()
-def picks(trainings: Sequence[Sequence[Mapping[str, float]]], names: Mapping[str, str]) -> Drawing:
-    """Scores along several trainings, a panel for each, with the checkpoint that every rule picks.
+def stops(gains: Mapping[str, Mapping[str, Mapping[int, float]]]) -> Drawing:
+    """What a rule that picks a checkpoint gains over the last state, if a training is stopped early.
 
-    Args:
-        trainings: for each one rows with `step` and a score for every key of `names`.
-        names: column -> shown name; the highest score of a column is what a rule that selects by it picks.
+    Args: gains: rule -> {training: {step of the stop: points of mIoU}}; a panel for each rule.
     """
-    figure, axes = panels(len(trainings), 2.6 + 0.4 / len(trainings), 2.6, sharey=True)
-    table, words = {}, []
-    for t, (axis, rows) in enumerate(zip(axes, trainings)):
-        scores = pd.DataFrame(rows).set_index("step")[list(names)].rename(columns=names)
-        curves(axis, scores)
-        for (name, score), colour, mark in zip(scores.items(), LINES, MARKS):
-            step, best, last = score.idxmax(), score.max(), score.iloc[-1]
-            axis.plot(step, best, mark, color=colour, markersize=8, markeredgecolor="black")
-            table[f"training {t}", name] = {"best step": step, "best": best, "last": last}
-            words.append(f"training {t}, {name}: best {best:.1f} at step {step}, last {last:.1f}")
-        axis.set(title=f"training {t}", xlabel="step")
-    axes[0].set_ylabel("mIoU, %")
+    figure, axes = panels(len(gains), 4, 2.6, sharey=True)
+    words = []
+    for axis, (rule, lines) in zip(axes, gains.items()):
+        curves(axis, lines, marks=True)
+        axis.axhline(0, color="black", linewidth=1, zorder=1)
+        axis.set(title=rule, xlabel="stopped at step")
+        every = [gain for line in lines.values() for gain in line.values()]
+        words.append(f"{rule} from {min(every):+.1f} to {max(every):+.1f}")
+    axes[0].set_ylabel("test score over that\nof the last state, points")
     legend(figure, axes)
-    alt = f"mIoU along the trainings, the best checkpoint marked: {'; '.join(words)}."
-    return figure, alt, pd.DataFrame(table).T.round(1)
+    table = pd.concat({rule: pd.DataFrame(lines) for rule, lines in gains.items()}, axis=1)
+    return (
+        figure,
+        f"Points gained by picking a checkpoint, against the step of the stop: {'; '.join(words)}.",
+        table.round(1),
+    )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data.pictures import image_tensor
 from ..errors import DatasetError
+from ..plots.display import width_of
 from ..plots.pixels import rim
 from . import strokes
 
@@ -127,8 +128,11 @@ class SupportPainter(anywidget.AnyWidget):
         alt = f"A picture of {columns} × {rows} pixels to draw a support mask on; marked: {self._words()}."
         data, metadata = super()._repr_mimebundle_(**kwargs)
         mime, still = _still(self._image, self.mask)
-        still = base64.b64encode(still).decode()
-        return {**data, mime: still, "text/plain": alt}, {**metadata, mime: {"alt": alt}}
+        seen = {"panel": width_of(still), "colliding": []}
+        return {**data, mime: base64.b64encode(still).decode(), "text/plain": alt}, {
+            **metadata,
+            mime: {"alt": alt, **seen},
+        }
 
 
 def _jpeg(image: Tensor) -> bytes:

@@ -7,9 +7,9 @@ from typing import Any
 
 from matplotlib.font_manager import findfont
 
-from .board import Bars, Panel
+from .board import WIDTH, Bars, Panel
 
-SIDE = 92  # pixels of a picture
+SIDE = 160  # pixels of a picture
 TEXT = 10  # height of the letters
 SERIES = ((0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00), (0x00, 0x9E, 0x73))  # as in board.css
 
@@ -40,11 +40,13 @@ def bundle(panels: Sequence[Panel | Bars], alt: str) -> tuple[dict, dict]:
     from PIL import Image
 
     sheet, photo, chart = still(panels), io.BytesIO(), io.BytesIO()
-    sheet.save(photo, "JPEG", quality=62, optimize=True)
+    sheet.save(photo, "JPEG", quality=52, optimize=True)
     sheet.quantize(56, dither=Image.Dither.NONE).save(chart, "PNG", optimize=True)
     # Photographs are smaller as a JPEG, charts as a PNG.
     mime, picture = min(("image/jpeg", photo), ("image/png", chart), key=lambda pair: len(pair[1].getvalue()))
-    return {mime: base64.b64encode(picture.getvalue()).decode(), "text/plain": alt}, {mime: {"alt": alt}}
+    return {mime: base64.b64encode(picture.getvalue()).decode(), "text/plain": alt}, {
+        mime: {"alt": alt, "panel": SIDE, "colliding": []}
+    }
 
 
 def _cell(panel: Panel | Bars) -> Any:
@@ -54,7 +56,8 @@ def _cell(panel: Panel | Bars) -> Any:
     # Pillow's own letters are Latin only; these come with matplotlib and know Greek.
     font = ImageFont.truetype(findfont("DejaVu Sans"), TEXT - 1)
     if isinstance(panel, Panel):
-        width, high = SIDE, SIDE * panel.pixels.shape[0] // panel.pixels.shape[1]
+        width = max(SIDE, SIDE * panel.width // WIDTH)
+        high = width * panel.pixels.shape[0] // panel.pixels.shape[1]
     else:
         width, high = 2 * SIDE, sum(6 + 13 * len(values) for values in panel.rows.values())
     lines = _wrapped(panel.caption, font, width)

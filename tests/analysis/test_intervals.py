@@ -115,3 +115,14 @@ def test_scatter_tells_rows_from_groups():
 def test_entropy_is_largest_for_equal_shares_and_stands_an_empty_one():
     assert intervals.entropy(torch.full((4,), 0.25)) == pytest.approx(np.log(4))
     assert intervals.entropy([1.0, 0.0]) == 0
+
+
+def test_trainings_have_an_interval_of_their_own():
+    """Student's t by its table: 4.303 for three values; it covers the mean as often as it says."""
+    value, low, high = intervals.over_seeds([1.0, 2.0, 3.0])
+    assert value == 2 and high - value == pytest.approx(4.303 / 3**0.5, abs=1e-3) and low == pytest.approx(4 - high)
+    assert intervals.over_seeds([5.0]) == (5.0, -np.inf, np.inf), "one training says nothing about another"
+    draws = np.random.default_rng(0).normal(size=(1000, 3))
+    covered = [low < 0 < high for _, low, high in map(intervals.over_seeds, draws)]
+    agree = [intervals.clear((1.0, 0.5, 1.5), row) for row in draws]
+    assert 0.93 < np.mean(covered) < 0.97 and 0.2 < np.mean(agree) < 0.3, "three agree by chance one time in four"

@@ -44,7 +44,8 @@ def moodle(text):
 
 
 def test_points_are_the_importance_in_the_notebook():
-    assert points(STAGE) == {"prototype": 3, "cosine_map": 3, "temperature": 2, "inside_only": 2, "box_bias": 2}
+    worth = {"prototype": 3, "cosine_map": 3, "temperature": 2, "inside_only": 2, "box_bias": 2, "way_back": 2}
+    assert points(STAGE) == worth
 
 
 @pytest.mark.parametrize("read", [canvas, moodle])

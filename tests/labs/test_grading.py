@@ -18,7 +18,7 @@ STAGE = "01_prototypes"
 QUICK = {"episodes = 100": "episodes = 6", "finetune_steps = 30": "finetune_steps = 1"}
 POINTS = points(STAGE)
 UNSOLVED = {"right": (), "half": ("cosine_map", "temperature"), "empty": tuple(POINTS)}
-SCORES = {"right": 10, "half": 5, "empty": 0}  # of what is graded automatically
+SCORES = {"right": 12, "half": 7, "empty": 0}  # of what is graded automatically
 
 
 def solutions(stage=STAGE):
@@ -95,7 +95,7 @@ def test_nbgrader(tmp_path, monkeypatch):
         done = api.autograde(STAGE, kind)
         assert done["success"], done.get("error") or done["log"]
         found = api.get_submission(STAGE, kind)
-        assert (found["score"], found["max_score"]) == (SCORES[kind], 12)
+        assert (found["score"], found["max_score"]) == (SCORES[kind], 14)
         assert found["needs_manual_grade"]  # of the written answer, two points
 
 
@@ -111,4 +111,4 @@ def test_otter(tmp_path):
         nbformat.write(submission(handed_out, kind), tmp_path / f"{kind}.ipynb")
         words = ["run", "-a", str(archive), "-o", ".", f"{kind}.ipynb"]
         told = subprocess.run([*otter, *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
-        assert f"Total Score: {SCORES[kind]:.3f} / 10.000" in told
+        assert f"Total Score: {SCORES[kind]:.3f} / 12.000" in told

@@ -4,11 +4,13 @@ import ast
 import re
 import time
 
+import nbformat
 import pytest
 from lab_tools import STAGES, answer, box, solutions, tagged, wrong_answers
 
 from fsslib.labs import check
 from fsslib.labs.exercise import exercises
+from tools import build
 
 ALL = exercises()
 WRONG = [
@@ -48,6 +50,27 @@ def test_solutions_pass_in_a_second(stage, name):
     assert result, result
     assert time.process_time() - start < 1, "a student should not wait"
     assert not result.slip
+
+
+def _numbers(text):
+    """Every number of a text as (value, decimals), without its sign."""
+    found = re.findall(r"(?<![\w.])[+\-−]?(\d[\d,]*(?:\.\d+)?)", text)
+    return [(float(n.replace(",", "")), len(n.partition(".")[2])) for n in found]
+
+
+@pytest.mark.parametrize("name", [name for name, task in ALL.items() if task.written])
+def test_model_answers_quote_what_the_notebook_measured(name):
+    """An open question is recorded, not judged; every number in its model answer stands in a stored output."""
+    stage = ALL[name].stage
+    mine = solutions(stage)[name]
+    assert check(mine).status == "recorded" and "judged" in check(mine).message
+    book = nbformat.read(build.BOOKS / f"{stage}.ipynb", 4)
+    outputs = [o for c in book.cells if c.cell_type == "code" for o in c.outputs]
+    texts = [t for o in outputs for t in (o.get("text", ""), *map(o.get("data", {}).get, ("text/plain", "text/html")))]
+    measured = {value for text in texts if text for value, _ in _numbers(re.sub(r"<[^>]+>", " ", text))}
+    for value, decimals in _numbers(mine()):
+        near = 0.51 * 10**-decimals
+        assert any(abs(value - m) <= near for m in measured), f"{name}: {value:g} was not measured in {stage}"
 
 
 @pytest.mark.parametrize("name, slip, body", WRONG)

@@ -8,7 +8,7 @@ import seaborn as sns
 
 from fsslib.plots import ablation, attention, common, comparison, distillation, protocol
 from fsslib.plots.common import histories
-from fsslib.plots.display import picture
+from fsslib.plots.display import legibility, picture, width_of
 from fsslib.training import History
 
 
@@ -63,3 +63,24 @@ def test_seaborn_draws_the_statistics_in_one_theme(name, monkeypatch):
 def test_a_figure_is_the_same_each_time():
     draw = STATISTICS["scatterplot"][0]
     assert picture(draw()[0]) == picture(draw()[0])
+
+
+@pytest.mark.parametrize(("size", "title", "panel", "colliding"), [
+    ((4, 2.2), "short", 141, 0), ((1.5, 1), "short", 50, 0),
+    ((4, 2.2), "a title as long as two of its pictures", 141, 1),
+])  # fmt: skip
+def test_what_cannot_be_read_is_noticed(size, title, panel, colliding):
+    """The narrowest picture in pixels of the page, and titles that run into each other; a plot is no picture."""
+    figure, axes = plt.subplots(1, 2, figsize=size)
+    for axis in axes:
+        axis.imshow([[0, 1], [1, 0]])
+        axis.set_title(title)
+    found = legibility(figure, width_of(picture(figure)))
+    assert abs(found["panel"] - panel) < 25 and len(found["colliding"]) == colliding
+    wide, _ = plt.subplots(1, 10, figsize=(30, 3))
+    for axis in wide.axes:
+        axis.imshow([[0, 1], [1, 0]])
+    assert legibility(wide, width_of(picture(wide)))["panel"] < 100, "a page shrinks what is wider"
+    plot, axis = plt.subplots()
+    axis.plot([0, 1])
+    assert legibility(plot, width_of(picture(plot))) == {"panel": None, "colliding": []}

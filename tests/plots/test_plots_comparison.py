@@ -56,7 +56,7 @@ def test_side_by_side_shows_every_method_with_its_iou():
     episode = episodes()
     masks = {"a": episode.query_masks, "b": torch.zeros_like(episode.query_masks)}
     ious = {"a": [1.0, 0.0], "b": [0.0, 0.25]}
-    figure, alt, _ = pictures.side_by_side(episode, masks, ious, ["a\nwins", "b\nwins"], "Two episodes.")
+    figure, alt, _ = pictures.side_by_side(episode, masks, ious, ["a wins", "b wins"], "Two episodes.")
     axes = np.array(figure.axes).reshape(2, 4)
     assert [axis.get_title() for axis in axes[0]] == ["support", "query", "a", "b"]
     assert [axis.get_xlabel() for axis in axes[1, 2:]] == ["IoU 0 %", "IoU 25 %"]

@@ -19,7 +19,7 @@ def test_a_gallery_names_every_score_and_marks_the_best(row):
     figure, alt, _ = photographs.gallery({"one": row, "two": row})
     axes = np.array(figure.axes).reshape(2, 4)
     assert [axis.get_title() for axis in axes[0]] == ["support", "query", "a", "b"]
-    assert [axis.get_xlabel() for axis in axes[1]] == ["", "", "100%", "0%"]
+    assert [axis.get_xlabel() for axis in axes[1]] == ["two", "", "100%", "0%"]
     assert [axis.xaxis.label.get_weight() for axis in axes[0, 2:]] == ["bold", "normal"]
     assert "one: a 100%, b 0%; two: a 100%" in alt and picture(figure, photo=True)[:2] == b"\xff\xd8"
     assert len(axes[0, 1].collections) == 2 and not axes[0, 0].collections, "the true outline, on the query"

@@ -46,13 +46,12 @@ def test_flips_have_a_panel_for_each_question():
     assert data.loc[1000, ("neighbours", "own lists")] == 10 and figure.axes[0].get_ylim()[0] == 0
 
 
-def test_picks_mark_the_best_checkpoint_of_every_rule(drawn):
-    curves = [
-        [{"step": 50, "val": 30.0, "test": 20.0}, {"step": 100, "val": 31.0, "test": 19.0}],
-        [{"step": 50, "val": 33.0, "test": 21.0}, {"step": 100, "val": 33.0, "test": 25.0}],
+def test_stops_show_every_training_and_who_cannot_lose(drawn):
+    gains = {"honest": {"t0": {50: 0.0, 100: -2.0}, "t1": {50: 0.0, 100: 1.0}}, "cheat": {"t0": {50: 0.0, 100: 3.0}}}
+    figure, alt, data = pictures.stops(gains)
+    assert [axis.get_title() for axis in figure.axes] == ["honest", "cheat"]
+    assert [points for _, points in drawn(figure.axes[0]) if len(points) == 2][:2] == [
+        [[50, 0], [100, -2]],
+        [[50, 0], [100, 1]],
     ]
-    figure, alt, data = pictures.picks(curves, {"val": "validation", "test": "test fold"})
-    marks = [[tuple(points[0]) for _, points in drawn(axis) if len(points) == 1] for axis in figure.axes]
-    assert marks == [[(100, 31.0), (50, 20.0)], [(50, 33.0), (100, 25.0)]], "of equal scores the earliest"
-    assert "training 0, test fold: best 20.0 at step 50, last 19.0" in alt
-    assert data.loc[("training 1", "validation"), "best step"] == 50
+    assert "honest from -2.0 to +1.0; cheat from +0.0 to +3.0" in alt and data.loc[100, ("cheat", "t0")] == 3

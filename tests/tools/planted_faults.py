@@ -65,6 +65,7 @@ FAULTS = {
     # labs
     "or not agree(results[label], slipped, task.atol)": ("", "test_labs_exercises"),
     "if not above[name] and i not in well]": ("if not above[name]]", "test_labs_order"),
+    "return self.status in DONE": ('return self.status == "right"', "test_labs_exercises"),
     "first in _FORMULA or value[:1] in _FORMULA": ("value[:1] in _FORMULA", "test_labs_outputs"),
     "waiting |= names(sources[i]).bound": ("waiting |= set()", "test_labs_editions"),
     "f\"    {turn}\"])": ('"    return 0"])', "test_labs_editions"),
@@ -73,9 +74,12 @@ FAULTS = {
     "if self._still:\n            return": ("if False:\n            return", "test_explorer"),
     # plots
     "vmin=-top, vmax=top, cbar": ("vmin=0, vmax=top, cbar", "test_plots_comparison"),
+    "return across > slack and": ("return across > 999 and", "test_plots"),
+    "scale = min(1, PAGE / width) * 100": ("scale = 100", "test_plots"),
     "int((weights > 0.05 * top)": ("int((weights > 0.5 * top)", "test_plots_prototypes"),
     # analysis
     "values[picks].mean(1), [0.025, 0.975])": ("values[picks].mean(1), [0.25, 0.75])", "test_intervals"),
+    "half = float(stdtrit(len(values) - 1, 0.975)": ("half = float(stdtrit(len(values), 0.975)", "test_intervals"),
     "and (min(seeds) > 0 or max(seeds) < 0)": ("", "test_intervals"),
     "n // 2 for kind, n in found.items()": ("n for kind, n in found.items()", "test_costs"),
     "marked = ((masks > 0) & (masks != IGNORE), torch.isin": ("marked = (masks > 99, torch.isin", "test_stored"),

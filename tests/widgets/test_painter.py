@@ -122,7 +122,7 @@ def test_a_picture_stands_in(painter):
     data, metadata = painter._repr_mimebundle_()
     assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == painter.model_id
     alt = data["text/plain"]
-    assert metadata["image/png"] == {"alt": alt}
+    assert metadata["image/png"] == {"alt": alt, "panel": 360, "colliding": []}
     assert all(told in alt for told in ("60 × 40", "object 16.7%", "unlabelled 77.8%"))
     still = np.asarray(Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")).astype(int)
     assert still.shape == (240, 360, 3)

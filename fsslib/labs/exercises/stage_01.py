@@ -1,4 +1,4 @@
-"""Exercises of notebook 01: prototypes, cosine maps, the temperature, inside and edge of a mask, boxes."""
+"""Exercises of notebook 01: prototypes, cosine maps, the temperature, inside and edge of a mask, boxes, alignment."""
 
 import math
 
@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...losses import alignment
 from ...ops import cosine_maps, masked_average, upsample
 from ..exercise import Cases, Wrong, essay, exercise
 
@@ -175,3 +176,61 @@ def inside_only(masks: Tensor) -> Tensor:
 
 
 box_bias = essay(STAGE, "box_bias", terms=("bias", "background", "noise", "same"))
+
+
+def _back_cases() -> Cases:
+    draw = torch.Generator().manual_seed(5)
+    query, support = torch.randn(2, 6, 3, 4, generator=draw) + 0.3
+    scores = torch.randn(2, 3, 4, generator=draw)
+    mask = torch.zeros(9, 12, dtype=torch.long)
+    mask[2:6, 3:9], mask[6] = 1, 255
+    return {
+        "one episode, with a border of 255": (scores, query, support, mask),
+        "a query in which nothing is predicted (the loss is 0)": (
+            torch.stack([scores[0], scores[0] - 1]),
+            query,
+            support,
+            mask,
+        ),
+        "features of another length (the same loss)": (scores, 3 * query, 0.5 * support, mask),
+    }
+
+
+def _there_and_back(
+    scores: Tensor, query: Tensor, support: Tensor, mask: Tensor, sides: Tensor | None = None, scale: float = 20.0,
+    unclear: int = 255,
+) -> Tensor:  # fmt: skip
+    """PAR with one of its ingredients exchanged, whether or not anything is predicted."""
+    if sides is None:
+        sides = F.one_hot(scores.argmax(0), 2).movedim(-1, 0).float()
+    pooled = torch.einsum("chw,phw->pc", query, sides) / (sides.sum((1, 2))[:, None] + 1e-5)
+    logits = upsample(cosine_maps(support[None], pooled[None], scale), tuple(mask.shape))
+    return F.cross_entropy(logits, torch.where(mask == 255, unclear, mask)[None], ignore_index=255)
+
+
+def _back_carries_gradients(answer) -> None:
+    scores, query, support, mask = _back_cases()["one episode, with a border of 255"]
+    if not answer(scores, query.requires_grad_(), support.requires_grad_(), mask).requires_grad:
+        raise Wrong("detached", "No gradient reaches the features: a loss that nobody can learn from.")
+
+
+@exercise(STAGE, _back_cases, tests=[_back_carries_gradients], slips={
+    "soft mask: The prototypes were pooled under probabilities. PAR asks for the *predicted* mask: each cell is on "
+    "one side.": lambda s, q, f, m: _there_and_back(s, q, f, m, sides=s.softmax(0)),
+    "temperature forgotten: Without α = 20 no pixel can be sure, and the loss says little about the "
+    "mask.": lambda s, q, f, m: _there_and_back(s, q, f, m, scale=1.0),
+    "255 counted as background: Pixels marked 255 were scored as background. Nobody knows what they are: they do not "
+    "count.": lambda s, q, f, m: _there_and_back(s, q, f, m, unclear=0),
+    "pooled from the support: These prototypes come from the support itself. On the way back they come from the "
+    "query.": lambda s, q, f, m: _there_and_back(s, f, f, m),
+    "scored on the query: The query's prototypes segment the query here. On the way back they segment the "
+    "support.": lambda s, q, f, m: _there_and_back(s, q, q, m),
+    "nothing predicted: Where no cell of the query is predicted as the object, there is no way back: the loss is "
+    "0.": lambda s, q, f, m: _there_and_back(s, q, f, m),
+    "sum: This is the sum over the pixels. A loss that grows with the picture needs another learning rate for each "
+    "size: take the mean.": lambda s, q, f, m: _there_and_back(s, q, f, m) * (m != 255).sum(),
+    "sides exchanged: Background and object are exchanged: channel 0 is the "
+    "background.": lambda s, q, f, m: _there_and_back(s.flip(0), q, f, m),
+})  # fmt: skip
+def way_back(scores: Tensor, query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
+    return alignment(scores[None], query[None], support[None, None, None], mask[None, None, None])

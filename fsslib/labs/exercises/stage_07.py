@@ -1,4 +1,4 @@
-"""Exercises of notebook 07: when a difference is clear, what a convolution costs, and how mIoU is counted."""
+"""Exercises of notebook 07: when a difference is clear, what a convolution costs, mIoU, and the paired bootstrap."""
 
 from collections.abc import Sequence
 
@@ -142,6 +142,83 @@ def _single(table: Tensor) -> Tensor:
 })  # fmt: skip
 def miou(table: Tensor, classes: Tensor) -> float:
     return Scores(table.numpy(), classes.numpy(), torch.zeros(len(table)).numpy()).miou
+
+
+def _paired_cases() -> Cases:
+    draw = torch.Generator().manual_seed(8)
+    (table, classes), *_ = _count_cases().values()
+    table, classes = table.repeat(2, 1, 1), classes.repeat(2, 1)
+    table[7:, 1] += torch.randint(0, 90, (7, 3), generator=draw)
+    better = table.clone()
+    better[:, 1, 0] += torch.randint(0, 120, (14,), generator=draw)
+    picks = torch.randint(0, 14, (40, 14), generator=draw)
+    rare = classes.clone()
+    rare[0] = 30
+    return {
+        "two methods on fourteen episodes, forty draws": (better, table, classes, picks),
+        "a class that only one episode shows": (table, better, rare, picks),
+        "a method against itself (all zero)": (table, table, classes, picks),
+    }
+
+
+def _drawn(table: Tensor, classes: Tensor, picks: Tensor) -> Tensor:
+    """(D,) mIoU of every draw; ZeroDivisionError where a class has no pixel."""
+    return torch.stack([_class_ious(table[pick], classes[pick]).mean() for pick in picks])
+
+
+def _interval(value: Tensor, drawn: Tensor, low: float = 0.025) -> Interval:
+    return float(value), *(float(drawn.quantile(q)) for q in (low, 1 - low))
+
+
+def _whole(a: Tensor, b: Tensor, classes: Tensor) -> Tensor:
+    return _class_ious(a, classes).mean() - _class_ious(b, classes).mean()
+
+
+def _gain(a: Tensor, b: Tensor, classes: Tensor, picks: Tensor, other: Tensor | None = None) -> Tensor:
+    return _drawn(a, classes, picks) - _drawn(b, classes, picks if other is None else other)
+
+
+def _unpaired(a: Tensor, b: Tensor, classes: Tensor, picks: Tensor) -> Interval:
+    """Ends of two intervals, subtracted."""
+    (x, x_low, x_high), (y, y_low, y_high) = (
+        _interval(_class_ious(t, classes).mean(), _drawn(t, classes, picks)) for t in (a, b)
+    )
+    return x - y, x_low - y_high, x_high - y_low
+
+
+def _images(a: Tensor, b: Tensor, classes: Tensor, picks: Tensor) -> Interval:
+    gains = _single(a) - _single(b)
+    return _interval(gains.mean(), gains[picks].mean(1))
+
+
+@exercise(STAGE, _paired_cases, slips={
+    "other episodes for each side: Each side drew its own episodes. Paired means that both are scored on the *same* "
+    "draw.": lambda a, b, c, p: _interval(_whole(a, b, c), _gain(a, b, c, p, p.flip(0))),
+    "two intervals subtracted: These are the ends of two intervals, subtracted. That is far too wide: subtract within "
+    "each draw.": _unpaired,
+    "mean of IoUs: The episodes' IoUs were averaged. Sum the counts of each class in the draw, then "
+    "divide.": _images,
+    "90 % interval: These are the 5 % and 95 % quantiles. A 95 % interval leaves 2.5 % on either "
+    "side.": lambda a, b, c, p: _interval(_whole(a, b, c), _gain(a, b, c, p), 0.05),
+    "mean of the draws: The value is the mean of the draws. It should be the difference on all episodes, without "
+    "drawing.": lambda a, b, c, p: _interval(_gain(a, b, c, p).mean(), _gain(a, b, c, p)),
+    "the wrong way round: This is b minus a: a gain of the first method shows as a "
+    "loss.": lambda a, b, c, p: _interval(_whole(b, a, c), _gain(b, a, c, p)),
+    "the episodes of the first draw: All draws take the same episodes here: use each row of "
+    "`picks` once.": lambda a, b, c, p: _interval(_whole(a, b, c), _gain(a, b, c, p[:1].expand_as(p))),
+    "largest and smallest draw: These are the extremes, which grow with the number of draws. Take "
+    "quantiles.": lambda a, b, c, p: _interval(_whole(a, b, c), _gain(a, b, c, p), 0.0),
+})  # fmt: skip
+def paired(a: Tensor, b: Tensor, classes: Tensor, picks: Tensor) -> Interval:
+    ids, weights = classes[:, 0].unique(), torch.stack([p.bincount(minlength=len(a)) for p in picks]).double()
+    every = torch.cat([torch.ones(1, len(a), dtype=torch.double), weights])
+
+    def scores(table: Tensor) -> Tensor:
+        sums = torch.einsum("dec,ek->dck", every[..., None] * (classes == ids), table[:, 1].double())
+        return (sums[..., 0] / sums.sum(-1)).nanmean(-1)
+
+    gains = scores(a) - scores(b)
+    return _interval(gains[0], gains[1:])
 
 
 fair_comparison = essay(STAGE, "fair_comparison", terms=("protocol", "interval", "training", "episodes", "checkpoint"))
