@@ -8,8 +8,7 @@ imported when it is first used. Building a model and scoring it on Shapes-5i nee
 
 from typing import TYPE_CHECKING
 
-from .names import install_former_names, on_demand
-from .version import __version__
+from .names import __version__, install_former_names, on_demand
 
 if TYPE_CHECKING:  # for editors; below is what runs
     from .checkpoints import load_model, load_official, save_model
@@ -18,6 +17,7 @@ if TYPE_CHECKING:  # for editors; below is what runs
     from .episode import Episode, Prediction
     from .errors import FsslibError
     from .evaluation import evaluate
+    from .experiments.sharing import load_pretrained, push_to_hub, save_pretrained
     from .inference import segment
     from .models import build_model, register
     from .protocol import Protocol
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # for editors; below is what runs
 install_former_names()
 __getattr__, __dir__, __all__ = on_demand(__name__, {
     "checkpoints": "load_model load_official save_model", "data": "load_dataset", "data.episodes": "EpisodeSampler",
-    "episode": "Episode Prediction", "errors": "FsslibError", "evaluation": "evaluate", "inference": "segment",
+    "episode": "Episode Prediction", "errors": "FsslibError", "evaluation": "evaluate",
+    "experiments.sharing": "load_pretrained push_to_hub save_pretrained", "inference": "segment",
     "models": "build_model register", "protocol": "Protocol",
 })  # fmt: skip

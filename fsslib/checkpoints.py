@@ -14,8 +14,8 @@ from .errors import CheckpointError, OutputError
 from .files import atomic, located, plain
 from .models import build_model
 from .models.base import WRAPPERS, FewShotModel, unwrapped
+from .names import __version__
 from .nn.backbones.weights import clean_state, read_state
-from .version import __version__
 
 
 def finite(state: Mapping[str, Tensor], source: str | Path) -> Mapping[str, Tensor]:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +22,18 @@ from torch import Tensor
 from .arguments import check_count
 from .data.base import SegmentationDataset
 from .data.episodes import EpisodeList, EpisodeSampler, EpisodeSpec
-from .data.loading import loaded
+from .data.loading import begin_child, loaded
 from .episode import Episode, Prediction
-from .errors import ProtocolError
+from .errors import ProtocolError, TrainingError
 from .files import atomic, located, plain
 from .metrics import FewShotIoU, Scores
 from .models.base import FewShotModel, device_of, evaluating, in_single_precision
+from .models.devices import packed, unpacked
 from .models.shot_by_shot import RULES, ShotByShot
 from .nn.backbones.base import Backbone
 from .nn.backbones.cached import CachedBackbone, DiskStore, MemoryStore, Store
 from .ops import strongest
-from .progress import bar
+from .progress import Silent, bar
 from .protocol import Protocol
 
 KEPT_IMAGES = 512 * 2**20  # bytes of resized images, of all loaders, where features are remembered too
@@ -117,7 +123,8 @@ def episode_lists(
 def evaluate(
     model: FewShotModel, dataset: SegmentationDataset, protocol: Protocol | None = None, *,
     shots: Sequence[int] = (1,), batch: int = 8, device: torch.device | str | None = None,
-    cache: str | Path | Store | None = None, workers: int = 0, progress: bool = True,
+    cache: str | Path | Store | None = None, workers: int = 0, progress: bool = True, shards: int | None = None,
+    on: str | Executor | None = None,
 ) -> Evaluation:  # fmt: skip
     """Score `model` on `protocol.episodes` episodes of `dataset` for every seed of the protocol and every K in `shots`.
 
@@ -126,13 +133,18 @@ def evaluate(
 
     Args:
         batch: episodes per forward pass; changes the speed, and the score only where rounding turns a tie.
-        device: where to run; None keeps the model where it is.
+        device: where to run; None keeps the model where it is. Of several GPUs (`"cuda"`) the shards take turns.
         cache: remember the backbone's features of every image, which changes the speed, never the score: `"memory"`
             (up to 4 GiB, forgotten afterwards), a folder (memory-mapped files, up to 20 GiB, found again by the next
-            evaluation with the same weights), or a store of `fsslib.nn.backbones.cached` with another limit.
+            evaluation with the same weights), or a store of `fsslib.nn.backbones.cached` with another limit. The
+            shards of one machine share it; with `on="local:N"`, `"memory"` is a temporary folder.
         workers: processes that load episodes ahead, see `fsslib.data.loading.loaded`; they change the speed alone.
+        shards: pieces that the list is cut into between two batches; counted apart and merged they give the same
+            integers for any number. None: one, or with `on="local:N"` N of them.
+        on: what counts the shards: None (this process, one after another), `"local:N"` (N processes of this machine)
+            or an executor in the sense of `concurrent.futures`, such as `client.get_executor()` of Dask.
     Raises: DatasetError: too few classes or images for the ways and shots. ProtocolError: impossible `shots`, `batch`,
-        `cache` or `workers`. TrainingError: loader processes that do not start or are killed.
+        `cache`, `workers`, `shards` or `on`. TrainingError: processes that do not start or are killed.
     """
     check_count(batch, "batch", unit="episodes", error=ProtocolError)
     check_count(workers, "workers", 0, unit="processes", error=ProtocolError)
@@ -141,28 +153,129 @@ def evaluate(
     sampler, lists, protocol = episode_lists(dataset, protocol, shots, keep=keep)
     protocol = protocol.replace(backbone=getattr(getattr(model, "backbone", None), "about", ""))
     model = in_single_precision(model)
-    model.to(device := torch.device(device) if device else device_of(model))
-    judged = ShotByShot(model, protocol.k_merge) if protocol.k_merge in RULES else model
-    meters = {shot: FewShotIoU(protocol.counting) for shot in shots}
     chunks = [(r, e.specs[s : s + batch]) for r, e in enumerate(lists) for s in range(0, len(e.specs), batch)]
-    at = partial(_chunk, sampler, [specs for _, specs in chunks], protocol.label_size == "original")
-    spent, total = dict.fromkeys(shots, 0.0), protocol.episodes * len(lists)
-    shown, lap = bar(total=total, desc="episodes", show=progress), _stopwatch()
-    with (
-        contextlib.closing(shown), evaluating(model), remembering(model, cache), exact_float32(),
-        loaded(at, range(len(chunks)), workers=workers, device=device) as batches,
-    ):  # fmt: skip
-        # Nothing here waits for a GPU: it computes while the next batch is drawn, and counts until the end.
-        for (run, specs), (episode, labels) in zip(chunks, batches):
-            loading = lap() / len(shots)
-            for shot in shots:
-                _score(judged, episode.shots(shot), meters[shot], run, labels, sampler)
-                spent[shot] += lap() + loading
-            shown.update(len(specs))
-        scores = {shot: meter.compute() for shot, meter in meters.items()}
-    # What was still to be waited for is shared out like the time before it.
-    share = (1 + lap() / sum(spent.values())) / total
-    return Evaluation(scores, protocol, {shot: value * share for shot, value in spent.items()}, lists)
+    total = protocol.episodes * len(lists)
+    with _engine(on, cache) as (pool, most, cache):
+        shards = most if shards is None else shards
+        check_count(shards, "shards", error=ProtocolError)
+        model.to(device := torch.device(device) if device else device_of(model))
+        cuts = [len(chunks) * i // shards for i in range(shards + 1)]
+        pieces = [range(*ends) for ends in pairwise(cuts) if ends[0] < ends[1]]
+        counting = _Counting(model, sampler, chunks, tuple(shots), protocol, device, cache, workers)
+        with contextlib.closing(bar(total=total, desc="episodes", show=progress)) as shown:
+            counted = counting.apart(pool, pieces, shown) if pool else [counting(piece, shown) for piece in pieces]
+    scores = {shot: _merged([of[shot] for of, _ in counted], lists) for shot in shots}
+    return Evaluation(
+        scores, protocol, {shot: sum(spent[shot] for _, spent in counted) / total for shot in shots}, lists
+    )
+
+
+@dataclass(frozen=True)
+class _Counting:
+    """Counts some of the batches `chunks` (number of the list, episodes) of an evaluation, here or anywhere else."""
+
+    model: FewShotModel
+    sampler: EpisodeSampler
+    chunks: Sequence[tuple[int, Sequence[EpisodeSpec]]]
+    shots: tuple[int, ...]
+    protocol: Protocol
+    device: torch.device
+    cache: str | Path | Store | None
+    workers: int
+
+    def __call__(self, piece: range, shown: Silent) -> tuple[dict[int, Scores], dict[int, float]]:
+        """By number of shots: the counts of the batches `piece`, and the seconds they took."""
+        rule = self.protocol.k_merge
+        judged = ShotByShot(self.model, rule) if rule in RULES else self.model
+        meters = {shot: FewShotIoU(self.protocol.counting) for shot in self.shots}
+        at = partial(_chunk, self.sampler, [specs for _, specs in self.chunks], self.protocol.label_size == "original")
+        spent, lap = dict.fromkeys(self.shots, 0.0), _stopwatch()
+        with (
+            evaluating(self.model), remembering(self.model, self.cache), exact_float32(),
+            loaded(at, piece, workers=self.workers, device=self.device) as batches,
+        ):  # fmt: skip
+            # Nothing here waits for a GPU: it computes while the next batch is drawn, and counts until the end.
+            for (run, specs), (episode, labels) in zip((self.chunks[i] for i in piece), batches):
+                loading = lap() / len(self.shots)
+                for shot in self.shots:
+                    _score(judged, episode.shots(shot), meters[shot], run, labels, self.sampler)
+                    spent[shot] += lap() + loading
+                shown.update(len(specs))
+            scores = {shot: meter.compute() for shot, meter in meters.items()}
+        # What was still to be waited for is shared out like the time before it.
+        share = 1 + lap() / sum(spent.values())
+        return scores, {shot: value * share for shot, value in spent.items()}
+
+    def apart(self, pool: Executor, pieces: Sequence[range], shown: Silent) -> list:
+        """What calls for all `pieces` return, made by `pool`."""
+        order = packed(self, "on=None")
+        try:
+            waiting = [pool.submit(_count, order, number, piece) for number, piece in enumerate(pieces)]
+            counted = []
+            for piece, future in zip(pieces, waiting):
+                counted.append(future.result())
+                shown.update(sum(len(self.chunks[i][1]) for i in piece))
+        except BrokenExecutor as error:
+            cure = "count fewer shards at a time; a script must call evaluate() below `if __name__ == '__main__':`"
+            raise TrainingError(f"a process that counts a shard died (killed, or out of memory): {cure}.") from error
+        return counted
+
+
+def _count(order: bytes, number: int, piece: range) -> tuple[dict[int, Scores], dict[int, float]]:
+    """Count shard `number` in another process than the one that asks for it."""
+    counting: _Counting = unpacked(order)
+    device = counting.device
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", number % torch.cuda.device_count())
+    counting.model.to(device)
+    return replace(counting, device=device)(piece, Silent())
+
+
+def _merged(parts: Sequence[Scores], lists: Sequence[EpisodeList]) -> Scores:
+    """The counts of all shards in the order of the lists. Raises ProtocolError unless each episode is there once."""
+    whole = Scores(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("table", "classes", "runs")))
+    classes = [spec.classes for entry in lists for spec in entry.specs]
+    runs = [run for run, entry in enumerate(lists) for _ in entry.specs]
+    if not (np.array_equal(whole.classes, classes) and np.array_equal(whole.runs, runs)):
+        raise ProtocolError("the shards that came back are not the episodes of the list: check what `on` does.")
+    return whole
+
+
+@contextlib.contextmanager
+def _engine(
+    on: str | Executor | None, cache: str | Path | Store | None
+) -> Iterator[tuple[Executor | None, int, str | Path | Store | None]]:
+    """The executor that `on` stands for, how many shards suit it, and the `cache` in a form that they share."""
+    if on is None:
+        yield None, 1, MemoryStore() if cache == "memory" else cache
+        return
+    if isinstance(cache, Store) and not cache.persistent:
+        raise ProtocolError('cache: a store in memory ends with this process; give "memory", a folder, or on=None.')
+    found = re.fullmatch(r"local:([1-9]\d*)", on) if isinstance(on, str) else None
+    if not found and not hasattr(on, "submit"):
+        raise ProtocolError(f'on={on!r}: expected None, "local:N" with N processes, or an executor.')
+    if not found:
+        yield on, 1, cache
+        return
+    most = int(found[1])
+    with contextlib.ExitStack() as after:
+        if cache == "memory":
+            folder = after.enter_context(tempfile.TemporaryDirectory(prefix="fsslib-features-"))
+            cache = DiskStore(folder, MemoryStore().max_bytes)
+        # Not forked: a process that has used a GPU, or several threads, cannot be.
+        begin = {"initializer": _begin_shards, "initargs": (max(1, torch.get_num_threads() // most),)}
+        pool = after.enter_context(ProcessPoolExecutor(most, mp_context=get_context("spawn"), **begin))
+        try:
+            yield pool, most, cache
+        except BaseException:
+            for process in list((pool._processes or {}).values()):
+                process.kill()  # nobody waits for its shard any more
+            raise
+
+
+def _begin_shards(threads: int) -> None:
+    begin_child()
+    torch.set_num_threads(threads)
 
 
 def _stopwatch() -> Callable[[], float]:

@@ -4,6 +4,7 @@ import codecs
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import math
 import multiprocessing.process
@@ -23,6 +24,7 @@ from .errors import DatasetError, FsslibError, OutputError
 LONGEST_NAME = 255  # bytes of a file's name on all usual file systems
 SHORTEST_PLACE = 5  # letters of a folder of this machine that is taken out of printed text
 ABANDONED = 3600  # seconds after which a temporary file belongs to a writer that was killed
+LEASE = 120.0  # seconds without a sign of life after which a claim may be taken over from another machine
 LONGEST_SOCKET = 100  # bytes of a socket's path: 104 on macOS, 108 on Linux, with the closing zero
 _CURES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free space there, or name another place.")
 _CURES |= dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "A part of this path is a file: name a folder.")
@@ -157,6 +159,81 @@ def make_folder(path: str | os.PathLike) -> Path:
         if not os.access(path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return path
+
+
+def lock_of(path: Path) -> Path:
+    """The hidden file of `claim(path)`: there while somebody is at work, or after a kill."""
+    return path.with_name(f".{path.name.removeprefix('.')}.lock")
+
+
+def _lease(path: Path) -> Any:
+    from filelock import SoftFileLease
+
+    return SoftFileLease(lock_of(path), lease_duration=LEASE)
+
+
+def _silent(path: Path) -> bool:
+    """Whether the holder of `path` has given no sign of life for LEASE seconds, by the clocks of the machines."""
+    try:
+        return time.time() - lock_of(path).stat().st_mtime > LEASE
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def claim(path: Path, wait: float = 0.0) -> Iterator[None]:
+    """Hold `path` for this process alone among all that see its folder, on any machine and file system.
+
+    It is a file beside `path` that a thread renews as long as this process lives. A holder that died on this machine is
+    followed at once; one elsewhere, or one that was stopped, after LEASE seconds in which nothing moved. A holder that
+    was only stopped does not know: what it does in the end has to fail by itself where another one has been at work.
+
+    Args: wait: seconds to wait for another holder, -1 for ever.
+    Raises: BlockingIOError: another one holds it, see `holder`. OutputError: the file cannot be written.
+    """
+    from filelock import Timeout
+
+    lease, end = _lease(path), time.monotonic() + (wait if wait >= 0 else math.inf)
+    with contextlib.ExitStack() as held:
+        for turn in itertools.count():
+            if _silent(path):
+                _remove_empty(lock_of(path))
+                end = max(end, time.monotonic() + 1.5 * LEASE) if turn == 0 else end
+            left = max(end - time.monotonic(), 0)
+            with output(lock_of(path)), contextlib.suppress(Timeout):
+                held.enter_context(lease.acquire(timeout=min(turn, left)))
+                break
+            if turn and not left:
+                raise BlockingIOError(errno.EWOULDBLOCK, holder(path) or "now gone")
+        with contextlib.suppress(OSError):  # what was killed while it took over
+            for left in os.scandir(path.parent):
+                if left.name.startswith(f"{lock_of(path).name}.") and time.time() - left.stat().st_mtime > LEASE:
+                    os.unlink(left)
+        yield
+
+
+def _remove_empty(lock: Path) -> None:
+    """Remove the file of a holder that died before it had written who it is, which nobody else will ever do."""
+    aside = lock.with_name(f"{lock.name}.{os.getpid()}.part")
+    with contextlib.suppress(OSError):
+        if not lock.stat().st_size:
+            os.rename(lock, aside)
+            if aside.stat().st_size:  # another process has been here first, and holds it now
+                os.link(aside, lock)
+            aside.unlink()
+
+
+def holder(path: Path) -> str:
+    """Which process holds `path` (see `claim`), and where; empty: none that is alive."""
+    from filelock import Timeout
+
+    lease = _lease(path)
+    owner = lease.owner
+    if owner is None or _silent(path):
+        return ""
+    with contextlib.suppress(Timeout, OSError), lease.acquire(timeout=0):
+        return ""  # it died on this machine
+    return f"process {owner.pid} on {owner.hostname.partition('?')[0]}"
 
 
 @contextlib.contextmanager

@@ -1,5 +1,8 @@
 """Losses of the methods. All of them stay finite on empty and fully ignored masks."""
 
+import contextlib
+from collections.abc import Callable, Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,7 +24,26 @@ def segmentation(logits: Tensor, target: Tensor) -> Tensor:
     if logits.shape[1] > FEW and rows.is_contiguous():
         logits, labels = rows.flatten(0, 2), target.flatten()
     total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-    return total / (target != IGNORE).sum().clamp_min(1)
+    return total / _divisor((target != IGNORE).sum()).to(total.dtype)
+
+
+def _at_least_one(pixels: Tensor) -> Tensor:
+    return pixels.clamp_min(1)
+
+
+_divisor = _at_least_one
+
+
+@contextlib.contextmanager
+def counted_by(divisor: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside the block `segmentation` divides by `divisor(number of pixels that count)`: a process that holds a part of
+    a batch has to know of the others' pixels."""
+    global _divisor
+    _divisor = divisor
+    try:
+        yield
+    finally:
+        _divisor = _at_least_one
 
 
 @full_precision

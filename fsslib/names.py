@@ -1,4 +1,4 @@
-"""Names that are imported when they are first used, and modules under their former names."""
+"""The library's version, names that are imported when they are first used, and modules under their former names."""
 
 import sys
 import warnings
@@ -9,6 +9,8 @@ from importlib.machinery import ModuleSpec
 from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
+
+__version__ = "0.1.0"
 
 
 def on_demand(package: str, homes: dict[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
@@ -42,7 +44,8 @@ def on_demand(package: str, homes: dict[str, str]) -> tuple[Callable[[str], Any]
 
 # Where things live -> the former modules that held them; a module whose contents were divided stands in several rows.
 _FORMER = {
-    "files": "paths", "training": "schedule selection interrupts", "arguments": "experiments.model_conflicts",
+    "names": "version", "files": "paths", "training": "schedule selection interrupts",
+    "arguments": "experiments.model_conflicts",
     "analysis.baselines": "baselines", "analysis.costs": "costs",
     "analysis.intervals": "plots_prototypes plots_protocol plots_comparison plots_ablation plots_superpixels",
     "plots.common": "plots_prototypes plots_comparison plots_superpixels plots_attention", "plots.display": "figure",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .data.base import IGNORE, SegmentationDataset, base_table
+from .data.episodes import share
 from .data.transforms import Resize, augment, normalise
 from .errors import TrainingError
 from .losses import segmentation
@@ -60,16 +61,20 @@ class BaseSegmenter(nn.Module):
 
 
 def labelled_batch(
-    dataset: SegmentationDataset, size: int, seed: int, step: int, batch: int, change: bool = True
-) -> LabelledImages:
-    """The pre-training batch of `step`, a pure function of (seed, step), augmented with `change`. Classes become 1.. in
-    order of their ids."""
+    dataset: SegmentationDataset, size: int, seed: int, step: int, batch: int, change: bool = True,
+    part: tuple[int, int] = (0, 1),
+) -> LabelledImages:  # fmt: skip
+    """The pre-training batch of `step`, a pure function of (seed, step), augmented with `change`; of its images the
+    `part` (number, of how many). Classes become 1.. in order of their ids."""
     generator = np.random.default_rng([seed, step, 77])
     resize = Resize(size)
     images, masks = [], []
-    for index in generator.integers(len(dataset), size=batch).tolist():
-        image, mask = resize(*dataset[index])
+    mine = share(batch, part)
+    for item, index in enumerate(generator.integers(len(dataset), size=batch).tolist()):
         change_seed = int(generator.integers(2**31))
+        if item not in mine:
+            continue
+        image, mask = resize(*dataset[index])
         if change:
             image, mask = augment(image, mask, change_seed, dataset.augmentation)
         images.append(image)

@@ -6,14 +6,18 @@ First how long and how fast to train, how Ctrl-C waits for a good moment, how th
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import math
 import re
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -27,14 +31,16 @@ from .data.episodes import EpisodeSampler
 from .data.loading import loaded
 from .errors import OutputError, TrainingError
 from .evaluation import evaluate, exact_float32
-from .files import atomic, clear_abandoned, make_folder
+from .files import atomic, clear_abandoned, located, make_folder
 from .models.base import FewShotModel, unwrapped
+from .models.devices import Share, elsewhere, launch
 from .progress import bar
 from .protocol import Protocol
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
 ACCELERATORS = ("auto", "cpu", "gpu")
 LOG_EVERY = 20  # steps between two readings of a GPU's losses
+LOGGERS = ("csv", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,11 @@ class Schedule:
         warmup: steps over which the rate rises; with `"poly"` linearly from 0.1 · lr.
         clip: largest gradient norm; None leaves gradients as they are.
         precision: `"32"` (on a GPU without TF32, see `exact_float32`) or `"bf16"` (autocast).
-        accelerator: `"auto"`, `"cpu"` or `"gpu"`.
+        accelerator: `"auto"`, `"cpu"` or `"gpu"`. devices, nodes: how many of them on each of how many machines share a
+            batch, each with a process of its own (see `fsslib.models.devices`); several machines inside a job of Slurm.
         seed: the batch and every random drop of step t are pure functions of (seed, t).
-        compile: compute the losses by `torch.compile`: minutes at the start, faster steps, other random drops.
+        compile: compute the losses by `torch.compile`: minutes at the start, faster steps, other random drops. On one
+            device only.
 
     Raises TrainingError for unknown choices and numbers out of range.
     """
@@ -70,13 +78,15 @@ class Schedule:
     power: float = 0.9
     momentum: float = 0.9
     compile: bool = False
+    devices: int = 1
+    nodes: int = 1
 
     def __post_init__(self) -> None:
         choices = {"precision": PRECISIONS, "optimiser": ("adamw", "sgd"), "accelerator": ACCELERATORS}
         for name, known in {**choices, "decay": ("linear", "poly")}.items():
             if getattr(self, name) not in known:
                 raise TrainingError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(known)}.")
-        for name, least in {"steps": 0, "batch": 1, "warmup": 0, "seed": 0}.items():
+        for name, least in {"steps": 0, "batch": 1, "warmup": 0, "seed": 0, "devices": 1, "nodes": 1}.items():
             check_count(getattr(self, name), name, least, error=TrainingError)
         for name in ("lr", "power", "weight_decay", "momentum", *(["clip"] if self.clip is not None else [])):
             zero = name in ("weight_decay", "momentum")
@@ -84,6 +94,11 @@ class Schedule:
         if self.momentum >= 1:
             raise TrainingError(f"momentum={self.momentum!r}: expected a number from 0 to below 1.")
         check_switch(self.compile, "compile", TrainingError)
+        if self.batch % (self.devices * self.nodes):
+            several = f"{self.devices} devices" + f" on {self.nodes} nodes" * (self.nodes > 1)
+            raise TrainingError(f"batch={self.batch} has no equal shares for {several}: take a multiple.")
+        if self.compile and self.devices * self.nodes > 1:
+            raise TrainingError("compile=True works on one device only: leave it out, or devices and nodes.")
 
     def lr_at(self, step: int) -> float:
         """Learning rate of step `step` (0-based)."""
@@ -189,11 +204,13 @@ def validation_score(
 ) -> tuple[Callable[[FewShotModel], float], str]:
     """mIoU in percent on the fixed episodes of `protocol`, as a function of the model, and a text that names it."""
 
-    def score(model: FewShotModel) -> float:
-        how = {"shots": (shot,), "batch": batch, "workers": workers, "progress": False}
-        return 100 * evaluate(model, dataset, protocol, **how).scores[shot].miou
-
+    how = {"shots": (shot,), "batch": batch, "workers": workers, "progress": False}
+    score = partial(_first_miou, dataset=dataset, protocol=protocol, **how)
     return score, f"{shot} shots on {dataset.hash()} {protocol.as_dict()}"
+
+
+def _first_miou(model: FewShotModel, **how) -> float:
+    return 100 * next(iter(evaluate(model, **how).scores.values())).miou
 
 
 @dataclass
@@ -222,7 +239,7 @@ def train_episodes(
 
     Args:
         folder: where the resume file `episodic.ckpt` lives; None trains without one.
-        how: `workers`, `save_every`, `log_every`, `progress` and `callback` of `fit`.
+        how: `workers`, `save_every`, `log_every`, `logger`, `progress` and `callback` of `fit`.
     """
     rules = [sampler.shot, sampler.seed, sampler.augment, sampler.protocol.as_dict(), model.config]
     where = {"folder": folder, "name": "episodic", "data": f"{sampler.dataset.hash()} {rules}"}
@@ -231,10 +248,14 @@ def train_episodes(
 
 def fit(
     model: nn.Module, batch_at: Callable[[int], object], schedule: Schedule, *, name: str, data: str = "",
-    folder: str | Path | None = None, save_every: int = 200, log_every: int | None = None, workers: int = 0,
-    progress: bool = True, callback: Callable[[int, nn.Module], dict | None] | None = None,
+    folder: str | Path | None = None, save_every: int = 200, log_every: int | None = None, logger: str | None = None,
+    workers: int = 0, progress: bool = True, callback: Callable[[int, nn.Module], dict | None] | None = None,
 ) -> History:  # fmt: skip
     """The training loop: minimise `model.losses(batch_at(step))["total"]` for `schedule.steps` steps.
+
+    With several devices (see Schedule) processes of their own do this, and a step is that of one device to rounding:
+    also batch statistics and random drops are those of the whole batch, as long as a loss is a mean over episodes, or
+    over pixels by `losses.segmentation`. `callback` is called in the first of them, and afterwards has its state here.
 
     With `folder`, the state is written to `folder/name.ckpt` every `save_every` steps; a run that was killed at any
     point goes on from there and ends with the same weights, bit for bit on the same machine, also with another number
@@ -242,17 +263,21 @@ def fit(
 
     Args:
         batch_at: step -> batch with a `.to(device)` method; must depend on the step alone. Its random numbers may come
-            from torch's generator, which is seeded for every step.
+            from torch's generator, which is seeded for every step. With several devices called as `batch_at(step,
+            part=(number, of how many))`, and what it returns is that part of the batch.
         data: identifies data and model, so that a resume file of another training is refused.
         log_every: steps between two readings of the losses; a GPU is waited for only then. None: 1, on a GPU 20. A
             loss that is not finite is noticed by then, before the state is written, and before a callback is `due`.
+        logger: `"csv"` or `"tensorboard"`: also write the rows to `folder/logs/name`, each once, whatever stopped the
+            training on its way.
         workers: processes that load batches ahead, see `fsslib.data.loading.loaded`; 0 loads in this one.
         callback: called as `callback(step, model)` after every step; a returned dict of numbers joins the step's row.
             One with a state (`state_dict`, `load_state_dict`) has it kept in the resume file, and its text `rules`
             must be the same when the run goes on. One that does nothing after most steps may say so in `due(step)`.
-    Raises TrainingError: nothing to train, a loss that is not finite, a resume file of another run, or loader
-    processes that do not start or are killed.
+    Raises TrainingError: nothing to train, a loss that is not finite, a resume file of another run, a logger without
+    folder or package, or loader processes that do not start or are killed.
     """
+    how = {"save_every": save_every, "log_every": log_every, "workers": workers, "callback": callback, "logger": logger}
     _check_numbers(save_every, log_every, workers)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not schedule.steps:
@@ -261,16 +286,22 @@ def fit(
     if not trainable:
         cure = "unfreeze the backbone or give the model a width"
         raise TrainingError(f"{type(model).__name__} has no parameter to train: {cure}.")
-    engine = fabric(schedule.accelerator, schedule.precision)
+    if elsewhere(schedule.devices, schedule.nodes):
+        return _fit_elsewhere(model, batch_at, schedule, name, data, folder, progress, how)
+    engine = fabric(schedule.accelerator, schedule.precision, schedule.devices, schedule.nodes)
     device, on_gpu, cuda = engine.device, engine.device.type != "cpu", engine.device.type == "cuda"
     model.to(device, **({"memory_format": torch.channels_last} if cuda else {}))  # as tensor cores want it
     optimiser = _optimiser(model, schedule, fused=cuda or not on_gpu)
     losses_of = _compiled(model.losses) if schedule.compile else model.losses
-    run = _Run(model, optimiser, schedule, callback, log_every or (LOG_EVERY if on_gpu else 1), save_every)
+    share = Share(engine, schedule.batch) if engine.world_size > 1 else None
+    run = _Run(model, optimiser, schedule, callback, log_every or (LOG_EVERY if on_gpu else 1), save_every, share)
     if folder:
         run.resume(make_folder(folder) / f"{name}.ckpt", data)
+    run.log_to(logger, folder, name)
     steps = range(run.done, schedule.steps)
-    shown = bar(steps, desc=name, initial=run.done, total=schedule.steps, show=progress)
+    shown = share.told(steps) if share else bar(steps, desc=name, initial=run.done, total=schedule.steps, show=progress)
+    if share:
+        losses_of, batch_at = share.losses(model), partial(batch_at, part=(share.number, share.of))
     batches = loaded(partial(_seeded, batch_at, schedule), steps, workers=workers, device=device)
     with interrupts_held() as release, exact_float32(schedule.precision == "32"), run.under_way(), batches as batches:
         # A GPU still computes the last step while the next batch is drawn: in between nothing waits for it.
@@ -292,6 +323,22 @@ def fit(
     return run.history
 
 
+def _fit_elsewhere(model, batch_at, schedule: Schedule, name: str, data: str, folder, progress: bool, how) -> History:
+    """`fit` in several processes; the state that they leave is taken over."""
+    with contextlib.ExitStack() as after:
+        folder = make_folder(folder or after.enter_context(tempfile.TemporaryDirectory(prefix="fsslib-")))
+        run = _Run(model, _optimiser(model, schedule), schedule, how["callback"], 1, 1)
+        file = folder / f"{name}.ckpt"
+        run.resume(file, data)
+        call = partial(fit, model, batch_at, schedule, name=name, data=data, folder=folder, progress=False, **how)
+        steps = launch(call, folder, schedule.devices, schedule.nodes) if run.done < schedule.steps or run.owed else ()
+        for _ in bar(steps, desc=name, initial=run.done, total=schedule.steps, show=progress):
+            pass
+        run.resume(file, data)
+    model.eval()
+    return run.history
+
+
 def _check_numbers(save_every: int, log_every: int | None, workers: int) -> None:
     check_count(save_every, "save_every", unit="steps", error=TrainingError)
     if log_every is not None:
@@ -310,16 +357,34 @@ def _seed(number: int, on_gpu: bool = False) -> None:
     (torch.manual_seed if on_gpu else torch.default_generator.manual_seed)(number)
 
 
-def fabric(accelerator: str, precision: str):
-    """lightning-fabric on one device. Raises TrainingError when the accelerator is not to be had here."""
+def fabric(accelerator: str, precision: str, devices: int = 1, nodes: int = 1):
+    """lightning-fabric on one device, or in one of the processes of several, which are started or met here.
+    Raises TrainingError when the accelerator is not to be had here, or not so often."""
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
+    from lightning_fabric.strategies import DDPStrategy
 
     # Fabric announces mixed precision at every start; a notebook with three trainings needs no three announcements.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    how = {"accelerator": accelerator, "devices": devices, "num_nodes": nodes, "precision": PRECISIONS[precision]}
+    if devices * nodes > 1:
+        # Buffers are equal without being sent, which would empty the caches of features. Newer versions call it so.
+        known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+        sent = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        # The others wait for the first process while it validates.
+        ddp = {"find_unused_parameters": True, sent: False, "timeout": timedelta(days=1)}
+        how["strategy"] = DDPStrategy(**ddp)
+        how["plugins"] = LightningEnvironment() if nodes == 1 else SLURMEnvironment(auto_requeue=False)
     try:
-        return Fabric(accelerator=accelerator, devices=1, precision=PRECISIONS[precision])
+        engine = Fabric(**how)
     except Exception as error:  # Fabric's own types differ between versions
-        raise TrainingError(f"accelerator {accelerator!r} is not usable here ({error}): take 'cpu'.") from error
+        several = f" {devices} times" * (devices > 1)
+        raise TrainingError(
+            f"accelerator {accelerator!r} is not usable here{several} ({error}): take 'cpu'."
+        ) from error
+    if engine.world_size > 1:
+        engine.launch()
+    return engine
 
 
 def _optimiser(model: nn.Module, schedule: Schedule, fused: bool = False) -> torch.optim.Optimizer:
@@ -334,6 +399,24 @@ def _optimiser(model: nn.Module, schedule: Schedule, fused: bool = False) -> tor
     if schedule.optimiser == "sgd":
         return torch.optim.SGD(parameters, momentum=schedule.momentum, **how)
     return torch.optim.AdamW(parameters, **how)
+
+
+def _logger(kind: str, folder: str | Path | None, name: str):
+    """lightning-fabric's logger `kind` for rows from the first one on: what was in `folder/logs/name` is removed.
+    Raises TrainingError without a folder, or the package that the logger needs."""
+    if kind not in LOGGERS or folder is None:
+        wrong = "needs a folder" if kind in LOGGERS else f"expected one of {', '.join(LOGGERS)}"
+        raise TrainingError(f"logger {kind!r}: {wrong}, or leave logger out.")
+    from lightning_fabric import loggers
+
+    how = {"root_dir": located(folder), "name": "logs", "version": name}
+    try:
+        made = loggers.CSVLogger(**how) if kind == "csv" else loggers.TensorBoardLogger(**how)
+    except ModuleNotFoundError as error:
+        cure = "pip install 'fsslib[tensorboard]', or take 'csv'"
+        raise TrainingError(f"logger {kind!r} needs the package tensorboardX or tensorboard: {cure}.") from error
+    shutil.rmtree(made.log_dir, ignore_errors=True)
+    return made
 
 
 def _compiled(losses: Callable[[object], dict[str, Tensor]]) -> Callable[[object], dict[str, Tensor]]:
@@ -359,11 +442,13 @@ class _Run:
         owed: whether the callback of the last step never came to its end.
     """
 
-    def __init__(self, model, optimiser, schedule: Schedule, callback, log_every: int, save_every: int):
+    def __init__(self, model, optimiser, schedule: Schedule, callback, log_every: int, save_every: int, share=None):
+        self.share, self.first = share, share is None or share.first
         self.model, self.optimiser, self.schedule, self.callback = model, optimiser, schedule, callback
         self.log_every, self.save_every = log_every, save_every
         self.history, self.done, self.torn, self.owed = History(), 0, False, False
         self.file: Path | None = None
+        self.logger, self._logged = None, 0
         self._unread: list[tuple[int, tuple[str, ...], Tensor]] = []
 
     @contextlib.contextmanager
@@ -378,13 +463,19 @@ class _Run:
             self._read()
         finally:
             self.model.eval()
-            if self.done > start and not self.torn:
-                self._save()
+            try:
+                if self.done > start and not self.torn:
+                    self._save()
+            finally:
+                self._log()
+                if self.logger:
+                    self.logger.finalize("finished")
 
     def note(self, step: int, losses: Mapping[str, Tensor]) -> None:
         """Keep the losses of a step where they are; every `log_every` steps they are read, which waits for a GPU."""
+        values = torch.stack([value.detach().float() for value in losses.values()])
         self.history.rows.append({})
-        self._unread.append((step, tuple(losses), torch.stack([value.detach().float() for value in losses.values()])))
+        self._unread.append((step, tuple(losses), self.share.mean(values) if self.share else values))
         if len(self._unread) >= self.log_every:
             self._read()
 
@@ -393,6 +484,7 @@ class _Run:
         # Counted before the callback runs: an error there must not make a resumed run repeat the step.
         self.done, self.torn = step + 1, False
         self._call()
+        self._log()
         self.history.seconds = self._spent + time.perf_counter() - self._began
         if self.done % self.save_every == 0 and self.done < self.schedule.steps:
             self._save()
@@ -412,7 +504,7 @@ class _Run:
         self._unread.clear()
 
     def _call(self) -> None:
-        if self.callback is None:
+        if self.callback is None or not self.first:
             return
         self.owed, step = True, self.done - 1
         if getattr(self.callback, "due", lambda step: True)(step):
@@ -421,9 +513,22 @@ class _Run:
         self.history.rows[step] |= {key: float(value) for key, value in said.items()}
         self.owed = False
 
+    def log_to(self, kind: str | None, folder: str | Path | None, name: str) -> None:
+        """Hand every row to a logger, beginning with those that a resumed training has already."""
+        if kind is not None and self.first:
+            self.logger = _logger(kind, folder, name)
+            self._log()
+
+    def _log(self) -> None:
+        """Log the rows that are complete and not logged yet."""
+        complete = min(self.done - self.owed, *(step for step, _, _ in self._unread[:1]), len(self.history.rows))
+        for step in range(self._logged, complete) if self.logger else ():
+            self.logger.log_metrics(self.history.rows[step], step)
+            self._logged = step + 1
+
     def _save(self) -> None:
         self._read()
-        if self.file is None:
+        if self.file is None or not self.first:
             return
         state = {"schedule": self._made_with, "step": self.done, "rows": self.history.rows, "due": self.owed}
         state |= {"seconds": self.history.seconds, "model": unwrapped(self.model).state_dict()}
@@ -458,8 +563,9 @@ class _Run:
         self.history = History(state["rows"], state["seconds"])
 
     def _take_over(self, state: dict) -> None:
-        if state["schedule"] != self._made_with:
-            other = ", ".join(sorted(k for k, v in self._made_with.items() if state["schedule"].get(k) != v))
+        held = {"devices": 1, "nodes": 1} | state["schedule"]  # which came later
+        if held != self._made_with:
+            other = ", ".join(sorted(k for k, v in self._made_with.items() if held.get(k) != v))
             raise TrainingError(f"{self.file} belongs to another run (other {other}): use another folder or delete it.")
         unwrapped(self.model).load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])

@@ -1,5 +1,10 @@
 """Evaluation: the score never depends on the batch, labels keep their size, and the model comes back as it was."""
 
+import os
+import signal
+import tempfile
+from concurrent.futures import Executor, Future
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +13,10 @@ from torch import nn
 
 from fsslib import EpisodeSampler, Prediction, Protocol, evaluate
 from fsslib.data.base import SegmentationDataset
-from fsslib.errors import DatasetError, ProtocolError
+from fsslib.errors import DatasetError, ProtocolError, TrainingError
 from fsslib.evaluation import Evaluation, examples
 from fsslib.models.base import FewShotModel
+from fsslib.nn.backbones.cached import MemoryStore
 
 RULES = Protocol.shapes5i(input_size=SIZE, episodes=12)
 
@@ -198,3 +204,89 @@ def test_other_impossible_requests():
         scored(panet(), batch=0)
     with pytest.raises(DatasetError, match="9-way"):
         scored(panet(), RULES.replace(way=9))
+
+
+class Backwards(Executor):
+    """Counts when it is asked for a result: the last shard first. `lost`: the shard that is another one's again."""
+
+    def __init__(self, lost=None):
+        self.calls, self.lost, self.sent = [], lost, set()
+
+    def submit(self, function, /, *arguments):
+        future = Future()
+        future.result = lambda: self.finish() or Future.result(future)
+        self.calls.append((future, function, arguments))
+        return future
+
+    def finish(self):
+        for number, (future, function, (order, shard, piece)) in enumerate(self.calls):
+            piece = self.calls[0][2][2] if number == self.lost else piece
+            self.calls[number] = future, function, (order, shard, piece)
+        while self.calls:
+            future, function, arguments = self.calls.pop()
+            self.sent.add(arguments[1:])
+            future.set_result(function(*arguments))
+
+
+def same(found, expected):
+    assert found.protocol == expected.protocol and found.lists == expected.lists
+    for shot, scores in expected.scores.items():
+        for name in ("table", "classes", "runs"):
+            assert np.array_equal(getattr(found.scores[shot], name), getattr(scores, name))
+        assert found.seconds[shot] > 0
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return scored(panet(), RULES.replace(seeds=(0, 1)), shots=(1, 2), batch=2)
+
+
+@pytest.mark.parametrize("backwards", [False, True], ids=["in their order", "backwards"])
+@pytest.mark.parametrize("shards", [1, 2, 7, 50])
+def test_shards_add_up_to_the_same_integers(whole, shards, backwards):
+    """24 episodes in 12 batches: each is counted once, whoever counts it when."""
+    model, on = panet(), Backwards() if backwards else None
+    store = None if backwards else MemoryStore()
+    found = scored(model, RULES.replace(seeds=(0, 1)), shots=(1, 2), batch=2, shards=shards, on=on, cache=store)
+    same(found, whole)
+    if backwards:
+        batches = sorted(batch for _, piece in on.sent for batch in piece)
+        assert batches == list(range(12)) and len(on.sent) == min(shards, 12)
+    else:
+        images = {i for e in whole.lists for s in e.specs for i in (s.query, *s.supports[0])}
+        assert len(store) == len(images), "shards share their features"
+
+
+def test_shards_in_processes(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    rules = RULES.replace(seeds=(0, 1))
+    same(scored(panet(), rules, shots=(1, 2), batch=2, shards=3, on="local:2", cache="memory"), whole)
+    assert not list(tmp_path.iterdir()), "the features are gone"
+
+
+class Deadly(Oracle):
+    """Ends the process that asks it."""
+
+    def forward(self, episode):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_shards_cannot_be(tmp_path):
+    with pytest.raises(TrainingError, match=r"counts a shard died .*__main__"):
+        scored(Deadly(), on="local:1")
+    with pytest.raises(ProtocolError, match=r"not the episodes of the list: check what `on` does"):
+        scored(panet(), shards=3, on=Backwards(lost=1))
+
+    class Hidden(Oracle):
+        pass
+
+    with pytest.raises(TrainingError, match=r"cannot be sent .*Hidden.*in a module.*on=None"):
+        scored(Hidden(), on=Backwards())
+    with pytest.raises(ProtocolError, match=r"a store in memory ends with this process"):
+        scored(panet(), on=Backwards(), cache=MemoryStore())
+    for bad in ("local", "local:0", "dask", 2):
+        with pytest.raises(ProtocolError, match=r"on=.*local:N"):
+            scored(panet(), on=bad)
+    for bad in (0, 1.0, True):
+        with pytest.raises(ProtocolError, match=r"shards="):
+            scored(panet(), shards=bad)

@@ -5,7 +5,7 @@ import torch
 from core_tools import SIZE, panet, shapes
 
 from fsslib import EpisodeSampler, Protocol, evaluate
-from fsslib.training import Schedule, train_episodes
+from fsslib.training import Schedule, Selection, train_episodes, validation_score
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 RULES = Protocol.shapes5i(input_size=SIZE, episodes=12)
@@ -59,3 +59,27 @@ def test_scores_of_a_gpu():
         for shot in (1, 2):
             assert found.scores[shot].miou == pytest.approx(own.scores[shot].miou, abs=2e-3)
         assert min(found.seconds.values()) > 0
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("change", [{}, {"precision": "bf16"}], ids=str)
+def test_two_gpus_are_one(tmp_path, change):
+    """Processes of their own, with batch statistics and a validation that the second one waits for."""
+    ends = []
+    for devices in (1, 2):
+        model, sampler = panet(bn="batch"), EpisodeSampler(shapes(), Protocol(input_size=SIZE), augment=True)
+        score, rules = validation_score(shapes("test"), RULES)
+        chosen = Selection(score, every=2, steps=6, rules=rules)
+        schedule = Schedule(6, batch=4, accelerator="gpu", devices=devices, **change)
+        how = {"folder": tmp_path / str(devices), "callback": chosen, "workers": 1, "progress": False}
+        ends.append([row["total"] for row in train_episodes(model, sampler, schedule, **how).rows])
+    assert ends[1] == pytest.approx(ends[0], rel=0.05 if change else 1e-3)
+
+
+def test_shards_take_turns_on_the_gpus():
+    """Two processes, which the GPUs of this process do not disturb."""
+    how = {"shots": (1, 2), "batch": 3, "device": "cuda", "progress": False}
+    own = evaluate(panet(), shapes("test"), RULES, **how)
+    found = evaluate(panet(), shapes("test"), RULES, shards=3, on="local:2", cache="memory", **how)
+    for shot in (1, 2):
+        assert found.scores[shot].miou == pytest.approx(own.scores[shot].miou, abs=2e-3)

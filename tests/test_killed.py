@@ -8,6 +8,7 @@ import resource
 import sys
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import coco_tree
@@ -135,7 +136,7 @@ def notebooks(tmp_path, monkeypatch, server, jobs):
 
     def kept(folder):
         steps = 0
-        for place in folder.iterdir():
+        for place in filter(Path.is_dir, folder.iterdir()):
             done, state = not place.name.endswith(".part"), place / "line.ckpt"
             steps += 6 if done else torch.load(state, weights_only=True)["step"] if state.exists() else 0
         return steps

@@ -1,8 +1,10 @@
 """Resuming: after any kill, error or Ctrl-C a run ends with the same weights, bit for bit."""
 
+import csv
 import math
 import os
 import signal
+import struct
 from dataclasses import asdict, replace
 
 import pytest
@@ -165,3 +167,79 @@ def test_unusable_resume_files(tmp_path, damage):
         file.write_bytes(file.read_bytes()[: 500 if damage == "truncated" else 0])
     with pytest.raises(TrainingError, match=r"line\.ckpt cannot be resumed.*delete it"):
         fit(model, at, TEN, folder=tmp_path, **QUIET)
+
+
+def csv_rows(folder):
+    with open(folder / "metrics.csv", newline="") as file:
+        return [{k: float(v) for k, v in row.items() if v and k != "step"} for row in csv.DictReader(file)]
+
+
+def tensorboard_rows(folder):
+    """The scalars in all of TensorBoard's files, by step: records of a length, its sum, an event and its sum."""
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+    rows, seen = [{} for _ in range(10)], []
+    for file in folder.iterdir():
+        data = file.read_bytes()
+        while data:
+            (size,) = struct.unpack("<Q", data[:8])
+            event, data = event_pb2.Event.FromString(data[12 : 12 + size]), data[16 + size :]
+            for value in event.summary.value:
+                rows[event.step][value.tag] = value.simple_value
+                seen.append((event.step, value.tag))
+    assert len(set(seen)) == len(seen), "no row twice"
+    return rows
+
+
+@pytest.mark.parametrize("log_every", [1, 4])
+@pytest.mark.parametrize("logger", ["csv", "tensorboard"])
+def test_loggers_hold_the_rows_of_the_history(tmp_path, logger, log_every):
+    """After an error in a callback and a kill, which leaves rows of steps that are made again."""
+    if logger == "tensorboard":
+        pytest.importorskip("tensorboardX")
+    how = {"folder": tmp_path, "logger": logger, "log_every": log_every, "save_every": 2, **QUIET}
+
+    def callback(step, _):
+        if step == fails.get("callback"):
+            raise ZeroDivisionError
+        return {"half": step / 2} if step % 3 == 2 else None
+
+    def batch(step):
+        if step == fails.get("kill"):
+            os._exit(9)
+        return at(step)
+
+    fails = {"callback": 2}
+    with pytest.raises(ZeroDivisionError):
+        fit(Line(), batch, TEN, callback=callback, **how)
+    fails, child = {"kill": 7}, os.fork()
+    if not child:
+        fit(Line(), batch, TEN, callback=callback, **how)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert torch.load(tmp_path / "line.ckpt", weights_only=True)["step"] == 6
+    fails = {}
+    rows = fit(Line(), batch, TEN, callback=callback, **how).rows
+    read = {"csv": csv_rows, "tensorboard": tensorboard_rows}[logger]
+    found, exact = read(tmp_path / "logs" / "line"), logger == "csv"
+    assert [list(row) for row in rows] == [["total", "half"] if i % 3 == 2 else ["total"] for i in range(10)]
+    assert found == (rows if exact else [pytest.approx(row, rel=1e-7) for row in rows])
+    fit(Line(), batch, TEN, callback=callback, **how)
+    assert read(tmp_path / "logs" / "line") == found, "a finished training logs nothing more"
+
+
+def test_loggers_without_a_folder_or_a_package(tmp_path, monkeypatch):
+    with pytest.raises(TrainingError, match=r"'csv': needs a folder"):
+        fit(Line(), at, TEN, logger="csv", **QUIET)
+    with pytest.raises(TrainingError, match=r"'wandb': expected one of csv, tensorboard"):
+        fit(Line(), at, TEN, logger="wandb", folder=tmp_path, **QUIET)
+    for available in ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"):
+        monkeypatch.setattr(f"lightning_fabric.loggers.tensorboard.{available}", False)
+    with pytest.raises(TrainingError, match=r"tensorboardX.*fsslib\[tensorboard\]"):
+        fit(Line(), at, TEN, logger="tensorboard", folder=tmp_path, **QUIET)
+
+
+def test_what_a_sick_training_said_is_logged(tmp_path):
+    with pytest.raises(TrainingError, match="nan at step 5"):
+        fit(Sick(), at, TEN, folder=tmp_path, logger="csv", log_every=2, **QUIET)
+    healthy = fit(Line(), at, TEN, **QUIET).rows
+    assert csv_rows(tmp_path / "logs" / "line") == healthy[:4]

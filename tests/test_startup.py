@@ -5,6 +5,7 @@ What an episode needs, test_imports says.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import fsslib
 
 ROOT = Path(__file__).resolve().parents[1]
+MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 # torch._dynamo and sympy come with torchvision's operators, and take longer than torch itself.
 HEAVY = ["torchvision", "torch._dynamo", "sympy", "lightning_fabric", "matplotlib", "scipy", "IPython"]
 HEAVY += ["pandas", "papermill", "nbconvert", "jupyter_client", "PIL"]
@@ -23,6 +25,7 @@ STATEMENTS = {
         "for words in ((), ('help',), ('--help',), ('status',), ('collect',)): run('fsslib.experiments', *words)",
         ["torch", *HEAVY],
     ),
+    "commands": ("run('fsslib', '--help')", ["torch", "numpy", "pydantic", *HEAVY]),
     "labs": ("run('fsslib.labs', '--help')", ["torch", "numpy", *HEAVY]),
     "data": ("run('fsslib.data', '--help')", ["torch", "numpy", *HEAVY]),
 }
@@ -72,3 +75,29 @@ def test_public_names_are_listed_and_taken():
         _ = fsslib.evaluat
     with pytest.raises(ImportError, match="cannot import name 'evaluat'"):
         exec("from fsslib import evaluat")
+
+
+def test_make_and_the_commands_without_it_are_the_same():
+    """Every target that does something is a command, every command's file is there, and its status comes back."""
+    from fsslib.__main__ import COMMANDS, main
+
+    targets = dict(re.findall(r"^(\w+):[^\n]*##[^\n]*\n\t@\$\(BIN\)/python -m fsslib (\w+)", MAKEFILE, re.M))
+    assert targets == {name: name for name in COMMANDS}
+    for _, calls in COMMANDS.values():
+        for call in calls:
+            assert call[1] == "-m" or (ROOT / call[1]).is_file()
+    assert main(["notebooks", "--no-such-option"]) == 2
+
+
+def test_every_system_can_check_the_repository_out():
+    """No name that Windows refuses, none that differs from another in case alone, no symbolic link."""
+    listed = subprocess.run(["git", "ls-files", "-s"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    if not listed:
+        pytest.skip("not a git checkout")
+    names = [line.split("\t", 1)[1] for line in listed]
+    parts = {part for name in names for part in name.split("/")}
+    reserved = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+    assert not [p for p in parts if re.search(r'[<>:"\\|?*]|[. ]$', p) or p.split(".")[0].lower() in reserved]
+    assert len({name.casefold() for name in names}) == len(names)
+    assert not [line for line in listed if line.startswith("120000")]
+    assert max(map(len, names)) < 120  # 260 characters with the folder of a clone

@@ -158,6 +158,7 @@ def table(name: str) -> None:
                 row = {"condition": subset, "shots": shot, "variant": variant, "miou": over_trainings(own)}
                 row["per_seed"] = [s.miou for s in own]
                 row = {k: _percent(v) for k, v in row.items()} | {"measures": _measures(runs[variant], subset)}
+                row["list_hash"] = found[variant][0].protocol.list_hash
                 for reference in [b for a, b in plan["compare"] if a == variant]:
                     row[f"gain over {reference}"] = _percent(over_trainings(own, scores[reference]))
                     pairs = zip(own, scores[reference])

@@ -25,16 +25,16 @@ SHARPNESS = (None, 1.0, 2.0, 4.0, 8.0)
 
 def main(weights: str, root: str) -> None:
     torch.manual_seed(0)
-    how = {"backbone": "resnet50", "weights": weights, "stride_on": "1x1", "last": "layer3", "superpixel_area": AREA}
-    net = build_model("asgnet", **how)
+    how = {"backbone": "resnet50", "weights": weights, "stem": "classic", "backbone_options": {"stride_on": "1x1"}}
+    net = build_model("asgnet", last="layer3", superpixel_area=AREA, **how)
     data = load_dataset("pascal", root=root, fold=FOLD, split="test")
     sampler = EpisodeSampler(data, Protocol.pascal5i(input_size=SIZE), shot=1)
     found = {"ResNet-50, layers 2 and 3": [], "ResNet-50, untrained reduction": []}
     with evaluating(net):
         for spec in sampler.fixed(PHOTOGRAPHS, 0).specs:
             episode = sampler.build([spec])
-            support = {stage: maps.flatten(0, 2) for stage, maps in net.encode(episode, ["layer2", "layer3"])[1].items()}
-            raw = joined(support)
+            support = net.encode(episode, ["layer2", "layer3"])[1]
+            raw = joined({stage: maps.flatten(0, 2) for stage, maps in support.items()})
             for own, features in zip(found.values(), (raw, net.down_conv(raw))):
                 own.append((features[None], episode.support_masks[:, 0]))
     rows = [row for name, supports in found.items() for row in measured(net, name, supports)]
@@ -52,8 +52,9 @@ def measured(net, name: str, supports: list) -> list[dict]:
     rows = []
     for net.sharpness in SHARPNESS:
         each = torch.cat([superpixel_measures(net.superpixels(*support)[1]) for support in supports])
-        rows.append({"features": name, "sharpness": net.sharpness or _deviation(supports), "published": not net.sharpness})
-        rows[-1] |= {"objects": len(each)} | dict(zip(NAMES, (round(x, 4) for x in each.mean(0).tolist())))
+        row = {"features": name, "sharpness": net.sharpness or _deviation(supports), "published": not net.sharpness}
+        means = zip(NAMES, (round(x, 4) for x in each.mean(0).tolist()))
+        rows.append(row | {"objects": len(each)} | dict(means))
         print(rows[-1], flush=True)
     return rows
 

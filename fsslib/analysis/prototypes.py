@@ -1,7 +1,6 @@
 """How far the prototypes of SD-AANet lie apart (of one class, two, one picture), and what a perfect one is worth."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +12,8 @@ from ..models.base import evaluating, joined
 from ..models.sdaanet import SDAANet
 from ..ops import masked_pool, resize
 
+STAGES = ("layer2", "layer3")  # what the projections read
+
 
 def prototype_distances(net: SDAANet, episodes: Iterable[Episode]) -> dict[str, float]:
     """Mean cosine distances, 0 to 2, between the student S of an episode and prototypes t of queries (true masks).
@@ -22,23 +23,22 @@ def prototype_distances(net: SDAANet, episodes: Iterable[Episode]) -> dict[str, 
     the gate alone put between them.
     Args: net: one with SDPM. episodes: 1-way ones with query masks; only the first support counts.
     """
-    rows, twins, explain = [], [], net.explain
-    net.explain = True
+    rows = []
     with evaluating(net):
-        for episode in episodes:
-            episode = episode.shots(1)
-            own = replace(
-                episode, support_images=episode.query_images[:, None, None],
-                support_masks=episode.query_masks[:, None, None],
-            )  # fmt: skip
-            maps, twin = net(episode).maps, net(own).maps
-            rows.append((maps["students"][:, 0], maps["query_prototype"], episode.classes[:, 0]))
-            twins.append(1 - F.cosine_similarity(twin["students"][:, 0], twin["query_prototype"]))
-    net.explain = explain
-    students, queries, classes = map(torch.cat, zip(*rows))
+        for e in episodes:
+            query, mask = e.query_images, e.query_masks
+            features = net.down_query(joined(net.backbone(query, STAGES)))
+            nearest = F.interpolate((mask == 1).float()[:, None], features.shape[-2:], mode="nearest")[:, 0]
+            student, twin = (
+                net.sdpm(_prototypes(net, *side))[1][:, 0]
+                for side in ((e.support_images[:, 0, 0], e.support_masks[:, 0, 0]), (query, mask))
+            )
+            rows.append((student, twin, masked_pool(features, nearest), e.classes[:, 0]))
+    students, twins, queries, classes = map(torch.cat, zip(*rows))
     apart = 1 - F.normalize(students, dim=1) @ F.normalize(queries, dim=1).T
     other = classes[:, None] != classes
-    means = {"same class": apart.diagonal(), "other class": apart[other], "same picture": torch.cat(twins)}
+    means = {"same class": apart.diagonal(), "other class": apart[other]}
+    means["same picture"] = 1 - F.cosine_similarity(twins, queries)
     return {name: float(values.mean()) for name, values in means.items()}
 
 
@@ -66,5 +66,5 @@ def prototype_worth(net: SDAANet, episodes: Iterable[Episode]) -> dict[str, floa
 
 def _prototypes(net: SDAANet, images: Tensor, masks: Tensor) -> Tensor:
     """(B, 1, C) prototypes of pictures under masks, as supports have them."""
-    features = net.down_supp(joined(net.backbone(images, ["layer2", "layer3"])))
+    features = net.down_supp(joined(net.backbone(images, STAGES)))
     return masked_pool(features, resize((masks == 1).float(), tuple(features.shape[-2:])))[:, None]

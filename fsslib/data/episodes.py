@@ -143,9 +143,10 @@ class EpisodeSampler:
         text = json.dumps([self.dataset.hash(), [[s.classes, s.supports, s.query] for s in specs]])
         return EpisodeList(specs, hashlib.sha256(text.encode()).hexdigest()[:12])
 
-    def build(self, specs: Sequence[EpisodeSpec], augment_seed: int | None = None) -> Episode:
-        """Load the images of `specs` (all with the same N and K) into one Episode.
-        Raises DatasetError when a support image holds no pixel of its class."""
+    def build(self, specs: Sequence[EpisodeSpec], augment_seed: int | None = None, first: int = 0) -> Episode:
+        """Load the images of `specs` (all with the same N and K) into one Episode; with `augment_seed` they change at
+        random, as those from number `first` on of a batch. Raises DatasetError when a support image holds no pixel of
+        its class."""
         shapes = {(len(spec.classes), len(spec.supports), len(pool)) for spec in specs for pool in spec.supports}
         if len(shapes) != 1:
             raise DatasetError("build() needs at least one spec, and the same number of ways and shots in all of them.")
@@ -153,7 +154,7 @@ class EpisodeSampler:
         images, support_images = _empty(np.float32, (*queries, 3, *size), (*supports, 3, *size))
         masks, base, support_masks = _empty(np.int64, (*queries, *size), (*queries, *size), (*supports, *size))
         for i, spec in enumerate(specs):
-            seed = None if augment_seed is None else augment_seed * 1009 + i
+            seed = None if augment_seed is None else augment_seed * 1009 + first + i
             image, label = self._load(spec.query, seed, spec.classes)
             normalise(image, images[i])
             masks[i] = self._query_mask(label, spec.classes)
@@ -164,11 +165,13 @@ class EpisodeSampler:
         base = None if self._base_table is None else base
         return Episode(images, masks, support_images, support_masks, classes, base, self._class_index(classes))
 
-    def batch(self, step: int, size: int) -> Episode:
-        """The training batch of `step`: a pure function of the sampler's seed and the step.
-        With `queries="every_image"` each epoch has an order of its own."""
-        specs = [self.draw(self.seed, self._shuffled(step * size + item)) for item in range(size)]
-        return self.build(specs, augment_seed=self.seed * 1_000_003 + step if self.augment else None)
+    def batch(self, step: int, size: int, part: tuple[int, int] = (0, 1)) -> Episode:
+        """The training batch of `step`: a pure function of the sampler's seed and the step. Of its `size` episodes the
+        `part` (number, of how many). With `queries="every_image"` each epoch has an order of its own."""
+        items = share(size, part)
+        specs = [self.draw(self.seed, self._shuffled(step * size + item)) for item in items]
+        augment_seed = self.seed * 1_000_003 + step if self.augment else None
+        return self.build(specs, augment_seed, first=items.start)
 
     def _shuffled(self, index: int) -> int:
         """`index` itself, or when every image has its turn another one of the same epoch."""
@@ -253,6 +256,12 @@ class EpisodeSampler:
                 len(self.vanished) == NAMED
             )
             warnings.warn(vanished(title, marked, self.resize) + more, stacklevel=5)
+
+
+def share(size: int, part: tuple[int, int]) -> range:
+    """Which of the `size` items of a batch are those of `part` (number, of how many)."""
+    number, parts = part
+    return range(size * number // parts, size * (number + 1) // parts)
 
 
 def _empty(dtype: type, *shapes: tuple[int, ...]) -> list[Tensor]:

@@ -45,7 +45,7 @@ def loaded(
         shorten_sockets()
     loader = DataLoader(
         _Steps(batch_at), batch_size=None, sampler=steps, collate_fn=_as_it_is, num_workers=min(workers, len(steps)),
-        worker_init_fn=_begin, generator=torch.Generator(),  # leaves the global one alone
+        worker_init_fn=begin_child, generator=torch.Generator(),  # leaves the global one alone
     )  # fmt: skip
     batches = _started(loader)
     try:
@@ -124,7 +124,8 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _begin(worker: int) -> None:
+def begin_child(worker: int = 0) -> None:
+    """What a process of `multiprocessing` does first: leave Ctrl-C to its parent, and end soon after it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 

@@ -85,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     grid = command("sweep", _sweep, common, many, help="run every combination of a grid")
     values = "YAML or JSON file: parameter -> list of values; -p holds for all runs"
     grid.add_argument("-f", "--file", required=True, help=values)
-    grid.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    grid.add_argument("--jobs", type=int, default=1, help="processes at a time: the same as --on local:JOBS")
+    where = "local:N, dask, dask:N, dask:tcp://HOST:PORT, dask:FILE.yaml or slurm:NAME=VALUE,... (notebooks/CLUSTER.md)"
+    grid.add_argument("--on", metavar="WHERE", help=where)
     grid.add_argument("--dry-run", action="store_true", help="only say what would be run")
     table = command("collect", _collect, common, help="print the scores of all finished runs")
     table.add_argument("--over-seeds", action="store_true", help="one row for runs that differ in the seed alone")
@@ -118,7 +120,8 @@ def _sweep(given: argparse.Namespace) -> Iterable[str]:
     from .sweeps import sweep
 
     grid, base = read_parameters(given.file), _given(given.pairs)
-    how = {"jobs": given.jobs, "runs": given.runs, "dry_run": given.dry_run, "notebook": given.notebook}
+    how = {"jobs": given.jobs, "on": given.on, "runs": given.runs, "dry_run": given.dry_run}
+    how["notebook"] = given.notebook
     table = sweep(grid, base=base, **how)
     print(table.drop(columns="problem").to_string(index=False))
     return list(table.problem)

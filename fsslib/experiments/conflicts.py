@@ -8,6 +8,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import fields
+from importlib.util import find_spec
 from typing import Any
 
 from pydantic import ValidationError
@@ -25,7 +26,8 @@ _OWN_OPTION = {"name": "method", "backbone": "backbone", "weights": "weights", "
 _OWN_OPTION |= {"freeze": "freeze_backbone", "shots": "train_shot"}
 OWN_DATA_OPTION = {"root": "root", "fold": "fold", "size": "size", "knobs": "knobs"}
 OWN_DATA_OPTION |= {"novel": "novel_pixels", "min_area": "protocol"}
-_OWN_DETAIL = {name: name for name in ("batch", "lr", "precision", "accelerator", "seed")} | {"steps": "episodic_steps"}
+_OWN_DETAIL = {name: name for name in ("batch", "lr", "precision", "accelerator", "seed", "devices", "nodes")}
+_OWN_DETAIL |= {"steps": "episodic_steps"}
 # What pydantic calls a wrong type, in plain words.
 _EXPECTED = {"string_type": "a text", "int_type": "a whole number", "float_type": "a number", "list_type": "a list"}
 _EXPECTED |= {"finite_number": "a finite number", "bool_type": "true or false", "dict_type": "a dictionary"}
@@ -294,6 +296,12 @@ def _training(p: ExperimentParameters) -> Iterator[Problem]:
     for name, needs, value in (("momentum", "optimiser", "sgd"), ("power", "decay", "poly")):
         if name in p.training and p.training.get(needs) != value:
             yield "", f"training: {name} does nothing without {needs}={value}; set it, or leave {name} out"
+    try:
+        Schedule(1, batch=p.batch, devices=p.devices, nodes=p.nodes, compile=bool(p.training.get("compile")))
+    except FsslibError as error:
+        yield "batch nodes training", f"devices: {str(error).rstrip('.')}"
+    if p.logger == "tensorboard" and not any(find_spec(package) for package in ("tensorboard", "tensorboardX")):
+        yield "", "logger: tensorboard is not installed; pip install 'fsslib[tensorboard]', or take csv"
 
 
 def _selection(p: ExperimentParameters) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -53,6 +54,9 @@ def main() -> int:
     """Read one line of JSON (notebook, parameters, title, progress), execute, and leave error.json on failure."""
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_leave_with_parent, daemon=True).start()
+    for name in ("SIGUSR1", "SIGUSR2", "SIGTERM") if "SLURM_JOB_ID" in os.environ else ():
+        # Slurm tells every process of a job that its time is nearly over; the one above decides what to do about it.
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["TQDM_DISABLE"] = "1"  # inside the notebook; the bar of the run itself is papermill's
     failure = attempt(order)

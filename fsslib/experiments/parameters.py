@@ -86,7 +86,12 @@ class ExperimentParameters(BaseModel):
         "32", description="number format of training; scores are always computed in 32 bits"
     )
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="device; auto takes a GPU if there is one")
+    devices: int = Field(1, ge=1, description="devices that share a training step; their processes write here, too")
+    nodes: int = Field(1, ge=1, description="machines with so many devices each, inside a job of Slurm")
     workers: int = Field(0, ge=0, description="processes that load images ahead; they change the speed alone")
+    logger: Literal["csv", "tensorboard"] | None = Field(
+        None, description="also write the losses of every step to the run's folder logs, in this form"
+    )
     protocol: Literal["honest", "published"] = Field("honest", description="evaluation rules: ours, or the paper's")
     options: dict[str, Any] = Field({}, description="further keyword options of build_model")
 

@@ -25,12 +25,12 @@ from ..errors import CheckpointError
 from ..evaluation import Evaluation, evaluate
 from ..models import build_model
 from ..models.base import FewShotModel
+from ..names import __version__
 from ..nn.backbones.base import LITE, TIMM
 from ..nn.backbones.cached import CachedBackbone
 from ..pretraining import pretrain
 from ..protocol import Protocol
 from ..training import History, Schedule, Selection, fabric, train_episodes, validation_score
-from ..version import __version__
 
 if TYPE_CHECKING:
     from .parameters import ExperimentParameters
@@ -121,8 +121,9 @@ def train(
     episodic History says which. With `folder`, both resume where they were stopped. Raises TrainingError when a loss
     is not finite.
     """
-    where = {"folder": folder, "workers": p.workers}
+    where = {"folder": folder, "workers": p.workers, "logger": p.logger}
     common = {"batch": p.batch, "precision": p.precision, "accelerator": p.accelerator, "seed": p.seed}
+    common |= {"devices": p.devices, "nodes": p.nodes}
     done = {}
     if stage != "episodic" and p.pretrain_steps:
         schedule = Schedule(p.pretrain_steps, **{**common, "batch": 2 * p.batch}, lr=p.pretrain_lr)

@@ -220,7 +220,7 @@ def over_seeds(table: "pd.DataFrame") -> "pd.DataFrame":
     from scipy.stats import t
 
     settings = [name for name in table.columns if name not in _NOT_A_SETTING]
-    keys = table[settings].astype(str).agg("|".join, axis=1)
+    keys = table[settings].map(str).agg("|".join, axis=1)  # astype leaves what is missing as it is
     rows = []
     for _, group in table.groupby(keys, sort=False):
         n, mean = len(group), float(group["miou"].mean())

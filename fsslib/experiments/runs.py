@@ -1,19 +1,24 @@
 """A run of a notebook: parameters checked first, a process of its own, a folder that appears when it is done.
 
-A run works in `<runs>/<name>.part/`, held by one process at a time and renamed to `<runs>/<name>/` at the very end: a
-folder without `.part` is complete (`report.ipynb`, `report.html`, `run.json` and, for an experiment, `result.json`).
+A run is claimed by one process at a time (`files.claim`), on whatever machine. It works in a folder of its own,
+`<runs>/<name>@<token>.part/`, renamed to `<runs>/<name>/` at the very end: a folder without `.part` is complete
+(`report.ipynb`, `report.html`, `run.json` and, for an experiment, `result.json`). A run that fails leaves its folder as
+`<runs>/<name>.part/`. Whoever takes a claim over renames the former holder's folder away, so that the former holder,
+should it wake up, has nothing left that it could write to or put in the place of the finished run.
 """
 
 import contextlib
-import fcntl
+import errno
 import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +31,10 @@ from .pages import write_page
 from .results import RESULT, read_result
 
 EXPERIMENT, RECORD = "experiment", "run.json"
+SUBMITTED = ".slurm"  # folder beside the runs: what `engines` has given to Slurm, `<name>.job` holds a run's job
 TRAINING = "*.ckpt"  # resume files of fsslib.training: of use to an unfinished run only
 # Parameters that came later: at their defaults they leave a run the name it had before.
-LATER = {"data_options": {}}
+LATER = {"data_options": {}, "logger": None, "devices": 1, "nodes": 1}
 # Parameters that change the speed of a run, and nothing that it leaves.
 SPEED_ALONE = {"workers"}
 # Parameters that are paths, and the words they may hold instead.
@@ -100,7 +106,7 @@ def _lasting(checked: dict[str, Any]) -> dict[str, Any]:
 
 def run(
     parameters: dict[str, Any], *, runs: str | Path = "runs", notebook: str | Path = EXPERIMENT,
-    name: str | None = None, force: bool = False, progress: bool = True,
+    name: str | None = None, force: bool = False, progress: bool = True, wait: float = 0.0,
 ) -> Path:  # fmt: skip
     """Run a notebook with parameters; returns the finished run's folder, at once if it is there already.
 
@@ -108,6 +114,7 @@ def run(
         parameters: names and values; what is not given keeps its default. runs: folder of all runs.
         notebook: a notebook's name or path. name: of the run; by default made from the parameters.
         force: run again; the old run is replaced when the new one has succeeded. progress: show a bar.
+        wait: seconds to wait for another process that is at this run.
     Raises:
         ParameterError: before anything runs, or if `name` is taken by a run with other parameters.
         TrainingError: a cell failed. The partial notebook and `error.json` stay in `<runs>/<name>.part/`.
@@ -115,7 +122,7 @@ def run(
     """
     checked = check(parameters, notebook)
     folder = files.located(runs, "runs") / _valid_name(name or run_name(checked, notebook))
-    return _run(find(notebook), folder, checked, force, progress)
+    return _run(find(notebook), folder, checked, force, progress, wait)
 
 
 def run_notebook(
@@ -131,7 +138,7 @@ def run_notebook(
 
 
 def _valid_name(name: str) -> str:
-    fits = len(os.fsencode(name)) + len(".old.part") <= files.LONGEST_NAME
+    fits = len(os.fsencode(name)) + len("@01234567.part") <= files.LONGEST_NAME
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name.endswith((".part", ".old")) or not fits:
         rule = "use at most 240 letters, digits, '-', '_' and '.', and no '.part' or '.old' at the end"
         raise ParameterError(f"name: {name!r} cannot name a run; {rule}.")
@@ -157,9 +164,9 @@ def _record(folder: Path, name: str = RECORD) -> dict[str, Any] | None:
         return None
 
 
-def _run(source: Path, folder: Path, checked: dict[str, Any], force: bool, progress: bool) -> Path:
-    part, old = (folder.with_name(folder.name + end) for end in (".part", ".old.part"))
-    with claimed(part) as lock:
+def _run(source: Path, folder: Path, checked: dict[str, Any], force: bool, progress: bool, wait: float = 0.0) -> Path:
+    old = folder.with_name(folder.name + ".old.part")
+    with claimed(folder, wait) as part:
         if old.exists() and not folder.exists():
             os.rename(old, folder)  # a forced run was killed between its two renames
         shutil.rmtree(old, ignore_errors=True)
@@ -171,25 +178,66 @@ def _run(source: Path, folder: Path, checked: dict[str, Any], force: bool, progr
             forget_training(folder)
             return folder
         stamp = _stamp(source, checked)
-        _clear(part, keep_training=_record(part) == stamp and not force)
         files.write_text(part / RECORD, json.dumps(stamp, indent=1) + "\n")
-        execute(source, part, checked, folder.name, progress, lock)
-        with files.output(folder):
-            if folder.exists():
-                os.rename(folder, old)
-            os.rename(part, folder)
+        _follow(folder, part, None if force else stamp)
+        try:
+            execute(source, part, checked, folder.name, progress)
+        except Exception:
+            if part.exists():
+                raise
+            raise _lost(folder) from None
+        _put(part, folder, old, force)
+        for left in _attempts(folder):  # what a killed one wrote while it died
+            shutil.rmtree(left, ignore_errors=True)
         forget_training(folder)  # not before: killed in between, the run would have to train again
         shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
-def _clear(part: Path, keep_training: bool) -> None:
-    """Remove what a failed or killed run left, except the state of its training if it was this very run."""
-    for leftover in part.iterdir():
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        elif not (keep_training and leftover.match(TRAINING)):
-            leftover.unlink()
+def _attempts(folder: Path) -> list[Path]:
+    """The folders of unfinished attempts at a run."""
+    ours = re.compile(rf"{re.escape(folder.name)}(@[0-9a-f]+)?\.part")
+    return [path for path in folder.parent.iterdir() if ours.fullmatch(path.name)]
+
+
+def _follow(folder: Path, part: Path, stamp: dict[str, Any] | None) -> None:
+    """Take over from earlier attempts: the state of their training if it was this very run, and nothing else. Their
+    folders are renamed first: from then on they can no longer become the finished run, nor can this one's be theirs."""
+    taken = []
+    for attempt in filter(part.__ne__, _attempts(folder)):
+        with contextlib.suppress(FileNotFoundError):
+            taken.append(attempt.rename(_token(folder)))
+    states = [state for attempt in taken if _record(attempt) == stamp for state in attempt.glob(TRAINING)]
+    for state in sorted(states, key=lambda state: state.stat().st_mtime_ns):  # the latest stays
+        os.replace(state, part / state.name)
+    for attempt in taken:
+        shutil.rmtree(attempt, ignore_errors=True)
+
+
+def _token(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}@{secrets.token_hex(4)}.part")
+
+
+def _put(part: Path, folder: Path, old: Path, force: bool) -> None:
+    """Make the working folder the finished run. Raises FsslibError, and changes nothing, for a holder that has lost its
+    claim: its folder is gone, or another one has finished the run."""
+    with files.output(folder):
+        replaced = force and folder.exists()
+        if replaced:
+            os.rename(folder, old)
+        try:
+            os.rename(part, folder)
+        except OSError as error:
+            if replaced:
+                os.rename(old, folder)
+            if error.errno in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+                raise _lost(folder) from None
+            raise
+
+
+def _lost(folder: Path) -> FsslibError:
+    silent = f"this process was stopped for more than {files.LEASE:g} s, and another one took the run over"
+    return FsslibError(f"{folder.name}: {silent}; nothing of this attempt is kept.")
 
 
 def forget_training(folder: Path) -> None:
@@ -202,60 +250,49 @@ def forget_training(folder: Path) -> None:
 
 
 def status(runs: str | Path = "runs") -> list[tuple[str, str, str]]:
-    """Name, state (done, running, failed, interrupted) and a remark for every run, by name."""
-    rows, folders = [], files.located(runs, "runs").glob("*")
+    """Name, state (done, running, submitted, failed, interrupted) and a remark, such as where, for every run."""
+    rows, folders = {}, files.located(runs, "runs").glob("*")
     for folder in sorted(p for p in folders if p.is_dir() and not p.name.endswith(".old.part")):
-        state, remark = "interrupted", "run it again to start over"
-        if not folder.name.endswith(".part"):
-            if not (folder / REPORT).is_file():
-                continue
-            state, remark = "done", ""
-        elif busy(folder):
-            state, remark = "running", ""
-        elif (folder / ERROR).is_file():
-            state, remark = "failed", reason(folder)
-        rows.append((folder.name.removesuffix(".part"), state, remark))
-    return rows
+        unfinished = folder.name.endswith(".part")
+        name = folder.name.removesuffix(".part").partition("@")[0] if unfinished else folder.name
+        if not unfinished and (folder / REPORT).is_file():
+            rows[name, False] = "done", ""
+        elif unfinished and (where := busy(folder.with_name(name))):
+            rows[name, True] = "running", where
+        elif unfinished:
+            failed = (folder / ERROR).is_file()
+            rows[name, True] = ("failed", reason(folder)) if failed else ("interrupted", "run it again to go on")
+    for job in files.located(runs, "runs").glob(f"{SUBMITTED}/*.job"):
+        if {rows.get((job.stem, unfinished), [""])[0] for unfinished in (False, True)} <= {"", "interrupted"}:
+            rows[job.stem, True] = "submitted", f"Slurm job {job.read_text()}"
+    return [(name, *row) for (name, _), row in sorted(rows.items())]
 
 
 @contextlib.contextmanager
-def claimed(part: Path) -> Iterator[int]:
-    """Hold the working folder of a run for this process alone; the system lets go of it when the process dies. Yields
-    the lock's file descriptor. An empty folder is removed again. Raises FsslibError if another process has it."""
-    while True:
-        files.make_folder(part)
-        lock = os.open(part, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Between the opening and the locking the folder may have been renamed to the finished run.
-            if part.exists() and os.path.samestat(os.fstat(lock), os.stat(part)):
-                break
-        except BlockingIOError:
-            os.close(lock)
-            raise FsslibError(f"{part.stem} is being run by another process: wait for it, or stop it.") from None
-        os.close(lock)
+def claimed(folder: Path, wait: float = 0.0) -> Iterator[Path]:
+    """Claim a run for this process alone and yield an empty working folder. What is left in it, if anything, stays as
+    `<name>.part`. Raises FsslibError if another process has the run for `wait` more seconds."""
+    files.make_folder(folder.parent)
     try:
-        yield lock
-    finally:
-        if part.is_dir() and not any(part.iterdir()):
-            part.rmdir()
-        os.close(lock)
+        with files.claim(folder, wait):
+            part = files.make_folder(_token(folder))
+            try:
+                yield part
+            finally:
+                with contextlib.suppress(OSError):  # gone, or another attempt lies there
+                    part.rename(folder.with_name(folder.name + ".part")) if any(part.iterdir()) else part.rmdir()
+    except BlockingIOError as error:
+        who = f"another process ({error.strerror})"
+        raise FsslibError(f"{folder.name} is being run by {who}: wait for it, or stop it.") from None
 
 
-def busy(part: Path) -> bool:
-    """True while a process is at work in the folder."""
-    lock = os.open(part, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
+def busy(folder: Path) -> str:
+    """Which process is at work on a run, and where; empty: none."""
+    return files.holder(folder)
 
 
-def execute(source: Path, part: Path, checked: dict[str, Any], title: str, progress: bool, lock: int) -> None:
-    """Let a fresh process run the notebook in `part`; it holds the lock too, as long as it lives.
+def execute(source: Path, part: Path, checked: dict[str, Any], title: str, progress: bool) -> None:
+    """Let a fresh process run the notebook in `part`; it ends with this one.
 
     Raises TrainingError if a cell fails, the process dies, or no valid result is left although the notebook takes a
     folder for it.
@@ -265,8 +302,9 @@ def execute(source: Path, part: Path, checked: dict[str, Any], title: str, progr
     returns = OUT in defaults(loaded)
     if returns:
         passed[OUT] = "."
-    if not _ended_well({"notebook": loaded, "parameters": passed, "title": title, "progress": progress}, part, lock):
-        raise TrainingError(f"{title}: {reason(part)} The partial notebook is in {part}.")
+    if not _ended_well({"notebook": loaded, "parameters": passed, "title": title, "progress": progress}, part):
+        kept = part.with_name(f"{title}.part")
+        raise TrainingError(f"{title}: {reason(part)} The partial notebook is in {kept}.")
     if returns:
         try:
             read_result(part)
@@ -292,24 +330,28 @@ def _from_here(value: Any) -> Any:
     return str(files.located(value).resolve()) if there else value
 
 
-# Standard inputs of the processes at work: a process whose input is closed leaves.
-_AT_WORK: set = set()
+# Standard inputs of the processes at work, and where: a process whose input is closed leaves.
+_AT_WORK: dict[Any, Path] = {}
+# What the processes that a thread starts find in their environment beside this one's.
+ENVIRONMENT: ContextVar[dict[str, str]] = ContextVar("ENVIRONMENT")
 
 
-def stop_all() -> None:
-    """End every notebook that this process has under way."""
-    for pipe in list(_AT_WORK):
-        with contextlib.suppress(OSError):
-            pipe.close()
+def stop_all(runs: str | Path | None = None) -> None:
+    """End every notebook that this process has under way, or those in one folder of runs."""
+    for pipe, part in list(_AT_WORK.items()):
+        if runs is None or part.parent == Path(runs):
+            with contextlib.suppress(OSError):
+                pipe.close()
 
 
-def _ended_well(order: dict[str, Any], part: Path, lock: int) -> bool:
+def _ended_well(order: dict[str, Any], part: Path) -> bool:
     command = [sys.executable, "-P", execute_notebook.__file__]  # -P: this folder must not shadow other modules
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True, "pass_fds": [lock]}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
     pipes["stderr"] = None if order["progress"] else subprocess.DEVNULL
     # A session of its own: an interrupt reaches this process, which then closes the child's standard input.
-    child = subprocess.Popen(command, cwd=part, start_new_session=True, **pipes)
-    _AT_WORK.add(child.stdin)
+    environment = {**os.environ, **ENVIRONMENT.get({})}
+    child = subprocess.Popen(command, cwd=part, start_new_session=True, env=environment, **pipes)
+    _AT_WORK[child.stdin] = part
     try:
         child.stdin.write(json.dumps(order) + "\n")
         child.stdin.flush()
@@ -317,7 +359,7 @@ def _ended_well(order: dict[str, Any], part: Path, lock: int) -> bool:
     except BrokenPipeError:
         return False
     finally:
-        _AT_WORK.discard(child.stdin)
+        _AT_WORK.pop(child.stdin, None)
         with contextlib.suppress(BrokenPipeError):
             child.stdin.close()
         child.wait()

@@ -5,6 +5,7 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ..errors import FsslibError, OutputError
 from ..progress import any_terminal, say
 from .class_table import class_table, report, write_table
 from .collect import OWN, collect, keep_all
+from .gradebook import COLUMNS, DOUBLES, SYSTEMS, gradebook, read_roster, write_gradebook
 from .kernel import Limits
 from .submit import submit, write_result
 
@@ -30,6 +32,12 @@ def _parser() -> argparse.ArgumentParser:
     every.add_argument("--rerun", action="store_true", help="run every notebook, whatever its result file says")
     every.add_argument("--out", type=Path, help="where class.csv, class.html and the results go (default: FOLDER)")
     every.add_argument("--jobs", type=int, default=1, help="notebooks at the same time (default 1)")
+    every.add_argument("--gradebook", choices=SYSTEMS, help="also write gradebook.csv, as this system imports it")
+    every.add_argument("--roster", type=Path, help="CSV of the class with ids, e.g. the exported gradebook")
+    every.add_argument("--columns", choices=COLUMNS, default="sum", help="a column a notebook, or one an exercise")
+    every.add_argument("--due", type=datetime.fromisoformat, help="e.g. 2027-01-31T23:59: what comes later is late")
+    every.add_argument("--late", type=float, default=1.0, help="share of its points that late work keeps (default 1)")
+    every.add_argument("--double", choices=DOUBLES, default="best", help="which of several counts (default best)")
     for command in (one, every):
         for option, limit, what in (("--cell-limit", Limits.cell, "cell"), ("--limit", Limits.total, "notebook")):
             words = f"seconds of processor time for a {what} (default %(default)g)"
@@ -61,15 +69,28 @@ def _submit(given: argparse.Namespace, limits: Limits) -> int:
 
 def _collect(given: argparse.Namespace, limits: Limits) -> int:
     out = given.out or given.folder
+    roster = read_roster(given.roster) if given.roster else []  # before anything runs
+    if given.gradebook:
+        gradebook([], given.gradebook, late=given.late)
     rows = collect(given.folder, out, limits, given.rerun, given.jobs)
+
+    text, remarks = "", []
+    if given.gradebook:
+        rules = {name: getattr(given, name) for name in ("columns", "due", "late", "double")}
+        text, remarks = gradebook(rows, given.gradebook, roster=roster, **rules)
 
     def write(place: Path) -> list[Path]:
         if place != out:  # where `collect` has kept them already
             keep_all(rows, place)
-        return write_table(rows, place / OWN)
+        return [
+            *write_table(rows, place / OWN),
+            *([write_gradebook(text, place / OWN / "gradebook.csv")] if text else []),
+        ]
 
     files, problem = _saved(write, out, "")
     say(class_table(rows))
+    for remark in remarks:
+        say(f"gradebook: {remark}")
     if problem:
         raise problem
     for file in files:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
@@ -46,9 +47,13 @@ def time_limit(seconds: float, wait: float = WAIT) -> Iterator[None]:
     """Raise TooLong in the block after `seconds` of the thread's processor time, so that the machine's speed and its
     other work do not matter, or after `wait` seconds by the clock in which it computed next to nothing.
 
-    Works in the main thread of systems that have alarms (not Windows); elsewhere the block runs on without a limit.
+    Works in the main thread of systems that have alarms (not Windows, which is said once); elsewhere the block runs on
+    without a limit.
     """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+    alarms = hasattr(signal, "setitimer")
+    if not alarms:
+        warnings.warn("This system has no alarms: answers are checked without a limit of time.", stacklevel=3)
+    if threading.current_thread() is not threading.main_thread() or not alarms:
         yield
         return
     computed, window = time.thread_time(), (time.monotonic(), time.thread_time())

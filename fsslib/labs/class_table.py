@@ -117,11 +117,11 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
         stage = (row["result"] or {}).get("stage", "")
         for x in (row["result"] or {}).get("exercises") or [{}]:  # a line for everybody
             cells = [x.get(k, "") for k in ("name", "status", "slip", "message", "answer")]
-            writer.writerow([_plain(v) for v in (row["who"], row["file"], stage, *cells, row["note"])])
+            writer.writerow([plain_cell(v) for v in (row["who"], row["file"], stage, *cells, row["note"])])
     return text.getvalue()
 
 
-def _plain(value: str) -> str:
+def plain_cell(value: str) -> str:
     """A text that no spreadsheet takes for a formula: some leave out spaces, or read wide forms of signs as signs."""
     value = value.replace("\0", "")
     first = unicodedata.normalize("NFKC", value.lstrip()[:1] or value[:1])

@@ -32,7 +32,8 @@ def collect(
             else by the file's name.
         out: folder for the results. limits: for each notebook; what exceeds them is stopped.
         rerun: run every notebook, whatever results there are. jobs: notebooks at the same time.
-    Returns: rows with the keys who, file, note and (unless the file was no notebook of the course) result.
+    Returns: rows with the keys who, file, note, submitted (when the file was last changed, seconds since 1970) and
+        result (None where the file was no notebook of the course).
     Raises SubmissionError if there is no folder, or nothing in it.
     """
     folder, results = located(folder, "folder", SubmissionError), located(out, "--out", SubmissionError) / OWN
@@ -141,7 +142,8 @@ def _run(book: Path, limits: Limits) -> dict[str, Any]:
 def _table_row(folder: Path, path: Path, result: dict[str, Any] | None, note: str) -> dict[str, Any]:
     inner = path.relative_to(folder).parts
     who = (result or {}).get("name") or (inner[0] if len(inner) > 1 else path.name.split(".")[0])
-    return {"who": str(who), "file": "/".join(inner), "note": note, "result": result}
+    moment = path.stat().st_mtime if path.is_file() else 0.0
+    return {"who": str(who), "file": "/".join(inner), "note": note, "result": result, "submitted": moment}
 
 
 def _lone(folder: Path, path: Path) -> dict[str, Any]:

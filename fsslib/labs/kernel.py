@@ -1,12 +1,14 @@
 """Cells in a fresh kernel, within limits of time, memory and output: whatever a cell does, the run ends."""
 
 import contextlib
+import importlib.util
 import os
 import queue
 import signal
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -198,6 +200,8 @@ def fresh_kernel(limits: Limits, setup: str = SETUP) -> Iterator[Kernel]:
     """A new kernel in an empty folder of its own, without the user's start-up files; it ends with the block."""
     from jupyter_client import KernelManager
 
+    if importlib.util.find_spec("resource") is None:
+        warnings.warn("This system does not limit the memory of a process, nor that of a submission.", stacklevel=3)
     with tempfile.TemporaryDirectory(prefix="fsslib-lab-") as folder, socket_folder() as sockets:
         kinds = {"transport": "ipc", "ip": f"{sockets}/socket"} if os.name == "posix" else {}
         manager = KernelManager(kernel_name="python3", **kinds)

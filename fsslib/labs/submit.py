@@ -13,8 +13,8 @@ from typing import Any
 
 from ..errors import FsslibError
 from ..files import located, write_text
+from ..names import __version__
 from ..progress import bar
-from ..version import __version__
 from .check import TURN
 from .exercise import exercises
 from .hidden_state import Finding, hidden_state, names

@@ -87,8 +87,8 @@ def student_teacher(student: Array, teacher: Array, losses: Mapping[float, tuple
     last.set(xscale="log", yscale="log", title="loss", xlabel="temperature τ")
     ends = [(tau, losses[tau]) for tau in (min(losses), max(losses))]
     words = "; ".join(f"at {tau:g} {a:.2g} with τ² and {b:.2g} without" for tau, (a, b) in ends)
-    alt = f"Student and teacher over {len(order)} channels. Their difference has mean {apart.mean():.3f} and standard "
-    alt += f"deviation {apart.std():.3f}. Loss over the temperature: {words}."
+    alt = f"Student and teacher over {len(order)} channels. Their difference has mean {apart.mean():.3f} and runs from "
+    alt += f"{apart.min():.3f} to {apart.max():.3f}. Loss over the temperature: {words}."
     return figure, alt, pd.DataFrame(losses, index=names).T.rename_axis("temperature")
 
 

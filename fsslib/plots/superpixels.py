@@ -54,7 +54,7 @@ def clustering(rows: Mapping[str, Mapping[int, tuple[Tensor, Tensor]]], cells: T
             share = np.asarray(weights / weights.amax((1, 2), keepdim=True))
             owner = share.argmax(0)
             colour = np.array([to_rgb(HUES[p % len(HUES)]) for p in range(len(share))])[owner]
-            axis.imshow(np.dstack([colour, np.where(inside, 0.08 + 0.92 * share.max(0), 0)]), interpolation="nearest")
+            axis.imshow(np.dstack([colour, np.where(inside, 0.2 + 0.8 * share.max(0), 0)]), interpolation="nearest")
             for p in range(trail.shape[1]):
                 row, column = trail[: i + 1, p].T
                 axis.plot(column, row, color="black", linewidth=1)
@@ -76,7 +76,7 @@ def storyboard(rows: Mapping[str, Sequence[tuple[str, Array, Sequence[tuple[floa
             as many in every row.
     """
     columns = len(next(iter(rows.values())))
-    figure, axes = blank((1.95 * columns + 0.3, 2.2 * len(rows)), len(rows), columns, rows, pad=0.1)
+    figure, axes = blank((1.88 * columns + 0.3, 2.1 * len(rows)), len(rows), columns, rows, pad=0.1)
     for line, steps in zip(axes, rows.values()):
         for i, (axis, (title, picture, places)) in enumerate(zip(line, steps)):
             axis.imshow(np.asarray(picture), cmap="cividis", interpolation="nearest")

@@ -37,6 +37,9 @@ def test_distances_follow_the_pictures_and_the_projections(shared):
 def test_the_worth_of_a_prototype_is_the_score_with_the_query_or_a_foreign_support():
     torch.manual_seed(0)
     net = build_model("sdaanet", backbone="tiny", width=8, scales=(1.0, 0.5), saam=False, prior=False, dropout=0.0)
+    for merge in net.enrichment.merge:  # untrained, a network hardly looks at the prototype
+        merge[0].weight.data *= 50
+    net.enrichment.classifier[-1].bias.data.zero_()
     image, other = torch.randn(2, 4, 3, 65, 65)
     mask, its_mask = (torch.rand(2, 4, 65, 65) > 0.5).long()
     classes = torch.tensor([[0], [0], [1], [1]])

@@ -82,7 +82,7 @@ def test_every_epoch_of_a_training_has_an_order_of_its_own():
     data = shapes("test", 20)
     drawer, again = (sampler(data=data, queries="every_image", seed=s) for s in (5, 5))
     asked = []
-    drawer.build = lambda specs, augment_seed: asked.append([spec.query for spec in specs])
+    drawer.build = lambda specs, *_, **__: asked.append([spec.query for spec in specs])
     for step in range(10):
         drawer.batch(step, 4)
     epochs = [[query for batch in part for query in batch] for part in (asked[:5], asked[5:])]

@@ -218,23 +218,18 @@ def test_a_killed_run_leaves_only_its_part_and_can_be_restarted(book, tmp_path, 
     options = {"runs": folder, "notebook": book, "name": "long", "progress": False}
     process = multiprocessing.get_context("fork").Process(target=run, args=(given,), kwargs=options)
     process.start()  # forked: a new process would import torch first
-    part = folder / "long.part"
     try:
-        while not (part / "started").exists():
+        while not (working := list(folder.glob("long@*.part/started"))):
             assert process.is_alive(), "the run ended too early"
             time.sleep(0.05)
-        assert status(folder) == [("long", "running", "")]
-        with pytest.raises(FsslibError, match="another process"), claimed(part):
+        assert status(folder)[0][:2] == ("long", "running") and f"process {process.pid} on" in status(folder)[0][2]
+        with pytest.raises(FsslibError, match="another process"), claimed(folder / "long"):
             pass
     finally:
         process.kill()
         process.join()
-    deadline = time.monotonic() + 300
-    while status(folder)[0][1] == "running" and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert names(folder) == ["long.part"]
-    assert status(folder)[0][:2] == ("long", "interrupted"), "the process at work ends with the one that was killed"
-    (part / "episodic.ckpt").touch()
+    assert status(folder)[0][:2] == ("long", "interrupted")
+    (working[0].parent / "episodic.ckpt").touch()
     held = without_kernel(monkeypatch)
     assert run(given, **options) == folder / "long" and names(folder) == ["long"]
     assert held == [["episodic.ckpt", "run.json"]], "only the state of its training is left for the restart"
@@ -242,7 +237,7 @@ def test_a_killed_run_leaves_only_its_part_and_can_be_restarted(book, tmp_path, 
 
 
 def test_a_notebook_must_leave_a_valid_result(book, tmp_path, monkeypatch):
-    def ended_well(order, part, lock):
+    def ended_well(order, part):
         (part / "result.json").write_text("{}")
         return True
 
@@ -268,9 +263,17 @@ def test_paths_stay_valid_in_the_folder_of_the_run(tmp_path, monkeypatch):
     assert absolute("method", "panet") == "panet" and absolute("root", None) is None
 
 
-@pytest.mark.parametrize(("number", "force", "kept"), [(3, False, True), (4, False, False), (3, True, False)])
-def test_the_state_of_a_killed_training_serves_the_same_run_only(book, tmp_path, no_kernel, number, force, kept):
-    part = tmp_path / "r.part"
+@pytest.mark.parametrize(
+    ("at", "number", "force", "kept"),
+    [
+        ("r.part", 3, False, True),
+        ("r@01234567.part", 3, False, True),
+        ("r.part", 4, False, False),
+        ("r.part", 3, True, False),
+    ],
+)
+def test_the_state_of_a_killed_training_serves_the_same_run_only(book, tmp_path, no_kernel, at, number, force, kept):
+    part = tmp_path / at
     part.mkdir()
     (part / "episodic.ckpt").touch()
     (part / "run.json").write_text(json.dumps(_stamp(book, check({"number": 3}, book))))

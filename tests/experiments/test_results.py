@@ -84,7 +84,9 @@ def test_compare_is_paired_and_refuses_other_episodes_and_missing_counts(tmp_pat
 
 def test_over_seeds_groups_what_differs_in_the_seed_alone():
     rows = [
-        {"run": f"r{s}{f}", "fold": f, "seed": s, "shot": 1, "miou": 50.0 + s + f} for s in range(3) for f in (0, 1)
+        {"run": f"r{s}{f}", "fold": f, "seed": s, "shot": 1, "miou": 50.0 + s + f, "root": None, "width": f or None}
+        for s in range(3)
+        for f in (0, 1)
     ]
     table = over_seeds(pd.DataFrame(rows))
     assert list(table.training_seeds) == [3, 3] and list(table.miou) == [51.0, 52.0]

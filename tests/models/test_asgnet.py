@@ -23,6 +23,7 @@ OPTIONS = {
     "iterations in training": ({"iterations": (1, 5)}, set()),
     "allocation": ({"allocation": "expand"}, {"guide_features"} | DECODED),
     "similarity": ({"similarity": "mean"}, {"probability"} | DECODED),
+    "similarity, best": ({"similarity": "max"}, {"probability"} | DECODED),
     "shot_merge": ({"shot_merge": "average"}, {"guide_features", "probability"} | DECODED),
     "fusion": ({"fusion": "once"}, DECODED), "scales": ({"scales": RELATIVE}, DECODED),
     "dropout": ({"dropout": 0.9}, set()), "freeze": ({"freeze": False}, set()), "bn": ({"bn": "batch"}, set()),

@@ -174,7 +174,10 @@ def test_clustering_survives_where_exponentials_underflow():
 
 @settings(max_examples=25, deadline=None)
 @given(
-    seed=st.integers(0, 2**31), batch=st.integers(1, 3), most=st.integers(1, 6), merge=st.sampled_from(["sum", "mean"])
+    seed=st.integers(0, 2**31),
+    batch=st.integers(1, 3),
+    most=st.integers(1, 6),
+    merge=st.sampled_from(["sum", "mean", "max"]),
 )
 def test_allocation_is_the_plain_one(seed, batch, most, merge):
     """Against torch's cosine similarity, one prototype at a time; unused ones are as if absent."""
@@ -189,7 +192,7 @@ def test_allocation_is_the_plain_one(seed, batch, most, merge):
         own = used[b].nonzero().flatten().tolist()
         maps = torch.stack([F.cosine_similarity(prototypes[b, p, :, None, None], query[b], dim=0) for p in own])
         torch.testing.assert_close(found.similarity[b, own], maps, rtol=1e-5, atol=1e-6)
-        expected = maps.sum(0) if merge == "sum" else maps.mean(0)
+        expected = {"sum": maps.sum(0), "mean": maps.mean(0), "max": maps.amax(0)}[merge]
         torch.testing.assert_close(found.probability[b, 0], expected, rtol=1e-5, atol=1e-5)
         guide = torch.tensor(own)[maps.argmax(0)]
         assert torch.equal(found.guide[b], guide)

@@ -87,6 +87,14 @@ def test_claims_belong_to_their_plans(path):
             assert len(numbers) == len(seeds) and np.isfinite(numbers).all()
 
 
+def test_a_claim_may_go_on_from_shipped_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "folder_of", lambda name: tmp_path)
+    before = load_model(shipped("asgnet", "shapes", 0))
+    after = load_model(claims._start("plan", {"method": "asgnet", "options": {"sharpness": 4.5}}, "sharper"))
+    assert (before.sharpness, after.sharpness, after.superpixel_area) == (None, 4.5, before.superpixel_area)
+    assert all(torch.equal(after.state_dict()[name], value) for name, value in before.state_dict().items())
+
+
 @pytest.fixture(scope="module")
 def test_set():
     return load_dataset("shapes", fold=0, split="test")
@@ -155,10 +163,12 @@ def test_the_comparison_is_one_of_equals():
 
 def test_the_other_tables_are_complete():
     knobs = json.loads((RESULTS / "comparison-knobs.json").read_text())["rows"]
-    parts = json.loads((RESULTS / "asgnet-parts.json").read_text())["rows"]
     assert {row["method"] for row in knobs} == set(METHODS)
     assert {row["knob"] for row in knobs} == {"gap", "parts", "area", "co_occurrence"}
     intervals = [row[name] for row in knobs for name in ("miou", "gain over panet")]
-    intervals += [row[name] for row in parts for name in ("several", "one", "gain of several")]
     assert all(low <= mean <= high for mean, low, high in intervals)
-    assert {(row["parts"], row["shots"]) for row in parts} == {(p, k) for p in range(1, 5) for k in (1, 5)}
+    sharp = json.loads((RESULTS / "asgnet-sharpness.json").read_text())["rows"]
+    for kind in {row["features"] for row in sharp}:
+        by_sharpness = sorted((row["sharpness"], row["entropy"]) for row in sharp if row["features"] == kind)
+        entropies = [entropy for _, entropy in by_sharpness]
+        assert len(entropies) == 5 and entropies == sorted(entropies, reverse=True) and 0 <= min(entropies) <= 1

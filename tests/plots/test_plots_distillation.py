@@ -1,6 +1,5 @@
 """Figures about self-distillation: what they draw and say follows the numbers they are given."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -35,18 +34,29 @@ def test_gate_channels_sorts_by_the_mean_counts_the_damped_and_tells_classes_apa
     assert "2 classes lie 0.40 apart" in pictures.gate_channels(gates, ["a", "b"])[1]
 
 
-def test_distributions_share_one_order_and_one_scale():
-    student, teacher = torch.tensor([0.1, 0.7, 0.2]), torch.tensor([0.2, 0.6, 0.2])
-    uniform = torch.full((3,), 1 / 3)
-    figure, alt, data = pictures.distributions({"tau 1": (student, teacher), "tau 9": (uniform, uniform)})
-    heights = [bar.get_height() for bar in figure.axes[0].patches]
-    assert heights == pytest.approx([0.7, 0.2, 0.1]) and heights == sorted(heights, reverse=True)
-    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
-    assert data.loc["entropy, student", "tau 9"] == pytest.approx(np.log(3), abs=1e-3)
-    assert data.loc["entropy, student", "tau 1"] < data.loc["entropy, teacher", "tau 1"]
-    assert "over 3 channels" in alt and "tau 1: largest 0.700" in alt and picture(figure)
-    data = pictures.distributions({"one": (torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.0]))})[2]
-    assert data.loc["entropy, student", "one"] == 0, "a channel may have no mass"
+def test_student_and_teacher_share_one_order_and_their_difference_is_drawn():
+    student, teacher = torch.tensor([0.1, 0.7, 0.2]), torch.tensor([0.2, 0.6, 0.5])
+    losses = {0.5: (3e-4, 1.2e-3), 5.0: (2e-4, 8e-6)}
+    figure, alt, data = pictures.student_teacher(student, teacher, losses)
+    both, rest, last = figure.axes
+    assert [bar.get_height() for bar in both.patches] == pytest.approx([0.7, 0.2, 0.1])
+    assert [bar.get_height() for bar in rest.patches] == pytest.approx([-0.1, 0.3, 0.1])
+    assert [line.get_ydata().tolist() for line in last.lines[:2]] == [[3e-4, 2e-4], [1.2e-3, 8e-6]]
+    assert "mean 0.100 and runs from -0.100 to 0.300" in alt and "at 5 0.0002 with τ² and 8e-06 without" in alt
+    assert data.loc[0.5, "without"] == 1.2e-3 and picture(figure)
+
+
+def test_claim_curves_draw_every_training_and_every_interval():
+    three, other = (50.0, 45.0, 56.0), (40.0, 40.0, 40.0)
+    panels = {"mIoU": {"α = 0": {0.0: (three, [49, 50, 51]), 1.0: (other, [40, 40, 40])}}}
+    panels["distance"] = {"α = 0": {0.0: (other, [39, 41]), 1.0: (other, [40])}}
+    figure, alt, data = pictures.claim_curves(panels, "gap")
+    dots = [sorted(y for line in axis.lines for y in line.get_ydata() if line.get_markersize() == 3.5)
+            for axis in figure.axes]  # fmt: skip
+    assert dots == [[40, 40, 40, 49, 50, 51], [39, 40, 41]]
+    bars = [path.vertices[:, 1].tolist() for c in figure.axes[0].collections for path in c.get_paths()]
+    assert [45.0, 56.0] in [sorted(bar) for bar in bars]
+    assert "mIoU, α = 0: 50 at 0, 40 at 1" in alt and data.loc[1.0, ("mIoU", "α = 0")] == 40 and picture(figure)
 
 
 def test_shares_add_up_to_a_hundred_and_name_the_small_ones():

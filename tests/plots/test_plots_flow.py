@@ -57,6 +57,7 @@ def test_every_map_of_the_episode_stands_in_the_figure(sheet):
     bars = {a.get_title(): [b.get_height() for b in a.patches] for a in figure.axes if a.patches and a.get_title()}
     assert np.allclose(bars["gate $g=(a+1)/2$"], (maps["gate"][0, 0] + 1) / 2)
     assert np.allclose(bars["student $S=g\\cdot p$"], maps["students"][0, 0])
+    assert {"query, true mask", "teacher $T=(t+S)/2$"} <= {a.get_title() for a in figure.axes}
     assert "one episode of a square" in alt and "at 3 grids (17x17, 8x8, 4x4)" in alt and picture(figure)
 
 
@@ -76,6 +77,23 @@ def test_no_picture_leaves_the_sheet_or_covers_another(sheet):
     places = [a.get_position() for a in figure.axes[1:]]
     assert all(min(p.x0, p.y0) >= 0 and max(p.x1, p.y1) <= 1 for p in places)
     assert not any(p.overlaps(q) for i, p in enumerate(places) for q in places[:i])
+
+
+def test_the_storyboard_of_sdpm_holds_its_values(net):
+    with torch.no_grad():
+        prediction = net(episode())
+    figure, alt, _ = flow.storyboard(episode(), prediction, "a square")
+    maps = prediction.maps
+    bars = {a.get_title()[2:]: [b.get_height() for b in a.patches] for a in figure.axes if a.patches and a.get_title()}
+    wanted = {"pool: prototype $p$": maps["pooled"][0, 0], "pool: prototype $t$": maps["query_prototype"][0]}
+    wanted |= {"gate: $g=(a+1)/2$": (maps["gate"][0, 0] + 1) / 2, "student $S=g\\cdot p$": maps["students"][0, 0]}
+    wanted |= {"teacher $T=(t+S)/2$": maps["teacher"][0, 0]}
+    assert bars.keys() == wanted.keys() and all(np.allclose(bars[title], wanted[title]) for title in wanted)
+    places = [a.get_position() for a in figure.axes[1:]]
+    assert all(min(p.x0, p.y0) >= 0 and max(p.x1, p.y1) <= 1 for p in places)
+    assert not any(p.overlaps(q) for i, p in enumerate(places) for q in places[:i])
+    apart = 1 - torch.cosine_similarity(maps["students"][0, 0], maps["query_prototype"][0], dim=0)
+    assert f"S and t: {apart:.2f}" in alt and picture(figure)
 
 
 def test_what_cannot_be_drawn_is_refused(net):

@@ -54,7 +54,7 @@ def test_clustering_draws_the_way_of_every_centre():
     assert way.get_xydata().tolist() == [[2, 2], [4, 4]] and end.get_xydata().tolist() == [[4, 4]]
     shown = figure.axes[0].images[0].get_array()
     opaque = shown[..., 3].round(2)
-    assert (opaque > 0).sum() == 25 and opaque[3, 3] == 1 and opaque[4, 4] == 0.54 and opaque[6, 6] == 0.08
+    assert (opaque > 0).sum() == 25 and opaque[3, 3] == 1 and opaque[4, 4] == 0.6 and opaque[6, 6] == 0.2
     assert opaque[5, 5] == 1 and (shown[5, 5, :3] == to_rgb(common.HUES[1])).all(), "the second one's own cell"
     assert "exp(-D): mean distance of the centres from 4.0 to 1.0 cells" in alt
 

@@ -24,7 +24,7 @@ from pathlib import Path
 KEPT = int(os.environ.get("FSSLIB_KILLS", "10"))
 # Functions in C that change files: a step is right before and right after each call of one.
 CHANGING = {"open", "write", "writelines", "close", "__exit__", "flush", "truncate", "utime", "touch", "mkdir", "rmdir"}
-CHANGING |= {"rename", "replace", "remove", "unlink", "flock", "write_record", "write_end_of_file"}
+CHANGING |= {"rename", "replace", "remove", "unlink", "write_record", "write_end_of_file"}
 WAYS = ("at a step", "by time")
 
 

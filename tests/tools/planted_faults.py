@@ -22,13 +22,13 @@ ROOT = Path(__file__).resolve().parents[2]
 # fmt: off
 FAULTS = {
     # top-level modules, start-up and training
-    "from .names import install_former_names, on_demand": ("import torch; from .names import *", "test_startup"),
+    "__version__, install_former_names, on_demand": ("*\nimport torch", "test_startup"),
     "return sorted({*space, *home_of, *": ("return sorted({*space, *", "test_startup"),
     "return self.lr * (1 - (step + 1) / self.steps)": ("return self.lr * (1 - step / self.steps)", "test_training"),
     "wrong = int(torch.stack(self._outside).sum())": ("wrong = 0", "test_metrics"),
     "confusion.sum(1) - diagonal": ("confusion.sum(1)", "test_metrics"),
     "_HALF = 0.5 - 1e-6": ("_HALF = 0.5 + 1e-6", "test_merging"),
-    "return total / (target != IGNORE).sum().clamp_min(1)": ("return total / target.numel()", "test_ops test_panet"),
+    "_divisor((target != IGNORE).sum())": ("torch.tensor(target.numel())", "test_ops test_panet"),
     "if self.best is None or score > self.best:": ("if self.best is None or score >= self.best:", "test_selection"),
     # nn
     "if self.training and features.numel() == features.shape[1]:": ("if self.training:", "test_enrichment"),
@@ -59,7 +59,8 @@ FAULTS = {
     "have = have if answer.status == 206 else 0": ("have = have if answer.status == 206 else have", "test_download"),
     "failed = failed + 1 if _length(part) <= farthest else 1": ("failed = failed + 1", "test_download"),
     # experiments
-    "keep_training=_record(part) == stamp and": ("keep_training=", "test_experiments"),
+    "for attempt in taken if _record(attempt) == stamp": ("for attempt in taken", "test_experiments"),
+    "@{secrets.token_hex(4)}.part": (".part", "test_claims"),
     'or name.endswith((".part", ".old"))': ("", "test_experiments"),
     # labs
     "or not agree(results[label], slipped, task.atol)": ("", "test_labs_exercises"),

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import DownloadError
-
-# What file systems answer that know no locks (some cluster and network disks): then one process is taken for granted.
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
+from ...files import claim, lock_of
 
 
 def amount(size: int) -> str:
@@ -49,32 +47,15 @@ def writing(path: Path, needed: int | None = None) -> Iterator[None]:
         raise DownloadError(text) from error
 
 
-def lock_of(path: Path) -> Path:
-    """The lock file of `alone(path)`; there while somebody is at work, or after a kill."""
-    return path.with_name(f".{path.name.removeprefix('.')}.lock")
-
-
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Hold `path` for this process (a hidden lock file beside it); whoever comes second waits.
-
-    The system lets go of the lock when the process dies, however it dies. Raises DownloadError if none can be written.
-    """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(lock_of(path))
+    """Hold `path` for this process (see `files.claim`); whoever comes second waits.
+    Raises DownloadError if its lock file cannot be written."""
     with contextlib.ExitStack() as held:
         with writing(lock_of(path)):
             try:
-                held.enter_context(lock.acquire(timeout=0))
-            except Timeout:
+                held.enter_context(claim(path))
+            except BlockingIOError:
                 print(f"{path.name}: another process is at work on it; waiting for it …", file=sys.stderr, flush=True)
-                held.enter_context(lock)
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-        try:
-            yield
-        finally:  # removed while it is held: whoever waits for it then makes a new one
-            with contextlib.suppress(OSError):
-                lock_of(path).unlink()
+                held.enter_context(claim(path, wait=-1))
+        yield

@@ -24,8 +24,8 @@ class ShapesKnobs:
             (`Shapes5i.domain(i)`, `images_of(c, domain=0)`); domain d is shifted by (d - 1/2) * gap. At gap 1 domain 1
             has warmer light, 1.65 times larger objects, shapes and textures turned by 45 degrees and textures half a
             period on. Shape rotation, texture rotation and texture phase, free at gap 0, are then fixed within a
-            domain: their spread is (1 - gap) of the full circle. Take supports from one domain and queries from the
-            other for the full gap; episodes that mix domains have it half of the time.
+            domain: their spread is (1 - gap) of the full circle. Episodes that mix domains have the gap half of the
+            time, those of `Shapes5i(across_domains=True)` always.
         parts: 1..4, one prototype is not enough. An object is cut into this many bands; band p has texture
             (class texture + p) mod 4 and colours of its own, the class's texture keeps the largest band.
         co_occurrence: 0..1, base-class bias. Probability that a distractor is drawn from the classes known from

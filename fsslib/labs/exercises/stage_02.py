@@ -15,6 +15,7 @@ STAGE = "02_self_distillation"
 
 
 def sdpm_of(channels: int, rule: str = "product", detached: bool = False) -> SDPM:
+    """SDPM of so many channels with the published teacher, a rule for the query's factor, and the teacher detached?"""
     choices = {"teacher": "prototypes", "teacher_query": "original", "teachers": "separate"}
     return SDPM(channels, query_factor=rule, detach_teacher=detached, **choices)
 
