@@ -24,7 +24,7 @@ from ..losses import correlation_distillation, segmentation
 from ..nn.context import PSPHead
 from ..nn.convolution import Conv2d, pointwise
 from ..ops import full_precision, gram_distance, masked_pool, may_wait, object_cells, prior_mask, resize, upsample
-from .base import Features, OneWayModel, Outcome, joined, joined_width
+from .base import Features, OneWayModel, Outcome, Start, joined, joined_width
 from .base_learner import BaseLearner, check_annotation
 
 # Attention blocks: self-attention with spatially reduced keys, and masked correlation of query and support.
@@ -427,7 +427,7 @@ class HDMNet(OneWayModel):
         shot_hidden: channels inside the weights of the shots.
         transformer_lr: learning rate of the transformer, as a part of that of all other layers.
         dropout: channel dropout of the reduced features; attention_dropout: in the transformer.
-        freeze: keep the backbone's parameters as they are.
+        freeze: keep the backbone's parameters as they are. start: see `OneWayModel`; of the matching network's logits.
     Maps with `explain` (B episodes, K shots, C = width): `query_features` (B, C, h, w), `pooled` (B, K, C), `prior`
     (B, 2, h, w) of f5 and of the deepest stage; by stage i `correlation/i` (B, hᵢ, wᵢ), `query/i`, `matched/i`,
     `decoded/i` (B, C / 4, hᵢ, wᵢ) and `support/i` (B, K, C / 4, hᵢ, wᵢ); `meta` (B, 2, h, w) probabilities of the
@@ -446,7 +446,7 @@ class HDMNet(OneWayModel):
         mask_support: Literal["image", "features"] = "image", distil_weight: float = 1.0, distil_truth: bool = True,
         base_weight: float = 1.0, ensemble: bool = True, shot_weights: Literal["published", "matched"] = "published",
         shot_hidden: Whole = 2, transformer_lr: float = 0.1, dropout: Share = 0.5, attention_dropout: Share = 0.1,
-        freeze: bool = True,
+        freeze: bool = True, start: Start = "random",
     ):  # fmt: skip
         super().__init__(backbone, freeze=freeze)
         check_options(HDMNet, locals(), "hdmnet")
@@ -462,6 +462,7 @@ class HDMNet(OneWayModel):
         self.query_merge = nn.Sequential(nn.Conv2d(2 * width + 2, tokens, 1, bias=False), nn.ReLU())
         how = {"temperature": match_temperature, "softmax": match_softmax, "dropout": attention_dropout}
         self.transformer = MatchingPyramid(tokens, width, stages=stages, self_attention=self_attention, **how)
+        self.begin(start, self.transformer.classifier[-1])
         self.ensemble = Ensemble(shots, shot_hidden, shot_weights == "matched") if ensemble else None
         self.mask_support, self.self_attention = mask_support, self_attention
         self.distil_truth, self.transformer_lr = distil_truth, transformer_lr
@@ -540,7 +541,8 @@ class HDMNet(OneWayModel):
         queries = _merged(self.query_merge, query["reduced"], prototypes.mean(1), PRIOR_WEIGHT * prior)
         keys = _merged(self.supp_merge, support["reduced"].flatten(0, 1), prototypes.flatten(0, 1))
         small, correlations, maps = self.transformer(queries, keys.unflatten(0, masks.shape[:2]), masks, prior)
-        meta, base = small.float().softmax(1), query["base"].float().softmax(1)
+        small = small.float() + self.first_logits(query, support, masks, tuple(small.shape[-2:]))
+        meta, base = small.softmax(1), query["base"].float().softmax(1)
         others = base
         if learn:
             # The episode's class is a base class here, and no background.
@@ -557,7 +559,7 @@ class HDMNet(OneWayModel):
         maps |= {"meta": meta, "base": base, "base_map": base_map}
         losses: dict[str, Tensor] = {}
         if learn:
-            main = segmentation(logits, labels) + segmentation(resize(small.float(), image), labels)
+            main = segmentation(logits, labels) + segmentation(resize(small, image), labels)
             distilled = correlation_distillation(labels, correlations, truth=self.distil_truth)
             known = segmentation(resize(query["base"].float(), image), query["base_masks"])
             distill = torch.stack(distilled).mean() if distilled else main.new_zeros(())

@@ -22,7 +22,7 @@ from ..nn.backbones.base import STAGES
 from ..nn.context import SCALES, FeatureEnrichment, PyramidPooling, conv_norm, convolved_together
 from ..nn.convolution import Conv2d
 from ..ops import Box, masked_pool, may_wait, prior_mask, resize
-from .base import Features, OneWayModel, Outcome, enriched_losses, joined, joined_width
+from .base import Features, OneWayModel, Outcome, Start, enriched_losses, joined, joined_width
 
 QueryFactor = Literal["product", "average", "mean", "none"]
 Teacher = Literal["prototypes", "distributions"]
@@ -152,6 +152,7 @@ class SDAANet(OneWayModel):
         prior_masking: mask the support `"twice"`, before and after the deepest stage, or only `"after"` it, which saves
             a pass through that stage and lets cached features serve; ViTs know no other way.
         dropout: channel dropout of the reduced features. freeze: keep the backbone's parameters as they are.
+        start: see `OneWayModel`.
     Maps with `explain` (B episodes, K shots, C = width, on an h x w grid): `query_features`, `query_reweighted`
     (B, C, h, w), `support_features` (B, K, C, h, w), `pooled`, `gate`, `students`, `teacher` (B, K, C), `prototypes`,
     `query_factor`, `query_prototype` (B, C), `prior` and `attention` (B, 1, h, w), `prior_shots` (B, K, h, w),
@@ -171,6 +172,7 @@ class SDAANet(OneWayModel):
         detach_teacher: bool = False, query_factor: QueryFactor = "product",
         attention: Literal["mean_prototype", "each_support"] = "mean_prototype",
         prior_masking: Literal["twice", "after"] = "twice", dropout: Share = 0.5, freeze: bool = True,
+        start: Start = "random",
     ):  # fmt: skip
         super().__init__(backbone, freeze=bool(freeze))
         check_options(SDAANet, locals(), "sdaanet")
@@ -184,6 +186,7 @@ class SDAANet(OneWayModel):
         self.saam = SAAM(width) if saam else None
         maps = int(prior) + int(saam)
         self.enrichment = FeatureEnrichment(constant=width, pooled=width, resized=maps, width=width, scales=scales)
+        self.begin(start, self.enrichment.classifier[-1])
         self.prior, self.attention = prior, attention
         self.prior_masking = prior_masking if backbone.chained else "after"
         self.weights = {"main": 1.0, "aux": aux_weight, "kd": alpha, "saam": beta}
@@ -245,7 +248,8 @@ class SDAANet(OneWayModel):
         maps |= {"students": students, "prototypes": merged, "query_reweighted": query_features}
         guide = torch.cat(guides, 1) if guides else None
         small, inner = self.enrichment(merged, query_features, guide, inner=wanted)
-        logits = resize(small.float(), tuple(masks.shape[-2:]))
+        image = tuple(masks.shape[-2:])
+        logits = resize(small.float(), image) + self.first_logits(query, support, masks, image)
         maps |= {f"inner/{i}": level for i, level in enumerate(inner)}
         if learn:
             losses |= enriched_losses(logits, inner, labels)

@@ -12,8 +12,9 @@ from method_tools import LOSSES, ONE_WAY, TINY, blind, everything, legal, of_sho
 from fsslib.arguments import Positive, Share, Whole
 from fsslib.checkpoints import load_model, save_model
 from fsslib.errors import EpisodeError, ModelError
-from fsslib.models import _METHODS
+from fsslib.models import _METHODS, build_model
 from fsslib.nn.backbones.cached import CachedBackbone
+from fsslib.ops import resize
 
 RELATIVE = (1.0, 0.5, 0.25, 0.125)
 # Wrong values of an option, by what its annotation says.
@@ -242,3 +243,29 @@ def test_inference_mode_leaves_nothing_that_breaks_training(method):
     losses = model.train().losses(episode)
     losses["total"].backward()
     assert losses.keys() == set(LOSSES[method]) and any(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("method", ONE_WAY)
+@pytest.mark.parametrize("shots", [1, 3])
+def test_training_can_begin_at_the_features(method, shots):
+    """With start="features" the untrained method says what prototypes of its backbone's features say, and learns."""
+    options = {"mask_support": "features", "ensemble": False} if method == "hdmnet" else {}
+    net = TINY[method](start="features", **options)
+    plain = build_model("panet", backbone=net.backbone).eval()
+    episode = legal(method, 2, 1, shots)
+    expected, found = (model(episode).logits for model in (plain, net))
+    if method == "hdmnet":  # probabilities, of the grid's cells
+        assert torch.equal(found.argmax(1), resize(net_scores(plain, episode).softmax(1), (33, 33)).argmax(1))
+    else:
+        assert torch.equal(expected, found)
+    assert not torch.equal(expected, TINY[method](**options)(episode).logits)
+    net.train()
+    net.losses(episode)["total"].backward()
+    last = net.transformer.classifier if method == "hdmnet" else getattr(net, "enrichment", None) or net.context
+    assert any(weight.grad.abs().max() > 0 for weight in last.parameters() if weight.grad is not None)
+
+
+def net_scores(plain, episode):
+    """PANet's scores on its grid."""
+    plain.explain = True
+    return plain(episode).maps["similarity"]
