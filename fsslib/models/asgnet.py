@@ -22,7 +22,8 @@ from ..errors import ModelError
 from ..nn.context import SCALES, ASPPContext, FeatureEnrichment, averaged, conv_relu
 from ..nn.convolution import Conv2d, pointwise
 from ..ops import cosine_maps, full_precision, masked_pool, object_cells, precise, resize
-from .base import Features, OneWayModel, Outcome, Start, enriched_losses, joined, joined_width
+from .base import Features, Outcome, enriched_losses, joined, joined_width
+from .start import Start, StartedModel
 
 # Section 3.2, the start: seeds spread over the object by farthest-point sampling.
 
@@ -260,7 +261,7 @@ _ASPP = {
 }  # fmt: skip
 
 
-class ASGNet(OneWayModel):
+class ASGNet(StartedModel):
     """ASGNet (CVPR 2021, arXiv 2104.01893).
 
     Symbols: F_q, F_k features of query and support k; s_i superpixel centroids of all supports together; c_i cosine of
@@ -281,7 +282,7 @@ class ASGNet(OneWayModel):
         shot_merge: `"pool"` the prototypes of all supports, or `"average"` what each support alone would allocate.
         fusion: merge F_q, s_G and Π at every scale (`"scales"`), or by one 1x1 convolution before (`"once"`, paper).
         aux_weight: weight of the auxiliary logits' loss. dropout: channel dropout of the reduced features.
-        freeze: keep the backbone's parameters as they are. start: see `OneWayModel`.
+        freeze: keep the backbone's parameters as they are. start: see `StartedModel`.
     Maps with `explain` (B episodes, K shots, P = max_superpixels, C = width): `query_features` (B, C, h, w),
     `prototypes` (B, K·P, C), `prototypes_used` (B, K·P) 0 or 1, `seeds` (B, K, P, 2) row and column, `superpixels`
     (B, K, P, h, w) weights of the cells in each centroid, `similarity` (B, K·P, h, w), `probability` (B, 1, h, w),

@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +16,9 @@ from torch import Tensor, nn
 from ..episode import IGNORE, Episode, Prediction
 from ..errors import EpisodeError, ModelError
 from ..losses import segmentation
-from ..ops import cosine_maps, masked_average, resize, upsample
+from ..ops import resize
 
 Features = dict[str, Tensor]
-Start = Literal["random", "features"]
 # Where wrappers keep the model: torch.compile; DataParallel, DistributedDataParallel and Fabric.
 WRAPPERS = "_orig_mod", "module"
 
@@ -169,19 +167,15 @@ class OneWayModel(FewShotModel):
     With N > 1 ways each way is run by itself, with its own binary query label: channel w of the logits is then
     object − background of way w, channel 0 is 0, and the losses are means over the ways. Maps of several ways are
     stacked behind the batch axis.
-
-    Attributes:
-        start: where training begins: with a `"random"` decoder as published, or with the answer of the backbone's
-            `"features"` by themselves. Their scores (prototypes and cosines of the deepest stage, as in PANet) are then
-            added to the decoder's logits, whose last layer begins at 0. Long schedules need no such help; in a few
-            hundred steps a random decoder learns little more than that most pixels are background.
     """
-
-    start: Start = "random"
 
     @abstractmethod
     def features(self, episode: Episode) -> tuple[Features, Features]:
         """What all ways share: query features (B, …) and support features (B, N, K, …) by name."""
+
+    def shared(self, episode: Episode) -> tuple[Features, Features]:
+        """`features`, and whatever else a subclass hands to `segment`."""
+        return self.features(episode)
 
     @abstractmethod
     def segment(self, query: Features, support: Features, masks: Tensor, labels: Tensor | None, learn: bool) -> Outcome:
@@ -212,10 +206,7 @@ class OneWayModel(FewShotModel):
         return {name: torch.stack([term[name] for term in terms]).mean(0) for name in terms[0]}
 
     def _ways(self, episode: Episode, learn: bool) -> list[Outcome]:
-        query, support = self.features(episode)
-        if self.start == "features":
-            stage = self.backbone.deepest
-            query["start"], support["start"] = (side[stage] for side in self.encode(episode, [stage]))
+        query, support = self.shared(episode)
         outcomes = []
         for w in range(episode.way):
             labels = episode.query_masks
@@ -224,22 +215,6 @@ class OneWayModel(FewShotModel):
             this_way = {name: value[:, w] for name, value in support.items()}
             outcomes.append(self.segment(query, this_way, episode.support_masks[:, w], labels, learn))
         return outcomes
-
-    def begin(self, start: Start, last: nn.Conv2d) -> None:
-        """Set `start`; `last` is the decoder's last layer."""
-        self.start = start
-        if start == "features":
-            for weights in (last.weight, last.bias):
-                nn.init.zeros_(weights)
-
-    def first_logits(self, query: Features, support: Features, masks: Tensor, size: tuple[int, int]) -> Tensor | float:
-        """What is added to the decoder's logits: 0, or with `start="features"` (B, 2, *size) float32. Arguments as of
-        `segment`."""
-        if self.start == "random":
-            return 0.0
-        pair = torch.stack([masks == 0, masks == 1], 2).flatten(0, 1).float()
-        prototypes = masked_average(support["start"].flatten(0, 1), pair).unflatten(0, masks.shape[:2]).mean(1)
-        return upsample(cosine_maps(query["start"], prototypes), size)
 
 
 def joined_width(backbone: nn.Module, method: str) -> int:

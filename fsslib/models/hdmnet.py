@@ -24,8 +24,9 @@ from ..losses import correlation_distillation, segmentation
 from ..nn.context import PSPHead
 from ..nn.convolution import Conv2d, pointwise
 from ..ops import full_precision, gram_distance, masked_pool, may_wait, object_cells, prior_mask, resize, upsample
-from .base import Features, OneWayModel, Outcome, Start, joined, joined_width
+from .base import Features, Outcome, joined, joined_width
 from .base_learner import BaseLearner, check_annotation
+from .start import Start, StartedModel
 
 # Attention blocks: self-attention with spatially reduced keys, and masked correlation of query and support.
 
@@ -403,7 +404,7 @@ OFFICIAL = {name: theirs for i in range(len(PYRAMID)) for name, theirs in _stage
 PRIOR_WEIGHT = 10.0  # of the prior maps beside the query's features
 
 
-class HDMNet(OneWayModel):
+class HDMNet(StartedModel):
     """HDMNet (CVPR 2023, arXiv 2303.14652).
 
     Symbols: f5 context feature of the base learner; q, s reduced features; p prototype; w_i correlation map of stage i
@@ -427,7 +428,7 @@ class HDMNet(OneWayModel):
         shot_hidden: channels inside the weights of the shots.
         transformer_lr: learning rate of the transformer, as a part of that of all other layers.
         dropout: channel dropout of the reduced features; attention_dropout: in the transformer.
-        freeze: keep the backbone's parameters as they are. start: see `OneWayModel`; of the matching network's logits.
+        freeze: keep the backbone's parameters as they are. start: see `StartedModel`; of the matching network's logits.
     Maps with `explain` (B episodes, K shots, C = width): `query_features` (B, C, h, w), `pooled` (B, K, C), `prior`
     (B, 2, h, w) of f5 and of the deepest stage; by stage i `correlation/i` (B, hᵢ, wᵢ), `query/i`, `matched/i`,
     `decoded/i` (B, C / 4, hᵢ, wᵢ) and `support/i` (B, K, C / 4, hᵢ, wᵢ); `meta` (B, 2, h, w) probabilities of the

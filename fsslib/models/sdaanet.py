@@ -22,7 +22,8 @@ from ..nn.backbones.base import STAGES
 from ..nn.context import SCALES, FeatureEnrichment, PyramidPooling, conv_norm, convolved_together
 from ..nn.convolution import Conv2d
 from ..ops import Box, masked_pool, may_wait, prior_mask, resize
-from .base import Features, OneWayModel, Outcome, Start, enriched_losses, joined, joined_width
+from .base import Features, Outcome, enriched_losses, joined, joined_width
+from .start import Start, StartedModel
 
 QueryFactor = Literal["product", "average", "mean", "none"]
 Teacher = Literal["prototypes", "distributions"]
@@ -127,7 +128,7 @@ _OFFICIAL = {
 }  # fmt: skip
 
 
-class SDAANet(OneWayModel):
+class SDAANet(StartedModel):
     """SD-AANet (arXiv 2108.06600).
 
     Symbols: F_q, F_k reduced features of query and support k; p_k masked average of F_k; g_k channel factor, S_k,
@@ -152,7 +153,7 @@ class SDAANet(OneWayModel):
         prior_masking: mask the support `"twice"`, before and after the deepest stage, or only `"after"` it, which saves
             a pass through that stage and lets cached features serve; ViTs know no other way.
         dropout: channel dropout of the reduced features. freeze: keep the backbone's parameters as they are.
-        start: see `OneWayModel`.
+        start: see `StartedModel`.
     Maps with `explain` (B episodes, K shots, C = width, on an h x w grid): `query_features`, `query_reweighted`
     (B, C, h, w), `support_features` (B, K, C, h, w), `pooled`, `gate`, `students`, `teacher` (B, K, C), `prototypes`,
     `query_factor`, `query_prototype` (B, C), `prior` and `attention` (B, 1, h, w), `prior_shots` (B, K, h, w),

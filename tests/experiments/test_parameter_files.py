@@ -156,15 +156,17 @@ def test_a_recipe_in_miniature(path, voc):
 
 @pytest.mark.filterwarnings("ignore:PASCAL-5i fold 0")
 @pytest.mark.parametrize("path", QUICK, ids=lambda p: p.stem)
-def test_a_quick_recipe_begins_at_the_frozen_features(path, voc):
-    """Those for photographs: frozen features, held-back classes, and nothing worse than the features to begin with."""
+def test_a_quick_recipe_begins_with_what_needs_no_training(path, voc):
+    """Those for photographs: frozen features, held-back classes, and an untrained answer to begin with."""
     given = read_parameters(path)
     assert given["freeze_backbone"] and given["selection"] == "val_classes" and given["weights"] == "packaged"
     quick = SMALL | {"root": str(voc), "fold": 0, "size": 33, "train_size": None, "width": given["width"]}
     quick |= {"training": {**given["training"], "validation_episodes": 5}}
     p = check_parameters(given | quick | {"pretrain_steps": min(1, given.get("pretrain_steps", 0))})
     net, (train_set, test_set) = recipe.model(p), recipe.datasets(p)
-    plain, begun = (recipe.score(p, one, test_set).scores[1] for one in (recipe.features_only(net), net))
+    begins = "matching" if "start" in p.options else "panet"
+    plain = build_model(begins, backbone=net.backbone).eval()
+    plain, begun = (recipe.score(p, one, test_set).scores[1] for one in (plain, net))
     assert begun.miou == pytest.approx(plain.miou, abs=0.05)
     assert recipe.train(p, net, train_set)["episodic training"].selected["step"] in (0, 2, 4, 6)
 

@@ -13,6 +13,7 @@ from fsslib.arguments import Positive, Share, Whole
 from fsslib.checkpoints import load_model, save_model
 from fsslib.errors import EpisodeError, ModelError
 from fsslib.models import _METHODS, build_model
+from fsslib.models.start import SHARPNESS
 from fsslib.nn.backbones.cached import CachedBackbone
 from fsslib.ops import resize
 
@@ -246,26 +247,25 @@ def test_inference_mode_leaves_nothing_that_breaks_training(method):
 
 
 @pytest.mark.parametrize("method", ONE_WAY)
+@pytest.mark.parametrize("start", ["features", "matching"])
 @pytest.mark.parametrize("shots", [1, 3])
-def test_training_can_begin_at_the_features(method, shots):
-    """With start="features" the untrained method says what prototypes of its backbone's features say, and learns."""
+def test_training_can_begin_with_an_answer(method, start, shots):
+    """The untrained method says what prototypes of its backbone's features say, or matching, and the decoder learns."""
     options = {"mask_support": "features", "ensemble": False} if method == "hdmnet" else {}
-    net = TINY[method](start="features", **options)
-    plain = build_model("panet", backbone=net.backbone).eval()
+    net = TINY[method](start=start, **options)
+    plain = build_model({"features": "panet"}.get(start, start), backbone=net.backbone).eval()
     episode = legal(method, 2, 1, shots)
-    expected, found = (model(episode).logits for model in (plain, net))
+    plain.explain = True
+    expected, found = plain(episode), net(episode).logits
     if method == "hdmnet":  # probabilities, of the grid's cells
-        assert torch.equal(found.argmax(1), resize(net_scores(plain, episode).softmax(1), (33, 33)).argmax(1))
+        scores = expected.maps["similarity"] if start == "features" else SHARPNESS * expected.maps["refined"]
+        assert torch.allclose(found, resize(scores.softmax(1), (33, 33)), atol=1e-6)
     else:
-        assert torch.equal(expected, found)
-    assert not torch.equal(expected, TINY[method](**options)(episode).logits)
+        factor = 1.0 if start == "features" else SHARPNESS / plain.scale
+        assert torch.allclose(found, factor * expected.logits, atol=1e-5)
+    assert not torch.allclose(found, TINY[method](**options)(episode).logits, atol=1e-3)
     net.train()
     net.losses(episode)["total"].backward()
-    last = net.transformer.classifier if method == "hdmnet" else getattr(net, "enrichment", None) or net.context
-    assert any(weight.grad.abs().max() > 0 for weight in last.parameters() if weight.grad is not None)
-
-
-def net_scores(plain, episode):
-    """PANet's scores on its grid."""
-    plain.explain = True
-    return plain(episode).maps["similarity"]
+    decoder = {"hdmnet": "transformer", "sdaanet": "enrichment", "asgnet": "context"}[method]
+    last = getattr(net, decoder).classifier[4 if method == "hdmnet" else -1]
+    assert last.weight.grad.abs().max() > 0
