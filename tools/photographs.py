@@ -74,8 +74,8 @@ def _curve(history) -> list[float]:
 
 
 def rows(episodes: int) -> Iterator[dict]:
-    """A row for every backbone, fold, number of shots and model: mIoU and the paired difference to frozen features, of a
-    training to matching too, with 95 % intervals."""
+    """A row for every backbone, fold, number of shots and model: mIoU and the paired difference to frozen features,
+    of a training to matching too, with 95 % intervals."""
     for first in sorted(RUNS.glob(f"*-{FROZEN.replace(' ', '-')}-{episodes}.npz")):
         backbone, fold, _ = first.stem.split("-", 2)
         found = {}

@@ -1,5 +1,6 @@
 """The stored tables are what the library computes, and the shipped weights are as good as they are said to be."""
 
+import itertools
 import json
 from functools import lru_cache
 
@@ -12,6 +13,8 @@ from fsslib.analysis.baselines import baselines
 from fsslib.checkpoints import read_note, shipped
 from fsslib.evaluation import Evaluation, episode_lists
 from fsslib.experiments.results import check_result
+from fsslib.nn.backbones.base import LITE
+from tools import photographs
 
 RESULTS = files.data_folder() / "results"
 METHODS = ("panet", "sdaanet", "asgnet", "hdmnet")
@@ -125,6 +128,33 @@ def test_the_comparison_is_one_of_equals():
         counts = Evaluation.load(RESULTS / f"comparison/{method}-{seed}.npz")
         for shot in (1, 5):
             assert 100 * counts.scores[shot].miou == pytest.approx(result["scores"][str(shot)]["miou"], abs=0.01)
+
+
+def test_the_trainings_on_photographs_and_readmes_lines_of_them():
+    """Both references and four methods, with paired intervals; what README shows of them is what is stored."""
+    stored = json.loads((RESULTS / "photographs.json").read_text())
+    rows = {tuple(row[name] for name in ("backbone", "fold", "shots", "model")): row for row in stored["rows"]}
+    trained = {(row["backbone"], row["fold"], row["method"]): row for row in stored["trainings"]}
+    assert stored["protocol"]["selection"] == "val_classes" and stored["protocol"]["label_size"] == "original"
+    for (backbone, fold, shots, model), row in rows.items():
+        frozen = rows[backbone, fold, shots, "frozen features"]
+        assert row["low"] < row["miou"] < row["high"] and row["gain_low"] <= row["gain"] <= row["gain_high"]
+        assert row["gain"] == pytest.approx(row["miou"] - frozen["miou"], abs=0.02)
+        if model in METHODS:
+            gain, low, high = row["over matching"]
+            assert low <= gain <= high
+            assert gain == pytest.approx(row["miou"] - rows[backbone, fold, shots, "matching"]["miou"], abs=0.02)
+            assert row["gain_high"] >= 0, "below its own frozen features"
+            training = trained[backbone, fold, model]
+            scores = [training["selected"]["start"], *training["val_miou"]]
+            assert training["selected"]["val_miou"] == pytest.approx(max(scores), abs=0.01)
+    assert {key for key in rows if key[0] == LITE} == set(
+        itertools.product([LITE], (1, 2, 3), (1, 5), photographs.ORDER)
+    )
+    text = (files.repository_folder() / "README.md").read_text()
+    if "photographs.json" in text:
+        for line in photographs.lines(stored["rows"]):
+            assert line in text
 
 
 def test_the_other_tables_are_complete():
