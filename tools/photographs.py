@@ -12,6 +12,7 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 from fsslib import build_model, files
 from fsslib.evaluation import Evaluation
@@ -25,6 +26,8 @@ FOLDS = (1, 2, 3)  # fold 0 needs classes that small subsets of VOC lack
 METHODS = ("panet", "asgnet", "sdaanet", "hdmnet")
 FROZEN, MATCHING = "frozen features", "matching"
 ORDER = (FROZEN, MATCHING, *METHODS)
+# What these say, pixel by pixel, before they are trained; HDMNet's ensemble may turn a few.
+BEGINS = {"panet": FROZEN, "asgnet": MATCHING, "sdaanet": MATCHING}
 # What was measured is called after these; nothing of the machine is among them.
 TOLD = ("method", "backbone", "width", "lr", "options", "pretrain_steps", "episodic_steps", "batch", "seed")
 
@@ -45,7 +48,7 @@ def run(root: str, backbone: str, weights: str, episodes: str = "1000", *only: s
     names = [name for name in ORDER if name in only] or ORDER
     for fold in folds:
         for name in names:
-            kept = RUNS / f"{backbone}-{fold}-{name.replace(' ', '-')}-{episodes}.npz"
+            kept = _kept(backbone, fold, name, episodes)
             if kept.is_file():
                 continue
             p = parameters(name if name in METHODS else "panet", root, backbone, weights, fold)
@@ -63,10 +66,18 @@ def run(root: str, backbone: str, weights: str, episodes: str = "1000", *only: s
                 said = {"selected": history.selected, "val_miou": _curve(history)}
                 said |= {"recipe": {key: value for key, value in p.model_dump().items() if key in TOLD}}
                 files.write_text(kept.with_suffix(".json"), json.dumps(said))
+                begun = _kept(backbone, fold, BEGINS.get(name), episodes)
+                if not history.selected["step"] and begun.is_file():  # undone: what it begins with is known
+                    Evaluation.load(begun).save(kept)
+                    continue
             # A training knows nothing of how many episodes it will be scored on.
             recipe.score(p.model_copy(update={"episodes": int(episodes)}), net, test_set).save(kept)
             scores = Evaluation.load(kept).scores
             print(kept.stem, {shot: round(100 * s.miou, 1) for shot, s in scores.items()}, flush=True)
+
+
+def _kept(backbone: str, fold: int | str, name: str | None, episodes: int | str) -> Path:
+    return RUNS / f"{backbone}-{fold}-{str(name).replace(' ', '-')}-{episodes}.npz"
 
 
 def _curve(history) -> list[float]:
@@ -80,7 +91,7 @@ def rows(episodes: int) -> Iterator[dict]:
         backbone, fold, _ = first.stem.split("-", 2)
         found = {}
         for name in ORDER:
-            kept = RUNS / f"{backbone}-{fold}-{name.replace(' ', '-')}-{episodes}.npz"
+            kept = _kept(backbone, fold, name, episodes)
             if kept.is_file():
                 found[name] = Evaluation.load(kept)
         for shot in (1, 5):
@@ -113,8 +124,10 @@ def table(episodes: str = "1000") -> None:
     for said in sorted(RUNS.glob(f"*-{episodes}.json")):
         backbone, fold, method, _ = said.stem.split("-")
         trainings.append({"backbone": backbone, "fold": int(fold), "method": method, **json.loads(said.read_text())})
-        cards[fold] = Evaluation.load(said.with_suffix(".npz")).protocol
-    rules = next(iter(cards.values())).replace(backbone="", list_hash="").as_dict()
+        if said.with_suffix(".npz").is_file():
+            cards[fold] = Evaluation.load(said.with_suffix(".npz")).protocol
+    chosen = next(card for card in cards.values() if card.selection == "val_classes")
+    rules = chosen.replace(backbone="", list_hash="").as_dict()
     lists = {f"fold {fold}": cards[fold].list_hash for fold in sorted(cards)}
     stored = {"protocol": rules, "lists": lists, "versions": recipe.versions(), "rows": found}
     files.write_text(TARGET, json.dumps(stored | {"trainings": trainings}, indent=1) + "\n")
