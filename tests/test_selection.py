@@ -111,9 +111,24 @@ def test_validation_classes_take_no_part_in_the_training():
     history = recipe.train(p, net, train_set)["episodic training"]
     found = {i: row["val_miou"] for i, row in enumerate(history.rows, 1) if "val_miou" in row}
     assert list(found) == [2, 4, 5]
+    begun = history.selected.pop("start")
+    assert begun == recipe.selection(p).score(recipe.model(p)), "the start is validated, too"
+    found = {0: begun, **found}
     best = max(found.values())
     assert history.selected == {"step": min(i for i in found if found[i] == best), "val_miou": round(best, 4)}
     assert recipe.selection(p).score(net) == best, "the net that comes back is the one that scored best"
+
+
+def test_a_training_that_only_harms_is_undone(monkeypatch):
+    """Every validation is worse than the one before: what is selected is the model as it began."""
+    scores = iter([30.0, 20.0, 10.0])
+    monkeypatch.setattr(recipe, "validation_score", lambda *args, **how: (lambda model: next(scores), "falling"))
+    rules = {"selection": "val_classes", "validate_every": 2, "episodic_steps": 4, "freeze_backbone": True, "width": 8}
+    p = check_parameters(SMALL | rules)
+    net, untrained = recipe.model(p), recipe.model(p)
+    history = recipe.train(p, net, recipe.datasets(p)[0])["episodic training"]
+    assert history.selected == {"step": 0, "val_miou": 30.0, "start": 30.0}
+    assert torch.equal(net.project.weight, untrained.project.weight)
 
 
 def test_selection_keeps_the_features_of_a_frozen_backbone():

@@ -22,7 +22,7 @@ from ..data import load_dataset
 from ..data.base import SegmentationDataset
 from ..data.episodes import EpisodeSampler
 from ..errors import CheckpointError
-from ..evaluation import Evaluation, evaluate
+from ..evaluation import KEPT_IMAGES, Evaluation, evaluate
 from ..models import build_model
 from ..models.base import FewShotModel
 from ..names import __version__
@@ -131,16 +131,20 @@ def train(
         done["base pre-training"] = _pretrain(net, data, schedule, size=p.train_size or p.size, **where)
     if stage != "pretrain" and (p.episodic_steps or p.training.get("epochs")):
         rules = protocol(p).replace(annotation="mask", input_size=p.train_size or p.size)
-        sampler = EpisodeSampler(data, rules, shot=p.train_shot, seed=p.seed, augment=not p.freeze_backbone)
+        keep = KEPT_IMAGES if p.freeze_backbone else 0  # where features are remembered, reading images is half the work
+        sampler = EpisodeSampler(data, rules, shot=p.train_shot, seed=p.seed, augment=not p.freeze_backbone, keep=keep)
         details = {name: value for name, value in p.training.items() if name not in TRAINING}
         epoch = len(sampler.images) // p.batch
         steps = p.training.get("epochs", 0) * epoch or p.episodic_steps
         schedule = Schedule(steps, **common, lr=p.lr, **details)
         chosen = selection(p, steps, p.validate_every or epoch)
+        begun = {}
+        if p.selection == "val_classes":  # the state it begins with may be the best
+            begun = {"start": chosen(-1, net.to(fabric(p.accelerator, "32").device))[chosen.name]}
         history = train_episodes(net, sampler, schedule, callback=chosen or watch, **where)
         if chosen:
             chosen.restore(net)
-            history.selected = chosen.summary()
+            history.selected = chosen.summary() | begun
         done["episodic training"] = history
     return done
 

@@ -22,7 +22,8 @@ from ..errors import ModelError
 from ..nn.context import SCALES, ASPPContext, FeatureEnrichment, averaged, conv_relu
 from ..nn.convolution import Conv2d, pointwise
 from ..ops import cosine_maps, full_precision, masked_pool, object_cells, precise, resize
-from .base import Features, OneWayModel, Outcome, enriched_losses, joined, joined_width
+from .base import Features, Outcome, enriched_losses, joined, joined_width
+from .start import Start, StartedModel
 
 # Section 3.2, the start: seeds spread over the object by farthest-point sampling.
 
@@ -275,7 +276,7 @@ _ASPP = {
 }  # fmt: skip
 
 
-class ASGNet(OneWayModel):
+class ASGNet(StartedModel):
     """ASGNet (CVPR 2021, arXiv 2104.01893).
 
     Symbols: F_q, F_k features of query and support k; s_i superpixel centroids of all supports together; c_i cosine of
@@ -298,7 +299,7 @@ class ASGNet(OneWayModel):
         shot_merge: `"pool"` the prototypes of all supports, or `"average"` what each support alone would allocate.
         fusion: merge F_q, s_G and Π at every scale (`"scales"`), or by one 1x1 convolution before (`"once"`, paper).
         aux_weight: weight of the auxiliary logits' loss. dropout: channel dropout of the reduced features.
-        freeze: keep the backbone's parameters as they are.
+        freeze: keep the backbone's parameters as they are. start: see `StartedModel`.
     Maps with `explain` (B episodes, K shots, P = max_superpixels, C = width): `query_features` (B, C, h, w),
     `prototypes` (B, K·P, C), `prototypes_used` (B, K·P) 0 or 1, `seeds` (B, K, P, 2) row and column, `superpixels`
     (B, K, P, h, w) weights of the cells in each centroid, `similarity` (B, K·P, h, w), `probability` (B, 1, h, w),
@@ -316,7 +317,7 @@ class ASGNet(OneWayModel):
         reach: Positive = 10.0, sharpness: float | None = None, allocation: Literal["guided", "expand"] = "guided",
         similarity: Literal["sum", "mean", "max"] = "sum", shot_merge: Literal["pool", "average"] = "pool",
         fusion: Literal["scales", "once"] = "scales", aux_weight: float = 1.0, dropout: Share = 0.5,
-        freeze: bool = True,
+        freeze: bool = True, start: Start = "random",
     ):  # fmt: skip
         super().__init__(backbone, freeze=freeze)
         check_options(ASGNet, locals(), "asgnet")
@@ -337,6 +338,7 @@ class ASGNet(OneWayModel):
         else:
             shallow = backbone.channels["layer1"]
             self.context = ASPPContext(inputs=pooled + resized, shallow=shallow, width=width, dropout=dropout)
+        self.begin(start, self.context.classifier[-1])
         self.pyramid, self.aux_weight = pyramid, aux_weight
         self.max_superpixels, self.superpixel_area, self.adaptive = max_superpixels, superpixel_area, adaptive
         self.seeds, self.iterations, self.reach, self.sharpness = seeds, tuple(iterations), reach, sharpness
@@ -376,7 +378,8 @@ class ASGNet(OneWayModel):
             small, inner = self.context(*given, inner=learn or self.explain)
         else:
             small, inner = self.context(together, query["shallow"], inner=learn or self.explain)
-        logits = resize(small.float(), tuple(masks.shape[-2:]))
+        image = tuple(masks.shape[-2:])
+        logits = resize(small.float(), image) + self.first_logits(query, support, masks, image)
         split = masks.shape[:2]
         maps = {"query_features": features, "seeds": seeds.points.unflatten(0, split)}
         maps["superpixels"] = superpixels.assignment.unflatten(0, split)

@@ -173,6 +173,10 @@ class OneWayModel(FewShotModel):
     def features(self, episode: Episode) -> tuple[Features, Features]:
         """What all ways share: query features (B, …) and support features (B, N, K, …) by name."""
 
+    def shared(self, episode: Episode) -> tuple[Features, Features]:
+        """`features`, and whatever else a subclass hands to `segment`."""
+        return self.features(episode)
+
     @abstractmethod
     def segment(self, query: Features, support: Features, masks: Tensor, labels: Tensor | None, learn: bool) -> Outcome:
         """Segment one way.
@@ -202,7 +206,7 @@ class OneWayModel(FewShotModel):
         return {name: torch.stack([term[name] for term in terms]).mean(0) for name in terms[0]}
 
     def _ways(self, episode: Episode, learn: bool) -> list[Outcome]:
-        query, support = self.features(episode)
+        query, support = self.shared(episode)
         outcomes = []
         for w in range(episode.way):
             labels = episode.query_masks

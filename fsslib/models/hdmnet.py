@@ -24,8 +24,9 @@ from ..losses import correlation_distillation, segmentation
 from ..nn.context import PSPHead
 from ..nn.convolution import Conv2d, pointwise
 from ..ops import full_precision, gram_distance, masked_pool, may_wait, object_cells, prior_mask, resize, upsample
-from .base import Features, OneWayModel, Outcome, joined, joined_width
+from .base import Features, Outcome, joined, joined_width
 from .base_learner import BaseLearner, check_annotation
+from .start import Start, StartedModel
 
 # Attention blocks: self-attention with spatially reduced keys, and masked correlation of query and support.
 
@@ -418,7 +419,7 @@ class Merge(nn.Sequential):
         return relu(merged if maps is None else merged + F.conv2d(maps, more))
 
 
-class HDMNet(OneWayModel):
+class HDMNet(StartedModel):
     """HDMNet (CVPR 2023, arXiv 2303.14652).
 
     Symbols: f5 context feature of the base learner; q, s reduced features; p prototype; w_i correlation map of stage i
@@ -443,7 +444,7 @@ class HDMNet(OneWayModel):
         transformer_lr: learning rate of the transformer, as a part of that of all other layers.
         dropout: channel dropout of the reduced features; attention_dropout: in the transformer.
         priors: whether the prior maps reach the query and the decoder; off, they are 0.
-        freeze: keep the backbone's parameters as they are.
+        freeze: keep the backbone's parameters as they are. start: see `StartedModel`; of the matching network's logits.
     Maps with `explain` (B episodes, K shots, C = width): `query_features` (B, C, h, w), `pooled` (B, K, C), `prior`
     (B, 2, h, w) of f5 and of the deepest stage; by stage i `correlation/i` (B, hᵢ, wᵢ), `query/i`, `matched/i`,
     `decoded/i` (B, C / 4, hᵢ, wᵢ) and `support/i` (B, K, C / 4, hᵢ, wᵢ); `meta` (B, 2, h, w) probabilities of the
@@ -462,7 +463,7 @@ class HDMNet(OneWayModel):
         mask_support: Literal["image", "features"] = "image", distil_weight: float = 1.0, distil_truth: bool = True,
         base_weight: float = 1.0, ensemble: bool = True, shot_weights: Literal["published", "matched"] = "published",
         shot_hidden: Whole = 2, transformer_lr: float = 0.1, dropout: Share = 0.5, attention_dropout: Share = 0.1,
-        priors: bool = True, freeze: bool = True,
+        priors: bool = True, freeze: bool = True, start: Start = "random",
     ):  # fmt: skip
         super().__init__(backbone, freeze=freeze)
         check_options(HDMNet, locals(), "hdmnet")
@@ -478,6 +479,7 @@ class HDMNet(OneWayModel):
         self.query_merge = Merge(2 * width + 2, tokens)
         how = {"temperature": match_temperature, "softmax": match_softmax, "dropout": attention_dropout}
         self.transformer = MatchingPyramid(tokens, width, stages=stages, self_attention=self_attention, **how)
+        self.begin(start, self.transformer.classifier[-1])
         self.ensemble = Ensemble(shots, shot_hidden, shot_weights == "matched") if ensemble else None
         self.mask_support, self.self_attention = mask_support, self_attention
         self.distil_truth, self.transformer_lr, self.priors = distil_truth, transformer_lr, priors
@@ -559,7 +561,8 @@ class HDMNet(OneWayModel):
         queries = self.query_merge(query["reduced"], prototypes.mean(1), PRIOR_WEIGHT * prior)
         keys = self.supp_merge(support["reduced"].flatten(0, 1), prototypes.flatten(0, 1))
         small, correlations, maps = self.transformer(queries, keys.unflatten(0, masks.shape[:2]), masks, prior)
-        meta, base = small.float().softmax(1), query["base"].float().softmax(1)
+        small = small.float() + self.first_logits(query, support, masks, tuple(small.shape[-2:]))
+        meta, base = small.softmax(1), query["base"].float().softmax(1)
         others = base
         if learn:
             # The episode's class is a base class here, and no background.
@@ -576,7 +579,7 @@ class HDMNet(OneWayModel):
         maps |= {"meta": meta, "base": base, "base_map": base_map}
         losses: dict[str, Tensor] = {}
         if learn:
-            main = segmentation(logits, labels) + segmentation(resize(small.float(), image), labels)
+            main = segmentation(logits, labels) + segmentation(resize(small, image), labels)
             distilled = correlation_distillation(labels, correlations, truth=self.distil_truth)
             known = segmentation(resize(query["base"].float(), image), query["base_masks"])
             distill = torch.stack(distilled).mean() if distilled else main.new_zeros(())

@@ -57,8 +57,7 @@ class Matching(FewShotModel):
     ):  # fmt: skip
         super().__init__(backbone, freeze=freeze)
         check_options(Matching, locals(), "matching")
-        if stages is None:
-            stages = [stage for stage in ("layer3", "layer4") if stage in backbone.channels] or [backbone.deepest]
+        stages = default_stages(backbone) if stages is None else stages
         if isinstance(stages, str) or not stages:
             raise ModelError(f"matching: stages={stages!r}: expected a list of names, e.g. ('layer3', 'layer4').")
         for stage in stages:
@@ -69,10 +68,8 @@ class Matching(FewShotModel):
     def forward(self, episode: Episode) -> Prediction:
         episode.validate(values=False)
         query, support = self.features(episode)
-        scores = {"similarity": self.first_guess(query, support, episode.support_masks)}
-        if self.refine:
-            scores["guess"] = scores["similarity"].softmax(1)
-            scores["refined"] = refined(torch.cat([*map(unit, query.values())], 1), scores["guess"], self.ridge)
+        how = {"scale": self.scale, "prototypes": self.prototypes, "refine": self.refine, "ridge": self.ridge}
+        scores = matched(query, support, episode.support_masks, **how)
         last = self.scale * scores["refined"] if self.refine else scores["similarity"]
         logits = upsample(last, tuple(episode.query_images.shape[-2:]))
         maps = {f"query_features/{stage}": value for stage, value in query.items()} if self.explain else {}
@@ -91,11 +88,29 @@ class Matching(FewShotModel):
         grid = tuple(sides[0][self.stages[-1]].shape[-2:])
         return tuple({stage: resize(value, grid) for stage, value in side.items()} for side in sides)
 
-    def first_guess(self, query: Features, support: Features, masks: Tensor) -> Tensor:
-        """Logits of the first step, (B, 1 + N, h, w) float32, for masks (B, N, K, H, W) long."""
-        shares = class_shares(masks, tuple(query[self.stages[-1]].shape[-2:]))
-        compared = log_densities if self.prototypes == "cells" else mean_similarities
-        return sum(compared(query[s], support[s], shares, self.scale) for s in self.stages) / len(self.stages)
+
+def default_stages(backbone: nn.Module) -> list[str]:
+    """The stages that are matched unless others are named."""
+    return [stage for stage in ("layer3", "layer4") if stage in backbone.channels] or [backbone.deepest]
+
+
+def matched(
+    query: Features, support: Features, masks: Tensor, *, scale: float = 30.0, prototypes: str = "cells",
+    refine: bool = True, ridge: float = 0.01,
+) -> Features:  # fmt: skip
+    """What `Matching` says of features by stage, all on one grid: (B, C, h, w) and (B, N, K, C, h, w).
+
+    Args: masks: (B, N, K, H, W) long. Others as in `Matching`.
+    Returns: `similarity`, the logits of the first step, and unless `refine` is off `guess`, their probabilities, and
+        `refined`; all (B, 1 + N, h, w) float32.
+    """
+    shares = class_shares(masks, tuple(next(iter(query.values())).shape[-2:]))
+    compared = log_densities if prototypes == "cells" else mean_similarities
+    scores = {"similarity": sum(compared(query[s], support[s], shares, scale) for s in query) / len(query)}
+    if refine:
+        scores["guess"] = scores["similarity"].softmax(1)
+        scores["refined"] = refined(torch.cat([*map(unit, query.values())], 1), scores["guess"], ridge)
+    return scores
 
 
 def unit(features: Tensor) -> Tensor:

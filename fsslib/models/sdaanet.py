@@ -23,7 +23,8 @@ from ..nn.backbones.base import STAGES
 from ..nn.context import SCALES, FeatureEnrichment, PyramidPooling, conv_norm, convolved_together
 from ..nn.convolution import Conv2d
 from ..ops import Box, masked_pool, may_wait, prior_mask, resize
-from .base import Features, OneWayModel, Outcome, enriched_losses, joined, joined_width
+from .base import Features, Outcome, enriched_losses, joined, joined_width
+from .start import Start, StartedModel
 
 QueryFactor = Literal["product", "average", "mean", "none"]
 Teacher = Literal["prototypes", "distributions"]
@@ -136,7 +137,7 @@ _OFFICIAL = {
 }  # fmt: skip
 
 
-class SDAANet(OneWayModel):
+class SDAANet(StartedModel):
     """SD-AANet (arXiv 2108.06600).
 
     Symbols: F_q, F_k reduced features of query and support k; p_k masked average of F_k; g_k channel factor, S_k,
@@ -165,6 +166,7 @@ class SDAANet(OneWayModel):
         prior_masking: mask the support `"twice"`, before and after the deepest stage, or only `"after"` it, which saves
             a pass through that stage and lets cached features serve; ViTs know no other way.
         dropout: channel dropout of the reduced features. freeze: keep the backbone's parameters as they are.
+        start: see `StartedModel`.
     Maps with `explain` (B episodes, K shots, C = width, on an h x w grid): `query_features`, `query_reweighted`
     (B, C, h, w), `support_features` (B, K, C, h, w), `pooled`, `gate`, `students`, `teacher` (B, K, C), `prototypes`,
     `query_factor`, `query_prototype` (B, C), `prior` and `attention` (B, 1, h, w), `prior_shots` (B, K, h, w),
@@ -185,6 +187,7 @@ class SDAANet(OneWayModel):
         attention: Literal["mean_prototype", "each_support"] = "mean_prototype",
         attention_from: AttentionFrom = "query_map",
         prior_masking: Literal["twice", "after"] = "twice", dropout: Share = 0.5, freeze: bool = True,
+        start: Start = "random",
     ):  # fmt: skip
         super().__init__(backbone, freeze=bool(freeze))
         check_options(SDAANet, locals(), "sdaanet")
@@ -200,6 +203,7 @@ class SDAANet(OneWayModel):
         self.saam = SAAM(width, attention_from == "supervised_head") if saam else None
         maps = int(prior) + int(saam)
         self.enrichment = FeatureEnrichment(constant=width, pooled=width, resized=maps, width=width, scales=scales)
+        self.begin(start, self.enrichment.classifier[-1])
         self.prior, self.attention = prior, attention
         self.prior_masking = prior_masking if backbone.chained else "after"
         self.weights = {"main": 1.0, "aux": aux_weight, "kd": alpha, "saam": beta}
@@ -263,7 +267,8 @@ class SDAANet(OneWayModel):
         maps |= {"students": students, "prototypes": merged, "query_reweighted": query_features}
         guide = torch.cat(guides, 1) if guides else None
         small, inner = self.enrichment(merged, query_features, guide, inner=wanted)
-        logits = resize(small.float(), tuple(masks.shape[-2:]))
+        image = tuple(masks.shape[-2:])
+        logits = resize(small.float(), image) + self.first_logits(query, support, masks, image)
         maps |= {f"inner/{i}": level for i, level in enumerate(inner)}
         if learn:
             losses |= enriched_losses(logits, inner, labels)

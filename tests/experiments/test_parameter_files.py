@@ -17,7 +17,8 @@ from fsslib.experiments.parameters import read_parameters
 from fsslib.nn.backbones import build_backbone
 from fsslib.training import Schedule, _optimiser
 
-FILES = sorted((files.data_folder() / "recipes").glob("*.yaml"))
+FILES = sorted((files.data_folder() / "recipes").glob("*-pascal-*.yaml"))
+QUICK = sorted((files.data_folder() / "recipes").glob("photographs-*.yaml"))
 # Everything that costs time, and nothing else.
 SMALL = {"backbone": "tiny", "weights": None, "width": 4, "train_size": 33, "size": 41, "batch": 2, "shots": [1]}
 SMALL |= {"pretrain_steps": 1, "episodic_steps": 6, "validate_every": 2, "episodes": 5}
@@ -151,6 +152,23 @@ def test_a_recipe_in_miniature(path, voc):
     if p.selection == "test_fold" and len(recipe.protocol(p).seeds) == 1:
         # One list of the same seed: the published score is that of the very episodes it was chosen on.
         assert 100 * recipe.score(p, net, test_set).scores[1].miou == pytest.approx(history.selected["val_miou"])
+
+
+@pytest.mark.filterwarnings("ignore:PASCAL-5i fold 0")
+@pytest.mark.parametrize("path", QUICK, ids=lambda p: p.stem)
+def test_a_quick_recipe_begins_with_what_needs_no_training(path, voc):
+    """Those for photographs: frozen features, held-back classes, and an untrained answer to begin with."""
+    given = read_parameters(path)
+    assert given["freeze_backbone"] and given["selection"] == "val_classes" and given["weights"] == "packaged"
+    quick = SMALL | {"root": str(voc), "fold": 0, "size": 33, "train_size": None, "width": given["width"]}
+    quick |= {"training": {**given["training"], "validation_episodes": 5}}
+    p = check_parameters(given | quick | {"pretrain_steps": min(1, given.get("pretrain_steps", 0))})
+    net, (train_set, test_set) = recipe.model(p), recipe.datasets(p)
+    begins = "matching" if "start" in p.options else "panet"
+    plain = build_model(begins, backbone=net.backbone).eval()
+    plain, begun = (recipe.score(p, one, test_set).scores[1] for one in (plain, net))
+    assert begun.miou == pytest.approx(plain.miou, abs=0.05)
+    assert recipe.train(p, net, train_set)["episodic training"].selected["step"] in (0, 2, 4, 6)
 
 
 @pytest.mark.filterwarnings("ignore:PASCAL-5i fold 0")

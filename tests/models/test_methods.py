@@ -12,8 +12,10 @@ from method_tools import LOSSES, ONE_WAY, TINY, blind, everything, legal, of_sho
 from fsslib.arguments import Positive, Share, Whole
 from fsslib.checkpoints import load_model, save_model
 from fsslib.errors import EpisodeError, ModelError
-from fsslib.models import _METHODS
+from fsslib.models import _METHODS, build_model
+from fsslib.models.start import SHARPNESS
 from fsslib.nn.backbones.cached import CachedBackbone
+from fsslib.ops import resize
 
 RELATIVE = (1.0, 0.5, 0.25, 0.125)
 # Wrong values of an option, by what its annotation says.
@@ -242,3 +244,28 @@ def test_inference_mode_leaves_nothing_that_breaks_training(method):
     losses = model.train().losses(episode)
     losses["total"].backward()
     assert losses.keys() == set(LOSSES[method]) and any(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("method", ONE_WAY)
+@pytest.mark.parametrize("start", ["features", "matching"])
+@pytest.mark.parametrize("shots", [1, 3])
+def test_training_can_begin_with_an_answer(method, start, shots):
+    """The untrained method says what prototypes of its backbone's features say, or matching, and the decoder learns."""
+    options = {"mask_support": "features", "ensemble": False} if method == "hdmnet" else {}
+    net = TINY[method](start=start, **options)
+    plain = build_model({"features": "panet"}.get(start, start), backbone=net.backbone).eval()
+    episode = legal(method, 2, 1, shots)
+    plain.explain = True
+    expected, found = plain(episode), net(episode).logits
+    if method == "hdmnet":  # probabilities, of the grid's cells
+        scores = expected.maps["similarity"] if start == "features" else SHARPNESS * expected.maps["refined"]
+        assert torch.allclose(found, resize(scores.softmax(1), (33, 33)), atol=1e-6)
+    else:
+        factor = 1.0 if start == "features" else SHARPNESS / plain.scale
+        assert torch.allclose(found, factor * expected.logits, atol=1e-5)
+    assert not torch.allclose(found, TINY[method](**options)(episode).logits, atol=1e-3)
+    net.train()
+    net.losses(episode)["total"].backward()
+    decoder = {"hdmnet": "transformer", "sdaanet": "enrichment", "asgnet": "context"}[method]
+    last = getattr(net, decoder).classifier[4 if method == "hdmnet" else -1]
+    assert last.weight.grad.abs().max() > 0

@@ -14,7 +14,8 @@ from fsslib.analysis.baselines import baselines
 from fsslib.checkpoints import read_note, shipped
 from fsslib.evaluation import Evaluation, episode_lists
 from fsslib.experiments.results import check_result
-from tools import claims
+from fsslib.nn.backbones.base import LITE
+from tools import claims, photographs
 
 RESULTS = files.data_folder() / "results"
 METHODS = ("panet", "sdaanet", "asgnet", "hdmnet")
@@ -164,6 +165,36 @@ def test_the_comparison_is_one_of_equals():
         counts = Evaluation.load(RESULTS / f"comparison/{method}-{seed}.npz")
         for shot in (1, 5):
             assert 100 * counts.scores[shot].miou == pytest.approx(result["scores"][str(shot)]["miou"], abs=0.01)
+
+
+def test_the_trainings_on_photographs_and_readmes_lines_of_them():
+    """Both references and four methods, with paired intervals; what README shows of them is what is stored."""
+    stored = json.loads((RESULTS / "photographs.json").read_text())
+    rows = {tuple(row[name] for name in ("backbone", "fold", "shots", "model")): row for row in stored["rows"]}
+    trained = {(row["backbone"], row["fold"], row["method"]): row for row in stored["trainings"]}
+    assert stored["protocol"]["selection"] == "val_classes" and stored["protocol"]["label_size"] == "original"
+    for (backbone, fold, shots, model), row in rows.items():
+        frozen = rows[backbone, fold, shots, "frozen features"]
+        assert row["low"] < row["miou"] < row["high"] and row["gain_low"] <= row["gain"] <= row["gain_high"]
+        assert row["gain"] == pytest.approx(row["miou"] - frozen["miou"], abs=0.02)
+        if model in METHODS:
+            gain, low, high = row["over matching"]
+            assert low <= gain <= high
+            assert gain == pytest.approx(row["miou"] - rows[backbone, fold, shots, "matching"]["miou"], abs=0.02)
+            training = trained[backbone, fold, model]
+            scores = [training["selected"]["start"], *training["val_miou"]]
+            assert training["selected"]["val_miou"] == pytest.approx(max(scores), abs=0.01)
+            if not training["selected"]["step"] and model in photographs.BEGINS:
+                begun = rows[backbone, fold, shots, photographs.BEGINS[model]]
+                assert row["miou"] == pytest.approx(begun["miou"], abs=0.05), "undone, it is what it began with"
+    below = {key for key, row in rows.items() if row["gain_high"] < 0}
+    assert below == {(LITE, 2, 1, "panet")}, "the one that fell below its own frozen features"
+    whole = product([LITE], (1, 2, 3), (1, 5), photographs.ORDER)
+    assert all(key in rows for key in whole if key[-1] != "hdmnet")
+    text = (files.repository_folder() / "README.md").read_text()
+    if "photographs.json" in text:
+        for line in photographs.lines(stored["rows"]):
+            assert line in text
 
 
 def test_the_other_tables_are_complete():

@@ -1,0 +1,139 @@
+"""Trains the methods on PASCAL photographs, on frozen features, for `data/results/photographs.json`.
+
+python tools/photographs.py run ROOT BACKBONE WEIGHTS [EPISODES [ONLY ...]]   e.g. VOC2012 efficientnet_lite0 packaged
+python tools/photographs.py table [EPISODES]                                   collects what was run
+
+ROOT is a VOC2012 folder; of `resnet18` layer4 is left out; ONLY names folds and methods. Trainings are those of
+`data/recipes/photographs-*.yaml`. Whatever is finished lies in `runs/photographs` and is not computed again; a training
+that was stopped goes on, and one that was scored on fewer episodes is only scored anew.
+"""
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from fsslib import build_model, files
+from fsslib.evaluation import Evaluation
+from fsslib.experiments import check_parameters, recipe
+from fsslib.experiments.parameters import ExperimentParameters, read_parameters
+from fsslib.nn.backbones.cached import DiskStore
+
+RUNS = files.repository_folder() / "runs" / "photographs"
+TARGET = files.data_folder() / "results" / "photographs.json"
+FOLDS = (1, 2, 3)  # fold 0 needs classes that small subsets of VOC lack
+METHODS = ("panet", "asgnet", "sdaanet", "hdmnet")
+FROZEN, MATCHING = "frozen features", "matching"
+ORDER = (FROZEN, MATCHING, *METHODS)
+# What these say, pixel by pixel, before they are trained; HDMNet's ensemble may turn a few.
+BEGINS = {"panet": FROZEN, "asgnet": MATCHING, "sdaanet": MATCHING}
+# What was measured is called after these; nothing of the machine is among them.
+TOLD = ("method", "backbone", "width", "lr", "options", "pretrain_steps", "episodic_steps", "batch", "seed")
+
+
+def parameters(method: str, root: str, backbone: str, weights: str, fold: int) -> ExperimentParameters:
+    """The recipe of a method for this backbone and fold."""
+    given = read_parameters(files.data_folder() / "recipes" / f"photographs-{method}.yaml")
+    given |= {"root": root, "backbone": backbone, "weights": weights, "fold": fold}
+    if backbone == "resnet18":
+        given["options"] = {**given.get("options", {}), "last": "layer3"}
+    return check_parameters(given)
+
+
+def run(root: str, backbone: str, weights: str, episodes: str = "1000", *only: str) -> None:
+    """Whatever is missing of the references and the trainings."""
+    store = DiskStore(RUNS / "features" / backbone)
+    folds = [fold for fold in FOLDS if str(fold) in only] or FOLDS
+    names = [name for name in ORDER if name in only] or ORDER
+    for fold in folds:
+        for name in names:
+            kept = _kept(backbone, fold, name, episodes)
+            if kept.is_file():
+                continue
+            p = parameters(name if name in METHODS else "panet", root, backbone, weights, fold)
+            train_set, test_set = recipe.datasets(p)
+            net = recipe.model(p)
+            net.backbone.store = store
+            if name == FROZEN:
+                net = recipe.features_only(net)
+            elif name == MATCHING:
+                net = build_model(MATCHING, backbone=net.backbone).eval()
+            else:
+                folder = RUNS / f"{backbone}-{fold}-{name}"
+                history = recipe.train(p, net, train_set, folder)["episodic training"]
+                print(kept.stem, history.selected, _curve(history), flush=True)
+                said = {"selected": history.selected, "val_miou": _curve(history)}
+                said |= {"recipe": {key: value for key, value in p.model_dump().items() if key in TOLD}}
+                files.write_text(kept.with_suffix(".json"), json.dumps(said))
+                begun = _kept(backbone, fold, BEGINS.get(name), episodes)
+                if not history.selected["step"] and begun.is_file():  # undone: what it begins with is known
+                    Evaluation.load(begun).save(kept)
+                    continue
+            # A training knows nothing of how many episodes it will be scored on.
+            recipe.score(p.model_copy(update={"episodes": int(episodes)}), net, test_set).save(kept)
+            scores = Evaluation.load(kept).scores
+            print(kept.stem, {shot: round(100 * s.miou, 1) for shot, s in scores.items()}, flush=True)
+
+
+def _kept(backbone: str, fold: int | str, name: str | None, episodes: int | str) -> Path:
+    return RUNS / f"{backbone}-{fold}-{str(name).replace(' ', '-')}-{episodes}.npz"
+
+
+def _curve(history) -> list[float]:
+    return [round(row["val_miou"], 2) for row in history.rows if "val_miou" in row]
+
+
+def rows(episodes: int) -> Iterator[dict]:
+    """A row for every backbone, fold, number of shots and model: mIoU and the paired difference to frozen features,
+    of a training to matching too, with 95 % intervals."""
+    for first in sorted(RUNS.glob(f"*-{FROZEN.replace(' ', '-')}-{episodes}.npz")):
+        backbone, fold, _ = first.stem.split("-", 2)
+        found = {}
+        for name in ORDER:
+            kept = _kept(backbone, fold, name, episodes)
+            if kept.is_file():
+                found[name] = Evaluation.load(kept)
+        for shot in (1, 5):
+            for row in recipe.table(found, [shot]):
+                numbers = {key: round(row[key], 2) for key in ("miou", "low", "high", "gain", "gain_low", "gain_high")}
+                if row["model"] in METHODS and MATCHING in found:
+                    own, other = (found[name].scores[shot] for name in (row["model"], MATCHING))
+                    numbers["over matching"] = [round(100 * value, 2) for value in own.difference(other)]
+                yield {"backbone": backbone, "fold": int(fold), "shots": shot, "model": row["model"], **numbers}
+
+
+def lines(found: list[dict]) -> list[str]:
+    """The rows as lines of README's table: mIoU, and in brackets the interval of the difference to frozen features."""
+    cells = {}
+    for row in found:
+        low, high = (f"{round(row[name], 1) + 0:+.1f}" for name in ("gain_low", "gain_high"))
+        gain = "" if row["model"] == FROZEN else f" ({low} to {high})"
+        place = row["backbone"], row["fold"], row["shots"]
+        cells.setdefault(place, {})[row["model"]] = f"{row['miou']:.1f}{gain}".replace("-", "−")
+    names = {"efficientnet_lite0": "EfficientNet-Lite0", "resnet18": "ResNet-18"}
+    return [
+        "| " + " | ".join([names[b], str(fold), str(shot), *(of.get(name, "–") for name in ORDER)]) + " |"
+        for (b, fold, shot), of in sorted(cells.items())
+    ]
+
+
+def table(episodes: str = "1000") -> None:
+    """Write the rows, and of every training its recipe and what was selected; print the lines for README."""
+    found, trainings, cards = list(rows(int(episodes))), [], {}
+    for said in sorted(RUNS.glob(f"*-{episodes}.json")):
+        backbone, fold, method, _ = said.stem.split("-")
+        trainings.append({"backbone": backbone, "fold": int(fold), "method": method, **json.loads(said.read_text())})
+        if said.with_suffix(".npz").is_file():
+            cards[fold] = Evaluation.load(said.with_suffix(".npz")).protocol
+    chosen = next(card for card in cards.values() if card.selection == "val_classes")
+    rules = chosen.replace(backbone="", list_hash="").as_dict()
+    lists = {f"fold {fold}": cards[fold].list_hash for fold in sorted(cards)}
+    stored = {"protocol": rules, "lists": lists, "versions": recipe.versions(), "rows": found}
+    files.write_text(TARGET, json.dumps(stored | {"trainings": trainings}, indent=1) + "\n")
+    print("\n".join(lines(found)))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    {"run": run, "table": table}[sys.argv[1]](*sys.argv[2:])
