@@ -119,11 +119,11 @@ class Shapes5i(SegmentationDataset):
 
     def supports_of(self, cls: int) -> list[int]:
         """The images of `cls` without those that the knob `absent` has emptied: they serve as queries only."""
-        images = self.images_of(cls, 0 if self.across_domains else None)
+        images = self.images_of(cls, 0) if self.across_domains else self.images_of(cls)
         return [i for i in images if not self.plan(i).absent] if self.knobs.absent else images
 
     def queries_of(self, cls: int) -> list[int]:
-        return self.images_of(cls, 1 if self.across_domains else None)
+        return self.images_of(cls, 1) if self.across_domains else self.images_of(cls)
 
     def shows(self, index: int, cls: int) -> bool:
         """Whether an object of `cls` was placed in the image (debris may hide all of a distractor)."""
