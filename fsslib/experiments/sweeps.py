@@ -1,6 +1,7 @@
 """Many runs from one grid of parameters: all checked before the first starts, one process each, restartable, on this
 machine or where `engines` leads."""
 
+import contextlib
 import itertools
 import os
 import time
@@ -12,7 +13,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FsslibError, ParameterError
-from ..files import located
+from ..files import claim, located
 from ..progress import say
 from . import engines
 from .execute_notebook import REPORT
@@ -175,7 +176,8 @@ def sweep(
     states = {name: "skipped" if (place / name / REPORT).is_file() else "planned" for name in planned}
     todo = [] if dry_run else [name for name, state in states.items() if state == "planned"]
     for name in [] if dry_run else planned.keys() - todo:
-        forget_training(place / name)  # a run that was killed in its last moment has kept it
+        with contextlib.suppress(BlockingIOError), claim(place / name):
+            forget_training(place / name)  # a run that was killed in its last moment has kept it, and its lock
     left = {name: planned[name] for name in todo}
     if kind == "local":
         how = {"runs": runs, "notebook": notebook, "progress": False}

@@ -734,8 +734,8 @@ check(guide_range)
 # %% tags=["solution"]
 def best_per_support(query, prototypes, used):
     """Float, float and bool -> (B, 1, h, w): the best cosine of each support, averaged over the supports."""
-    unit = F.normalize(prototypes, dim=-1)
-    c = torch.einsum("bkpc,bchw->bkphw", unit, F.normalize(query, dim=1))
+    of_length_1 = F.normalize(prototypes, dim=-1)
+    c = torch.einsum("bkpc,bchw->bkphw", of_length_1, F.normalize(query, dim=1))
     best_of_each = c.masked_fill(~used[..., None, None], -torch.inf).amax(2)
     return best_of_each.mean(1, keepdim=True)
 

@@ -360,10 +360,10 @@ check(ensemble_threshold)
 # %% tags=["solution"]
 def marked_at_equal_recall(scores, reference, wanted, base):
     """Two (n) float and two (n) bool -> a share, a scalar tensor."""
-    count = int((reference[wanted] > 0.5).sum())
-    if count == 0:
+    found = int((reference[wanted] > 0.5).sum())
+    if found == 0:
         return torch.tensor(0.0)
-    level = scores[wanted].sort(descending=True).values[count - 1]
+    level = scores[wanted].sort(descending=True).values[found - 1]
     return (scores[base] >= level).float().mean()
 
 

@@ -113,7 +113,7 @@ def test_a_figure_is_shown_with_words_and_numbers(fig, capsys, monkeypatch):
     show(fig, "The score <rises> from 1 to 3.", pd.DataFrame({"score": [0.12345]}))
     (bundle, metadata), (words, _) = shown
     assert bundle["image/png"].startswith(b"\x89PNG") and bundle["text/plain"] == "The score <rises> from 1 to 3."
-    assert metadata == {"image/png": {"alt": "The score <rises> from 1 to 3."}}
+    assert metadata["image/png"]["alt"] == "The score <rises> from 1 to 3."
     assert "Figure in words" in words["text/html"] and "0.123" in words["text/html"]
     assert "&lt;rises&gt;" in words["text/html"]
     show(fig, "A photograph of a cat.", photo=True, data={"area": [0.5]})

@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,12 +25,16 @@ def test_the_first_python_example_runs(capsys):
 
 
 @pytest.fixture
-def own_method(tmp_path, monkeypatch) -> Path:
+def own_method(tmp_path, monkeypatch) -> Iterator[Path]:
     """The README's file of a fifth method; forgotten again after the test."""
     monkeypatch.setattr(models, "_METHODS", dict(models._METHODS))
     path = tmp_path / "nearest.py"
     path.write_text(re.search(r"```python\n(# nearest.py.*?)```", TEXT, re.S)[1], encoding="utf-8")
-    return path
+    before = set(sys.modules)
+    yield path
+    for name in set(sys.modules) - before:
+        if name.startswith("fsslib_plugin_"):  # a training in other processes would take it along
+            del sys.modules[name]
 
 
 def test_a_method_of_ones_own_is_one_short_file_that_works_by_name(own_method):
