@@ -99,6 +99,7 @@ def for_nbgrader(stage: str) -> nbformat.NotebookNode:
         elif name := _checked(cell):
             facts = {"grade_id": f"check-{name}", "solution": False, "grade": True, "locked": True}
             facts |= {"points": worth[name]}
+            cell.source = f"print(check({name}))"  # nbgrader would take a cell's value for partial points
         else:
             continue
         cell.metadata["nbgrader"] = nbformat.from_dict({"schema_version": 3, "task": False, **facts})

@@ -522,10 +522,10 @@ check(gradient_reach)
 def sdpm_loss(support, support_mask, query, query_mask, gate, tau):
     """Features (E, C, h, w) and soft masks (E, h, w) of support and query, a gate, tau -> the loss, 0-dimensional."""
 
-    def pool(features, mask):
+    def mean_under(features, mask):
         return (features * mask[:, None]).sum((2, 3)) / (mask.sum((1, 2))[:, None] + 5e-4)
 
-    p, t = pool(support, support_mask), pool(query, query_mask)
+    p, t = mean_under(support, support_mask), mean_under(query, query_mask)
     S = (gate(p) + 1) / 2 * p
     T = (t + S) / 2
     P, Q = (T / tau).log_softmax(-1), (S / tau).log_softmax(-1)

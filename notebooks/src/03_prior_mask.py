@@ -505,12 +505,12 @@ check(contrast)
 # %% tags=["solution"]
 def robust_prior(query, support, masks, count):
     """(B, C, h, w) float twice, (B, H, W) integers 0, 1, 255, an int -> (B, h, w) cosines; 0 for an empty mask."""
-    grid = resize((masks == 1).float(), query.shape[-2:]).flatten(1)
+    inside = resize((masks == 1).float(), query.shape[-2:]).flatten(1)
     units = [F.normalize(x.flatten(2), dim=1) for x in (support, query)]
     ### BEGIN SOLUTION
-    cosines = (units[0].mT @ units[1]).masked_fill(grid[:, :, None] == 0, 0)
-    best = cosines.topk(min(count, grid.shape[1]), 1).values
-    held = (grid > 0).sum(1, keepdim=True).clamp(1, count)
+    cosines = (units[0].mT @ units[1]).masked_fill(inside[:, :, None] == 0, 0)
+    best = cosines.topk(min(count, inside.shape[1]), 1).values
+    held = (inside > 0).sum(1, keepdim=True).clamp(1, count)
     ### END SOLUTION
     return (best.sum(1) / held).view(-1, *query.shape[-2:])
 

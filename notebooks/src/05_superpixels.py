@@ -47,6 +47,7 @@ from fsslib.analysis.intervals import clear, gain_verdict, mean_interval, percen
 from fsslib.analysis.superpixels import superpixel_measures
 from fsslib.checkpoints import read_note, shipped
 from fsslib.evaluation import Evaluation
+from fsslib.labs import check
 from fsslib.metrics import FewShotIoU, over_trainings
 from fsslib.models.asgnet import allocate, clean_seeds, cluster, published_seeds
 from fsslib.nn.backbones.cached import CachedBackbone
@@ -654,8 +655,6 @@ def soft_assign(centres, cells):
 
 
 # %%
-from fsslib.labs import check
-
 check(soft_assign)
 
 

@@ -386,7 +386,7 @@ panels, sharp = [("support", one.support_images[0, 0, 0], None, marked)], {}
 for temperature in (1, 0.1, 0.02):
     A = both_axes(0, temperature)["over the query"][0, :, :, m.flatten() == 1]
     sharp[temperature] = float((-(A * (A + 1e-12).log()).sum(1)).exp().mean())
-    panels.append((f"$\\tau$ = {temperature}", image, A[:, :, j].mean(0).view(25, 25), truth))
+    panels.append((f"τ = {temperature}", image, A[:, :, j].mean(0).view(25, 25), truth))
 alt = "One marked cell of the support's object, and its attention over the query at three temperatures."
 show(*pictures.heat({"": panels}, alt), photo=True)
 
@@ -637,6 +637,8 @@ def matching_head(query, key, value, mask):
 answer = matching_head(q[0, 0], k[0, 0], v[0, 0], m[0])  # the first head of the finest stage
 twice = matching_head(q[0, 0], k[0, 0].repeat(2, 1), v[0, 0].repeat(2, 1), m[0].repeat(2))
 assert torch.allclose(twice[0], answer[0], atol=1e-3) and torch.allclose(twice[1], 2 * answer[1], atol=1e-3)
+
+# %%
 check(matching_head)
 
 # %% [markdown] tags=["exercise"]

@@ -115,7 +115,8 @@ pd.DataFrame(learned, index=["at the start", "learned"]).round(1)
 
 # %%
 def threshold(b, psi):
-    return (gamma * alpha + (gamma - 1) * beta * psi + delta * b) / (alpha * (1 + gamma))
+    against = gamma * (alpha + beta * psi) - beta * psi + delta * b
+    return against / (alpha + alpha * gamma)
 
 
 b, f = maps["base_map"][:, 0], maps["meta"][:, 1]
@@ -372,6 +373,8 @@ def marked_at_equal_recall(scores, reference, wanted, base):
 one = {name: seen[name][0].flatten().sigmoid() for name in ("ensemble", "matching alone")}
 where_in_one = [where[name][0].flatten() for name in ("wanted object", "base objects")]
 print(f"first episode: {100 * float(marked_at_equal_recall(*one.values(), *where_in_one)):.1f} % of the base pixels")
+
+# %%
 check(marked_at_equal_recall)
 
 # %% [markdown] tags=["exercise"]
