@@ -44,6 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
     except FsslibError as error:
         print(error, file=sys.stderr)
         return 2
+    gone = [word for call in calls for word in call if word.startswith("tools/") and not (folder / word).is_file()]
+    if gone:
+        print(f"{gone[0]} is not in this copy: `{given.command}` needs the whole repository.", file=sys.stderr)
+        return 2
     for call in calls:
         words = [sys.executable if word == PYTHON else word for word in call] + (rest if call is calls[-1] else [])
         try:

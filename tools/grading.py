@@ -162,6 +162,11 @@ def make(tool: str, out: Path = editions.EDITIONS) -> Path:
         write_text(folder / "nbgrader_config.py", CONFIG)
     for file in _files(tool, folder):
         print(file)
+    print(
+        {"nbgrader": f"next: the commands in {folder}/nbgrader_config.py", "otter": f"next: otter assign {file} OUT"}[
+            tool
+        ]
+    )
     return folder
 
 

@@ -126,6 +126,9 @@ def gradebook(
         lines.append(["    Points Possible", "", "", "", "", *map(str, most)])
     elif system == "csv":
         lines.append(["points possible", "", "", "", *map(str, most)])
+    if system == "canvas" and any(not student.facts.get("id") for student in students):
+        cure = "export the gradebook there and give it as the roster"
+        remarks.append(f"Canvas finds students by their ID, and some have none here: {cure}.")
     for student in students:
         cells = []
         for stage in stages:
