@@ -12,8 +12,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from ..errors import FsslibError, ParameterError
-from ..files import claim, located
+from ..errors import FsslibError, OutputError, ParameterError
+from ..files import claim, located, lock_of
 from ..progress import say
 from . import engines
 from .execute_notebook import REPORT
@@ -176,8 +176,10 @@ def sweep(
     states = {name: "skipped" if (place / name / REPORT).is_file() else "planned" for name in planned}
     todo = [] if dry_run else [name for name, state in states.items() if state == "planned"]
     for name in [] if dry_run else planned.keys() - todo:
-        with contextlib.suppress(BlockingIOError), claim(place / name):
-            forget_training(place / name)  # a run that was killed in its last moment has kept it, and its lock
+        forget_training(place / name)  # a run that was killed in its last moment has kept it, and its lock
+        if lock_of(place / name).exists():
+            with contextlib.suppress(BlockingIOError, OutputError), claim(place / name):
+                pass  # whoever takes a dead holder's lock removes it
     left = {name: planned[name] for name in todo}
     if kind == "local":
         how = {"runs": runs, "notebook": notebook, "progress": False}
