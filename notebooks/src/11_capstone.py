@@ -34,7 +34,7 @@
 # What you see below is a worked example: `data/capstone/mixture.py`.
 
 # %% tags=["parameters"]
-plugin = "mixture.py"  # a path, or a file in data/capstone
+plugin = None  # the path of your file; None: the worked example
 method = "mixture"
 ground = {"parts": 3}  # knobs of fsslib.data.ShapesKnobs: where the idea should help
 elsewhere = {"parts": 1}  # and where it should not matter
@@ -89,7 +89,7 @@ print("hash", hashlib.sha256(hypothesis.encode()).hexdigest()[:12])
 # the object (or to the background) go in, a map (B, 1, h, w) comes out.
 
 # %%
-path = Path(plugin) if Path(plugin).exists() else fsslib.files.data_folder() / "capstone" / plugin
+path = Path(plugin) if plugin else fsslib.files.data_folder() / "capstone" / "mixture.py"
 models.use(path)
 Code(path.read_text(encoding="utf-8"), language="python")
 
