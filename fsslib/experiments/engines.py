@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from ..errors import FsslibError, ParameterError
 from ..files import LEASE, located, parse_yaml, read_text, write_text
@@ -78,7 +79,8 @@ def make(kind: str, rest: str, tasks: list[Task], told: Told) -> None:
 
 def _needed(module: str) -> Any:
     try:
-        return importlib.import_module(module)
+        with mock.patch("signal.signal"):  # dask-jobqueue takes Ctrl-C for itself as soon as it is imported
+            return importlib.import_module(module)
     except ImportError:
         raise FsslibError(f"{module} is not installed, and this sweep needs it: pip install -e '.[cluster]'") from None
 

@@ -4,8 +4,11 @@ The packages are the extra `cluster`; where they are not installed only what tha
 
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
+from importlib.util import find_spec
 
 import cluster_tools
 import fake_slurm
@@ -15,6 +18,9 @@ import torch
 from fsslib.errors import ParameterError
 from fsslib.experiments import engines, runs, status, sweep, sweeps
 from fsslib.experiments.__main__ import main
+
+# `importorskip` would import it, and then Ctrl-C belongs to it for the rest of the test run.
+JOBQUEUE = pytest.mark.skipif(not find_spec("dask_jobqueue"), reason="needs the extra `cluster`")
 
 # Marks are files beside the runs: what a run does, and how often, must not depend on which process does it.
 BOOK = """
@@ -152,15 +158,15 @@ def test_slurm_goes_on_after_an_interrupt(grid, slurm, tmp_path, monkeypatch, ca
     )
 
 
+@JOBQUEUE
 @pytest.mark.parametrize("interrupt", [False, True])
 def test_slurm_through_jobqueue(grid, slurm, tmp_path, interrupt):
-    pytest.importorskip("dask_jobqueue", reason="needs the extra `cluster`")
     options = "cores: 1, memory: 1GB, walltime: 1:00:00, queue: gpu, scheduler-options: {host: 127.0.0.1}"
     (tmp_path / "c.yaml").write_text(f"slurm: {{{options}}}\nmaximum: 1\n")  # without a host it looks for a way out
 
     def report(line):
         assert line.endswith("done (1 of 2)")
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)  # not every package leaves it a KeyboardInterrupt
 
     if interrupt:
         with pytest.raises(KeyboardInterrupt):
@@ -203,12 +209,23 @@ def test_wrong_words_for_slurm(grid, slurm, on):
         grid("", [0], on)
 
 
+@JOBQUEUE
 @pytest.mark.parametrize("text", ["a: 1", "slurm: {cores: 1}", "slurm: {cores: 1, memory: 1GB, walltime: soon}", "[]"])
 def test_wrong_cluster_files(grid, tmp_path, text):
-    pytest.importorskip("dask_jobqueue", reason="needs the extra `cluster`")
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ParameterError, match="on: "):
         grid("", [0], f"dask:{tmp_path / 'c.yaml'}")
+
+
+@JOBQUEUE
+def test_packages_of_clusters_leave_ctrl_c_alone_and_load_in_any_thread():
+    words = (
+        "import signal, concurrent.futures as c; from fsslib.experiments.engines import _needed;"
+        "names = ['dask', 'distributed', 'submitit', 'dask_jobqueue'];"
+        "list(c.ThreadPoolExecutor(1).map(_needed, names));"
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    )
+    subprocess.run([sys.executable, "-c", words], check=True)
 
 
 def test_walltimes():
