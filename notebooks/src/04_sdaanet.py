@@ -74,7 +74,7 @@ maps = net(one).maps
 # %% [markdown]
 # ## The whole model in one picture
 #
-# Read it from left to right. Nothing is a sketch: all maps belong to this episode. Feature maps show the length of the
+# Read it from top to bottom. Nothing is a sketch: all maps belong to this episode. Feature maps show the length of the
 # feature vector, logits the probability of the object.
 
 # %% tags=["nbval-ignore-output"]
