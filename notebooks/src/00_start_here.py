@@ -32,8 +32,8 @@ except FsslibError as missing:  # the photographs are an extra: the rest of the 
     print(missing)
 
 # %% [markdown]
-# Notebook 10 goes on with photographs. From here on the library draws them: to *understand* a method, it helps to know
-# everything about its pictures.
+# Notebook 10 goes on with photographs. From here on the library draws the pictures: to *understand* a method, it helps
+# to know everything about them.
 #
 # **What you will learn**
 #
@@ -187,7 +187,7 @@ show(figure, alt, photo=True)
 #
 # The episodes come from a fixed list, which is drawn from a seed and identified by a hash. The
 # [protocol](GLOSSARY.md#protocol) card lists every choice of this kind. Two scores can be compared only if their cards
-# agree, and some papers do not say what is on theirs.
+# agree, and some papers print none.
 
 # %%
 protocol = Protocol(episodes=episodes, seeds=(seed,))

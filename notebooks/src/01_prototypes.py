@@ -309,9 +309,9 @@ for i, name in enumerate(variants):
 #
 # ## Alignment: from the query back to the support
 #
-# If the support's prototype finds the object in the query, the query's should find it in the support. PAR takes the
-# *predicted* query mask, pools the query's prototypes under it, and segments the support with them. The support's mask
-# is known, so this way back can be scored.
+# If the support's prototype finds the object in the query, the query's prototype should find it in the support. PAR
+# takes the *predicted* query mask, pools the query's prototypes under it, and segments the support with them. The
+# support's mask is known, so this way back can be scored.
 
 # %%
 pair = few.select([order[len(order) // 2]])  # the median episode: not perfect, not hopeless
@@ -636,7 +636,7 @@ check(box_bias)
 # %% [markdown] tags=["exercise"]
 # ### 6 · `way_back`
 #
-# *Difficulty ●●● · importance ●●○ · 25 minutes.* Write PAR yourself, for one episode with one support. Given are the
+# *Difficulty ●●● · importance ●●○ · 25 minutes.* Write PAR yourself, for one episode with one support. You get the
 # query's `scores` (2, h, w) for background and object, the features `query` and `support` (C, h, w), and the support's
 # `mask` (H, W) of 0, 1 and 255. Pool both prototypes from the query under its *predicted* mask, on the grid; score the
 # support with α = 20; enlarge; return the cross entropy, a scalar. Where the query has no predicted object pixel, the

@@ -323,8 +323,8 @@ pd.DataFrame({"not detached": free, "detached": fixed}).div(unit).rename_axis("g
 #
 # $L = L_{main} + L_{aux} + \alpha \, L_{KD} + 0.5 \, L_{saam}$ with the weight $\alpha = 50$; in notebook 01, $\alpha$
 # was the temperature. ($L_{main}$ and $L_{aux}$ compare masks, fine and coarse: notebook 04; $L_{saam}$ belongs to the
-# attention: notebook 03b.) A share of the loss says little, because the gradient is what moves weights. Compare the
-# shares of both; the gradient is taken on what distillation can reach, the projections and the gate.
+# attention: notebook 03b.) A share of the loss says little, because the gradient is what moves weights. Compare each
+# term's share of both; the gradient is taken on what distillation can reach, the projections and the gate.
 
 
 # %%
@@ -401,12 +401,12 @@ assert not yes or "disagree" in gains["separate, α = 50", 1.0], "the verdict be
 # %% [markdown]
 # The loss does its work: at gap 1 the distance of $S$ and $t$ is 0.77 without it and 0.17 with $\alpha = 50$. **The
 # score does not follow**: with $\alpha = 50$ it changes by −0.2 points at gap 1 (−0.5 to 0.1). By the plan, that is not
-# a yes. Ten times the weight brings the prototypes no closer and costs 3.4 points (−4.1 to −2.9). All three agree; but
-# three trainings without any effect agree in sign one time in four, and one of ours (−7.5) is an outlier.
+# a yes. Ten times the weight brings the prototypes no closer and costs 3.4 points (−4.1 to −2.9). All three trainings
+# agree; but three without any effect agree in sign one time in four, and one of ours (−7.5) is an outlier.
 #
 # Look at the last panel, too, where support and query are one picture. At $\alpha = 0$ a picture is 0.76 away from
 # *itself*, nearly as far as from one of the other domain (0.77): the distance comes from the two separate projections,
-# hardly from the gap. The loss removes it between different classes, too (0.77 to 0.18), so classes are told apart no
+# hardly from the gap. The loss removes it between different classes, too (0.77 to 0.18), so it tells classes apart no
 # better.
 #
 # ### Why does the score not follow? Ask who reads the prototype
@@ -453,8 +453,8 @@ table.rename_axis("mIoU in % with").round(1).astype(object).fillna("")
 # | self-distillation (SDPM) gains 1.6 points on PASCAL-5i, one shot (a public review that quotes the paper's table) | −0.2 points at gap 1 (−0.5 to 0.1; the trainings +0.7, −2.9, +1.5), 1,000 episodes (`data/results/distillation-gap.json`); without a gap, in the ablation of notebook 04, −0.7 (−1.2 to −0.2; the trainings disagree; `sdaanet-ablation.json`) | the decoder reads the prior, not the prototype: a prototype of another class costs 1.2 points at most |
 # | the teacher guides the student (the prototypes come closer) | 0.77 to 0.17 at gap 1, and for one and the same picture 0.76 to 0.17 (same file) | they do; but the distance came from two separate projections, not from the pictures |
 #
-# The experiment is small: nine trainings of 250 steps, one backbone, 32 channels, drawn shapes. On photographs with
-# wide features a decoder may read its prototype. The method carries over: show distance and score apart, pair the
+# The experiment is small: nine trainings of 250 steps, one backbone, 32 channels, drawn shapes. On photographs, with
+# more channels, a decoder may read its prototype. The method carries over: show distance and score apart, pair the
 # comparison, and ask of every improved part whether a later part reads it.
 
 # %% [markdown]
