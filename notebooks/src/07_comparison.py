@@ -422,8 +422,8 @@ claims(
         + ", ".join(f"{m} {v}" for m, v in step.items())
         + " (ResNet-50), one shot, each with its own protocol.",
         "Shapes-5i, one shot, three trainings each: " + ", ".join(f"{m} {v}" for m, v in ours.items()) + ".",
-        "Here budgets and episodes are equal, networks small, pictures drawn, with 4,000 steps each. Our objects have one part, "
-        "so one prototype is enough, and ASGNet's several do not pay (notebook 05).",
+        "Here budgets and episodes are equal, networks are small, pictures are drawn, and training takes 4,000 steps. Our "
+        "objects have one part, so one prototype is enough, and ASGNet's several do not pay (notebook 05).",
     ),
     (
         f"Five shots help every method, e.g. ASGNet {paper['ASGNet', 'ResNet-50']['1']} to {paper['ASGNet', 'ResNet-50']['5']}.",
