@@ -79,7 +79,7 @@ assert (torch.from_numpy(painter.mask) == mask).all(), "brought back, it is the 
 # Below, the support is the *true mask*, and all four methods find the object. Now choose *your drawing* under *Support
 # mask*: two of them still find it, and HDMNet finds nothing at all. Then *clear* the picture, mark only a small piece
 # of the disc, and add one background scribble: which method gains most? With *Own support* and *Own query* you can
-# bring your own photographs, but read the last section first.
+# bring your own photographs, but read *Your own pictures* below first.
 
 # %% tags=["nbval-ignore-output"]
 comparison = widgets.compare_methods()
@@ -134,9 +134,9 @@ widgets.explore_prototypes()
 # %% [markdown]
 # ## Inside SD-AANet: teacher, prior, attention
 #
-# First the distillation. Raise the [temperature](GLOSSARY.md#temperature) until teacher and student look alike. From τ
-# = 1 on the loss hardly moves, because its factor τ² makes up for the smaller difference (notebook 02). The prediction
-# does not move at all: at inference there is no teacher.
+# First the distillation. Raise the [temperature](GLOSSARY.md#temperature) until teacher and student look alike. From
+# τ = 1 on the loss hardly moves, because its factor τ² makes up for the smaller difference (notebook 02). The
+# prediction does not move at all: at inference there is no teacher.
 
 # %% tags=["nbval-ignore-output"]
 distillation = widgets.explore_distillation()

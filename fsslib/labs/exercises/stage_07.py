@@ -40,8 +40,8 @@ def _without_zero(interval: Interval) -> bool:
     "them round at once.": lambda i, t: _agree(t),
     "only gains: "
     "Only gains can be clear here. A loss is as clear if all of it lies below 0.": lambda i, t: i[1] > 0 and min(t) > 0,
-    "one of the two is enough: One of the two conditions is enough here. There are two kinds of chance, and you have to "
-    "rule out both.": lambda i, t: _without_zero(i) or _agree(t),
+    "one of the two is enough: One of the two conditions is enough here. There are two kinds of chance, and "
+    "both have to be ruled out.": lambda i, t: _without_zero(i) or _agree(t),
     "most trainings: Here most trainings decide. All of them have to agree: one that disagrees out of three is no "
     "rare accident.": lambda i, t: _without_zero(i) and sum(x * i[0] > 0 for x in t) > len(t) / 2,
     "trainings inside the interval: Trainings need not lie in the interval, which is about other *episodes*. Only "
