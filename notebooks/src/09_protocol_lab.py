@@ -263,7 +263,7 @@ for fold in (1, 2, 3):
 # ## The stored table
 #
 # `tools/protocol_lab.py` did the same with 1,000 episodes and all four folds. Our live episodes are the first of its
-# list. So its score on the first 200 has to lie in our intervals:
+# list. So the tool's scores on its first 200 episodes have to lie in our intervals:
 
 # %%
 stored = json.loads((results / "protocol-lab.json").read_text())
@@ -288,7 +288,7 @@ assert shapes["two ways", 1]["difference"][2] < 0, "notebook 00 says that two wa
 #
 # How many episodes does a ranking need before you can trust it? Notebook 07's runs kept the counts of 1,000 episodes
 # for four methods with three trainings each. Draw $n$ of these episodes with replacement, 500 times: how often does the
-# order of the methods differ from the order on all 1,000? A draw takes episode $e$ $w_e$ times:
+# order of the methods differ from the order on all 1,000? Let $w_e$ be how often a draw takes episode $e$:
 #
 # $$\text{mIoU}(w) = \frac{1}{C}\sum_c \frac{\sum_e w_e I_{ec}}{\sum_e w_e U_{ec}}$$
 
@@ -362,10 +362,10 @@ print("PANet, K=1, half of the 95 % interval:", ", ".join(f"n={n}: ±{w:.1f}" fo
 assert 0.75 < widths[50] / widths[1000] / 20**0.5 < 1.25, "it should fall like 1 / sqrt(n)"
 
 # %% [markdown]
-# "Neighbours" are two methods next to each other in the full ranking; the figure shows the mean over the three pairs.
-# Sharing a list helps, and it costs nothing. Where trainings differ, no number of episodes makes up for a single seed:
-# at $K = 5$ a third of the neighbours swap even with 1,000 episodes. The printed line gives half the width of the
-# interval of one score; it falls like $1/\sqrt{n}$.
+# "Neighbours" are two methods next to each other in the full ranking; the panels *neighbours swap* show the mean over
+# the three pairs. Sharing a list helps, and it costs nothing. Where trainings differ, no number of episodes makes up
+# for a single seed: at $K = 5$ a third of the neighbours swap even with 1,000 episodes. The printed line gives half the
+# width of the interval of one score; it falls like $1/\sqrt{n}$.
 #
 # ## What needs a training
 #
@@ -426,7 +426,8 @@ for switch, reference in (("batch norm", "frozen"), ("novel pixels", "background
 # Now the same switches on PASCAL photographs. The data is a small subset: 693 test images, long side 336 px, folds 1
 # to 3. The model is PANet's matching on frozen ImageNet features of a ResNet-18; nothing is trained. The pictures are
 # smaller than VOC's, so 2,048 pixels become 925 here ("unscaled" keeps 2,048). Masks of this subset have no void
-# border, so `void` changes nothing, and PANet's protocol differs from ours in the label size alone.
+# border, so `void` changes nothing; with one way, `counting` does not either. PANet's protocol then changes the label
+# size alone.
 
 # %%
 head, *photographs = stored["photographs"]
