@@ -527,7 +527,7 @@ query, support, masks = on_grid("motorcycle")
 before = one_mean(query, support, masks)[0].flatten(1)
 after = smoothed(before, query[0].flatten(1), 0.05)
 moved = float((before.argmax(0) != after.argmax(0)).float().mean())
-print(f"share of the cells that changed sides: {moved:.0%}")
+print(f"share of the cells that changed sides: {moved:.1%}")
 
 # %% [markdown] tags=["exercise"]
 # ### 4 · `one_failure`
