@@ -127,7 +127,8 @@ table(pd.DataFrame(spread))
 
 # %% [markdown]
 # The last column shows what the pre-trained features reach alone: prototypes are matched on them before any episode is
-# learned. The rest is what the method adds. (HDMNet's features differ: they were pre-trained under a larger head.)
+# learned. The rest comes from the method and its training on episodes. (HDMNet's features differ: they were pre-trained
+# under a larger head.)
 #
 # ## Who is better than whom?
 #
@@ -140,7 +141,8 @@ table(pd.DataFrame(spread))
 # The interval holds the middle 95 % of all $\Delta_b$. We call a difference **clear** if the interval leaves out 0
 # *and* all three trainings agree on the sign. That is a modest demand: between two *equal* methods three trainings
 # agree by chance one time in four ($2 \cdot \frac{1}{8}$). So the table also gives the interval over trainings
-# (Student's t of three numbers, so it is wide): where it holds 0, three trainings are too few to be sure.
+# (Student's t of three numbers, so it is wide): where it holds 0, three trainings are too few to be sure. Brackets in
+# the figure and ≈ below it mark what is not clear.
 
 # %% tags=["question"]
 pairs, over = {}, {}
@@ -354,9 +356,9 @@ print("share of the episodes in which a method is the best:", ", ".join(f"{n} {v
 # %% [markdown]
 # ## Try it
 #
-# Hold a contest of your own: draw on the support, or take its true mask, and move the query. Can you find a drawing that
-# turns the order of the table upside down? Start with two strokes on the object and none on the background, then add one
-# there.
+# Hold a contest of your own: draw on the support, or take its true mask, and move the query. Can you find a drawing
+# that turns the order of the table upside down? Start with two strokes on the object and none on the background, then
+# add one on the background.
 
 # %%
 from fsslib.widgets import compare_methods

@@ -321,5 +321,6 @@ print(
 )
 
 # %% [markdown]
-# **Read next**: notebook 09, on what makes a score a score. **References**: K. Wang et al., *PANet*, ICCV 2019; Q.
-# Zhao et al., *SD-AANet*, arXiv 2108.06600; G. Li et al., *ASGNet*, CVPR 2021; B. Peng et al., *HDMNet*, CVPR 2023.
+# **Read next**: notebook 09, on all that a score depends on besides the model. **References**: K. Wang et al., *PANet*,
+# ICCV 2019; Q. Zhao et al., *SD-AANet*, arXiv 2108.06600; G. Li et al., *ASGNet*, CVPR 2021; B. Peng et al., *HDMNet*,
+# CVPR 2023.

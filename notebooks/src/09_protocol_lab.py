@@ -189,7 +189,7 @@ flip("area filter", evaluate(net, large, rules), measured["small objects"])
 # ### Several shots
 #
 # Each paper has a rule for merging $K$ supports. HSNet's **vote** and the **mean** of $K$ probabilities work with any
-# method, since they only use its one-shot answers:
+# method, because they only use the method's one-shot answers:
 
 # %% tags=["nbval-ignore-output"]
 merged = {}
@@ -232,7 +232,9 @@ absent = evaluate(net, test_set, rules.replace(absent=0.3))
 flip("absent targets", absent)
 without, alarm = absent.scores[1].absent, absent.scores[1].false_alarm
 marked = np.mean(absent.scores[1].table[without, 1, 1] > 0)
-print(f"{without.sum()} queries without the class: false alarm {100 * alarm:.1f} %, any mark in {100 * marked:.0f} %")
+print(
+    f"{without.sum()} queries without the class: false alarm {100 * alarm:.1f} %, pixels marked in {100 * marked:.0f} % of them"
+)
 assert not as_written or marked > 0.5
 
 # %% [markdown]

@@ -87,7 +87,7 @@ print("parameters learned here:", sum(p.numel() for p in panet.parameters() if p
 found = torch.from_numpy(fsslib.segment(query, painter.image, painter, model=panet, size=size))
 coins = ndimage.label(strokes.rasterise(strokes.load(truth), *query.shape[1:]) == 1)[0]
 hit = [n for n in range(1, coins.max() + 1) if found[torch.from_numpy(coins == n)].float().mean() > 0.5]
-print(f"more than half of it found: {len(hit)} of {coins.max()} coins")
+print(f"coins of which more than half was found: {len(hit)} of {coins.max()}")
 
 # %% [markdown]
 # ## Six scenes
@@ -98,7 +98,7 @@ print(f"more than half of it found: {len(hit)} of {coins.max()} coins")
 # | motorcycle | the left camera's view | the right camera's | two photographs |
 # | eye | one eye of a cat | the other | two halves of one photograph |
 # | tissue | one gland, stained brown | two others | two quarters of one microscope picture |
-# | nuclei | one cell's nucleus, blue | those in another spot | two small windows of the same picture |
+# | nuclei | one nucleus, blue | those in another spot | two small windows of the same microscope picture |
 # | galaxies | one spiral galaxy | a dozen others, of any kind | two small windows of Hubble's deep field |
 #
 # Two crops of one photograph share light, camera and scale, which makes the task easier than it will be for you. The
@@ -243,8 +243,8 @@ print("the mean beats the nearest cell by more than five points:", ", ".join(sor
 # overlap, and only a trained decoder can make more of them. Six scenes do not rank methods; they show which comparison
 # suits which object.
 #
-# And models that were trained on drawn shapes? Here are the same six scenes with the shipped weights of the four
-# methods:
+# How well do models work that were trained on drawn shapes? Here are the same six scenes with the shipped weights of
+# the four methods:
 
 # %% tags=["nbval-ignore-output"]
 drawn = {m: load_model(shipped(m, "shapes", 0)) for m in ("panet", "sdaanet", "asgnet", "hdmnet")}
@@ -338,7 +338,7 @@ assert not as_written or (
 # from near it is blue nuclei in brown threads, and its mean resembles neither. So the right size, like the right layer,
 # depends on your object. Cropping is the other way to enlarge: the windows of nuclei and galaxies are crops already.
 #
-# **It always answers.** Mark the motorcycle, and ask for it among the coins:
+# **The rules always answer.** Mark the motorcycle, and ask for it among the coins:
 
 # %% tags=["nbval-ignore-output"]
 bike = painters["motorcycle"]
@@ -346,7 +346,10 @@ absent = {
     label: float((fsslib.segment(queries["coins"], bike.image, bike, model=net, size=size) > 0).mean())
     for label, net in nets.items()
 }
-print("share of the coins that is called a motorcycle:", ", ".join(f"{k} {share:.0%}" for k, share in absent.items()))
+print(
+    "share of the coins' picture that is called a motorcycle:",
+    ", ".join(f"{k} {share:.0%}" for k, share in absent.items()),
+)
 assert not as_written or min(absent.values()) > 0.05
 
 # %% [markdown]
