@@ -60,9 +60,9 @@ print(f"fsslib {fsslib.__version__}, torch {torch.__version__.split('+')[0]}, {t
 # ## What is equal
 #
 # `tools/comparison.py` ran the notebook `experiment` twelve times. Each run left a result file and the pixel counts of
-# all 1,000 episodes. First we check that the runs may be compared: the same episodes, rules and budget. The table below
-# the protocol card shows what else differs besides the method and the seed: `width` (channels behind the backbone),
-# `lr` (learning rate) and `options` (settings of the method itself).
+# 1,000 episodes. First we check that all had the same episodes, rules and budget. The table below the protocol card
+# shows what differs besides method and seed: `width` (channels behind the backbone), `lr` (learning rate) and `options`
+# (the method's own).
 
 # %%
 torch.set_grad_enabled(False)
@@ -98,15 +98,15 @@ table(own_settings.rename(columns=NAMES))
 #   chooses among the same rates on held-back base classes instead, in about 15 minutes of one core for each method. Its
 #   table is not here yet: until then, do not trust a lead of less than a few points.
 # * All are trained with one shot, on images that show no novel class. HDMNet's authors remove the training images that
-#   do; our drawn images never show one, so this holds for every method.
+#   do; our drawn images never do.
 #
 # ## The stored table
 #
 # The **interval** says how far other episodes would move the score. It is a bootstrap: the 1,000 episodes are drawn
 # again and again with replacement, the same draws for all trainings. The **dots** are the three trainings; their range
 # says what another seed would change. The dotted line is the [oracle](GLOSSARY.md#oracle) of notebook 00: it outlines
-# all novel objects perfectly and never looks at the support. PANet scores less here than in notebooks 00 and 01: their
-# weights were trained for twice as many steps.
+# all novel objects perfectly and never looks at the support. PANet scores less than in notebooks 00 and 01, where it
+# was trained for twice as many steps.
 
 # %%
 own = {(m, k): [counts[m, s].scores[k] for s in SEEDS] for k in (1, 5) for m in NAMES}
@@ -126,9 +126,8 @@ for m, name in NAMES.items():
 table(pd.DataFrame(spread))
 
 # %% [markdown]
-# The last column shows what the pre-trained features reach alone: prototypes are matched on them before any episode is
-# learned. The rest comes from the method and its training on episodes. (HDMNet's features differ: they were pre-trained
-# under a larger head.)
+# The last column shows what the pre-trained features reach alone, when prototypes are matched on them. The rest comes
+# from the method and its training on episodes. (HDMNet's features were pre-trained under a larger head.)
 #
 # ## Who is better than whom?
 #
@@ -174,8 +173,8 @@ table(pd.DataFrame(over).T)
 # gates of all supports, each between 1/2 and 1 (notebook 04). ASGNet adds up one similarity map for every prototype
 # (05). In HDMNet every support cell spreads one unit of attention over the query, and the units add up (06). Our
 # hypothesis: the methods lose the *scale*, not the information. The test (seed 0, live) keeps the weights and replaces
-# each rule by one that gives the same at $K = 1$: SD-AANet averages the gates; ASGNet allocates each support's
-# prototypes separately and averages the results; HDMNet divides the sum of the attention by $K$.
+# each rule by one that gives the same at $K = 1$: average the gates; allocate each support's prototypes separately and
+# average the results; divide the attention's sum by $K$.
 
 # %% tags=["nbval-ignore-output"]
 warnings.filterwarnings("ignore", message="5 shots, but the weights")  # HDMNet: plain mean of the scene distances
@@ -203,16 +202,15 @@ for name, gain in gains.items():
     print(verdict(f"{name}, K=5, other rule - published rule, seed 0", gain))
 
 # %% [markdown]
-# So the $K = 5$ column of the table ranks merge rules at least as much as methods. Training never used these rules. A
-# user of ASGNet's code saw the same drop; its author answered that the paper's five-shot scores come from models
-# trained with five shots.
+# So the $K = 5$ column ranks merge rules at least as much as methods. A user of ASGNet's code saw the same drop; its
+# author answered that the paper's five-shot scores come from models trained with five shots.
 #
 # ## Live
 #
 # We score the shipped weights (seed 0, in half precision) on the first episodes of the stored list. The stored score
 # must lie inside the live interval. **Your own method** joins here: with `plugin` (a file as in the README, or the one
-# of notebook 11) and, if it was trained, `plugin_checkpoint`. A method without a checkpoint is not trained: it runs on
-# PANet's backbone as it is.
+# of notebook 11) and, if it was trained, `plugin_checkpoint`. Without a checkpoint it runs untrained on PANet's
+# backbone.
 
 # %% tags=["nbval-ignore-output"]
 full = EpisodeSampler(test_set, protocol, shot=5).fixed(p["episodes"], 0)
@@ -248,7 +246,7 @@ table(pd.DataFrame(seen).fillna(""))
 #
 # With `retrain = True` the notebook `experiment` trains each method again, with the stored parameters, one seed and all
 # 1,000 episodes. Two run at a time, each in its own process, the longest first. Other processors round differently,
-# which may move a score by a point or two. So each score must lie within 2 points of the range of the stored trainings.
+# which may move a score by a point or two. So each must lie within 2 points of the stored range.
 
 
 # %%
@@ -283,8 +281,8 @@ print(f"trained here: {', '.join(again) or 'nothing (retrain = False)'}")
 # background is full of classes known from training). The models are those of the table: trained on standard pictures,
 # tested on harder ones. Each point is the mean of three trainings on the same 300 episodes.
 #
-# The lines below the figure say the same in words, for $K = 1$. "Overlap" means that the method's two intervals touch,
-# so its change may be chance.
+# The lines below the figure say it in words, for $K = 1$. "Overlap": the method's two intervals touch, so its change
+# may be chance.
 
 # %%
 hard = json.loads((data / "results" / "comparison-knobs.json").read_text())
@@ -296,8 +294,8 @@ for knob, value in dict.fromkeys((row["knob"], row["value"]) for row in hard["ro
     print(f"{knob} {value:g}: best {NAMES[best['method']]} {best['miou'][0]:.1f}")
 
 # %% [markdown]
-# Be careful with losses in points: a method that starts higher has more to lose. And these models never met the
-# difficulty in training. Trained on it, they may rank differently (`train_knobs` of the notebook `experiment`).
+# Be careful with points: a method that starts higher has more to lose. And these models never met the difficulty in
+# training; trained on it, they may rank differently (`train_knobs` of the notebook `experiment`).
 #
 # ## What it costs
 #
@@ -337,9 +335,9 @@ for m, backbone in (("panet", "vgg16"), ("asgnet", "resnet50"), ("sdaanet", "res
 # %% [markdown]
 # ## Look at single episodes
 #
-# A mean over 1,000 episodes hides the single episode. For each method a rule, not our taste, picks two live episodes:
-# the one in which its IoU leads the best other method by most, and the one in which it falls behind by most. The white
-# line is the true outline.
+# A mean over 1,000 episodes hides the single episode. For each method a rule picks two live episodes: the one in which
+# its IoU leads the best other method by most, and the one in which it falls behind by most. The white line is the true
+# outline.
 
 # %% tags=["nbval-ignore-output"]
 ious = {name: entry.scores[1].episode_iou() for name, entry in live.items()}
@@ -368,10 +366,10 @@ compare_methods(nets)
 # %% [markdown]
 # ## What the papers report
 #
-# The tables show mIoU in percent, the mean of four folds; single folds and [FB-IoU](GLOSSARY.md#fb-iou) are in
-# `data/published.json`. We list only what we saw in a source (`S`), mostly a table of a later paper, or in a source
-# that quotes the paper (`S2`). The list at the end of this section says what the short names of the sources mean. Below
-# the line of dashes stand backbones that have met the test classes before.
+# The tables give mIoU in percent, the mean of four folds; single folds and [FB-IoU](GLOSSARY.md#fb-iou) are in
+# `data/published.json`. Each value was seen in its source (`S`, mostly a table of a later paper) or in one that quotes
+# the paper (`S2`). The end of this section explains the sources' short names. Below the dashes stand backbones that
+# have met the test classes before.
 
 # %%
 published = json.loads((data / "published.json").read_text())["comparison"]
@@ -392,11 +390,10 @@ for name, title in (("pascal5i", "PASCAL-5i"), ("coco20i", "COCO-20i")):
     table(report(published[name]), index=False, title=title)
 
 # %% [markdown]
-# Such a column compares more than methods. The next two tables show what the code of our four methods does differently,
-# and how far such a choice can move mIoU (reported cases). `test_fold` means that the checkpoint was chosen on the
-# classes it is scored on. `drop` means that training images with a novel class were removed; the other three methods
-# keep them and call the class background. Many gaps between neighbouring rows of the tables above are smaller than
-# these effects.
+# Such a column compares more than methods. The next tables show what four of the codes do differently, and how far such
+# a choice moves mIoU (reported cases). `test_fold` means that the checkpoint was chosen on the classes it is scored on;
+# `drop`, that training images with a novel class were removed, while the other three call it background. Many gaps
+# between neighbouring rows of the tables above are smaller than these effects.
 
 # %%
 cards = {name: Protocol.published(m).as_dict() for m, name in NAMES.items()}

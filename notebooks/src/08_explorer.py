@@ -191,7 +191,7 @@ correlation.set(query=5)
 # %% [markdown]
 # ## An explorer as an experiment
 #
-# You can drive every explorer like this. Here one loop asks for twelve queries, with one support and with five.
+# You can drive every explorer like this: twelve queries, with one support and with five, in one loop.
 
 # %%
 explorer = widgets.explore_episode()

@@ -73,9 +73,9 @@ for name in ("asgnet", "sdaanet", "hdmnet"):
     print(f"{name}: checkpoint chosen on {cards[name].selection}; {cards[name].source}")
 
 # %% [markdown]
-# Which of these rows are a matter of taste, and which raise the score? Measure it. Here is a switchboard for all of
-# them: the weights stay the same, and you set the rules. Start with *mean over images*, then try *two ways*, and then
-# do not count false positives where the class is not shown. How many points can you find without touching the network?
+# Which of these rows are a matter of taste, and which raise the score? Measure it. Here is a switchboard: the weights
+# stay, and you set the rules. Start with *mean over images*, then try *two ways*, and then do not count false positives
+# where the class is not shown. How many points can you find without touching the network?
 
 # %% tags=["nbval-ignore-output"]
 explore_protocol(episodes=50).set(way=2, counting="present")
@@ -163,10 +163,10 @@ flip("label size", evaluate(net, large, rules), original)
 # %% [markdown]
 # ### Area filter
 #
-# The PFENet family uses a picture for a class only if the class covers at least 2,048 pixels of it. That is 1.1 % of a
-# VOC picture, or 103 pixels at our size. Small objects, the hard ones, drop out of queries *and* supports. That makes
-# another test set, so the difference is not paired. All objects of Shapes-5i are larger than 103 pixels; with half the
-# radius (knob `area`) some are smaller:
+# The PFENet family uses a picture for a class only if the class covers at least 2,048 pixels of it (1.1 % of a VOC
+# picture, 103 pixels at our size). Small objects, the hard ones, drop out of queries *and* supports. That makes another
+# test set, so the difference is not paired. All objects of Shapes-5i are larger than 103 pixels; with half the radius
+# (knob `area`) some are smaller:
 
 
 # %% tags=["nbval-ignore-output"]
@@ -403,8 +403,7 @@ assert min(cheat.values()) == 0, "whoever selects on the list that is scored can
 
 # %% [markdown]
 # Selecting on the list that is scored cannot lose, whatever the method: the largest of some noisy numbers is never
-# below the last. An honest rule sometimes loses. (A user of ASGNet's code reports a gain of 5 points; see the table in
-# notebook 07.)
+# below the last. An honest rule sometimes loses. (A user of ASGNet's code reports a gain of 5 points: notebook 07.)
 #
 # **Batch norm.** `"batch"` lets the statistics of the backbone follow the episodes, as several codes do by calling
 # `model.train()`; `"frozen"` keeps those of the pre-training.
@@ -425,11 +424,10 @@ for switch, reference in (("batch norm", "frozen"), ("novel pixels", "background
 #
 # ## Photographs
 #
-# Now the same switches on PASCAL photographs. The data is a small subset: 693 test images, long side 336 px, folds 1
-# to 3. The model is PANet's matching on frozen ImageNet features of a ResNet-18; nothing is trained. The pictures are
-# smaller than VOC's, so 2,048 pixels become 925 here ("unscaled" keeps 2,048). Masks of this subset have no void
-# border, so `void` changes nothing; with one way, `counting` does not either. PANet's protocol then changes the label
-# size alone.
+# Now the same switches on PASCAL photographs. The data is a small subset (693 test images, long side 336 px, folds 1 to
+# 3). PANet matches frozen ImageNet features of a ResNet-18; nothing is trained. The pictures are smaller than VOC's, so
+# 2,048 pixels become 925 here ("unscaled" keeps 2,048). Masks of this subset have no void border, so `void` changes
+# nothing; with one way, `counting` does not either. PANet's protocol then changes the label size alone.
 
 # %%
 head, *photographs = stored["photographs"]

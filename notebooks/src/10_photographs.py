@@ -131,8 +131,7 @@ def find(net, name, size=size):
 # ## Which layer?
 #
 # A network's early layers know colour and texture, its late ones know things. Which layer to compare depends on what
-# support and query have in common: a substance, such as brown tissue, or a thing, such as an eye. The table shows IoU
-# in percent:
+# support and query share: a substance (brown tissue) or a thing (an eye). IoU in percent:
 
 # %% tags=["nbval-ignore-output"]
 by_layer = {}
@@ -146,16 +145,15 @@ assert not as_written or (
 (100 * table).round().astype(int)
 
 # %% [markdown]
-# No layer is best for all. A cat's eye is found best in the last layer, where nuclei are lost. The rest of this
-# notebook uses `layer3`, because it is the worst layer for none of the six. We looked at the answers to choose it, so
-# what follows is a demonstration, not a benchmark. For a score to report you would choose on other classes (notebook 09
-# says why).
+# No layer is best for all. A cat's eye is found best in the last layer, where nuclei are lost. From here on we use
+# `layer3`, the worst layer for none of the six. We chose it by looking at the answers, so this is a demonstration, not
+# a benchmark. For a score, choose on other classes (notebook 09).
 #
 # ## Four ideas, no training
 #
 # The other three methods have decoders, and an untrained decoder gives noise. But an idea of what to compare feeds
-# every decoder, and that idea needs no training. Here are the four ideas. Each answers twice, once for the object and
-# once for what was marked as background; the larger answer wins.
+# every decoder, and that idea needs no training. Each idea below answers twice, for the object and for what was marked
+# as background; the larger answer wins.
 #
 # | idea | comes from | a query cell is compared with … |
 # |---|---|---|
@@ -213,9 +211,9 @@ class Idea(OneWayModel):
 
 # %% [markdown]
 # We add `matching`, the library's own [training-free baseline](GLOSSARY.md#training-free-baseline). It asks how densely
-# the marked cells lie around a query cell in the space of features, on two layers. That is something between the mean
-# and the nearest cell. Then it looks at the query again: query cells that resemble each other should get the same
-# answer. (Five means give almost the masks of one mean, so the gallery leaves them out.)
+# the marked cells lie around a query cell in the space of features, on two layers: something between the mean and the
+# nearest cell. Then query cells that resemble each other get similar answers. (Five means give almost the masks of one
+# mean, so the gallery leaves them out.)
 
 # %% tags=["nbval-ignore-output"]
 matching = build_model("matching", backbone="efficientnet_lite0")
@@ -237,14 +235,12 @@ print("the mean beats the nearest cell by more than five points:", ", ".join(sor
 (100 * scores).round().astype(int)
 
 # %% [markdown]
-# You can see two things. First, a motorcycle is rubber, chrome, leather and red paint. Their mean resembles none of
-# them, so the nearest *cell* does better (85 % instead of 70 %). Second, nuclei are all of one kind. There the mean
-# does better (35 % instead of 26 %), because it has less noise. Five means lie close together here: ASGNet's clusters
-# overlap, and only a trained decoder can make more of them. Six scenes do not rank methods; they show which comparison
-# suits which object.
+# First, a motorcycle is rubber, chrome, leather and red paint. Their mean resembles none of them, so the nearest *cell*
+# does better (85 % instead of 70 %). Second, nuclei are all of one kind. There the mean does better (35 % instead of 26
+# %), because it has less noise. Five means lie close together here: ASGNet's clusters overlap, and only a trained
+# decoder can make more of them. Six scenes do not rank methods; they show which comparison suits which object.
 #
-# How well do models work that were trained on drawn shapes? Here are the same six scenes with the shipped weights of
-# the four methods:
+# Now the same six scenes with the four shipped models that were trained on drawn shapes:
 
 # %% tags=["nbval-ignore-output"]
 drawn = {m: load_model(shipped(m, "shapes", 0)) for m in ("panet", "sdaanet", "asgnet", "hdmnet")}
@@ -373,8 +369,8 @@ compare_methods(
 # %% [markdown]
 # ## Your own two photographs
 #
-# You need three files: two pictures from a camera, and a mask from a drawing program that is white where your object is
-# in the support. This cell writes such files, so that the notebook runs anywhere:
+# You need three files: two photographs, and a mask that is white where your object is in the support. This cell writes
+# them, so that the notebook runs anywhere:
 
 # %%
 folder = Path(tempfile.mkdtemp())
