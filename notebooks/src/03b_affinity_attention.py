@@ -232,8 +232,7 @@ pd.DataFrame({"weights with a gradient": reached, "of": {n: len([*m.parameters()
 # %% [markdown]
 # The query's reduction and last layer learn from the segmentation loss alone, which does not ask that the map shows the
 # object. We replace both by the support's, which were taught: first the last layer, then the reduction, too. As a
-# control the head gets the prototype of *another class*: a head that finds objects of any class would score as high
-# with it.
+# control the head gets the prototype of *another class*: a head that finds just any object would score as high.
 
 
 # %%
@@ -418,7 +417,7 @@ for name, (value, _, _) in changed.items():
 
 # %% [markdown]
 # Replacing the prior costs more than 50 points, replacing the attention less than 5: this decoder relies on the prior.
-# But it hardly ever met a map of zeros in training, and part of the drop may come from that. And this is an
+# But it hardly ever met such maps in training, and part of the drop may come from that. And this is an
 # [*intervention*](GLOSSARY.md#ablation-and-intervention), not an ablation: a network trained without the prior would
 # have learned to do without it.
 #
@@ -426,12 +425,12 @@ for name, (value, _, _) in changed.items():
 #
 # Notebook 04 will show an ablation in which SAAM costs 3.1 points. Replacing maps in a trained network cannot explain
 # that; only new trainings can. The plan of this experiment, `data/experiments/saam-guides.yaml`, was written before
-# anything ran. (For lack of time, three variants without the prior were dropped; the replacing of maps was added
-# later.) The decoder gets the prior alone (`prior`), the prior and the published attention (`prior + query_map`), or
-# the prior and the map of the *taught* layer (`prior + supervised head`, option `attention_from="supervised_head"`).
-# All share one frozen backbone; each variant has three trainings and 1,000 paired episodes. There are three test
-# conditions: standard pictures, small objects (radius times 0.5), and the standard queries that show a second object of
-# the wanted texture. *Guide AUC* is a map's AUC, *guide use* the points lost when its mean replaces the map.
+# anything ran. (For lack of time, three variants without the prior were dropped; replacing maps was added later.) The
+# decoder gets the prior alone (`prior`), the prior and the published attention (`prior + query_map`), or the prior and
+# the map of the *taught* layer (`prior + supervised head`, option `attention_from="supervised_head"`). All share one
+# frozen backbone; each variant has three trainings and 1,000 paired episodes. The test conditions are standard
+# pictures, small objects (radius times 0.5), and the standard queries that show a second object of the wanted texture.
+# *Guide AUC* is a map's AUC, *guide use* the points lost when its mean replaces the map.
 
 # %%
 stored = json.loads((files.data_folder() / "results" / "saam-guides.json").read_text())

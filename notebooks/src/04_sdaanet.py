@@ -334,9 +334,9 @@ said = ", ".join(f"{name} {100 * share[i]:.0f} %" for name, share in right.items
 show(*common.strip(row, f"One query and its masks; pixels that are right: {said}.", side=1.95), photo=True)
 
 # %% [markdown]
-# The supports carried the information all along: with averaged gates five shots score 9.3 points higher. The product
-# had changed the *scale* of the query's features between training and testing. Summaries of the paper do not mention
-# this product; it comes from one line of code inside a loop.
+# The supports carried the information all along: with averaged gates five shots score 9.3 points higher. What broke was
+# the *scale* of the query's features, which changed after training. Summaries of the paper do not mention the product;
+# it comes from one line of code inside a loop.
 #
 # Try it: move *Supports K* from 1 to 5 and change the method. With the product the mask fades shot by shot; with the
 # average it holds. Is there a query for which the product is the better one?

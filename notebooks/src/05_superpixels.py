@@ -151,8 +151,8 @@ alt = f"A query of three parts, and its cosines. {'; '.join(f'{n}: {v}' for n, v
 show(*strip(row, alt, side=1.9), photo=True)
 
 # %% [markdown]
-# Now over 60 episodes: the mean cosine on the object and on the background, and the AUC, which says how often a cell of the
-# object has a higher value than a cell of the background.
+# Now over 60 episodes: the mean cosine on the object and on the background, and the [AUC](GLOSSARY.md#auc) (notebook
+# 03), 1 for a perfect ranking.
 
 
 # %%
@@ -172,10 +172,10 @@ assert change["AUC"][2] < 0, "so the object stands out less"
 print("\n".join(verdict(f"{name}, best of the parts - one average", value, 2) for name, value in change.items()))
 
 # %% [markdown]
-# An average resembles none of its parts. That is true, but every further prototype also gives the background one more
-# chance to match, and stripes or dots occur there as well: the cosine rises by 0.12 on the object and by 0.22 on the
-# background. **Several prototypes gain similarity and lose specificity.** These features were trained on objects of one
-# part, and no decoder has seen the maps yet. We come back to both points.
+# An average resembles none of its parts. But every further prototype gives the background one more chance to match, and
+# stripes or dots occur there as well: the cosine rises by 0.12 on the object and by 0.22 on the background. **Several
+# prototypes gain similarity and lose specificity.** These features were trained on objects of one part, and no decoder
+# has seen the maps yet.
 #
 # ## Where superpixels start
 #
@@ -245,9 +245,9 @@ print(f"in {100 * differs.float().mean():.0f} % of the supports the two rules gi
 # $$D_{pi} = \sqrt{\lVert F_p - s_i \rVert^2 + \frac{\lVert z_p - z_i \rVert^2}{r^2}} \qquad
 # A_{pi} = \frac{e^{-D_{pi}}}{\sum_{p'} e^{-D_{p'i}}} \qquad s_i \leftarrow \sum_p A_{pi} F_p$$
 #
-# and $z_i$ is updated in the same way, with $r = 10$ cells. Look at the sum in $A$: it runs over the *cells* of one
-# superpixel. So the superpixels do not divide the object: a cell may count in every superpixel or in none, and nothing
-# keeps two centres apart.
+# and $z_i$ is updated in the same way, with $r = 10$ cells. The sum in $A$ runs over the *cells* of one superpixel. So
+# the superpixels do not divide the object: a cell may count in every superpixel or in none, and nothing keeps two
+# centres apart.
 
 
 # %%
@@ -307,9 +307,9 @@ print(", ".join(f"{name}: {100 * share:.0f} % of the seeds' distances are left" 
 # which first divides the distance by $\sigma$.
 #
 # How different are the prototypes, then? The table shows their mean cosine; the entropy of a superpixel's weights as a
-# share of its largest value (1: the plain average, 0: a single cell), and the share of cells in use that follows from
-# it; the weight that lies on one true part, to be compared with the area of the largest part (the value of the plain
-# average); and the AUC of the best cosine.
+# share of its largest value (1: the plain average, 0: a single cell) and the share of cells in use that follows; the
+# weight on one true part beside the area of the largest part (the value of the plain average); and the AUC of the best
+# cosine.
 
 
 # %%
@@ -355,7 +355,7 @@ resnet[resnet.published][["objects", "prototypes", "cosine", "entropy", "cells i
 # centre ever leaves its seed. Behind the untrained reduction the sharpness is 8.6, and a superpixel uses one cell in
 # twenty. In our small network it is about 3, and a superpixel is nearly the plain average. **The same formula gives an
 # average or a single cell, depending on the length of the features.** We cannot measure the paper's own trained
-# reduction, because its weights are not at hand.
+# reduction: its weights are not at hand.
 #
 # ## Guided allocation
 #
@@ -400,8 +400,8 @@ show(
 )
 
 # %% [markdown]
-# $G$ says *which* prototype fits best, never *whether* it fits: background gets one, too. $\Pi$ and the decoder have to
-# decide whether. But a cosine is a product of unit vectors, so in $\Pi$ the prototypes can be summed first:
+# $G$ says *which* prototype fits best, never *whether* it fits: background gets one, too. That is up to $\Pi$ and the
+# decoder. But a cosine is a product of unit vectors, so in $\Pi$ the prototypes can be summed first:
 #
 # $$\Pi(x) = \sum_i \hat s_i \cdot \hat F_q(x) = \Big(\sum_i \hat s_i\Big) \cdot \hat F_q(x)$$
 #
@@ -479,14 +479,12 @@ for name in variants:
 # %% [markdown]
 # There are two causes. Most of the loss comes from the height of $\Pi$: with the mean, five shots (51.2) are about as
 # good as one (50.9). For five shots to score higher (55.0), the guide features must be averaged, too: picked from many
-# supports, they vary over the query in a way that one-shot training never showed. The supports carried the information
-# all along.
+# supports, they vary over the query in a way that one-shot training never showed.
 #
 # ### Or train with five shots
 #
 # The backbone stays frozen; clustering and allocation have no parameters. Only the reduction and the decoder learn. We
-# give the shipped heads a few steps of five-shot episodes. (With `retrain = True`, new heads train from scratch on one
-# shot instead, with the budget of the shipped ones.)
+# give the shipped heads a few steps of five-shot episodes (`retrain = True` trains new heads on one shot instead).
 
 # %% tags=["nbval-ignore-output"]
 torch.manual_seed(seed)
@@ -532,10 +530,9 @@ print(gain_verdict("stored, K=5 - K=1", gap, [100 * (t[5].miou - t[1].miou) for 
 # %% [markdown]
 # ## Do several prototypes pay, once they differ?
 #
-# First a quick look. The shipped weights have learned from objects of one part. We test them on objects of three parts,
-# change only how the prototypes are made, and train nothing. In all lines $\Pi$ is the *mean* of the cosines, so its
-# height cannot be the cause. In the last line every position gets the mean of the sharper prototypes instead of the
-# best one.
+# First a quick look. The shipped weights have learned from objects of one part. We test them on three parts and change
+# only how the prototypes are made. In all lines $\Pi$ is the *mean* of the cosines, so its height cannot be the cause.
+# In the last line every position gets the mean of the sharper prototypes instead of the best one.
 
 # %% tags=["nbval-ignore-output"]
 swaps = {"one prototype": {"max_superpixels": 1}, "several, as published": {}, "several, sharper": {"sharpness": 4.5}}
@@ -550,11 +547,11 @@ for name, scores in swapped.items():
 
 # %% [markdown]
 # Sharper prototypes gain 5.5 points, and the interval leaves out 0. In the last line the gain is gone, so it comes from
-# the guide features. There is a plausible explanation: this network has never met the average of three parts, but the
-# prototype of one part looks familiar. Yet these are 60 episodes of *one* training, and we have looked at several
-# lines. So we ran two experiments, each written down before it ran (`data/experiments/superpixels-parts.yaml` and
-# `superpixels-unseen-parts.yaml`). Each has three trainings that go on from the shipped weights (150 steps in the
-# first, 100 in the second) and 1,000 test episodes with objects of three parts, one shot.
+# the guide features. It sounds plausible: this network has never met the average of three parts, but the prototype of
+# one part looks familiar. Yet these are 60 episodes of *one* training, and we have looked at several lines. So we ran
+# two experiments, each written down before it ran (`data/experiments/superpixels-parts.yaml` and
+# `superpixels-unseen-parts.yaml`). Each has three trainings that start from the shipped weights (150 and 100 steps) and
+# 1,000 one-shot test episodes with objects of three parts.
 #
 # 1. **Learned from three parts**: the case that the idea was made for. One prototype, several as published, several
 #    with a sharpness of 4.5.
@@ -588,11 +585,10 @@ pd.DataFrame(different).T.round(2)
 # **Verdict: no.** Prototypes that differ change the score by −0.2 points (−1.1 to 0.7) for networks that have learned from three parts,
 # and by +0.5 (−0.3 to 1.3) for those that have learned from one. The five points of the quick look are gone.
 #
-# (A "clear" difference would need an interval without 0 *and* three trainings that agree in sign. Three trainings
-# without any effect agree one time in four, so even that is not much. The quick look had neither 1,000 episodes nor a
-# second training.)
+# (A [clear difference](GLOSSARY.md#clear-difference) needs an interval without 0 *and* three trainings that agree in
+# sign, which they do by chance one time in four. The quick look had neither 1,000 episodes nor a second training.)
 #
-# Why not? We can exclude the obvious causes one by one:
+# Why not? The obvious causes can be excluded:
 #
 # * *The prototypes are all alike?* Not with a sharpness of 4.5: their mean cosine is 0.64, that of the published ones
 #   0.93.
@@ -603,8 +599,8 @@ pd.DataFrame(different).T.round(2)
 #
 # What is left is the cost that we saw at the start: **the more the prototypes differ, the more of the background
 # resembles one of them.** The AUC of the best cosine falls from 0.78 to 0.74 at sharpness 4 and to 0.66 at 8. On
-# Shapes-5i every texture of a part occurs on the background and on other objects, too. Where parts look like nothing
-# else in the picture, the result may be different.
+# Shapes-5i every texture of a part occurs on the background and on other objects, too. Where it does not, the result
+# may differ.
 
 # %% [markdown]
 # ### The paper claims · we measured · why they differ
@@ -630,8 +626,8 @@ pd.DataFrame(different).T.round(2)
 #
 # ## Try it
 #
-# * Move the sharpness from 0 (as published) to 8 and watch the rings, the mean cosine and the bars. From where on do
-#   five superpixels give five different prototypes? What happens to the map $\Pi$, and to the mask?
+# * Move the sharpness from 0 (as published) to 8 and watch the rings, the mean cosine and the bars. When do five
+#   superpixels give five different prototypes? What happens to the map $\Pi$, and to the mask?
 # * Objects of three parts, sharpness 4: which superpixel covers which part? Which does a position of the query get?
 # * Five supports: what do "mean", "expand" and "average" do to the range of the probability map, and to the mask?
 

@@ -113,8 +113,8 @@ for name, cells in {name: torch.tensor(c) for name, c in objects.items()}.items(
 pd.DataFrame(rows, index=["with the prototype", "with the first cell", "with the second"]).astype(float).round(2).T
 
 # %% [markdown]
-# So keep the cells. Does that help at once? Without any training we take objects of three bands (the knob `parts`) and
-# features of the base learner, and compare the cosine with the prototype against the best match of notebook 03. (AUC: 1
+# So keep the cells. Does that help at once? Without training we take objects of three bands (the knob `parts`) and the
+# base learner's features, and compare the cosine with the prototype against the best match of notebook 03. (AUC: 1
 # ranks all of the object's pixels first, 0.5 is chance.)
 
 
@@ -183,8 +183,8 @@ alt = "Cosine of every token with the token in the object's middle, for query an
 show(*pictures.heat(rows, alt))
 
 # %% [markdown]
-# Now we give each query the *other* episode's support, first inside the transformer only, then from the start. The
-# table shows the largest change of each map:
+# Now we give each query the *other* episode's support, inside the transformer only and from the start. The table shows
+# each map's largest change:
 
 # %%
 swapped = net.transformer(query, support.flip(0), masks.flip(0), priors)[2]
@@ -269,8 +269,8 @@ show(
 
 # %% [markdown]
 # It is 0: the correlation map *is* the map of one prototype, the mean unit key. Only $x$ can say more than a prototype,
-# because its softmax is not linear. Here it has little more to say: a mean of unit vectors has length 1 only if all are
-# equal, and with a length of 0.99 these nearly are.
+# because its softmax is not linear. Here it has little more to say: the mean of equal unit vectors has length 1, and
+# ours has 0.99.
 #
 # ### What does the trained network read?
 #
@@ -337,9 +337,8 @@ assert changed["other prior maps"][0] < -20 and changed["other prior maps"][2] <
 # query *before* the transformer, and the support's tokens are nearly alike (their background is black, and the same
 # prototype stands beside every cell).
 #
-# This holds for tokens of 8 channels (64 in the paper), a short training, one fold and one seed. And replacing a part
-# is not an ablation: a network trained without priors (`build_model("hdmnet", priors=False, …)`) would have had to
-# learn the matching.
+# This holds for tokens of 8 channels (64 in the paper), a short training, one fold, one seed. And it is no ablation: a
+# network trained without priors (`build_model("hdmnet", priors=False, …)`) would have had to learn the matching.
 #
 # ## Over which axis?
 #
@@ -400,8 +399,8 @@ assert sharp[1] > sharp[0.1] > sharp[0.02]
 pd.Series(sharp, name="cells that attention rests on, of 625").rename_axis("temperature").round(-1).to_frame()
 
 # %% [markdown]
-# Now we change the temperature or the axis of the trained network *at test time*. This is not an ablation either: a
-# network trained that way would have learned something else.
+# Now we change the temperature or the axis *at test time*. Again this is no ablation: a network trained that way would
+# have learned something else.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -531,8 +530,7 @@ shots
 # %% [markdown]
 # With $x$ divided by $K$, five shots cost nothing (+0.8 points, no clear difference). As they are, it depends on the
 # training: the first one falls by 10.8 points, the other two rise by 2.3 and 5.5. What happens in **one of three** is
-# no property of the method; from the first training alone you would have learned something wrong. (Even three trainings
-# without any effect agree in sign one time in four.)
+# no property of the method. (Even three trainings without any effect agree in sign one time in four.)
 #
 # ## Where code and plain reading differ
 #
@@ -573,8 +571,7 @@ explore_correlation(test_set, net)
 # ## Summary
 #
 # * A correlation map that averages over the object is a prototype's map. Only the softmax behind $x$ goes beyond it.
-# * With the softmax over the query, each object cell gives 1, and the amount received is the message; it grows with
-#   $K$.
+# * Softmax over the query: each object cell gives 1, the amount received is the message, and it grows with $K$.
 # * Distillation runs from the truth to the coarse, the middle and the fine map; teachers stay as they are. Only the
 #   first term knows the truth.
 # * This trained network relies on the priors; replacing the support in its learned matching changes almost nothing.

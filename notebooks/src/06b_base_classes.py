@@ -130,16 +130,15 @@ ends = {f"scene distance {p:.2f}": [threshold(x, p) for x in (0, 1)] for p in (f
 show(*pictures.decision(ends, "base probability b", "threshold on f"))
 
 # %% [markdown]
-# Where the base learner sees no base class ($b = 0$), the threshold is 0.67 already; where it is sure ($b = 1$), the
-# threshold rises to 0.73 or 0.74. So this ensemble marks less *everywhere*. Does it recognise base objects, or is it
-# only shy?
+# Where the base learner sees no base class ($b = 0$), the threshold is 0.67 already; where it is sure ($b = 1$), at
+# most 0.74. So this ensemble marks less *everywhere*. Does it recognise base objects, or is it only shy?
 #
 # ## How to tell less bias from shyness
 #
 # We measure two shares: how much of the base objects' pixels is marked as wanted, and how much of the wanted objects'
 # pixels (the *recall*). A shy model lowers both. A fair comparison keeps the recall equal: we lower the ensemble's
-# threshold until it finds *as much* of the wanted objects as the matching alone. (We choose this threshold on the same
-# episodes. That is fine for a diagnosis, not for a method.)
+# threshold until it finds *as much* of the wanted objects as the matching alone. (Choosing it on the same episodes is
+# fine for a diagnosis, not for a method.)
 
 # %%
 looks = torch.tensor([(-1, -1), *map(shape_texture, crowded.base_classes)])  # by number in base_masks
@@ -238,8 +237,8 @@ show(
 # background*, with three trainings each, on 1,000 episodes with [paired intervals](GLOSSARY.md#paired-interval). Of the
 # other objects in the query none, half or all belong to base classes (*co-occurrence* 0, 0.5, 1). Settings were chosen
 # on held-back base classes (one look at 200 episodes; the shipped backbone had met these classes before). To save time
-# all trainings share this backbone, frozen. The figure shows the ensemble minus the matching alone, so below 0 the
-# ensemble has less; a dot is one training.
+# all trainings share this backbone, frozen. The figure shows the ensemble minus the matching alone; a dot is one
+# training.
 
 # %%
 stored = json.loads((fsslib.files.data_folder() / "results" / "base-bias.json").read_text())
@@ -325,7 +324,7 @@ explore_correlation(crowded, net)
 #
 # | the papers claim | we measured | why they differ |
 # |---|---|---|
-# | Trained models are biased towards the base classes (BAM, abstract). | The matching marks 4 % of the base objects' pixels, and those that resemble the wanted object four times as often as others. | It is a bias towards *look-alikes*; of base objects that share neither shape nor texture hardly any pixels are marked (2 %). |
+# | Trained models are biased towards the base classes (BAM, abstract). | The matching marks 4 % of the base objects' pixels, and those that resemble the wanted object four times as often as others. | It is a bias towards *look-alikes*; of the other base objects only 2 % is marked. |
 # | A base learner finds the regions that need no segmentation (BAM, abstract). | At equal recall the ensemble marks 0.41 points (0.36 to 0.45) less of the base objects, in all three trainings, if its base learner saw novel objects as background; 0.13 if not. | They agree under the papers' condition: PASCAL-5i shows novel objects in training pictures. Without them the base learner calls everything its own. |
 # | The ensemble raises the mIoU: 48.7 to 50.0 (COCO-20i, HDMNet's author, issue 8 of its code). | It falls by 3.5 to 4.8 points (three trainings), and by 6.1 to 7.0 where novel objects were never seen. | The merges learn a threshold that is too high, for a reason that has nothing to do with base classes; at equal recall the ensemble loses 0.1 points of IoU, or 1 point. |
 #
