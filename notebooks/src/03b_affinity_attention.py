@@ -16,7 +16,7 @@
 # **What you will learn**
 #
 # * what SAAM's head looks at, and which of its layers the support's mask teaches;
-# * why a learned map need not be high on the object, and how to measure whether it is;
+# * why a learned map need not show the object, and how to measure it;
 # * how to find out which map a decoder uses;
 # * what SAAM costs or gains, and what decides it: an experiment with nine trainings.
 #
@@ -110,7 +110,7 @@ show(*pictures.storyboard(one, net(one), test_set.names[int(one.classes[0, 0])])
 
 # %% [markdown]
 # **The head.** It reads the reduced features $F$ (`layer3` and `layer2` through a trained 1x1 convolution and a ReLU),
-# with the support's prototype $p$ appended at every position. $\mathrm{PSP}$ is a pyramid of averages (see below),
+# with the support's prototype $p$ appended at every position. $\mathrm{PSP}$ is a pyramid of averages,
 # $\mathrm{fuse}$ a 3x3 convolution:
 #
 # $$H(F, p) = \mathrm{fuse}\big(\mathrm{PSP}(\mathrm{conv}_{3 \times 3}([F, p]))\big)$$
@@ -133,9 +133,8 @@ torch.testing.assert_close(head(F_s, p), net.saam(F_s, p), atol=1e-4, rtol=0)
 print("features", tuple(F_s.shape), "prototype", tuple(p.shape), "affinity", tuple(head(F_s, p).shape))
 
 # %% [markdown]
-# **What the pyramid adds.** Two 3x3 convolutions see five cells across. PSP averages the picture over grids of 1, 2, 3
-# and 6 bins a side and appends the averages to every cell. We change one corner cell and count the output cells that
-# change:
+# **What the pyramid adds.** Two 3x3 convolutions see five cells across. PSP appends to every cell the averages over
+# grids of 1, 2, 3 and 6 bins a side. We change one corner cell and count the output cells that change:
 
 # %%
 touched = F_s.clone()
@@ -147,8 +146,8 @@ for context in (False, True):
 # %% [markdown]
 # ### Taught where the answer is known
 #
-# A 1x1 convolution turns $H(F_s, p)$ of the *support* into two logits. The support's mask $m$ is known, so their cross
-# entropy can enter the total loss, with weight 0.5:
+# A 1x1 convolution turns $H(F_s, p)$ of the *support* into two logits. Their cross entropy with the known mask $m$
+# enters the total loss with weight 0.5:
 #
 # $$L_{saam} = \mathrm{CE}\big(\mathrm{conv}_{1 \times 1}(H(F_s, p)), \, m\big)$$
 
@@ -161,13 +160,12 @@ found = aucs(logits.diff(dim=1)[:, 0], mask)[0]
 print(f"loss {loss:.2f}; object minus background logit on the support: AUC {found:.2f}")
 
 # %% [markdown]
-# The mask has shaped $p$ already, but $p$ is one vector without positions. The head has to find out *where* the object
-# is.
+# $p$ comes from the mask but has no positions: the head has to find out *where* the object is.
 #
 # ### The map of the query
 #
 # For the query the same head runs on $F_q$ and $p$. *Another* 1x1 convolution gives the map
-# $A = \mathrm{conv}'_{1 \times 1}(H(F_q, p))$, without a sigmoid, so its values have no limits:
+# $A = \mathrm{conv}'_{1 \times 1}(H(F_q, p))$, without a sigmoid:
 
 # %%
 attention = net.saam.query_map(net.saam(F_q, p))
@@ -181,7 +179,7 @@ small = seen["truth"][:, ::4, ::4] == 1  # every fourth pixel is the centre of a
 show(*pictures.values({name: (seen[name][small], seen[name][~small]) for name in ("prior", "attention")}))
 
 # %% [markdown]
-# The sign of $A$ means nothing. To show it, we flip the sign of the map and of the decoder's weights for it:
+# The sign of $A$ means nothing. We flip it, and the sign of the decoder's weights for $A$:
 
 # %%
 turned = copy.deepcopy(net)
@@ -213,10 +211,10 @@ titles = ("support", "true mask", "prior", "attention", "prediction")
 show(*pictures.gallery(rows, titles, f"Episodes as rows ({', '.join(rows)}): {', '.join(titles)}."), photo=True)
 
 # %% [markdown]
-# ## Where does the support's teaching end?
+# ## Where does the teaching end?
 #
-# On the query the attention does not show the objects: its mean is 0.65 on them and 0.67 elsewhere. Why? We ask which
-# weights $L_{saam}$ reaches:
+# On the query the attention does not show the objects: its mean is 0.65 on them, 0.67 elsewhere. Which weights does
+# $L_{saam}$ reach?
 
 # %%
 with torch.enable_grad():
@@ -231,7 +229,7 @@ pd.DataFrame({"weights with a gradient": reached, "of": {n: len([*m.parameters()
 
 # %% [markdown]
 # The query's reduction and last layer learn from the segmentation loss alone, which does not ask that the map shows the
-# object. We replace both by the support's, which were taught: first the last layer, then the reduction, too. As a
+# object. We replace them by the taught ones: first the last layer, then the reduction, too. As a
 # control the head gets the prototype of *another class*: a head that finds just any object would score as high.
 
 
@@ -274,7 +272,7 @@ for name in ("attention", "head, foreign prototype"):
 
 # %% [markdown]
 # The taught head works on classes it never saw (AUC 0.89), and it needs the right prototype (0.59 with a foreign one).
-# But the decoder does not receive this map. It receives the attention (0.48).
+# But the decoder receives the attention instead (0.48).
 #
 # ## Watch the head learn
 #
@@ -346,13 +344,12 @@ assert all(m.grad is None for m in fresh.net.down_query.parameters())
 
 # %% [markdown]
 # The query's AUC rises from 0.35 to 0.87 without a single query mask. At first the three curves rise alike: the head
-# learns what an *object* is. Then the curve of the foreign prototype falls behind: the head learns *which* object is
-# wanted.
+# learns what an *object* is. Then the curve of the foreign prototype falls behind: the head learns *which* object.
 #
 # ## Small objects
 #
-# Notebook 03 found that the prior weakens on small objects. Here are the head and the attention beside it, grouped by the
-# share of the support that the object covers.
+# Notebook 03 found that the prior weakens on small objects. Here the head and the attention stand beside it, grouped by
+# the object's share of the support.
 
 
 # %%
@@ -381,13 +378,12 @@ tiny = group == group.min()
 assert mean_interval(rows["head"][tiny] - rows["prior"][tiny])[1] > 0, "the paired interval is above 0"
 
 # %% [markdown]
-# On the smallest objects the head (AUC 93 %) is far above the prior (59 %), because its prototype comes from features
-# of the unmasked picture. Here a learned map *could* help, if the decoder used it.
+# On the smallest objects the head (AUC 93 %) is far above the prior (59 %), because its prototype comes from the
+# unmasked picture. Here a learned map *could* help, if the decoder used it.
 #
 # ## Which map does the decoder use?
 #
-# In the trained network we replace one of the two maps: by zeros, by its own mean everywhere, or by the map of an
-# episode of another class.
+# In the trained network we replace one map by zeros, by its mean, or by that of an episode of another class.
 
 
 # %%
@@ -417,20 +413,20 @@ for name, (value, _, _) in changed.items():
 
 # %% [markdown]
 # Replacing the prior costs more than 50 points, replacing the attention less than 5: this decoder relies on the prior.
-# But it hardly ever met such maps in training, and part of the drop may come from that. And this is an
+# Part of the drop may come from maps that training never showed. And this is an
 # [*intervention*](GLOSSARY.md#ablation-and-intervention), not an ablation: a network trained without the prior would
 # have learned to do without it.
 #
 # ## What does SAAM cost, and when does it pay?
 #
-# Notebook 04 will show an ablation in which SAAM costs 3.1 points. Replacing maps in a trained network cannot explain
-# that; only new trainings can. The plan of this experiment, `data/experiments/saam-guides.yaml`, was written before
-# anything ran. (For lack of time, three variants without the prior were dropped; replacing maps was added later.) The
-# decoder gets the prior alone (`prior`), the prior and the published attention (`prior + query_map`), or the prior and
-# the map of the *taught* layer (`prior + supervised head`, option `attention_from="supervised_head"`). All share one
-# frozen backbone; each variant has three trainings and 1,000 paired episodes. The test conditions are standard
-# pictures, small objects (radius times 0.5), and the standard queries that show a second object of the wanted texture.
-# *Guide AUC* is a map's AUC, *guide use* the points lost when its mean replaces the map.
+# Notebook 04 will show an ablation in which SAAM costs 3.1 points. Replacing maps cannot explain that; only new
+# trainings can. The plan of this experiment, `data/experiments/saam-guides.yaml`, was written before anything ran. (For
+# lack of time, three variants without the prior were dropped; replacing maps was added later.) The decoder gets the
+# prior alone (`prior`), with the published attention (`prior + query_map`) or with the map of the *taught* layer
+# (`prior + supervised head`, option `attention_from="supervised_head"`). All share one frozen backbone, with three
+# trainings each and 1,000 paired episodes. The test conditions are standard pictures, small objects (radius times 0.5),
+# and standard queries with a second object of the wanted texture. *Guide AUC* is a map's AUC, *guide use* the
+# points lost when its mean replaces the map.
 
 # %%
 stored = json.loads((files.data_folder() / "results" / "saam-guides.json").read_text())
@@ -452,9 +448,9 @@ single = {g: {name: rows[g, v][f"{key} per seed"] for name, (v, key) in pairs.it
 show(*pictures.dots(gains, "gain in mIoU, points", line=0, trainings=single))
 
 # %% [markdown]
-# The short bars behind the large markers are intervals over *episodes*: other episodes would move the mean this far.
-# Each small dot is one training, and many dots lie far outside the bars. Three trainings without any effect agree in
-# sign one time in four. So we also need the interval over *trainings*, from Student's $t$ for the mean of three:
+# The short bars behind the large markers are intervals over *episodes*; each small dot is one training, and many dots
+# lie far outside. Three trainings without any effect agree in sign one time in four. So we also need the interval over
+# *trainings*, from Student's $t$:
 
 
 # %%
@@ -480,23 +476,21 @@ pd.DataFrame(words).T
 
 # %% [markdown]
 # **Verdict.** *SAAM has no [clear](GLOSSARY.md#clear-difference) gain or cost in any of the three conditions, with
-# either map: the seed of a training (its initial weights and its batches) moves the score more than SAAM does.* On
-# standard pictures the published map gains 3.3 points over the prior alone, but its three trainings say +9.8, +0.3 and
-# -0.4. With the taught map, one training of three still answers "background everywhere" after its 150 steps; that one
-# makes the mean -15.8. The seed is also behind the -3.1 of notebook 04, the only "yes" in the table: its trainings say
-# -4.5, -4.0 and -0.9, so over *trainings* the interval reaches from -8.0 to +1.7.
+# either map: the seed (initial weights and batches) moves the score more than SAAM does.* On standard pictures the
+# published map gains 3.3 points over the prior alone, but +9.8, +0.3 and -0.4 in its trainings. With the taught
+# map, one training of three still answers "background everywhere" after its 150 steps; that one makes the mean -15.8.
+# The seed is also behind the -3.1 of notebook 04, the only "yes" in the table: its trainings say -4.5, -4.0 and -0.9,
+# so over *trainings* the interval reaches from -8.0 to +1.7.
 #
 # Why does a map with a higher AUC not help? On small objects the prior's AUC is 0.73, that of both learned maps 0.94.
 # But the decoder hardly uses them: on standard pictures, replacing the attention by its mean costs 4.2 points or less,
-# replacing the prior more than 47. (In the shipped weights, another training, the attention's AUC was 0.48.) Networks
-# without the prior reached 0 to 4 points in 150 steps on held-back classes. There was no time to train them for longer,
-# so this experiment says nothing about them.
+# replacing the prior more than 47. Networks without the prior reached 0 to 4 points in 150 steps on held-back classes;
+# there was no time for more, so this experiment says nothing about them.
 #
 # ## Try it
 #
 # *Decoder gets* chooses the maps that the decoder is given. Give it the *prior only* for query 13: what did the
-# attention change there? Which objects are still found with *attention only*? Point at a cell of the attention map off
-# the object.
+# attention change there? Which objects are still found with *attention only*?
 
 # %%
 from fsslib.widgets import explore_attention

@@ -301,10 +301,10 @@ assert kept["as published"] < 0.25 < 0.5 < kept["sharpness 6"]
 print(", ".join(f"{name}: {100 * share:.0f} % of the seeds' distances are left" for name, share in kept.items()))
 
 # %% [markdown]
-# As published, every centre walks to the middle, and 2 % of the seeds' distances are left: five superpixels, nearly one
-# prototype. The cause is the *length of the features*. $e^{-D}$ equals $e^{-\text{sharpness}\, D / \sigma}$ with [a
-# sharpness](GLOSSARY.md#sharpness) of $\sigma$, a value that nobody chose. So the library has an option `sharpness=…`,
-# which first divides the distance by $\sigma$.
+# As published, every centre walks to the middle: five superpixels, nearly one prototype. The cause is the *length of
+# the features*. $e^{-D}$ equals $e^{-\text{sharpness}\, D / \sigma}$ with [a sharpness](GLOSSARY.md#sharpness) of
+# $\sigma$, a value that nobody chose. So the library has an option `sharpness=…`, which first divides the distance by
+# $\sigma$.
 #
 # How different are the prototypes, then? The table shows their mean cosine; the entropy of a superpixel's weights as a
 # share of its largest value (1: the plain average, 0: a single cell) and the share of cells in use that follows; the
@@ -401,7 +401,7 @@ show(
 
 # %% [markdown]
 # $G$ says *which* prototype fits best, never *whether* it fits: background gets one, too. That is up to $\Pi$ and the
-# decoder. But a cosine is a product of unit vectors, so in $\Pi$ the prototypes can be summed first:
+# decoder. But in $\Pi$, a sum of products of unit vectors, the prototypes can be summed first:
 #
 # $$\Pi(x) = \sum_i \hat s_i \cdot \hat F_q(x) = \Big(\sum_i \hat s_i\Big) \cdot \hat F_q(x)$$
 #
@@ -510,7 +510,7 @@ assert retrain or (change[5][1] > 10 and change[1][2] < -5), "five shots are lar
 # $\Pi$ that it was trained with.
 #
 # The authors know this. A user of their repository reports 59.2 at one shot and 43.7 at five with the same weights
-# (PASCAL-5i, fold 0). Their answer: train with five shots, as they did for the paper's 63.9 (mean of the folds). When
+# (PASCAL-5i, fold 0). Their answer: train with five shots, as for the paper's 63.9 (mean of the folds). When
 # you read "5-shot", ask with how many shots the model was trained.
 #
 # The stored scores below come from 1,000 episodes, the difference from three trainings. Our episodes are the first of
@@ -547,7 +547,7 @@ for name, scores in swapped.items():
 
 # %% [markdown]
 # Sharper prototypes gain 5.5 points, and the interval leaves out 0. In the last line the gain is gone, so it comes from
-# the guide features. It sounds plausible: this network has never met the average of three parts, but the prototype of
+# the guide features. Plausible: this network has never met the average of three parts, but the prototype of
 # one part looks familiar. Yet these are 60 episodes of *one* training, and we have looked at several lines. So we ran
 # two experiments, each written down before it ran (`data/experiments/superpixels-parts.yaml` and
 # `superpixels-unseen-parts.yaml`). Each has three trainings that start from the shipped weights (150 and 100 steps) and
@@ -588,7 +588,7 @@ pd.DataFrame(different).T.round(2)
 # (A [clear difference](GLOSSARY.md#clear-difference) needs an interval without 0 *and* three trainings that agree in
 # sign, which they do by chance one time in four. The quick look had neither 1,000 episodes nor a second training.)
 #
-# Why not? The obvious causes can be excluded:
+# Why not? The obvious causes are excluded:
 #
 # * *The prototypes are all alike?* Not with a sharpness of 4.5: their mean cosine is 0.64, that of the published ones
 #   0.93.
