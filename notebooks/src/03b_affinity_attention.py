@@ -193,7 +193,7 @@ print(f"the map's sign is flipped, and {changed} of {mask.numel()} pixels of the
 
 # %% [markdown]
 # So the segmentation loss cannot prefer "high on the object" to "low on the object". An AUC far *below* 0.5 is still a
-# useful map. One *near* 0.5 does not tell the object from the rest.
+# useful map. One *near* 0.5 says nothing about the object.
 #
 # ### Prior, attention, truth
 #
@@ -485,7 +485,7 @@ pd.DataFrame(words).T
 # Why does a map with a higher AUC not help? On small objects the prior's AUC is 0.73, that of both learned maps 0.94.
 # But the decoder hardly uses them: on standard pictures, replacing the attention by its mean costs 4.2 points or less,
 # replacing the prior more than 47. Networks without the prior reached 0 to 4 points in 150 steps on held-back classes;
-# there was no time for more, so this experiment says nothing about them.
+# this experiment says nothing about them.
 #
 # ## Try it
 #
