@@ -531,8 +531,8 @@ print(gain_verdict("stored, K=5 - K=1", gap, [100 * (t[5].miou - t[1].miou) for 
 # ## Do several prototypes pay, once they differ?
 #
 # First a quick look. The shipped weights have learned from objects of one part. We test them on three parts and change
-# only how the prototypes are made. In all lines $\Pi$ is the *mean* of the cosines, so its height cannot be the cause.
-# In the last line every position gets the mean of the sharper prototypes instead of the best one.
+# only how the prototypes are made. In all lines $\Pi$ is the *mean* of the cosines, so its height cannot explain a
+# difference. In the last line every position gets the mean of the sharper prototypes instead of the best one.
 
 # %% tags=["nbval-ignore-output"]
 swaps = {"one prototype": {"max_superpixels": 1}, "several, as published": {}, "several, sharper": {"sharpness": 4.5}}
@@ -547,7 +547,7 @@ for name, scores in swapped.items():
 
 # %% [markdown]
 # Sharper prototypes gain 5.5 points, and the interval leaves out 0. In the last line the gain is gone, so it comes from
-# the guide features. Plausible: this network has never met the average of three parts, but the prototype of
+# the guide features. It sounds plausible: this network has never met the average of three parts, but the prototype of
 # one part looks familiar. Yet these are 60 episodes of *one* training, and we have looked at several lines. So we ran
 # two experiments, each written down before it ran (`data/experiments/superpixels-parts.yaml` and
 # `superpixels-unseen-parts.yaml`). Each has three trainings that start from the shipped weights (150 and 100 steps) and
@@ -599,8 +599,8 @@ pd.DataFrame(different).T.round(2)
 #
 # What is left is the cost that we saw at the start: **the more the prototypes differ, the more of the background
 # resembles one of them.** The AUC of the best cosine falls from 0.78 to 0.74 at sharpness 4 and to 0.66 at 8. On
-# Shapes-5i every texture of a part occurs on the background and on other objects, too. Where it does not, the result
-# may differ.
+# Shapes-5i every texture of a part occurs on the background and on other objects, too. On other data the result may
+# differ.
 
 # %% [markdown]
 # ### The paper claims · we measured · why they differ

@@ -146,8 +146,8 @@ print(verdict("best match - prototype", gap, 3))
 #
 # ## Decoupling: each side refines itself alone
 #
-# Query and support pass the same pyramid of three stages. In every stage a cell attends to cells *of its own picture*;
-# between the stages the grid is halved. We compute the query's side by hand and compare:
+# Query and support pass the same pyramid of three stages. In every stage a cell's vector (its *token*) attends to those
+# *of its own picture*; between the stages the grid is halved. We compute the query's side by hand and compare:
 
 # %%
 given = []
@@ -183,8 +183,9 @@ alt = "Cosine of every token with the token in the object's middle, for query an
 show(*pictures.heat(rows, alt))
 
 # %% [markdown]
-# Now we give each query the *other* episode's support, inside the transformer only and from the start. The table shows
-# each map's largest change:
+# The pictures show every token's cosine with the token in the object's middle; the support's are nearly alike. Now we
+# give each query the *other* episode's support, inside the transformer only and from the start. The table shows each
+# map's largest change:
 
 # %%
 swapped = net.transformer(query, support.flip(0), masks.flip(0), priors)[2]
@@ -234,8 +235,8 @@ def plain(i, temperature=0.1):
 
 # %% [markdown]
 # The library's `correlate` never builds the matrix of all pairs: only object cells attend, and for $w$ it averages the
-# keys first. That is allowed because the product of unit vectors is linear in the key. It has a consequence, in the
-# last row:
+# keys first. That is allowed because the product of unit vectors is linear in the key. The last row shows a
+# consequence:
 
 # %%
 rows = {}
@@ -268,9 +269,9 @@ show(
 )
 
 # %% [markdown]
-# It is 0: the correlation map *is* the map of one prototype, the mean unit key. Only $x$ can say more than a prototype,
-# because its softmax is not linear. Here it has little more to say: the mean of equal unit vectors has length 1, and
-# ours has 0.99.
+# The last row is 0: the correlation map *is* the map of one prototype, the mean unit key. Only $x$ can say more than a
+# prototype, because its softmax is not linear. Here it has little more to say: the mean of equal unit vectors has
+# length 1, and ours has 0.99.
 #
 # ### What does the trained network read?
 #
@@ -536,7 +537,7 @@ shots
 #
 # The library computes what the authors' code computes:
 #
-# | topic | plain reading | code |
+# | topic | plain reading of the paper | code |
 # |---|---|---|
 # | shot weights ($K$ > 1) | learned, each for its shot | never trained (in no group of the optimiser); computed for sorted distances, applied to unsorted ones |
 # | batch norm behind the backbone | statistics of the data | always running statistics, which stay 0 and 1: an affine map |

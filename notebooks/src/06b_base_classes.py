@@ -274,12 +274,12 @@ table = pd.DataFrame(lines).T.rename_axis(["novel objects", "co-occurrence"])
 table.map(lambda v: v if isinstance(v, str) else f"{v:.2f}")
 
 # %% [markdown]
-# **The verdict: the claim holds under its own condition.** Take queries with base objects only (co-occurrence 1) and
-# equal recall. The matching alone marks 4.0 % of the base objects' pixels. The base learner that saw novel objects as
-# background lowers this by 0.41 points (0.36 to 0.45), and does so in all three trainings (0.49, 0.42, 0.30); the one
-# that never saw any lowers it by 0.13. What decides is whether the base learner takes the wanted object for a base
-# class: on that object its $b$ is 0.38 instead of 0.80. (Three trainings without any effect agree in sign one time in
-# four; here the intervals agree, too.) The co-occurrence hardly matters.
+# **The verdict: the claim holds under its own condition.** Take queries whose other objects are all base objects
+# (co-occurrence 1), and equal recall. The matching alone marks 4.0 % of the base objects' pixels. The base learner that
+# saw novel objects as background lowers this by 0.41 points (0.36 to 0.45), and does so in all three trainings (0.49,
+# 0.42, 0.30); the one that never saw any lowers it by 0.13. What decides is whether the base learner takes the wanted
+# object for a base class: on that object its $b$ is 0.38 instead of 0.80. (Three trainings without any effect agree in
+# sign one time in four; here the intervals agree, too.) The co-occurrence hardly matters.
 #
 # The gain is small and does not raise the mIoU. At equal recall the wrongly marked pixels move from base objects to the
 # background, so the IoU hardly changes (−0.1 points); with the base learner that never saw novel objects it falls by 1
