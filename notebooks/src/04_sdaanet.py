@@ -84,7 +84,7 @@ show(*flow.dataflow(one, net(one), (deep_q, deep_s), test_set.names[int(one.clas
 # %% [markdown]
 # Four things enter the blue bar: [the student prototype](GLOSSARY.md#teacher-and-student) $S$, the re-weighted query,
 # the prior $R$ and the attention $A$. We call them the *guides*. $R$ and $A$ are single maps; see whether they agree.
-# To the right of the bar stands [the decoder of PFENet](GLOSSARY.md#feature-enrichment), the network that SD-AANet
+# Below the bar stands [the decoder of PFENet](GLOSSARY.md#feature-enrichment), the network that SD-AANet
 # extends.
 #
 # The orange parts exist in training only. The orange line from the query's true mask shows how the teacher knows the
