@@ -4,10 +4,10 @@ python tools/photographs.py run ROOT BACKBONE WEIGHTS [EPISODES [ONLY ...]]   e.
 python tools/photographs.py table [EPISODES]                                   collects what was run
 python tools/photographs.py factors ROOT BACKBONE WEIGHTS FOLD                 photographs-factors.json: what decides
 
-ROOT is a VOC2012 folder; `resnet18` is the usual one, without layer4; ONLY names folds and methods. Trainings are those of
-`data/recipes/photographs-*.yaml`. Whatever is finished lies in `runs/photographs` and is not computed again; a training
-that was stopped goes on, and one that was scored on fewer episodes is only scored anew; `table` keeps the rows of what
-does not lie there.
+ROOT is a VOC2012 folder; `resnet18` is the usual one, without layer4; ONLY names folds and methods. Trainings are
+those of `data/recipes/photographs-*.yaml`. Whatever is finished lies in `runs/photographs` and is not computed again; a
+training that was stopped goes on, and one that was scored on fewer episodes is only scored anew; `table` keeps the rows
+of what does not lie there.
 """
 
 import json
@@ -162,7 +162,8 @@ def factors(root: str, backbone: str, weights: str, fold: str) -> None:
             key = {"backbone": backbone, "fold": int(fold), "variant": name, "seed": seed}
             if any(key.items() <= row.items() for row in stored["rows"]):
                 continue
-            q = check_parameters({**p.model_dump(), **changes, "seed": seed, "selection": "last"})
+            last = {"selection": "last", "training": {}, "validate_every": 0}  # nothing is selected
+            q = check_parameters({**p.model_dump(), **changes, **last, "seed": seed})
             found = _gains(q, _stored(q, store), fewer(recipe.datasets(p)[0]), judges, frozen)
             stored["rows"] += [key | row for row in found]
             print(name, seed, found, flush=True)

@@ -106,8 +106,8 @@ assert torch.allclose(ours, library, atol=1e-4), "the library computes something
 print(f"a prototype of {len(ours)} numbers, of length {float(ours.norm()):.2f}")
 
 # %% [markdown]
-# The library needs no enlarged features. Enlarging is linear, so it carries the one mask down to the grid (by
-# $U^{\top}$) instead of carrying every channel up:
+# The library needs no enlarged features. Because enlarging is linear, the library can carry the one mask down to the
+# grid (by $U^{\top}$) instead of carrying every channel up:
 #
 # $$\sum_{x,y} (UF)(x,y) \, m(x,y) = \sum_{i,j} F(i,j) \, (U^{\top} m)(i,j)$$
 
@@ -150,8 +150,8 @@ assert not as_written or abs(fusion[0]) < 2, "the text says that the fusion hard
 # %% [markdown]
 # So rounding costs no clear score here: the objects are compact and the cells small. But late fusion gives *every*
 # support a prototype. Rounding loses 5 % of the thin supports with cells of 4 pixels and 49 % with cells of 8. Most
-# backbones have cells of 8 pixels, ViTs cells of 14 or 16 pixels. (Rounding also drops the mixed cells at the edge.
-# Exercise 4 measures whether that alone helps.)
+# backbones have cells of 8 pixels, ViTs cells of 14 or 16 pixels. (Rounding also stops weighing the mixed cells at the
+# edge. Exercise 4 measures whether leaving the edge out helps.)
 #
 # ## From similarity to a mask
 #
@@ -515,7 +515,7 @@ claims(
 # * Several parts make one mean a bad summary, but several object prototypes against one background prototype cost
 #   precision.
 # * PAR trains the way back from query to support. Judge it by paired scores: distances of prototypes alone can mislead.
-# * More shots and clean samples reduce noise; neither removes bias.
+# * More shots reduce noise (scribbles), but not bias (boxes).
 #
 # ## Exercises
 #

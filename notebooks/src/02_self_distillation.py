@@ -264,7 +264,7 @@ show(*pictures.student_teacher(S[i], T[i], losses))
 # $$L_{KD} \approx \frac{0.9}{2C} \, \mathrm{Var}_c(T - S) = \frac{0.9}{8C} \, \mathrm{Var}_c(t - S)$$
 #
 # So the loss is a squared *Euclidean* distance of raw prototypes, each less its mean over the channels (middle panel).
-# Two short prototypes satisfy this loss as well as two equal ones. Where a divergence is a *sum* over the channels, the
+# Two short prototypes satisfy this loss as well as two equal ones. A divergence is a *sum* over the channels, but the
 # code takes the mean: that divides the loss by $C$.
 
 # %%
@@ -292,8 +292,8 @@ pd.Series({name: float(value) / float(rows["the loss"]) for name, value in rows.
 # ## Who moves?
 #
 # A teacher is usually fixed. This one is not detached: the gradient also reaches $t$, and it reaches the student twice,
-# directly and through its half of the teacher. Compare the gradients on the features of query and support (the
-# support's, not detached, is 1).
+# directly and through its half of the teacher. Compare the gradients on the features of query and support, in units of
+# the support's without detaching.
 
 
 # %%
@@ -402,12 +402,12 @@ assert not yes or "disagree" in gains["separate, α = 50", 1.0], "the verdict be
 # The loss does its work: at gap 1 the distance of $S$ and $t$ is 0.77 without it and 0.17 with $\alpha = 50$. **The
 # score does not follow**: with $\alpha = 50$ it changes by −0.2 points at gap 1 (−0.5 to 0.1). By the plan, that is not
 # a yes. Ten times the weight brings the prototypes no closer and costs 3.4 points (−4.1 to −2.9). All three trainings
-# agree; but three without any effect agree in sign one time in four, and one of ours (−7.5) is an outlier.
+# agree; but where nothing has an effect, three agree in sign one time in four, and one of ours (−7.5) is an outlier.
 #
 # Look at the last panel, too, where support and query are one picture. At $\alpha = 0$ a picture is 0.76 away from
 # *itself*, nearly as far as from one of the other domain (0.77): the distance comes from the two separate projections,
-# hardly from the gap. The loss removes it between different classes, too (0.77 to 0.18), so it tells classes apart no
-# better.
+# hardly from the gap. The loss also brings prototypes of different classes together (0.77 to 0.18), so they tell
+# classes apart no better.
 #
 # ### Why does the score not follow? Ask who reads the prototype
 #
@@ -442,9 +442,9 @@ table.rename_axis("mIoU in % with").round(1).astype(object).fillna("")
 # foreign prototype, and 56 when the rest of the support is foreign, too. The prior mask (notebook 03) has already told
 # it where to look. So the loss mends what the decoder hardly reads.
 #
-# Would the loss help a decoder *without* the prior? The plan (`chosen`) has trials on held-back base classes. 250 steps
-# taught it nothing (mIoU 0.0). 400 steps on features that had seen the gap gave 45.9 without the loss and 43.7 with it.
-# That is one training each, and no evidence for either side.
+# Would the loss help a decoder *without* the prior? The plan lists trials on held-back base classes (its entry
+# `chosen`). 250 steps taught such a decoder nothing (mIoU 0.0). 400 steps on features that had seen the gap gave 45.9
+# without the loss and 43.7 with it. That is one training each, and no evidence for either side.
 #
 # ## The paper claims · we measured · why they differ
 #

@@ -83,7 +83,8 @@ one = few.select([best])
 #
 # **Step 1: deep features.** The prior compares [features of the deepest stage](GLOSSARY.md#layer3-and-layer4),
 # `layer4`. It was pre-trained on base classes and is [frozen](GLOSSARY.md#frozen-backbone). The support is masked
-# twice: before `layer4`, so that its background does not enter the features, and after it, so that it is not compared.
+# twice: before `layer4`, so that background does not enter the features, and again after `layer4`, so that background
+# cells are not compared.
 
 # %%
 images = torch.cat([one.query_images, one.support_images[:, 0, 0]])

@@ -228,7 +228,7 @@ assert [bool(n) for n in reached.values()] == [True, True, True, False, False]
 pd.DataFrame({"weights with a gradient": reached, "of": {n: len([*m.parameters()]) for n, m in parts.items()}})
 
 # %% [markdown]
-# The query's reduction and last layer learn from the segmentation loss alone, which does not ask that the map shows the
+# $L_{saam}$ does not reach the query's reduction and last layer, and no other loss asks that the map shows the
 # object. We replace them by the taught ones: first the last layer, then the reduction, too. As a
 # control the head gets the prototype of *another class*: a head that finds just any object would score as high.
 
@@ -425,8 +425,8 @@ for name, (value, _, _) in changed.items():
 # prior alone (`prior`), with the published attention (`prior + query_map`) or with the map of the *taught* layer
 # (`prior + supervised head`, option `attention_from="supervised_head"`). All share one frozen backbone, with three
 # trainings each and 1,000 paired episodes. The test conditions are standard pictures, small objects (radius times 0.5),
-# and standard queries with a second object of the wanted texture. *Guide AUC* is a map's AUC, *guide use* the
-# points lost when its mean replaces the map.
+# and standard queries with a second object of the wanted texture. *Guide AUC* is a map's AUC, *guide use* the points
+# lost when the map is replaced by its mean.
 
 # %%
 stored = json.loads((files.data_folder() / "results" / "saam-guides.json").read_text())
@@ -479,13 +479,14 @@ pd.DataFrame(words).T
 # either map: the seed (initial weights and batches) moves the score more than SAAM does.* On standard pictures the
 # published map gains 3.3 points over the prior alone, but +9.8, +0.3 and -0.4 in its trainings. With the taught
 # map, one training of three still answers "background everywhere" after its 150 steps; that one makes the mean -15.8.
-# The seed is also behind the -3.1 of notebook 04, the only "yes" in the table: its trainings say -4.5, -4.0 and -0.9,
-# so over *trainings* the interval reaches from -8.0 to +1.7.
+# The -3.1 of notebook 04, the only "yes" in the table, may come from the seeds, too: its trainings say -4.5, -4.0 and
+# -0.9, and over *trainings* the interval reaches from -8.0 to +1.7.
 #
-# Why does a map with a higher AUC not help? On small objects the prior's AUC is 0.73, that of both learned maps 0.94.
-# But the decoder hardly uses them: on standard pictures, replacing the attention by its mean costs 4.2 points or less,
-# replacing the prior more than 47. Networks without the prior reached 0 to 4 points in 150 steps on held-back classes;
-# this experiment says nothing about them.
+# Why does a map with a higher AUC not help? On small objects the prior's AUC is 0.73, that of both learned maps 0.94
+# (in these trainings; the shipped attention above had about 0.5).
+# But the decoder hardly uses them: on standard pictures, replacing the published map by its mean costs 4.2 points or
+# less, replacing the prior beside it more than 47. Networks without the prior reached 0 to 4 points in 150 steps on
+# held-back classes; this experiment says nothing about them.
 #
 # ## Try it
 #
@@ -504,7 +505,7 @@ explore_attention(test_set, net)
 # |---|---|---|
 # | SAAM adds 1.2 points to a network with the prior (60.4 to 61.6; PASCAL-5i, ResNet-50, one shot; arXiv 2108.06600, as a public review quotes it) | +3.3 on a frozen backbone (interval over trainings -10.9 to +17.4); -3.1 in the ablation of notebook 04 (-8.0 to +1.7; `data/results`) | A training's seed moves a small network more than SAAM does; the paper gives one number for each network |
 # | What the head learns on the support carries over to the query (section on SAAM) | On novel classes an AUC of 0.89, with a foreign prototype 0.59 (60 episodes, above) | They agree |
-# | The decoder gains from that map | Replacing the map costs 4.2 points or less, replacing the prior more than 47 (`saam-guides.json`) | The decoder has the prior, and can compare features and prototype by itself |
+# | The decoder gains from that map | Replacing the map costs 4.2 points or less, replacing the prior more than 47 (`saam-guides.json`) | The decoder has the prior, and relies on it |
 #
 # Measure a map (AUC), its use (intervention) and its worth (retrained ablation). A picture shows none of them.
 #

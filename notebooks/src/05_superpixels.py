@@ -107,8 +107,8 @@ show(*gallery(rows, [f"parts = {n}" for n in sets], alt, side=1.75), photo=True)
 
 # %% [markdown]
 # Compare the query with (a) the masked average of the whole object and (b) one masked average for each true part,
-# taking the best. No clustering can know the true parts: [this is an *oracle*](GLOSSARY.md#oracle). $c$ is the cosine,
-# $F_q$ the query's features, $\bar s$ the average and $s_k$ that of part $k$:
+# taking the best. No clustering can know the true parts: this is [an *oracle*](GLOSSARY.md#oracle) that sees the
+# support, too. $c$ is the cosine, $F_q$ the query's features, $\bar s$ the average and $s_k$ that of part $k$:
 #
 # $$\text{(a)}\;\; c(x) = \cos\big(F_q(x), \bar s\big) \qquad \text{(b)}\;\; c(x) = \max_k \cos\big(F_q(x), s_k\big)$$
 
@@ -186,8 +186,8 @@ print("\n".join(verdict(f"{name}, best of the parts - one average", value, 2) fo
 #
 # Their number is $\min(\mathrm{round}(\lvert M \rvert / S_{sp}), N_{max})$ with $N_{max} = 5$ and about $S_{sp}$ cells
 # for each; 0 or 1 means a plain masked average. The authors' $S_{sp} = 100$ is made for grids of 60×60; ours have
-# 25×25, and the shipped weights were trained with 15. If every seed is then marked as background, the rule is one
-# distance transform per seed:
+# 25×25, and the shipped weights were trained with 15. Mark each seed as background once it is placed: then the formula
+# for $z_i$ needs only one distance transform per seed:
 
 
 # %%
@@ -245,9 +245,9 @@ print(f"in {100 * differs.float().mean():.0f} % of the supports the two rules gi
 # $$D_{pi} = \sqrt{\lVert F_p - s_i \rVert^2 + \frac{\lVert z_p - z_i \rVert^2}{r^2}} \qquad
 # A_{pi} = \frac{e^{-D_{pi}}}{\sum_{p'} e^{-D_{p'i}}} \qquad s_i \leftarrow \sum_p A_{pi} F_p$$
 #
-# and $z_i$ is updated in the same way, with $r = 10$ cells. The sum in $A$ runs over the *cells* of one superpixel. So
-# the superpixels do not divide the object: a cell may count in every superpixel or in none, and nothing keeps two
-# centres apart.
+# and $z_i$ is updated in the same way, with $r = 10$ cells. The sum in $A$ runs over all object *cells*, not over the
+# superpixels. So the superpixels do not divide the object: a cell may count in every superpixel or in none, and nothing
+# keeps two centres apart.
 
 
 # %%
@@ -306,10 +306,13 @@ print(", ".join(f"{name}: {100 * share:.0f} % of the seeds' distances are left" 
 # $\sigma$, a value that nobody chose. So the library has an option `sharpness=…`, which first divides the distance by
 # $\sigma$.
 #
-# How different are the prototypes, then? The table shows their mean cosine; the entropy of a superpixel's weights as a
-# share of its largest value (1: the plain average, 0: a single cell) and the share of cells in use that follows; the
-# weight on one true part beside the area of the largest part (the value of the plain average); and the AUC of the best
-# cosine.
+# How different are the prototypes, then? The table shows
+#
+# * *cosine*: their mean cosine with each other;
+# * *entropy* of a superpixel's weights, from 0 (a single cell) to 1 (the plain average), and the share of *cells in
+#   use* that follows from it;
+# * *weight on one part*, a true one; the plain average would have the share of the *largest part*;
+# * *AUC* of the best cosine.
 
 
 # %%
@@ -478,7 +481,7 @@ for name in variants:
 
 # %% [markdown]
 # There are two causes. Most of the loss comes from the height of $\Pi$: with the mean, five shots (51.2) are about as
-# good as one (50.9). For five shots to score higher (55.0), the guide features must be averaged, too: picked from many
+# good as one (50.7). For five shots to score higher (55.0), the guide features must be averaged, too: picked from many
 # supports, they vary over the query in a way that one-shot training never showed.
 #
 # ### Or train with five shots

@@ -28,7 +28,7 @@
 fold = 0
 seed = 0
 episodes = 60
-retrain = False  # True: train HDMNet anew with the whole budget, half an hour or more
+retrain = False  # True: train HDMNet anew with the whole budget of notebook 07
 
 # %%
 import json
@@ -184,8 +184,8 @@ show(*pictures.heat(rows, alt))
 
 # %% [markdown]
 # The pictures show every token's cosine with the token in the object's middle; the support's are nearly alike. Now we
-# give each query the *other* episode's support, inside the transformer only and from the start. The table shows each
-# map's largest change:
+# give each query the *other* episode's support: once inside the transformer only, once from the start. The table shows
+# each map's largest change:
 
 # %%
 swapped = net.transformer(query, support.flip(0), masks.flip(0), priors)[2]
@@ -270,8 +270,8 @@ show(
 
 # %% [markdown]
 # The last row is 0: the correlation map *is* the map of one prototype, the mean unit key. Only $x$ can say more than a
-# prototype, because its softmax is not linear. Here it has little more to say: the mean of equal unit vectors has
-# length 1, and ours has 0.99.
+# prototype, because its softmax is not linear. Here it has little more to say, because the keys are nearly equal: the
+# mean of equal unit vectors has length 1, and ours has 0.99.
 #
 # ### What does the trained network read?
 #
@@ -335,8 +335,8 @@ assert changed["other prior maps"][0] < -20 and changed["other prior maps"][2] <
 # The learned matching of this network hardly says *which* object is wanted: another episode's support changes the score
 # by −0.4 points (no clear difference). The two **prior maps** say it, the best matches of frozen features (notebook
 # 03): without the right ones 52.8 points are lost. You saw two likely reasons above: prototype and priors join the
-# query *before* the transformer, and the support's tokens are nearly alike (their background is black, and the same
-# prototype stands beside every cell).
+# query *before* the transformer, and the support's tokens are nearly alike (around the object its picture is made
+# black, and the same prototype is appended to every cell).
 #
 # This holds for tokens of 8 channels (64 in the paper), a short training, one fold, one seed. And it is no ablation: a
 # network trained without priors (`build_model("hdmnet", priors=False, …)`) would have had to learn the matching.
@@ -500,9 +500,9 @@ pd.DataFrame(rows, index=["keys of the fine map", "of the middle one", "of the c
 # ## Five shots
 #
 # *Every* object cell of the five supports gives 1, so $x$ grows with the number of shots $K$. The layers behind were
-# trained with one shot and never saw such amounts. Does that cost anything? We score five shots as they are, and with
-# $x$ divided by $K$. The table below them shows what `tools/comparison.py` found for three trainings on 1,000 episodes
-# (our episodes are the first of its list).
+# trained with one shot and never saw such amounts. Does that cost anything? We score the matching alone, with five
+# shots as they are and with $x$ divided by $K$. The table below shows what `tools/comparison.py` found for three
+# trainings of the whole model, ensemble included, on 1,000 episodes (ours are the first of its list).
 
 
 # %% tags=["nbval-ignore-output"]
@@ -564,10 +564,10 @@ explore_correlation(test_set, net)
 # | the paper claims (HDMNet, CVPR 2023) | we measured | why they differ |
 # |---|---|---|
 # | Prototypes make coarse segmentations; comparing pixels keeps the details (abstract). | The best match ranks the pixels of banded objects worse than the prototype (AUC 0.89 against 0.94); the correlation map is exactly the map of the mean key. | An average over the object is a prototype. Only $x$, behind the softmax, can say more, and our keys are nearly equal (the mean key has a length of 0.99). |
-# | The matching module makes up for what training overfits (abstract). | Another episode's support in the matching costs less than 1 point, other prior maps cost 53. | The priors join before the transformer, so the matching has nothing left to find. In the paper tokens have 64 channels, not 8, and training takes far longer. |
+# | The matching module reduces overfitting to the training classes (abstract). | Another episode's support in the matching costs less than 1 point, other prior maps cost 53. | The priors join before the transformer, so the matching has nothing left to find. In the paper tokens have 64 channels, not 8, and training takes far longer. |
 # | The softmax over the query decides what is read (authors' code). | The object covers 8 % of the query and gets 54 % of the attention; with the softmax over the support it would get 8 %. | They agree. |
 # | Coarse maps teach fine ones (abstract). | The first term falls from 5.4 (untrained) to 1.0; the others (0.1) are small for flat maps, too (0.0). | They agree, as long as the truth teaches the first map. |
-# | Five shots beat one: 69.4 and 71.8 on PASCAL-5i, 50.0 and 56.0 on COCO-20i (ResNet-50). | One of three trainings falls by 10.8 points, two rise by 2.3 and 5.5. With $x / K$ the first one does not fall. | The sum over the shots grows with $K$; the layers behind, trained with one shot, have not seen that. |
+# | Five shots beat one: 71.8 against 69.4 on PASCAL-5i, 56.0 against 50.0 on COCO-20i (ResNet-50). | One of three trainings falls by 10.8 points, two rise by 2.3 and 5.5. With $x / K$ the first one does not fall. | The sum over the shots grows with $K$; the layers behind, trained with one shot, have not seen that. |
 #
 # ## Summary
 #

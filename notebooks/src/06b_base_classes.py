@@ -96,8 +96,8 @@ show(*pictures.heat(rows, alt), photo=True)
 #
 # $$\psi = \frac{\lVert G_q - G_s \rVert_F}{C}$$
 #
-# Then come two learned merges, each of two numbers to one: $\alpha$ with $\beta$, and $\gamma$ with $\delta$. The first
-# serves object and background alike:
+# Then come two learned merges, each a weighted sum of two numbers: with $\alpha$ and $\beta$, then with $\gamma$ and
+# $\delta$. The first serves object and background alike:
 #
 # $$\mathrm{obj} = \alpha f + \beta \psi \qquad \mathrm{bg} = \gamma\,(\alpha (1 - f) + \beta \psi) + \delta\, b$$
 
@@ -234,8 +234,9 @@ show(
 #
 # The plan is in `data/experiments/base-bias.yaml` (a variant without prior maps was dropped on the way, to save time).
 # It compares two kinds of base learner that differ only in these training pictures, *never seen* and *seen as
-# background*, with three trainings each, on 1,000 episodes with [paired intervals](GLOSSARY.md#paired-interval). Of the
-# other objects in the query none, half or all belong to base classes (*co-occurrence* 0, 0.5, 1). Settings were chosen
+# background*, with three trainings each, on 1,000 episodes with [paired intervals](GLOSSARY.md#paired-interval). Each
+# other object in the query is drawn from the base classes with probability 0, 0.5 or 1 (*co-occurrence*), else from all
+# classes, most of which are base classes, too. Settings were chosen
 # on held-back base classes (one look at 200 episodes; the shipped backbone had met these classes before). To save time
 # all trainings share this backbone, frozen. The figure shows the ensemble minus the matching alone; a dot is one
 # training.

@@ -367,9 +367,9 @@ compare_methods(nets)
 # ## What the papers report
 #
 # The tables give mIoU in percent, the mean of four folds; single folds and [FB-IoU](GLOSSARY.md#fb-iou) are in
-# `data/published.json`. Each value was seen in its source (`S`, mostly a table of a later paper) or in one that quotes
-# the paper (`S2`). The end of this section explains the sources' short names. Below the dashes stand backbones that
-# have met the test classes before.
+# `data/published.json`. The tag says how we know a value: `S`, seen in the source beside it (mostly a table of a later
+# paper); `S2`, seen in a text that quotes the paper. The end of this section explains the sources' short names. Below
+# the dashes stand backbones that have met the test classes before.
 
 # %%
 published = json.loads((data / "published.json").read_text())["comparison"]

@@ -238,7 +238,7 @@ print(
 assert not as_written or marked > 0.5
 
 # %% [markdown]
-# Prototype matching cannot say "nothing here", and the usual protocol never notices. These few episodes cannot tell
+# Prototype matching rarely says "nothing here", and the usual protocol never notices. These few episodes cannot tell
 # what that costs: see *absent targets* in the stored table.
 #
 # ### Order of queries, another list

@@ -146,14 +146,14 @@ assert not as_written or (
 
 # %% [markdown]
 # No layer is best for all. A cat's eye is found best in the last layer, where nuclei are lost. From here on we use
-# `layer3`, the worst layer for none of the six. We chose it by looking at the answers, so this is a demonstration, not
+# `layer3`, which is never the worst of the four. We chose it by looking at the answers, so this is a demonstration, not
 # a benchmark. For a score, choose on other classes (notebook 09).
 #
 # ## Four ideas, no training
 #
-# The other three methods have decoders, and an untrained decoder gives noise. But an idea of what to compare feeds
-# every decoder, and that idea needs no training. Each idea below answers twice, for the object and for what was marked
-# as background; the larger answer wins.
+# The other three methods have decoders, and an untrained decoder gives noise. But every decoder is fed by some
+# comparison, and the comparison needs no training. Each idea below answers twice, for the object and for what was
+# marked as background; the larger answer wins.
 #
 # | idea | comes from | a query cell is compared with … |
 # |---|---|---|
@@ -212,8 +212,8 @@ class Idea(OneWayModel):
 # %% [markdown]
 # We add `matching`, the library's own [training-free baseline](GLOSSARY.md#training-free-baseline). It asks how densely
 # the marked cells lie around a query cell in the space of features, on two layers: something between the mean and the
-# nearest cell. Then query cells that resemble each other get similar answers. (Five means give almost the masks of one
-# mean, so the gallery leaves them out.)
+# nearest cell. In a second step it gives query cells that resemble each other similar answers. (Five means give almost
+# the masks of one mean, so the gallery leaves them out.)
 
 # %% tags=["nbval-ignore-output"]
 matching = build_model("matching", backbone="efficientnet_lite0")
@@ -541,9 +541,9 @@ print(f"share of the cells that changed sides: {moved:.1%}")
 # %% tags=["solution"]
 def one_failure():
     """-> your answer, a text."""
-    return """One mean finds 16 % of the cat's eye, the nearest cell 63 %: the eye is iris, pupil and highlight, and their
-    mean resembles none of them, while the background's mean is near to everything. I would compare cells, or the last
-    layer, before I look for another network."""
+    return """On the cat's eye one mean has an IoU of 16 %, the nearest cell 63 %: the eye is iris, pupil and highlight,
+    and their mean resembles none of them; the blur resembles neither mean, so a small difference decides. I would
+    compare cells, or the last layer, before I look for another network."""
 
 
 # %%
