@@ -2,7 +2,8 @@
 
 python tools/photographs.py run ROOT BACKBONE WEIGHTS [EPISODES [ONLY ...]]   e.g. VOC2012 efficientnet_lite0 packaged
 python tools/photographs.py table [EPISODES]                                   collects what was run
-python tools/photographs.py factors ROOT BACKBONE WEIGHTS FOLD                 photographs-factors.json: what decides
+python tools/photographs.py factors ROOT BACKBONE WEIGHTS FOLD   photographs-factors.json: what decides in training
+python tools/photographs.py matching ROOT BACKBONE WEIGHTS FOLD  photographs-matching.json: every setting of matching
 
 ROOT is a VOC2012 folder; `resnet18` is the usual one, without layer4; ONLY names folds and methods. Trainings are
 those of `data/recipes/photographs-*.yaml`. Whatever is finished lies in `runs/photographs` and is not computed again; a
@@ -186,6 +187,35 @@ def _gains(p: ExperimentParameters, net, data, judges: dict, frozen: dict) -> li
     return rows
 
 
+def matching(root: str, backbone: str, weights: str, fold: str) -> None:
+    """Points of `matching` over the frozen features, 1 shot, with other settings than its own: what is left in them
+    if somebody chose on the test classes? Nobody may; this asks whether settings or features are the limit."""
+    path = TARGET.with_name("photographs-matching.json")
+    rows = json.loads(path.read_text())["rows"] if path.is_file() else []
+    p = parameters("panet", root, backbone, weights, int(fold)).model_copy(update={"episodes": 300, "shots": [1]})
+    net, data = _stored(p, DiskStore(RUNS / "features" / backbone)), recipe.datasets(p)[1]
+    frozen = recipe.score(p, recipe.features_only(net), data).scores[1]
+    for change in SETTINGS:
+        key = {"backbone": backbone, "fold": int(fold), "setting": change}
+        if any(key.items() <= row.items() for row in rows):
+            continue
+        own = recipe.score(p, build_model(MATCHING, backbone=net.backbone, **change).eval(), data).scores[1]
+        gain, classes = (
+            own.difference(frozen),
+            {data.names[c]: v - frozen.per_class[c] for c, v in own.per_class.items()},
+        )
+        rows.append({**key, "gain": [round(100 * x, 2) for x in gain]})
+        rows[-1]["gain of classes"] = {name: round(100 * x, 1) for name, x in classes.items()}
+        print(rows[-1], flush=True)
+        command = "python tools/photographs.py matching ROOT BACKBONE WEIGHTS FOLD"
+        said = {"command": command, "shots": 1, "episodes": 300, "versions": recipe.versions(), "rows": rows}
+        files.write_text(path, json.dumps(said, indent=1) + "\n")
+
+
+SETTINGS = [{}, {"refine": False}, {"prototypes": "means", "scale": 20.0}]
+SETTINGS += [{"scale": scale} for scale in (10.0, 60.0)] + [{"ridge": ridge} for ridge in (0.001, 0.003, 0.03, 0.1)]
+
+
 def _stored(p: ExperimentParameters, store: DiskStore):
     net = recipe.model(p)
     net.backbone.store = store
@@ -215,4 +245,4 @@ FACTOR_SEEDS = (0, 1, 2)
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    {"run": run, "table": table, "factors": factors}[sys.argv[1]](*sys.argv[2:])
+    {"run": run, "table": table, "factors": factors, "matching": matching}[sys.argv[1]](*sys.argv[2:])

@@ -8,7 +8,7 @@
 # # 03b · Affinity attention: a map that learns on the support
 #
 # *On the support picture the answer is known. Can a network practise there and then show where the object is in the
-# query? And does the rest of the network use what it learned?*
+# query? And does the rest of the network use it?*
 #
 # That is SD-AANet's second idea, [**SAAM**](GLOSSARY.md#affinity-attention), the supervised affinity attention module. Its head
 # compares features with [the prototype](GLOSSARY.md#prototype). It is taught on the support and used on the query.
