@@ -150,8 +150,8 @@ assert not as_written or abs(fusion[0]) < 2, "the text says that the fusion hard
 # %% [markdown]
 # So rounding costs no clear score here: the objects are compact and the cells small. But late fusion gives *every*
 # support a prototype. Rounding loses 5 % of the thin supports with cells of 4 pixels and 49 % with cells of 8. Most
-# backbones have cells of 8 pixels, ViTs cells of 14 or 16 pixels. (Rounding also stops weighing the mixed cells at the
-# edge. Exercise 4 measures whether leaving the edge out helps.)
+# backbones have cells of 8 pixels, ViTs cells of 14 or 16 pixels. (After rounding, the mixed cells at the edge count
+# fully or not at all. Exercise 4 measures whether leaving the edge out helps.)
 #
 # ## From similarity to a mask
 #

@@ -85,7 +85,7 @@ show(*flow.storyboard(one, net(one), test_set.names[int(one.classes)]))
 # ## Two prototypes of one class
 #
 # Let $t$ be the prototype of the query under its *true* mask, and $p$ the support's. How far apart are they, in cosine
-# distance $1 - \cos(p, t)$? For comparison we also pool the very same picture, its mirror image, and a support of
+# distance $1 - \cos(p, t)$? For comparison we also pool the query's own picture, its mirror image, and a support of
 # another class. We measure twice: in the backbone's features, and after the 1×1 convolutions that SD-AANet puts on them
 # (*projected*).
 
@@ -226,8 +226,8 @@ show(*differences({f"{name} - own": percent(change) for name, change in swapped.
 
 # %% [markdown]
 # Here (one training, 32 channels) the gate does not choose, it *scales*: one number for all channels does as well (+0.3
-# points), while an open gate changes the scale and costs 23 points. Notebook 04 shows what several gates do to the
-# query's scale.
+# points), while an open gate changes the scale and costs 23 points. The gate multiplies the query, too: notebook 04
+# shows what the gates of several supports do to its scale.
 #
 # ## Student and teacher
 #
@@ -263,7 +263,7 @@ show(*pictures.student_teacher(S[i], T[i], losses))
 #
 # $$L_{KD} \approx \frac{0.9}{2C} \, \mathrm{Var}_c(T - S) = \frac{0.9}{8C} \, \mathrm{Var}_c(t - S)$$
 #
-# So the loss is a squared *Euclidean* distance of raw prototypes, each less its mean over the channels (middle panel).
+# So the loss is a squared *Euclidean* distance of raw prototypes, each minus its mean over the channels (middle panel).
 # Two short prototypes satisfy this loss as well as two equal ones. A divergence is a *sum* over the channels, but the
 # code takes the mean: that divides the loss by $C$.
 
@@ -292,8 +292,8 @@ pd.Series({name: float(value) / float(rows["the loss"]) for name, value in rows.
 # ## Who moves?
 #
 # A teacher is usually fixed. This one is not detached: the gradient also reaches $t$, and it reaches the student twice,
-# directly and through its half of the teacher. Compare the gradients on the features of query and support, in units of
-# the support's without detaching.
+# directly and through its half of the teacher. Compare the gradients on the features of query and support. The unit is
+# the support's gradient without detaching.
 
 
 # %%
@@ -364,7 +364,8 @@ show(*pictures.shares({bar: {f"{net.weights[k]:g} {k}": v for k, v in parts.item
 #
 # The loss should pull prototypes together where pictures differ. So we test it across the gap, in training as in
 # testing. The plan (`data/experiments/distillation-gap.yaml`) was written when its first runs began. While they ran,
-# the weight 500 was taken out to save time, and put back before any of its scores was read. `tools/claims.py` made nine
+# the largest weight, $\alpha = 500$, was taken out to save time, and put back before any of its scores was read.
+# `tools/claims.py` made nine
 # trainings (three weights $\alpha$, three seeds each) of 250 steps on one frozen backbone that never saw the gap, and
 # scored each on 1,000 episodes of novel classes at three gaps. SAAM, the attention, is off, so only the decoder reads
 # the prototype.
@@ -488,7 +489,7 @@ from fsslib.labs import check
 # `tau` give one value, with gradients into `S` and `T`.
 #
 # <details><summary>Hint</summary>Which argument does `F.kl_div` want as a logarithm? Over what does its "mean" run?
-# A share may round to 0.</details>
+# A probability may round to 0.</details>
 
 
 # %% tags=["solution"]

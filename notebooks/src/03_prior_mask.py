@@ -373,7 +373,7 @@ noisy.round(2)
 
 # %% [markdown]
 # With masking only after `layer4`, the maximum loses most (0.05) and the mean of ten little (0.01). Masking *before*
-# `layer4` protects, too (0.02): a stray patch among zeros matches badly. The next failure shows its price.
+# `layer4` protects, too (0.02): a stray patch among zeros matches badly. This protection has a price, as you see next.
 #
 # ### 4. Small objects
 #
@@ -440,7 +440,7 @@ explore_attention(test_set, net)
 # |---|---|---|
 # | The prior needs no training and carries over to novel classes (PFENet, arXiv 2008.01449, abstract and section 3.2) | A mean AUC of 0.9 on novel classes, where chance is 0.5 (60 episodes, above) | They agree |
 # | A high value says that a position probably belongs to the object (section 3.2) | The highest value is 1.0 in every query, also in those without the object | The published protocol draws no query without the object, so nobody sees what stretching does there |
-# | The prior improves the segmentation (abstract) | Without the right prior a trained SD-AANet loses more than 40 points (notebook 03b) | They agree; but we exchanged maps in a trained network and trained none without the prior |
+# | The prior improves the segmentation (abstract) | Without the right prior a trained SD-AANet loses more than 40 points (notebook 03b) | They agree; but we exchanged maps in a trained network; without the prior there were only short trials (02, 03b) |
 #
 # The prior follows texture, trusts single matches and weakens on small objects. Notebook 03b asks whether a learned map
 # can do better.

@@ -8,7 +8,7 @@
 # # 03b · Affinity attention: a map that learns on the support
 #
 # *On the support picture the answer is known. Can a network practise there and then show where the object is in the
-# query? And does the rest of the network use it?*
+# query? Does the rest of the network use it?*
 #
 # That is SD-AANet's second idea, [**SAAM**](GLOSSARY.md#affinity-attention), the supervised affinity attention module. Its head
 # compares features with [the prototype](GLOSSARY.md#prototype). It is taught on the support and used on the query.
@@ -378,8 +378,8 @@ tiny = group == group.min()
 assert mean_interval(rows["head"][tiny] - rows["prior"][tiny])[1] > 0, "the paired interval is above 0"
 
 # %% [markdown]
-# On the smallest objects the head (AUC 93 %) is far above the prior (59 %), because its prototype comes from the
-# unmasked picture. Here a learned map *could* help, if the decoder used it.
+# On the smallest objects the head (AUC 93 %) is far above the prior (59 %), because the head's prototype is
+# pooled from features of the unmasked picture. Here a learned map *could* help, if the decoder used it.
 #
 # ## Which map does the decoder use?
 #
@@ -414,16 +414,17 @@ for name, (value, _, _) in changed.items():
 # %% [markdown]
 # Replacing the prior costs more than 50 points, replacing the attention less than 5: this decoder relies on the prior.
 # Part of the drop may come from maps that training never showed. And this is an
-# [*intervention*](GLOSSARY.md#ablation-and-intervention), not an ablation: a network trained without the prior would
+# [*intervention*](GLOSSARY.md#ablation-and-intervention), not an ablation: a network trained without the prior might
 # have learned to do without it.
 #
 # ## What does SAAM cost, and when does it pay?
 #
 # Notebook 04 will show an ablation in which SAAM costs 3.1 points. Replacing maps cannot explain that; only new
 # trainings can. The plan of this experiment, `data/experiments/saam-guides.yaml`, was written before anything ran. (For
-# lack of time, three variants without the prior were dropped; replacing maps was added later.) The decoder gets the
-# prior alone (`prior`), with the published attention (`prior + query_map`) or with the map of the *taught* layer
-# (`prior + supervised head`, option `attention_from="supervised_head"`). All share one frozen backbone, with three
+# lack of time, three variants without the prior were dropped; replacing maps was added later.) The decoder gets either
+# the prior alone (`prior`), or the prior and the published attention (`prior + query_map`), or the prior and the map of
+# the *taught* layer (`prior + supervised head`, option `attention_from="supervised_head"`). All share one frozen
+# backbone, with three
 # trainings each and 1,000 paired episodes. The test conditions are standard pictures, small objects (radius times 0.5),
 # and standard queries with a second object of the wanted texture. *Guide AUC* is a map's AUC, *guide use* the points
 # lost when the map is replaced by its mean.

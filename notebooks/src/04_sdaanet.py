@@ -295,7 +295,7 @@ show(*plots.score_bars(rows))
 #
 # More information, lower score (stored: 63.4 with one shot, 56.6 with five): something is wrong. The query is
 # multiplied by the gates of all $K$ supports. The authors' code (our default `query_factor="product"`) does it [one
-# after the other](GLOSSARY.md#merge-rule), then once more with their average:
+# after the other](GLOSSARY.md#merge-rule), then once more with a value halfway between their average and 1:
 #
 # $$F_q \leftarrow F_q \cdot \prod_{k=1}^{K} g_k \cdot \tfrac{1}{2}(\bar g + 1), \qquad \bar g = \tfrac{1}{K}\sum_k g_k$$
 #

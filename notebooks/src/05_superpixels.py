@@ -311,7 +311,8 @@ print(", ".join(f"{name}: {100 * share:.0f} % of the seeds' distances are left" 
 # * *cosine*: their mean cosine with each other;
 # * *entropy* of a superpixel's weights, from 0 (a single cell) to 1 (the plain average), and the share of *cells in
 #   use* that follows from it;
-# * *weight on one part*, a true one; the plain average would have the share of the *largest part*;
+# * *weight on one part*: a superpixel's weight on its main true part; for the plain average that is the share of the
+#   *largest part*;
 # * *AUC* of the best cosine.
 
 
@@ -403,8 +404,8 @@ show(
 )
 
 # %% [markdown]
-# $G$ says *which* prototype fits best, never *whether* it fits: background gets one, too. That is up to $\Pi$ and the
-# decoder. But in $\Pi$, a sum of products of unit vectors, the prototypes can be summed first:
+# $G$ says *which* prototype fits best, never *whether* it fits: background gets one, too. The *whether* is up to $\Pi$
+# and the decoder. But in $\Pi$, a sum of products of unit vectors, the prototypes can be summed first:
 #
 # $$\Pi(x) = \sum_i \hat s_i \cdot \hat F_q(x) = \Big(\sum_i \hat s_i\Big) \cdot \hat F_q(x)$$
 #
@@ -612,7 +613,7 @@ pd.DataFrame(different).T.round(2)
 # |---|---|---|
 # | superpixels follow the parts of an object (section 3.2) | objects of three parts: mean cosine 0.93 between the prototypes, 57 % of a superpixel's weight on one part where the largest part has 50 % of the area (this notebook); on a ResNet-50 one cell for each superpixel (`asgnet-sharpness.json`) | $e^{-D}$ has the sharpness that the length of the features happens to give it |
 # | five prototypes 59.3, one 58.7 mIoU (one shot, PASCAL-5i; one training each, as summarised elsewhere) | no clear difference: as published −0.4 (−1.1 to 0.3), sharper −0.2 (−1.1 to 0.7), three trainings each (`superpixels-parts.json`) | prototypes that differ also resemble more of the background; and 0.6 points of one training are within what trainings differ by |
-# | five shots 63.9 mIoU, one shot 59.3 (PASCAL-5i, trained with five and with one) | five shots 19.1 below one with weights trained on one (`comparison/asgnet-*.json`) | $\Pi$ is a sum, and the decoder has learned one height of it only; the authors train a separate model for five shots |
+# | five shots 63.9 mIoU, one shot 59.3 (PASCAL-5i, trained with five and with one) | weights trained with one shot score 19.1 points lower with five shots than with one (`comparison/asgnet-*.json`) | $\Pi$ is a sum, and the decoder has learned one height of it only; the authors train a separate model for five shots |
 #
 # ## Paper and code
 #

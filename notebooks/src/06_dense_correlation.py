@@ -114,8 +114,8 @@ pd.DataFrame(rows, index=["with the prototype", "with the first cell", "with the
 
 # %% [markdown]
 # So keep the cells. Does that help at once? Without training we take objects of three bands (the knob `parts`) and the
-# base learner's features, and compare the cosine with the prototype against the best match of notebook 03. (AUC: 1
-# ranks all of the object's pixels first, 0.5 is chance.)
+# base learner's features, and compare two maps: the cosine with the prototype, and the best match of notebook 03.
+# (AUC: 1 ranks all of the object's pixels first, 0.5 is chance.)
 
 
 # %% tags=["nbval-ignore-output"]
@@ -183,9 +183,9 @@ alt = "Cosine of every token with the token in the object's middle, for query an
 show(*pictures.heat(rows, alt))
 
 # %% [markdown]
-# The pictures show every token's cosine with the token in the object's middle; the support's are nearly alike. Now we
-# give each query the *other* episode's support: once inside the transformer only, once from the start. The table shows
-# each map's largest change:
+# The pictures show every token's cosine with the token in the object's middle; the support's tokens are nearly alike.
+# Now we give each query the *other* episode's support: once inside the transformer only, once from the start. The
+# table shows each map's largest change:
 
 # %%
 swapped = net.transformer(query, support.flip(0), masks.flip(0), priors)[2]
@@ -343,9 +343,9 @@ assert changed["other prior maps"][0] < -20 and changed["other prior maps"][2] <
 #
 # ## Over which axis?
 #
-# Usually each *query* cell shares out one unit of attention over the support's cells (on the right). HDMNet has an
-# ["inverse" softmax](GLOSSARY.md#inverse-softmax): each *support* cell shares out one unit over the query's cells (on
-# the left):
+# Usually each *query* cell shares out one unit of attention over the support's cells (the right formula below). HDMNet
+# has an ["inverse" softmax](GLOSSARY.md#inverse-softmax): each *support* cell shares out one unit over the query's
+# cells (the left formula):
 #
 # $$A_{ij} = m_j \frac{e^{S_{ij}}}{\sum_{i'} e^{S_{i'j}}} \qquad \text{against} \qquad
 # A_{ij} = \frac{m_j\, e^{S_{ij}}}{\sum_{j'} m_{j'} e^{S_{ij'}}}$$
@@ -539,7 +539,7 @@ shots
 #
 # | topic | plain reading of the paper | code |
 # |---|---|---|
-# | shot weights ($K$ > 1) | learned, each for its shot | never trained (in no group of the optimiser); computed for sorted distances, applied to unsorted ones |
+# | shot weights ($K$ > 1) | learned, each for its shot | never trained (in no group of the optimiser); computed for sorted scene distances (06b), applied to unsorted ones |
 # | batch norm behind the backbone | statistics of the data | always running statistics, which stay 0 and 1: an affine map |
 # | base loss | a third loss that trains | constant, its parameters are frozen |
 # | masked support | features under the mask | the support *image* is masked before the backbone |

@@ -97,8 +97,8 @@ table(own_settings.rename(columns=NAMES))
 #   rate of its shipped weights. Seeds 1 and 2 played no part in the choice. `python tools/comparison.py settings`
 #   chooses among the same rates on held-back base classes instead, in about 15 minutes of one core for each method. Its
 #   table is not here yet: until then, do not trust a lead of less than a few points.
-# * All are trained with one shot, on images that show no novel class. HDMNet's authors remove the training images that
-#   do; our drawn images never do.
+# * All are trained with one shot, on images that show no novel class. Our drawn images never show one; HDMNet's authors
+#   remove the training images that do.
 #
 # ## The stored table
 #
@@ -281,8 +281,8 @@ print(f"trained here: {', '.join(again) or 'nothing (retrain = False)'}")
 # background is full of classes known from training). The models are those of the table: trained on standard pictures,
 # tested on harder ones. Each point is the mean of three trainings on the same 300 episodes.
 #
-# The lines below the figure say it in words, for $K = 1$. "Overlap": the method's two intervals touch, so its change
-# may be chance.
+# The lines below the figure say it in words, for $K = 1$. "Overlap": the method's intervals at the easiest and the
+# hardest setting touch, so its change may be chance.
 
 # %%
 hard = json.loads((data / "results" / "comparison-knobs.json").read_text())
@@ -391,8 +391,9 @@ for name, title in (("pascal5i", "PASCAL-5i"), ("coco20i", "COCO-20i")):
 
 # %% [markdown]
 # Such a column compares more than methods. The next tables show what four of the codes do differently, and how far such
-# a choice moves mIoU (reported cases). `test_fold` means that the checkpoint was chosen on the classes it is scored on;
-# `drop`, that training images with a novel class were removed, while the other three call it background. Many gaps
+# a choice moves mIoU (reported cases). `test_fold` means that the checkpoint was chosen on the classes it is scored on.
+# `drop` means that training images with a novel class were removed; the other three codes call such a class
+# background. Many gaps
 # between neighbouring rows of the tables above are smaller than these effects.
 
 # %%
@@ -438,8 +439,8 @@ claims(
 # * Compare scores only if data, budget, episodes and counting agree. This notebook stops if they do not.
 # * Episodes and trainings are two sources of chance. A difference is clear if the interval over episodes leaves out 0 and
 #   all trainings agree. Three trainings do so by chance one time in four: look at the interval over trainings, too.
-# * A five-shot score of a model trained with one shot tests its merge rule. With a rule that keeps the scale, the three
-#   methods that fell rise above their one-shot score (seed 0, the only one in which HDMNet falls).
+# * A five-shot score of a model trained with one shot tests its merge rule. The three methods that fell score higher
+#   with five shots than with one if the rule keeps the scale (seed 0, the only one in which HDMNet falls).
 # * Rankings depend on the difficulty of the pictures and on the training budget. This one holds for Shapes-5i, fold 0,
 #   a small backbone and 4,000 steps; it says nothing about photographs.
 #

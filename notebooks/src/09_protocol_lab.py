@@ -403,7 +403,8 @@ assert min(cheat.values()) == 0, "whoever selects on the list that is scored can
 
 # %% [markdown]
 # Selecting on the list that is scored cannot lose, whatever the method: the largest of some noisy numbers is never
-# below the last. An honest rule sometimes loses. (A user of ASGNet's code reports a gain of 5 points: notebook 07.)
+# below the last. An honest rule sometimes loses. (A user of ASGNet's code reports that selecting on the test fold gains
+# 5 points: notebook 07.)
 #
 # **Batch norm.** `"batch"` lets the statistics of the backbone follow the episodes, as several codes do by calling
 # `model.train()`; `"frozen"` keeps those of the pre-training.
