@@ -441,7 +441,8 @@ check(what_the_support_does)
 # `what_the_support_does`, three points: the model depends on the support; what is left comes from supports of the same
 # class; the oracles and all foreground do not move. *Known wrong paths*: "PANet finds objects, the support refines them"
 # (then other classes would leave more than about 1 %); "19 % is what it has memorised" (novel classes were in no
-# training picture); "the foreign background is the problem" (supports of the right class work on it, too).
+# training picture); "the foreign background is the problem" (foreign
+# supports that happen to show the right class work, whatever their background).
 
 # %% [markdown]
 # **Read next**: notebook 01. **References**: A. Shaban et al., *One-Shot Learning for Semantic Segmentation*, BMVC 2017

@@ -403,7 +403,7 @@ assert not yes or "disagree" in gains["separate, α = 50", 1.0], "the verdict be
 # The loss does its work: at gap 1 the distance of $S$ and $t$ is 0.77 without it and 0.17 with $\alpha = 50$. **The
 # score does not follow**: with $\alpha = 50$ it changes by −0.2 points at gap 1 (−0.5 to 0.1). By the plan, that is not
 # a yes. Ten times the weight brings the prototypes no closer and costs 3.4 points (−4.1 to −2.9). All three trainings
-# agree; but where nothing has an effect, three agree in sign one time in four, and one of ours (−7.5) is an outlier.
+# agree in sign; but three trainings without any effect do so one time in four, and one of ours (−7.5) is an outlier.
 #
 # Look at the last panel, too, where support and query are one picture. At $\alpha = 0$ a picture is 0.76 away from
 # *itself*, nearly as far as from one of the other domain (0.77): the distance comes from the two separate projections,

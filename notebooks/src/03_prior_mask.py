@@ -299,7 +299,7 @@ pd.DataFrame({name: {k: float(v.mean()) for k, v in rows.items()} for name, rows
 # ### 2. Things that look alike
 #
 # A best match asks whether a *piece* of the query looks like some piece of the object. Shapes-5i knows the class of
-# every object, so we can compare kinds of neighbours:
+# every object, so we can compare the kinds of objects that stand beside the wanted one:
 
 
 # %%
@@ -440,7 +440,7 @@ explore_attention(test_set, net)
 # |---|---|---|
 # | The prior needs no training and carries over to novel classes (PFENet, arXiv 2008.01449, abstract and section 3.2) | A mean AUC of 0.9 on novel classes, where chance is 0.5 (60 episodes, above) | They agree |
 # | A high value says that a position probably belongs to the object (section 3.2) | The highest value is 1.0 in every query, also in those without the object | The published protocol draws no query without the object, so nobody sees what stretching does there |
-# | The prior improves the segmentation (abstract) | Without the right prior a trained SD-AANet loses more than 40 points (notebook 03b) | They agree; but we exchanged maps in a trained network; without the prior there were only short trials (02, 03b) |
+# | The prior improves the segmentation (abstract) | Without the right prior a trained SD-AANet loses more than 40 points (notebook 03b) | They agree; but we only exchanged maps in a trained network; trainings without the prior were short trials (02, 03b) |
 #
 # The prior follows texture, trusts single matches and weakens on small objects. Notebook 03b asks whether a learned map
 # can do better.

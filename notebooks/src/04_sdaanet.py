@@ -563,8 +563,9 @@ check(which_part)
 # %% [markdown] tags=["marking"]
 # **Marking.** `merge_channels`, `query_factor`, `lasting_factor`, `total_loss`: the check decides. It accepts every
 # lasting rule: average of the gates, of the single factors, or a geometric mean. *Known wrong paths*: SDPM is counted
-# as a channel; the published factor is left without its second part, or repaired; the paper's mean (not the trained
-# factor at $K = 1$); `kd` is left unweighted because it is small.
+# as a channel; the published factor lacks its second part, or is repaired although exercise 2 asks for it as
+# it is; the paper's mean is taken as the lasting rule (it is not the trained factor at $K = 1$);
+# `kd` is left unweighted because it is small.
 #
 # `which_part`, three points: the product, not distillation, costs the points at $K = 5$; a gain is judged by its paired
 # interval and by all trainings; a fitting number. *Known wrong paths*: "the product shows that SDPM is useless" (the

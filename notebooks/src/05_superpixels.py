@@ -107,8 +107,9 @@ show(*gallery(rows, [f"parts = {n}" for n in sets], alt, side=1.75), photo=True)
 
 # %% [markdown]
 # Compare the query with (a) the masked average of the whole object and (b) one masked average for each true part,
-# taking the best. No clustering can know the true parts: this is [an *oracle*](GLOSSARY.md#oracle) that sees the
-# support, too. $c$ is the cosine, $F_q$ the query's features, $\bar s$ the average and $s_k$ that of part $k$:
+# taking the best. No clustering can know the true parts: this is [an *oracle*](GLOSSARY.md#oracle) (unlike
+# those of notebook 00, it does use the support). $c$ is the cosine, $F_q$ the query's features, $\bar s$ the average
+# and $s_k$ that of part $k$:
 #
 # $$\text{(a)}\;\; c(x) = \cos\big(F_q(x), \bar s\big) \qquad \text{(b)}\;\; c(x) = \max_k \cos\big(F_q(x), s_k\big)$$
 
@@ -805,8 +806,8 @@ check(several_pay)
 #
 # `several_pay`, three points: a condition (parts differ, and so do the clusters: length of the features, sharpness); the
 # price (specificity on the background, or a sum that the decoder never met); a fitting number. *Known wrong paths*: "more
-# prototypes hold more information, so they are better" (the AUC fell); "five shots show that they harm" (both variants
-# meet a map that training never showed).
+# prototypes hold more information, so they are better" (the AUC fell); "five shots show that they harm" (with one
+# prototype or with several, five shots give a map that training never showed).
 
 # %% [markdown]
 # **Read next**: 06, where nothing is averaged any more: every position of the support is compared with every position of the

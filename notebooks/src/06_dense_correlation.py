@@ -502,7 +502,7 @@ pd.DataFrame(rows, index=["keys of the fine map", "of the middle one", "of the c
 # *Every* object cell of the five supports gives 1, so $x$ grows with the number of shots $K$. The layers behind were
 # trained with one shot and never saw such amounts. Does that cost anything? We score the matching alone, with five
 # shots as they are and with $x$ divided by $K$. The table below shows what `tools/comparison.py` found for three
-# trainings of the whole model, ensemble included, on 1,000 episodes (ours are the first of its list).
+# trainings of the whole model, base learner included, on 1,000 episodes (ours are the first of its list).
 
 
 # %% tags=["nbval-ignore-output"]
@@ -529,9 +529,10 @@ assert (shots["change"] < -5).sum() == 1 and (shots["change"] > 0).sum() >= 1
 shots
 
 # %% [markdown]
-# With $x$ divided by $K$, five shots cost nothing (+0.8 points, no clear difference). As they are, it depends on the
-# training: the first one falls by 10.8 points, the other two rise by 2.3 and 5.5. What happens in **one of three** is
-# no property of the method. (Even three trainings without any effect agree in sign one time in four.)
+# With $x$ divided by $K$, five shots cost nothing (+0.8 points, no clear difference). Without the division it depends
+# on the training what five shots do: the first one falls by 10.8 points, the other two rise by 2.3 and 5.5. What
+# happens in **one of three** is no property of the method. (Even three trainings without any effect
+# agree in sign one time in four.)
 #
 # ## Where code and plain reading differ
 #
@@ -539,7 +540,7 @@ shots
 #
 # | topic | plain reading of the paper | code |
 # |---|---|---|
-# | shot weights ($K$ > 1) | learned, each for its shot | never trained (in no group of the optimiser); computed for sorted scene distances (06b), applied to unsorted ones |
+# | shot weights ($K$ > 1) | learned; each weighs its own shot | never trained (in no group of the optimiser); computed from the shots' sorted scene distances (06b), but multiplied with the unsorted ones |
 # | batch norm behind the backbone | statistics of the data | always running statistics, which stay 0 and 1: an affine map |
 # | base loss | a third loss that trains | constant, its parameters are frozen |
 # | masked support | features under the mask | the support *image* is masked before the backbone |

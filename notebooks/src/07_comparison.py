@@ -439,8 +439,9 @@ claims(
 # * Compare scores only if data, budget, episodes and counting agree. This notebook stops if they do not.
 # * Episodes and trainings are two sources of chance. A difference is clear if the interval over episodes leaves out 0 and
 #   all trainings agree. Three trainings do so by chance one time in four: look at the interval over trainings, too.
-# * A five-shot score of a model trained with one shot tests its merge rule. The three methods that fell score higher
-#   with five shots than with one if the rule keeps the scale (seed 0, the only one in which HDMNet falls).
+# * A five-shot score of a model trained with one shot tests its merge rule. With a rule that keeps the
+#   scale, the three methods whose score fell do better with five shots than with one (seed 0, the only one in which
+#   HDMNet falls).
 # * Rankings depend on the difficulty of the pictures and on the training budget. This one holds for Shapes-5i, fold 0,
 #   a small backbone and 4,000 steps; it says nothing about photographs.
 #
