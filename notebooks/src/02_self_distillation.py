@@ -439,9 +439,9 @@ table.rename_axis("mIoU in % with").round(1).astype(object).fillna("")
 
 # %% [markdown]
 # **The decoder hardly reads the prototype.** A prototype of another class costs it 0.5 to 1.2 points, and even the
-# perfect one, the query's own, costs 0.8 to 2.5 (before rounding). The shipped weights lose 0.5 of 60.0 points with a
-# foreign prototype, and 56 when the rest of the support is foreign, too. The prior mask (notebook 03) has already told
-# it where to look. So the loss mends what the decoder hardly reads.
+# perfect one, the query's own, costs 0.8 to 2.5 (differences of unrounded scores). The shipped weights lose 0.5 of 60.0
+# points with a foreign prototype, and 56 when the rest of the support is foreign, too. The prior mask (notebook 03) has
+# already told it where to look. So the loss mends what the decoder hardly reads.
 #
 # Would the loss help a decoder *without* the prior? The plan lists trials on held-back base classes (its entry
 # `chosen`). 250 steps taught such a decoder nothing (mIoU 0.0). 400 steps on features that had seen the gap gave 45.9
@@ -452,7 +452,7 @@ table.rename_axis("mIoU in % with").round(1).astype(object).fillna("")
 # | the paper claims | we measured | why they differ |
 # |---|---|---|
 # | self-distillation (SDPM) gains 1.6 points on PASCAL-5i, one shot (a public review that quotes the paper's table) | −0.2 points at gap 1 (−0.5 to 0.1; the trainings +0.7, −2.9, +1.5), 1,000 episodes (`data/results/distillation-gap.json`); without a gap, in the ablation of notebook 04, −0.7 (−1.2 to −0.2; the trainings disagree; `sdaanet-ablation.json`) | the decoder reads the prior, not the prototype: a prototype of another class costs 1.2 points at most |
-# | the teacher guides the student (the prototypes come closer) | 0.77 to 0.17 at gap 1, and for one and the same picture 0.76 to 0.17 (same file) | they do; but the distance came from two separate projections, not from the pictures |
+# | the teacher guides the student (the prototypes come closer) | 0.77 to 0.17 at gap 1, and for one and the same picture 0.76 to 0.17 (same file) | They agree: the prototypes come closer. But the distance came from two separate projections, not from the pictures |
 #
 # The experiment is small: nine trainings of 250 steps, one backbone, 32 channels, drawn shapes. On photographs, with
 # more channels, a decoder may read its prototype. The method carries over: show distance and score apart, pair the

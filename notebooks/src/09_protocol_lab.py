@@ -428,7 +428,7 @@ for switch, reference in (("batch norm", "frozen"), ("novel pixels", "background
 # Now the same switches on PASCAL photographs. The data is a small subset (693 test images, long side 336 px, folds 1 to
 # 3). PANet matches frozen ImageNet features of a ResNet-18; nothing is trained. The pictures are smaller than VOC's, so
 # 2,048 pixels become 925 here ("unscaled" keeps 2,048). Masks of this subset have no void border, so `void` changes
-# nothing; with one way, `counting` does not either. PANet's protocol then changes the label size alone.
+# nothing. With one way `counting` changes nothing either. So PANet's protocol differs from ours in label size alone.
 
 # %%
 head, *photographs = stored["photographs"]
