@@ -324,7 +324,8 @@ pd.DataFrame({"not detached": free, "detached": fixed}).div(unit).rename_axis("g
 # $L = L_{main} + L_{aux} + \alpha \, L_{KD} + 0.5 \, L_{saam}$ with the weight $\alpha = 50$; in notebook 01, $\alpha$
 # was the temperature. ($L_{main}$ and $L_{aux}$ compare masks, fine and coarse: notebook 04; $L_{saam}$ belongs to the
 # attention: notebook 03b.) A share of the loss says little, because the gradient is what moves weights. Compare each
-# term's share of both; the gradient is taken on what distillation can reach, the projections and the gate.
+# term's share of the loss with its share of the gradient (that of the weights that distillation can reach: projections
+# and gate).
 
 
 # %%

@@ -540,7 +540,7 @@ shots
 #
 # | topic | plain reading of the paper | code |
 # |---|---|---|
-# | shot weights ($K$ > 1) | learned; each weighs its own shot | never trained (in no group of the optimiser); computed from the shots' sorted scene distances (06b), but multiplied with the unsorted ones |
+# | shot weights ($K$ > 1) | learned; each weighs its own shot | never trained (in no group of the optimiser); computed from the shots' scene distances (06b) in sorted order, but multiplied with the same distances in the order of the shots |
 # | batch norm behind the backbone | statistics of the data | always running statistics, which stay 0 and 1: an affine map |
 # | base loss | a third loss that trains | constant, its parameters are frozen |
 # | masked support | features under the mask | the support *image* is masked before the backbone |
