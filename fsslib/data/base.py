@@ -107,8 +107,8 @@ def few(things: Iterable[object], shown: int = 10) -> str:
 
 def positions(count: int) -> Tensor:
     """(count,) long: 1, 2, ... without 255, which means ignored."""
-    numbers = torch.arange(1, count + 2)
-    return numbers[numbers != IGNORE][:count]
+    numbers = torch.arange(1, count + 1)
+    return numbers + (numbers >= IGNORE)
 
 
 def base_table(base_classes: Sequence[int], all_classes: Iterable[int] = ()) -> Tensor:

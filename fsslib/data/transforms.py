@@ -53,12 +53,6 @@ def _check_pair(image: Tensor, mask: Tensor) -> None:
         )
 
 
-def _check_options(size: int, mode: str) -> None:
-    if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 8:
-        raise DatasetError(f"size={size!r}: expected whole pixels, 8 or more (8k+1 suits stride 8: 97, 417).")
-    choose(mode, MODES, "mode=", DatasetError)
-
-
 def _draws(seed: int, count: int) -> list[float]:
     """All there is to draw at once, always in the same order, so that what one step does moves no other."""
     check_seed(seed)
@@ -174,7 +168,9 @@ class Resize:
     """
 
     def __init__(self, size: int, mode: str = "squash"):
-        _check_options(size, mode)
+        if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 8:
+            raise DatasetError(f"size={size!r}: expected whole pixels, 8 or more (8k+1 suits stride 8: 97, 417).")
+        choose(mode, MODES, "mode=", DatasetError)
         self.size, self.mode = int(size), mode
 
     def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -207,8 +203,8 @@ def vanished(name: str, marked: Tensor, shape: Resize) -> str:
 
 
 def _changed(
-    image: Tensor, mask: Tensor, seed: int, flip: bool = True, scale: tuple[float, float] = (0.9, 1.1),
-    rotate: float = 10, rotated: float = 1.0, blurred: float = 0.0,
+    image: Tensor, mask: Tensor, seed: int, flip: bool = True, scale: tuple[float, float] = SCALE,
+    rotate: float = DEGREES, rotated: float = 1.0, blurred: float = 0.0,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """A square pair scaled by a random factor, turned, blurred, flipped, and cropped or filled up to its size again.
 
@@ -292,7 +288,7 @@ def augment_whole(
     Raises DatasetError for an unknown kind, an impossible size or seed, or an image and a mask that do not fit.
     """
     choose(kind, WHOLE, "augmentation of whole pictures", DatasetError)
-    _check_options(size, "squash")
+    square = Resize(size)
     _check_pair(image, mask)
     scale, turned, angle, blurred, flipped, *places = _draws(seed, 5 + 2 * TRIES)
     factor = SCALE[0] + (SCALE[1] - SCALE[0]) * scale
@@ -303,10 +299,7 @@ def augment_whole(
         pair = _blur(pair[0]), pair[1]
     if flipped < 0.5:
         pair = tuple(part.flip(-1) for part in pair)
-    if kind == "hdmnet":
-        pair = _resize(*pair, [size, size])
-    else:
-        pair = _crop(pair, size, objects, list(zip(places[::2], places[1::2])))
+    pair = square(*pair) if kind == "hdmnet" else _crop(pair, size, objects, list(zip(places[::2], places[1::2])))
     return tuple(part.contiguous() for part in pair)
 
 

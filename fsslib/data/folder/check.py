@@ -12,7 +12,7 @@ from ...episode import IGNORE
 from ...errors import DatasetError
 from ...files import located
 from ..base import few
-from ..photographs.base import check_min_area
+from ..photographs.base import LEAST, check_min_area
 from ..photographs.label_index import LabelIndex
 from .advice import BLACK, COLOUR, DEEP, RENUMBERED, WHITE, advise, code
 from .coco import coco_json
@@ -24,7 +24,7 @@ from .pairs import Draw, counted, examined, first_copies, objects
 from .problems import PROBLEM_KINDS, Fault, FolderReport
 from .yolo import yolo
 
-LEAST, MANY = 2, 64  # images that make an episode; values of a mask from which on nobody has drawn them as ids
+MANY = 64  # values of a mask from which on nobody has drawn them as ids
 FEW = 16  # folders that are looked through for files with words
 # Options of Folder that say nothing about the files.
 _OTHERS = {"fold", "split", "folds", "fold_scheme", "novel_classes", "val_classes", "novel", "strict", "cache"}

@@ -19,6 +19,7 @@ from ..folds import held_back
 
 CACHE_BYTES = 512 * 2**20
 NAMED = 20  # classes in one warning
+LEAST = 2  # images that make an episode
 
 
 class Photographs(SegmentationDataset):
@@ -83,9 +84,9 @@ class Photographs(SegmentationDataset):
 
     def _take(
         self, ids: Sequence[str], files: Sequence[tuple[Path, Path]], areas: np.ndarray, targets: Sequence[int],
-        unwanted: Sequence[int] = (), least: int = 2, where: str = "",
+        unwanted: Sequence[int] = (), where: str = "",
     ) -> None:  # fmt: skip
-        """Keep the images without `unwanted` classes, and of `targets` those with at least `least` images.
+        """Keep the images without `unwanted` classes, and of `targets` those with at least two images.
 
         Args:
             ids: sorted image ids. files: their image and mask files. areas: (images, classes) pixels of every class id.
@@ -96,14 +97,14 @@ class Photographs(SegmentationDataset):
         self.ids, self._files, self._areas = [ids[i] for i in keep], [files[i] for i in keep], areas[keep]
         usable = self._areas >= max(1, self.area_filter)
         self._images = {c: np.flatnonzero(usable[:, c]).tolist() for c in targets}
-        self.classes = tuple(c for c in targets if len(self._images[c]) >= least)
+        self.classes = tuple(c for c in targets if len(self._images[c]) >= LEAST)
         self.missing = {c: len(self._images[c]) for c in targets if c not in self.classes}
         if not self.missing:
             return
         where = f"{self.title} fold {self.fold} split {self.split!r} ({len(self)} images{where})"
         lacking = few((f"{c} {self.names[c]} ({count})" for c, count in self.missing.items()), NAMED)
         lacking += " (see .missing)" if len(self.missing) > NAMED else ""
-        reason = f"fewer than {least} images with at least {max(1, self.area_filter)} pixels of the class: {lacking}"
+        reason = f"fewer than {LEAST} images with at least {max(1, self.area_filter)} pixels of the class: {lacking}"
         if not self.classes:
             raise DatasetError(
                 f"{where} has no usable class; {reason}. Lower min_area, use another fold, or a list with more images."

@@ -2,7 +2,6 @@
 file of a name, and photographs as they were."""
 
 import re
-import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from fsslib.data.folder.dataset import Folder
 from fsslib.data.photographs.pascal import voc_palette
 from fsslib.errors import DatasetError
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Pillow's, of modes
 VOC = voc_palette()
 COUNT = 4
 
@@ -261,13 +261,6 @@ def test_brightness_is_one_for_the_folder(tmp_path):
     IDS["photographs of 16 bit"][0](tmp_path)
     calls = {re.sub(r"'[^']*'", "", problem.cure) for problem in check_folder(tmp_path).of("16-bit image")}
     assert len(calls) == 1
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Pillow's, of modes
-        yield
 
 
 def test_paths_stand_in_code_as_they_are():

@@ -146,6 +146,52 @@ def test_faults_in_a_coco_file(tmp_path):
             Folder(file)
 
 
+def every(pattern, change):
+    """Three images with label maps, and what `change` does to each file of a pattern."""
+    return lambda root: [change(file) for file in images_masks(root, 3).glob(pattern)]
+
+
+def maps(change):
+    return every("masks/*", lambda file: Image.fromarray(change(np.array(Image.open(file)))).save(file))
+
+
+def notes(lost=(), **changed):
+    """Three annotated images; which of them are lost, and what every annotation says instead."""
+
+    def make(root):
+        file, document = coco(root, 3)
+        for entry in document["annotations"]:
+            entry |= changed
+        tree.write(file, document)
+        for name in lost:
+            (root / "images" / name).unlink()
+
+    return make
+
+
+CAUSES = {
+    "image file missing": notes(["c0.jpg", "c1.jpg", "c2.jpg"]), "no polygon": notes(segmentation=[[]]),
+    "unknown image or category": notes(category_id=55),
+    "unreadable image": every("images/*", lambda file: file.write_bytes(b"no picture")),
+    "size mismatch": maps(lambda ids: ids.repeat(2, 0)), "empty mask": maps(lambda ids: 0 * ids),
+    "unknown class id": maps(lambda ids: np.where(ids % 255, ids + 9, ids)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_the_one_problem_that_an_error_quotes_is_a_cause(tmp_path, cause):
+    """Never what follows from it, which comes last."""
+    CAUSES[cause](tmp_path)
+    report = check_folder(tmp_path)
+    assert report.problems[0].kind == cause and report.kinds.get(cause) == 3, report
+    assert any(line.startswith(cause) for line in str(report).splitlines())
+    with pytest.raises(DatasetError, match="The first: ") as refused:
+        Folder(tmp_path, split="test")
+    first = str(refused.value).split("The first")[1]
+    assert report.problems[0].message in first and "usable image" not in first
+    assert set(PROBLEM_KINDS[-2:]) == {"class with too few images", "listed but absent"}
+
+
 def test_two_ways_of_naming_masks_in_one_folder(tmp_path):
     class_folders(tmp_path, "suffix")
     photograph(9).save(tmp_path / "dog" / "q.jpg")
