@@ -8,7 +8,6 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from ..arguments import choose
 from ..episode import IGNORE
 from ..errors import DatasetError
 from ..files import read_text  # noqa: F401  (its former place)
@@ -79,12 +78,6 @@ class SegmentationDataset(ABC):
     def hash(self) -> str:
         """Twelve hexadecimal digits that identify the data behind an episode list."""
         return hashlib.sha256(self.signature().encode()).hexdigest()[:12]
-
-
-def check_split(fold: int, split: str, folds: int = 4) -> None:
-    """Raise DatasetError unless `fold` is in 0..folds-1 and `split` is train, val or test."""
-    choose(split, SPLITS, "split", DatasetError)
-    check_fold(fold, folds)
 
 
 def check_fold(fold: int, folds: int, whose: str = "folds") -> None:

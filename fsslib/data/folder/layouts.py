@@ -149,7 +149,8 @@ def _match_layout(place: Path, layout: str, sure: bool = False) -> tuple[str, Pa
     """The layout and where it begins, if `place` has it; `sure`: somebody said so, whatever its files look like."""
     if layout in ("yolo", "labelme"):
         place = _unwrapped(place)
-        return (layout, place) if (_has_texts if layout == "yolo" else _has_drawings)(place, sure) else None
+        drawn = layout == "labelme" and any(sure or is_labelme(file) for file in json_files(place))
+        return (layout, place) if drawn or (layout == "yolo" and _has_texts(place, sure)) else None
     if layout != "coco_json":
         hit = _parted(place) if layout == "images_masks" else class_folders(place)
         return (layout, place) if hit else None
@@ -397,10 +398,6 @@ def _has_texts(place: Path, sure: bool) -> bool:
 def begins_with_numbers(file: Path) -> bool:
     """Whether a text file may be one of YOLO's."""
     return bool(_NUMBERS.match(_beginning(file)))
-
-
-def _has_drawings(place: Path, sure: bool) -> bool:
-    return any(sure or is_labelme(file) for file in json_files(place))
 
 
 def json_files(base: Path) -> list[Path]:

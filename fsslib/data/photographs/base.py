@@ -14,7 +14,7 @@ from ...arguments import check_count, check_switch, choose
 from ...episode import IGNORE
 from ...errors import DatasetError
 from ...files import located
-from ..base import NOVEL, SegmentationDataset, check_split, few
+from ..base import NOVEL, SPLITS, SegmentationDataset, check_fold, few
 from ..folds import held_back
 
 CACHE_BYTES = 512 * 2**20
@@ -55,7 +55,8 @@ class Photographs(SegmentationDataset):
         """Check what needs no file; `switches` are options by name that must be True or False."""
         for name, value in switches.items():
             check_switch(value, name, DatasetError)
-        check_split(fold, split, folds)
+        choose(split, SPLITS, "split", DatasetError)
+        check_fold(fold, folds)
         if root is None:
             raise DatasetError(f"{self.title} needs photographs: pass root=PATH of {self.root_holds}.")
         self.fold, self.split = fold, split
