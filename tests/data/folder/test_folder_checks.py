@@ -4,7 +4,6 @@ says and where it is called from; which masks it calls soft."""
 import io
 import re
 
-import folder_tree
 import folder_tree as tree
 import numpy as np
 import pytest
@@ -89,7 +88,7 @@ def litter(*folders):
 
 
 def test_faults_in_class_folders(tmp_path):
-    planted = folder_tree.spoil_class_folders(tmp_path)
+    planted = tree.spoil_class_folders(tmp_path)
     report = check_folder(tmp_path)
     assert files_and_kinds(report, tmp_path) == planted
     assert report.classes == {"cat": 2, "dog": 3, "one": 1, "owl": 7} and report.sound == 13
@@ -99,7 +98,7 @@ def test_faults_in_class_folders(tmp_path):
 def test_code_in_cures_cures(tmp_path):
     """Every cure that is code runs, and what it was for is no problem any more."""
     ran = 0
-    for root, plant in ((tmp_path / "a", spoil_images_masks), (tmp_path / "b", folder_tree.spoil_class_folders)):
+    for root, plant in ((tmp_path / "a", spoil_images_masks), (tmp_path / "b", tree.spoil_class_folders)):
         plant(root)
         cured = set()
         for problem in check_folder(root).problems:
