@@ -260,14 +260,11 @@ def symmetry(image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """
     generator = np.random.default_rng(seed)
     turns, mirrored = generator.integers(4), generator.integers(2)
-    pixels, label = image.numpy(), mask.numpy()
-    if turns % 2:
-        pixels, label = pixels.swapaxes(1, 2), label.T
-    down, across = (-1 if turns in (1, 2) else 1), (-1 if (turns in (2, 3)) != mirrored else 1)
+    pixels, label = (np.rot90(part, turns, (-2, -1))[..., :: -1 if mirrored else 1] for part in (image, mask))
     light = np.float32(generator.uniform(0.8, 1.2))
-    pixels = np.multiply(pixels[generator.permutation(3), ::down, ::across], light, order="C")
-    label = np.ascontiguousarray(label[::down, ::across])
-    return torch.from_numpy(np.minimum(pixels, 255, out=pixels).astype(np.uint8)), torch.from_numpy(label)
+    pixels = np.multiply(pixels[generator.permutation(3)], light, order="C")
+    pixels = np.minimum(pixels, 255, out=pixels).astype(np.uint8)
+    return torch.from_numpy(pixels), torch.from_numpy(np.ascontiguousarray(label))
 
 
 def augment_whole(
@@ -308,9 +305,7 @@ def _crop(pair: tuple, size: int, objects: Sequence[int], places: list[tuple[flo
     room = [max(0, size - side) for side in pair[1].shape]
     top, left = (side // 2 for side in room)
     image, mask = _pad(pair, left, top, room[1] - left, room[0] - top)
-    label, target = mask.numpy(), np.zeros(tuple(mask.shape), bool)
-    for c in objects:
-        target |= label == c
+    target = np.isin(mask.numpy(), list(objects))
     wanted = KEPT * np.count_nonzero(target)
     for down, right in places:
         top, left = (int(at * (side - size + 1)) for at, side in zip((down, right), mask.shape))

@@ -152,12 +152,12 @@ def _explained(pairing: Pairing, names: object, root: Path) -> tuple[dict | None
     """What the small files beside the pictures say: class names and colours (None: nothing), and which files it was."""
     base, places = pairing.base, _places(pairing, root)
     found = find_label_map(places)
-    listed = next((base / name for name in FILES if (base / name).is_file()), None) if names is None else None
-    if found and found.file == listed:  # names with colours
-        return found.names, found.colours, [listed]
-    known, used = class_names(names, base), [listed] if listed else []
-    if isinstance(names, (str, Path)):
-        used.append(named_file(names, base))
+    if names is None:
+        names = next((base / name for name in FILES if (base / name).is_file()), None)
+    if found and str(found.file) == str(names):  # names with colours
+        return found.names, found.colours, [found.file]
+    known = class_names(names, base)
+    used = [named_file(names, base)] if isinstance(names, (str, Path)) else []
     if found and known is not None:
         found = renamed(found, known)
     if found is None or (known is not None and not found.colours):

@@ -84,14 +84,10 @@ class Coco20i(Photographs):
         """The image set of this split."""
         there = _sets(self.root)
         if images == "auto":
-            part = "val" if self.split == "test" else "train"
-            whole = [year for year in YEARS if {f"train{year}", f"val{year}"} <= there.keys()]
-            years = whole or [year for year in YEARS if {f"train{year}", f"val{year}"} & there.keys()]
-            wanted = f"{part}{years[0]}" if years else ""
-        else:
-            wanted = images
-        if wanted in there:
-            return wanted
+            year = max(YEARS, key=lambda year: len({f"train{year}", f"val{year}"} & there.keys()))
+            images = f"{'val' if self.split == 'test' else 'train'}{year}"
+        if images in there:
+            return images
         if not there:
             raise DatasetError(
                 f"{self.root} holds no image set: expected annotations/instances_NAME.json with a folder NAME or "
@@ -99,8 +95,8 @@ class Coco20i(Photographs):
             )
         other = next(iter(there))
         raise DatasetError(
-            f"{self.root} holds no {wanted} for split {self.split!r}: annotations/instances_{wanted}.json and the "
-            f'folder {wanted} are needed. There are: {", ".join(there)}; images="{other}" uses that one.'
+            f"{self.root} holds no {images} for split {self.split!r}: annotations/instances_{images}.json and the "
+            f'folder {images} are needed. There are: {", ".join(there)}; images="{other}" uses that one.'
         )
 
     def _locate(self) -> tuple[list[int], list[Path]]:
