@@ -24,12 +24,28 @@ def files_and_kinds(report, root):
     return sorted((problem.file.relative_to(root).as_posix(), problem.kind) for problem in report.problems)
 
 
+FOUND = {
+    "n08.jpg": "N08.png differs in capital letters only",
+    "n11.png": "24x16 pixels but the image n11.jpg is 48x32",
+    "n12.png": "sides are swapped",
+    "n13.png": "EXIF note turns it, and the mask was drawn on the unturned",
+    "n15.png": "(255, 0, 0)",
+    "n18.png": "255 only, which means ignored",
+    "n20.png": "the ids 37; the classes are 1 cat, 2 dog, 3 owl",
+    "n26.png": "uint16 numbers from 0 to 65535",
+    "n28.tif": "float32 numbers from 0 to 1",
+}
+
+
 def test_thirty_faults_of_ten_kinds_are_found_and_nothing_else(tmp_path):
     planted = spoil_images_masks(tmp_path)
     assert len(planted) == 30 and len({kind for _, kind in planted}) == 10
     report = check_folder(tmp_path)
     assert files_and_kinds(report, tmp_path) == sorted(planted)
     assert all(len(problem.cure) > 15 and len(problem.message) > 15 for problem in report.problems)
+    texts = {problem.file.name: f"{problem.message} {problem.cure}" for problem in report.problems}
+    for file, words in FOUND.items():
+        assert words in texts[file], file
     assert (report.sound, report.pairs, report.layout) == (11, 41, "images_masks")
     assert report.kinds == dict.fromkeys((kind for kind in PROBLEM_KINDS if kind in dict(map(reversed, planted))), 3)
     with pytest.warns(UserWarning, match="11 of 41 pairs are usable; 30 problems: 3 unreadable image") as seen:
@@ -39,23 +55,6 @@ def test_thirty_faults_of_ten_kinds_are_found_and_nothing_else(tmp_path):
         assert np.array_equal(data[index][1].numpy(), label_map(seed))
     with pytest.raises(DatasetError, match=r"30 problems.*The first: .*n00\.jpg: cannot be decoded.*check_folder"):
         Folder(tmp_path, strict=True)
-
-
-def test_messages_name_what_was_found(tmp_path):
-    spoil_images_masks(tmp_path)
-    texts = {problem.file.name: f"{problem.message} {problem.cure}" for problem in check_folder(tmp_path).problems}
-    for file, words in {
-        "n08.jpg": "N08.png differs in capital letters only",
-        "n11.png": "24x16 pixels but the image n11.jpg is 48x32",
-        "n12.png": "sides are swapped",
-        "n13.png": "EXIF note turns it, and the mask was drawn on the unturned",
-        "n15.png": "(255, 0, 0)",
-        "n18.png": "255 only, which means ignored",
-        "n20.png": "the ids 37; the classes are 1 cat, 2 dog, 3 owl",
-        "n26.png": "uint16 numbers from 0 to 65535",
-        "n28.tif": "float32 numbers from 0 to 1",
-    }.items():
-        assert words in texts[file], file
 
 
 CLEAN = [(class_folders, style, (4, 4, 4), ["cat"]) for style in ("beside", "suffix")]
