@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ..errors import DatasetError, FsslibError
+from ..errors import FsslibError
 from ..progress import any_terminal
 from .folder import LAYOUTS
 
@@ -26,28 +26,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fetch.add_argument("--parts", nargs="+", help="only these, e.g. voc, or val2017 annotations2017")
     fetch.add_argument("--keep-archives", action="store_true", help="do not delete archives once they are unpacked")
     chosen = parser.parse_args(arguments)
-    if chosen.command == "download":
-        return _download(chosen)
-    from .folder.check import check_folder
-
     try:
+        if chosen.command == "download":
+            from .download.sources import download
+
+            print(download(chosen.name, chosen.root, parts=chosen.parts, keep_archives=chosen.keep_archives))
+            return 0
+        from .folder.check import check_folder
+
         report = check_folder(chosen.root, layout=chosen.layout, names=chosen.names, min_area=chosen.min_area)
-    except DatasetError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(report.table(None if chosen.all else 3))
-    return 1 if report.problems else 0
-
-
-def _download(chosen: argparse.Namespace) -> int:
-    from .download.sources import download
-
-    try:
-        print(download(chosen.name, chosen.root, parts=chosen.parts, keep_archives=chosen.keep_archives))
     except FsslibError as error:
         print(error, file=sys.stderr)
-        return 1
-    return 0
+        return 1 if chosen.command == "download" else 2
+    print(report.table(None if chosen.all else 3))
+    return 1 if report.problems else 0
 
 
 if __name__ == "__main__":

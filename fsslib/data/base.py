@@ -8,7 +8,6 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from ..arguments import choose
 from ..episode import IGNORE
 from ..errors import DatasetError
 from ..files import read_text  # noqa: F401  (its former place)
@@ -81,12 +80,6 @@ class SegmentationDataset(ABC):
         return hashlib.sha256(self.signature().encode()).hexdigest()[:12]
 
 
-def check_split(fold: int, split: str, folds: int = 4) -> None:
-    """Raise DatasetError unless `fold` is in 0..folds-1 and `split` is train, val or test."""
-    choose(split, SPLITS, "split", DatasetError)
-    check_fold(fold, folds)
-
-
 def check_fold(fold: int, folds: int, whose: str = "folds") -> None:
     """Raise DatasetError unless `fold` is in 0..folds-1; `whose` is what the message calls the folds."""
     if type(fold) is not int or not 0 <= fold < folds:
@@ -107,8 +100,8 @@ def few(things: Iterable[object], shown: int = 10) -> str:
 
 def positions(count: int) -> Tensor:
     """(count,) long: 1, 2, ... without 255, which means ignored."""
-    numbers = torch.arange(1, count + 2)
-    return numbers[numbers != IGNORE][:count]
+    numbers = torch.arange(1, count + 1)
+    return numbers + (numbers >= IGNORE)
 
 
 def base_table(base_classes: Sequence[int], all_classes: Iterable[int] = ()) -> Tensor:

@@ -164,11 +164,11 @@ def image_tensor(picture: Picture, name: str = "image") -> Tensor:
     Raises DatasetError for anything else, such as pictures of 16 bit.
     """
     if isinstance(picture, (str, Path)):
-        return torch.from_numpy(read_image(located(picture, name, DatasetError))).permute(2, 0, 1).contiguous()
-    if hasattr(picture, "convert"):
+        array = read_image(located(picture, name, DatasetError))
+    elif hasattr(picture, "convert"):
         with decoding(f"image {name}", "Open it again, or save it as PNG."):
-            return torch.from_numpy(rgb(_upright(picture, name))).permute(2, 0, 1).contiguous()
-    if isinstance(picture, Tensor):
+            array = rgb(_upright(picture, name))
+    elif isinstance(picture, Tensor):
         array = _array(picture)
         array = array.transpose(1, 2, 0) if array.ndim == 3 else array
     elif isinstance(picture, np.ndarray):
@@ -185,7 +185,7 @@ def image_tensor(picture: Picture, name: str = "image") -> Tensor:
         array = (array * 255).round().astype(np.uint8)
     if array.dtype != np.uint8:
         raise DatasetError(f"{name}: found {array.dtype}, expected uint8, or floating point from 0 to 1.")
-    return torch.from_numpy(np.ascontiguousarray(array[..., :3])).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(array[..., :3].transpose(2, 0, 1), order="C"))
 
 
 def _upright(picture: Image.Image, name: str, what: str = "image") -> Image.Image:

@@ -53,12 +53,6 @@ def _check_pair(image: Tensor, mask: Tensor) -> None:
         )
 
 
-def _check_options(size: int, mode: str) -> None:
-    if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 8:
-        raise DatasetError(f"size={size!r}: expected whole pixels, 8 or more (8k+1 suits stride 8: 97, 417).")
-    choose(mode, MODES, "mode=", DatasetError)
-
-
 def _draws(seed: int, count: int) -> list[float]:
     """All there is to draw at once, always in the same order, so that what one step does moves no other."""
     check_seed(seed)
@@ -174,7 +168,9 @@ class Resize:
     """
 
     def __init__(self, size: int, mode: str = "squash"):
-        _check_options(size, mode)
+        if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 8:
+            raise DatasetError(f"size={size!r}: expected whole pixels, 8 or more (8k+1 suits stride 8: 97, 417).")
+        choose(mode, MODES, "mode=", DatasetError)
         self.size, self.mode = int(size), mode
 
     def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -207,8 +203,8 @@ def vanished(name: str, marked: Tensor, shape: Resize) -> str:
 
 
 def _changed(
-    image: Tensor, mask: Tensor, seed: int, flip: bool = True, scale: tuple[float, float] = (0.9, 1.1),
-    rotate: float = 10, rotated: float = 1.0, blurred: float = 0.0,
+    image: Tensor, mask: Tensor, seed: int, flip: bool = True, scale: tuple[float, float] = SCALE,
+    rotate: float = DEGREES, rotated: float = 1.0, blurred: float = 0.0,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """A square pair scaled by a random factor, turned, blurred, flipped, and cropped or filled up to its size again.
 
@@ -264,14 +260,11 @@ def symmetry(image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """
     generator = np.random.default_rng(seed)
     turns, mirrored = generator.integers(4), generator.integers(2)
-    pixels, label = image.numpy(), mask.numpy()
-    if turns % 2:
-        pixels, label = pixels.swapaxes(1, 2), label.T
-    down, across = (-1 if turns in (1, 2) else 1), (-1 if (turns in (2, 3)) != mirrored else 1)
+    pixels, label = (np.rot90(part, turns, (-2, -1))[..., :: -1 if mirrored else 1] for part in (image, mask))
     light = np.float32(generator.uniform(0.8, 1.2))
-    pixels = np.multiply(pixels[generator.permutation(3), ::down, ::across], light, order="C")
-    label = np.ascontiguousarray(label[::down, ::across])
-    return torch.from_numpy(np.minimum(pixels, 255, out=pixels).astype(np.uint8)), torch.from_numpy(label)
+    pixels = np.multiply(pixels[generator.permutation(3)], light, order="C")
+    pixels = np.minimum(pixels, 255, out=pixels).astype(np.uint8)
+    return torch.from_numpy(pixels), torch.from_numpy(np.ascontiguousarray(label))
 
 
 def augment_whole(
@@ -292,7 +285,7 @@ def augment_whole(
     Raises DatasetError for an unknown kind, an impossible size or seed, or an image and a mask that do not fit.
     """
     choose(kind, WHOLE, "augmentation of whole pictures", DatasetError)
-    _check_options(size, "squash")
+    square = Resize(size)
     _check_pair(image, mask)
     scale, turned, angle, blurred, flipped, *places = _draws(seed, 5 + 2 * TRIES)
     factor = SCALE[0] + (SCALE[1] - SCALE[0]) * scale
@@ -303,10 +296,7 @@ def augment_whole(
         pair = _blur(pair[0]), pair[1]
     if flipped < 0.5:
         pair = tuple(part.flip(-1) for part in pair)
-    if kind == "hdmnet":
-        pair = _resize(*pair, [size, size])
-    else:
-        pair = _crop(pair, size, objects, list(zip(places[::2], places[1::2])))
+    pair = square(*pair) if kind == "hdmnet" else _crop(pair, size, objects, list(zip(places[::2], places[1::2])))
     return tuple(part.contiguous() for part in pair)
 
 
@@ -315,9 +305,7 @@ def _crop(pair: tuple, size: int, objects: Sequence[int], places: list[tuple[flo
     room = [max(0, size - side) for side in pair[1].shape]
     top, left = (side // 2 for side in room)
     image, mask = _pad(pair, left, top, room[1] - left, room[0] - top)
-    label, target = mask.numpy(), np.zeros(tuple(mask.shape), bool)
-    for c in objects:
-        target |= label == c
+    target = np.isin(mask.numpy(), list(objects))
     wanted = KEPT * np.count_nonzero(target)
     for down, right in places:
         top, left = (int(at * (side - size + 1)) for at, side in zip((down, right), mask.shape))

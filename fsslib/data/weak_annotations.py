@@ -50,7 +50,7 @@ def annotate(mask: Tensor, kind: str = "mask", seed: int = 0) -> Tensor:
 
 def _flat(value: Tensor | np.ndarray, name: str) -> np.ndarray:
     """A copy as a two-dimensional array, so that nothing below can write into the caller's data."""
-    array = value.detach().cpu().numpy().copy() if isinstance(value, Tensor) else np.array(value)
+    array = np.array(value.detach().cpu() if isinstance(value, Tensor) else value)
     if array.ndim != 2 or array.dtype.kind not in "bui":
         raise DatasetError(f"{name}: found {array.dtype} {array.shape}, expected bool or integers (H, W).")
     return array
@@ -69,15 +69,14 @@ def box_support(fg: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
     largest connected part (8 neighbours, ties to the first; corners inclusive), and everything outside the boxes of all
     parts. An empty `fg` gives no foreground and background everywhere.
     """
+    from scipy import ndimage
+
     parts = _components(_flat(fg, "fg") != 0)
-    numbers, sizes = np.unique(parts[parts != 0], return_counts=True)
     largest, union = np.zeros(parts.shape, bool), np.zeros(parts.shape, bool)
-    for number in numbers:
-        rows, columns = np.nonzero(parts == number)
-        box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    for box in (boxes := ndimage.find_objects(parts)):
         union[box] = True
-        if number == numbers[sizes.argmax()]:
-            largest[box] = True
+    if boxes:
+        largest[boxes[np.bincount(parts.ravel())[1:].argmax()]] = True
     return torch.from_numpy(largest), torch.from_numpy(~union)
 
 
@@ -110,9 +109,8 @@ def longest_stroke(region: np.ndarray, generator: np.random.Generator, width: in
     """
     from scipy import ndimage
 
-    rows, columns = np.nonzero(region)
-    corner, size = (rows.min(), columns.min()), (np.ptp(rows) + 1, np.ptp(columns) + 1)
-    inside = region[corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]]
+    (box,) = ndimage.find_objects(region.astype(int))
+    inside = region[box]
     # The frame counts as outline, so that strokes keep away from the image border too.
     depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
     points = _smooth(_plan(depth, generator), depth, generator)
@@ -120,7 +118,7 @@ def longest_stroke(region: np.ndarray, generator: np.random.Generator, width: in
     drawn[tuple(np.floor(points).astype(int).T)] = False
     pen = ndimage.distance_transform_edt(drawn) < max(1.0, width / 2)
     stroke = np.zeros_like(region)
-    stroke[corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]] = pen & inside
+    stroke[box] = pen & inside
     return stroke
 
 

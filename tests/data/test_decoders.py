@@ -111,10 +111,13 @@ PAGED = {
     "TIFF": pages("TIFF", "tif"), "GIF": pages("GIF", "gif"), "PNG": pages("PNG", "png"),
     "WEBP": pages("WEBP", "webp", lossless=True),
 }  # fmt: skip
+doors = pytest.mark.parametrize(
+    "door", [*IMAGES.values(), *MASKS.values()], ids=[*IMAGES, *(f"mask: {n}" for n in MASKS)]
+)
 DEEP = {"RGB": deep_png(3), "RGBA": deep_png(4), "LA": deep_png(2), "PPM": deep_ppm, "TIFF": deep_tiff}
 
 
-@pytest.mark.parametrize("door", [*IMAGES.values(), *MASKS.values()], ids=[*IMAGES, *(f"mask: {n}" for n in MASKS)])
+@doors
 def test_nothing_is_dropped_without_a_word(tmp_path, door):
     for words, files in (("holds 3 pages", PAGED), ("16 bit a channel", DEEP)):
         for name, write in files.items():
@@ -147,7 +150,7 @@ ERRORS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("door", [*IMAGES.values(), *MASKS.values()], ids=[*IMAGES, *(f"mask: {n}" for n in MASKS)])
+@doors
 @pytest.mark.parametrize("where", ["open", "load"])
 def test_whatever_a_decoder_raises_is_one_typed_error(tmp_path, monkeypatch, door, where):
     """Raised for one file only, the one that the door is given."""

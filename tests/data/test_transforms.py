@@ -9,10 +9,12 @@ from fsslib.data.transforms import (
     MEAN,
     MEAN_COLOUR,
     STD,
+    WHOLE,
     Resize,
     _blur,
     _turn,
     augment,
+    augment_whole,
     denormalise,
     normalise,
 )  # fmt: skip
@@ -73,16 +75,22 @@ def test_extreme_shapes():
     assert image.shape == (3, 97, 97) and (mask[0] == 1).all() and (mask[1:] == 255).all()
 
 
-@pytest.mark.parametrize("kind", ["photo", "flip", "sdaanet", "symmetry"])
-def test_augment_is_a_pure_function_of_the_seed(kind):
+@pytest.mark.parametrize("kind", ["photo", "flip", "sdaanet", "symmetry", *WHOLE])
+def test_augmentation_is_a_pure_function_of_the_seed(kind):
     image, mask = Resize(97)(*pair())
+
+    def made(seed):
+        given = image, mask, seed, kind
+        return augment_whole(*given, 57, (3,)) if kind in WHOLE else augment(*given)
+
     before, kept = torch.get_rng_state(), (image.clone(), mask.clone())
-    first = augment(image, mask, 7, kind)
+    first = made(7)
     torch.manual_seed(99)
-    again = augment(image, mask, np.int64(7), kind)
+    again = made(np.int64(7))
     assert all(torch.equal(a, b) for a, b in zip((*first, image, mask), (*again, *kept)))
     torch.set_rng_state(before)
-    augment(image, mask, 8, kind)
+    assert kind not in WHOLE or len({made(seed)[0].numpy().tobytes() for seed in range(-5, 15)}) == 20
+    made(8)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -190,7 +198,7 @@ def test_labels_are_resized_alike_in_both_types():
             assert torch.equal(Resize(size)(image, mask.to(dtype))[1], plain.to(dtype))
 
 
-def test_normalised_values_are_those_of_the_formula():
+def test_normalised_values_are_those_of_the_formula_and_come_back():
     """Bit for bit, in place too: stored results depend on it."""
     image = torch.arange(256, dtype=torch.uint8).repeat(2, 3, 1).unflatten(2, (16, 16))
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
@@ -198,14 +206,9 @@ def test_normalised_values_are_those_of_the_formula():
     assert torch.equal(normalise(image), wanted)
     normalise(image[0], batch[1])
     assert torch.equal(batch[1], wanted[0]) and not batch[0].any() and not batch[2].any()
-
-
-def test_normalise_and_back():
-    image = torch.randint(0, 256, (2, 3, 9, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     out = normalise(image)
-    assert out.dtype == torch.float32 and out.shape == image.shape
-    want = (image[1, 2, 4, 5].item() / 255 - 0.406) / 0.225
-    assert out[1, 2, 4, 5].item() == pytest.approx(want, abs=1e-6) and torch.equal(denormalise(out), image)
+    assert out.dtype == torch.float32 and torch.equal(denormalise(out), image)
+    assert out[1, 2, 4, 5].item() == pytest.approx((image[1, 2, 4, 5].item() / 255 - 0.406) / 0.225, abs=1e-6)
     assert denormalise(out * 100).max() == 255 and denormalise(out.half()).dtype == torch.uint8
 
 
@@ -220,6 +223,12 @@ def test_normalise_and_back():
     (lambda i, m: Resize(97)(i[:, :0], m[:0]), "at least one pixel"),
     (lambda i, m: augment(*Resize(97)(i, m), 0.5), "whole number"), (lambda i, m: augment(i, m, 1), "square"),
     (lambda i, m: augment(i[:, :, :60], m[:, :60], 1, "wild"), "'wild' is unknown.*'photo'"),
+    (lambda i, m: augment_whole(i, m, 0, "photo", 33), "'photo' is unknown.*Valid: 'pfenet'"),
+    (lambda i, m: augment_whole(i, m, 0, "pfenet", 4), "size=4"),
+    (lambda i, m: augment_whole(i, m, 0.5, "pfenet", 33), "seed=0.5"),
+    (lambda i, m: augment_whole(i, m, True, "pfenet", 33), "seed=True"),
+    (lambda i, m: augment_whole(i, m[1:], 0, "pfenet", 33), "like its image"),
+    (lambda i, m: augment_whole(i.float(), m, 0, "hdmnet", 33), "uint8"),
     (lambda i, m: normalise(i.float()), "float32.*expected uint8"), (lambda i, m: normalise(m), "expected uint8"),
     (lambda i, m: denormalise(i), "expected floating point"),
 ])  # fmt: skip

@@ -16,10 +16,10 @@ from fsslib.widgets.episode_controls import EpisodeControls
 SIZE = 33
 
 
-def folder(root, tiny=3):
-    """Four photographs of 400 x 300 with a cat; in the first `tiny` it is 2 x 2 pixels, between those that are kept."""
+def folder(root, tiny=3, count=4):
+    """Photographs of 400 x 300 with a cat; in the first `tiny` it is 2 x 2 pixels, between those that are kept."""
     (root / "cat").mkdir()
-    for at in range(4):
+    for at in range(count):
         Image.new("RGB", (400, 300), (9 * at, 50, 90)).save(root / "cat" / f"p{at}.jpg")
         mask = np.zeros((300, 400), np.uint8)
         mask[50 : 52 if at < tiny else 200, 50 : 52 if at < tiny else 200] = 255
@@ -94,13 +94,7 @@ def test_the_size_that_is_advised_is_enough():
 
 
 def test_many_images_make_few_warnings(tmp_path):
-    (tmp_path / "cat").mkdir()
-    for at in range(9):
-        Image.new("RGB", (300, 300), (9 * at, 50, 90)).save(tmp_path / "cat" / f"p{at}.jpg")
-        mask = np.zeros((300, 300), np.uint8)
-        mask[54:56, 54:56] = 255
-        Image.fromarray(mask).save(tmp_path / "cat" / f"p{at}.png")
-    sampler = EpisodeSampler(load_dataset("folder", root=tmp_path, split="test"), Protocol(input_size=SIZE))
+    sampler = EpisodeSampler(folder(tmp_path, tiny=9, count=9), Protocol(input_size=SIZE))
     with pytest.warns(UserWarning, match=r"counted in \.vanished") as said:
         sampler.build([sampler.draw(0, at) for at in range(40)])
     assert len(said) == 5 and len(sampler.vanished) == 9

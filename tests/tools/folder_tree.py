@@ -10,6 +10,15 @@ from PIL import Image
 W, H = 48, 32
 COLOURS = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 NAMES = {1: "cat", 2: "dog", 3: "owl"}
+# Files that say so, by their names.
+LABEL_MAPS = {
+    "labelmap.txt": "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:9,9,9::\ndog:20,9,9::\nowl:9,99,9::\n",
+    "class_dict.csv": "name,r,g,b\ncat,9,9,9\ndog,20,9,9\nowl,9,99,9\nbackground,0,0,0\n",
+    "_classes.csv": "Pixel Value, Class\n0, background\n1, cat\n2, dog\n3, owl\n",
+    "label_colors.txt": "0 0 0\tVoid\n9 9 9\tcat\n20 9 9\tdog\n9 99 9\towl\n",
+    "class_names.txt": "cat\ndog\nowl\n", "classes.txt": "background\ncat\ndog\nowl\n",
+    "classes.json": '{"1": "cat", "2": "dog", "3": "owl"}',
+}  # fmt: skip
 
 
 def photograph(seed: int, size: tuple[int, int] = (W, H)) -> Image.Image:

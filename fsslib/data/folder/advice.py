@@ -5,7 +5,7 @@ looks at all faults together: one table for all files, from the folder's label m
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -193,7 +193,8 @@ def _coloured(
     """Label maps in colours: the table of the label map, VOC's, or one that this writes down for the next check."""
     coloured = _of(faults, COLOUR, RENUMBERED, CLEAR)
     grey = [fault for fault in coloured if not listed and all(r == g == b for r, g, b in fault.values)]
-    if _are_ids({colour for fault in grey for colour in fault.values}):
+    levels = sorted({0, *(colour[0] for fault in grey for colour in fault.values)})
+    if any(high - low < STEP for low, high in pairwise(levels)):
         coloured = [fault for fault in coloured if fault not in grey]
         for fault in grey:
             yield fault, f"If the grey values are the class ids: {code('greys', fault.problem.file)}"
@@ -214,12 +215,6 @@ def _coloured(
                 fault,
                 f"Give every colour its class id ({why}): {code('recolour', fault.problem.file, table, *where)}",
             )
-
-
-def _are_ids(greys: Iterable[tuple]) -> bool:
-    """Whether grey values lie closer than anybody chooses them to be told apart by eye."""
-    levels = sorted({0, *(colour[0] for colour in greys)})
-    return min(b - a for a, b in pairwise(levels)) < STEP if len(levels) > 1 else False
 
 
 def _table(faults: Sequence[Fault], shown: Counter, listed: Mapping | None, names: Mapping | None) -> tuple[dict, str]:

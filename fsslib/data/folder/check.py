@@ -12,7 +12,7 @@ from ...episode import IGNORE
 from ...errors import DatasetError
 from ...files import located
 from ..base import few
-from ..photographs.base import check_min_area
+from ..photographs.base import LEAST, check_min_area
 from ..photographs.label_index import LabelIndex
 from .advice import BLACK, COLOUR, DEEP, RENUMBERED, WHITE, advise, code
 from .coco import coco_json
@@ -24,7 +24,7 @@ from .pairs import Draw, counted, examined, first_copies, objects
 from .problems import PROBLEM_KINDS, Fault, FolderReport
 from .yolo import yolo
 
-LEAST, MANY = 2, 64  # images that make an episode; values of a mask from which on nobody has drawn them as ids
+MANY = 64  # values of a mask from which on nobody has drawn them as ids
 FEW = 16  # folders that are looked through for files with words
 # Options of Folder that say nothing about the files.
 _OTHERS = {"fold", "split", "folds", "fold_scheme", "novel_classes", "val_classes", "novel", "strict", "cache"}
@@ -152,12 +152,12 @@ def _explained(pairing: Pairing, names: object, root: Path) -> tuple[dict | None
     """What the small files beside the pictures say: class names and colours (None: nothing), and which files it was."""
     base, places = pairing.base, _places(pairing, root)
     found = find_label_map(places)
-    listed = next((base / name for name in FILES if (base / name).is_file()), None) if names is None else None
-    if found and found.file == listed:  # names with colours
-        return found.names, found.colours, [listed]
-    known, used = class_names(names, base), [listed] if listed else []
-    if isinstance(names, (str, Path)):
-        used.append(named_file(names, base))
+    if names is None:
+        names = next((base / name for name in FILES if (base / name).is_file()), None)
+    if found and str(found.file) == str(names):  # names with colours
+        return found.names, found.colours, [found.file]
+    known = class_names(names, base)
+    used = [named_file(names, base)] if isinstance(names, (str, Path)) else []
     if found and known is not None:
         found = renamed(found, known)
     if found is None or (known is not None and not found.colours):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,18 +91,17 @@ def harden(file: str | Path, threshold: float) -> Path:
 
 def drawn(file: str | Path) -> Path:
     """A mask of one object: 1 for whatever is not black (or 0)."""
-    array = np.array(_numbers(_loaded(_place(file))))
-    return _replace(_place(file), (array != 0).reshape(*array.shape[:2], -1).any(-1).astype(np.uint8))
+    return _changed(file, lambda picture: _marked(picture).astype(np.uint8))
 
 
 def visible(file: str | Path) -> Path:
     """A mask whose shape is in its transparency: 1 for what can be seen."""
-    return _replace(_place(file), (np.array(_loaded(_place(file)).convert("RGBA"))[..., 3] > 127).astype(np.uint8))
+    return _changed(file, lambda picture: (np.array(picture.convert("RGBA"))[..., 3] > 127).astype(np.uint8))
 
 
 def greys(file: str | Path) -> Path:
     """A label map whose ids are the grey values of its palette."""
-    return _replace(_place(file), np.array(_loaded(_place(file)).convert("L")))
+    return _changed(file, lambda picture: np.array(picture.convert("L")))
 
 
 def turn_like(mask: str | Path, image: str | Path) -> Path:
@@ -111,9 +110,7 @@ def turn_like(mask: str | Path, image: str | Path) -> Path:
 
     with decoding(f"image {image}"), Image.open(image) as picture:
         way = picture.getexif().get(ORIENTATION)
-    return _changed(
-        _place(mask), lambda picture: picture.transpose(Image.Transpose[_WAYS[way]]) if way in _WAYS else picture
-    )
+    return _changed(mask, lambda picture: picture.transpose(Image.Transpose[_WAYS[way]]) if way in _WAYS else picture)
 
 
 def turn(mask: str | Path, way: str) -> Path:
@@ -121,14 +118,14 @@ def turn(mask: str | Path, way: str) -> Path:
     from PIL import Image
 
     name = {"left": "ROTATE_90", "right": "ROTATE_270"}[way]
-    return _changed(_place(mask), lambda picture: picture.transpose(Image.Transpose[name]))
+    return _changed(mask, lambda picture: picture.transpose(Image.Transpose[name]))
 
 
 def resize(mask: str | Path, size: tuple[int, int]) -> Path:
     """A mask of another size (width, height); every pixel is one that was there."""
     from PIL import Image
 
-    return _changed(_place(mask), lambda picture: picture.resize(size, Image.Resampling.NEAREST))
+    return _changed(mask, lambda picture: picture.resize(size, Image.Resampling.NEAREST))
 
 
 def merge_pages(file: str | Path, cls: int | None = None) -> Path:
@@ -137,8 +134,7 @@ def merge_pages(file: str | Path, cls: int | None = None) -> Path:
     from PIL import Image, ImageSequence
 
     with decoding(f"mask {file}"), Image.open(file) as picture:
-        pages = [np.array(_numbers(page)) for page in ImageSequence.Iterator(picture)]
-    pages = [(page != 0).reshape(*page.shape[:2], -1).any(-1) for page in pages]
+        pages = [_marked(page) for page in ImageSequence.Iterator(picture)]
     alike = len({page.shape for page in pages}) == 1 and len(pages) < IGNORE
     if not alike or (cls is None and np.sum(pages, 0).max() > 1):
         raise DatasetError(f"{file}: its pages overlap, or differ in size: one pixel belongs to one class only.")
@@ -180,7 +176,7 @@ def shrink(file: str | Path, low: float | None = None, high: float | None = None
         raise DatasetError(f"{kept} is there already, and would be lost: move it away first.")
     known = Image.registered_extensions().get(file.suffix.lower(), "PNG")
     with atomic(file) as part:
-        _plain(picture).save(part, format=known)
+        (picture if picture.mode in ("L", "RGB") else picture.convert("RGB")).save(part, format=known)
         if not kept.exists():
             shutil.copy2(file, kept)
     return file
@@ -207,13 +203,11 @@ def packed(picture: Image) -> np.ndarray:
     return np.where(colours[..., 3] > 127, numbers, 0) if clear else numbers
 
 
-def _numbers(picture: Image) -> Image:
-    """Pixels to be compared with 0: those of a palette by their colours."""
-    return picture.convert("RGB") if picture.mode not in ("1", "L", "F") and picture.mode[0] != "I" else picture
-
-
-def _plain(picture: Image) -> Image:
-    return picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
+def _marked(picture: Image) -> np.ndarray:
+    """(H, W) bool: whatever is not 0, or not black where the picture has colours."""
+    plain = picture.mode in ("1", "L", "F") or picture.mode[0] == "I"
+    array = np.array(picture if plain else picture.convert("RGB"))
+    return (array != 0).reshape(*array.shape[:2], -1).any(-1)
 
 
 def _place(file: str | Path) -> Path:
@@ -228,8 +222,9 @@ def _loaded(file: Path, what: str = "mask") -> Image:
         return ImageOps.exif_transpose(picture)
 
 
-def _changed(file: Path, change) -> Path:
-    """A mask in its own mode, so that palettes stay, after `change`."""
+def _changed(file: str | Path, change: Callable[[Image], np.ndarray | Image]) -> Path:
+    """Write what `change` makes of a mask in its own mode, so that palettes stay."""
+    file = _place(file)
     return _replace(file, change(_loaded(file)))
 
 

@@ -142,19 +142,16 @@ def _mask(file: Path, which: str, code: object, points: np.ndarray, width: int, 
     """(height, width) bool of a mask that lies, as PNG in base64, with its first pixel at the first of two points."""
     from PIL import Image
 
+    whole_mask = Image.new("L", (width, height))
     try:
         with Image.open(io.BytesIO(base64.b64decode(code))) as picture:
             if picture.width > width or picture.height > height:
                 raise ValueError("it is larger than the picture")
-            rows, columns = np.nonzero(np.array(picture.convert("L")))
+            whole_mask.paste(picture.convert("L"), tuple(points.min(0).round().astype(int).tolist()))
     except Exception as error:  # of Pillow's decoders there are a dozen types
         message = f"{which} has a mask that cannot be decoded ({error})"
         raise Fault(file, "broken label", message, "Draw it again. Expected a PNG in base64.") from error
-    left, top = points.min(0).round().astype(int)
-    rows, columns, whole_mask = rows + top, columns + left, np.zeros((height, width), bool)
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    whole_mask[rows[inside], columns[inside]] = True
-    return whole_mask
+    return np.array(whole_mask) > 0
 
 
 # Reading the files, and finding their pictures and classes.

@@ -3,7 +3,6 @@
 `find_layout` comes first, then the pairs of either kind of folder, then looking through folders and at other files.
 """
 
-import codecs
 import contextlib
 import json
 import os
@@ -150,7 +149,8 @@ def _match_layout(place: Path, layout: str, sure: bool = False) -> tuple[str, Pa
     """The layout and where it begins, if `place` has it; `sure`: somebody said so, whatever its files look like."""
     if layout in ("yolo", "labelme"):
         place = _unwrapped(place)
-        return (layout, place) if (_has_texts if layout == "yolo" else _has_drawings)(place, sure) else None
+        drawn = layout == "labelme" and any(sure or is_labelme(file) for file in json_files(place))
+        return (layout, place) if drawn or (layout == "yolo" and _has_texts(place, sure)) else None
     if layout != "coco_json":
         hit = _parted(place) if layout == "images_masks" else class_folders(place)
         return (layout, place) if hit else None
@@ -214,13 +214,8 @@ def class_masks(base: Path) -> Pairing:
 
 def class_folders(base: Path) -> list[Path]:
     """The class folders in alphabetical order; none unless one holds a pair. Folders of other things are left out."""
-    folders, sound = [], False
-    for folder in _folders(base):
-        images, masks, _ = _pictures_of(folder)
-        if images or masks:
-            folders.append(folder)
-        sound = sound or any(_key(stem, images) in images for stem in masks)
-    return folders if sound else []
+    folders = [folder for folder in _folders(base) if any(_pictures_of(folder)[:2])]
+    return folders if any(map(_pairs_in, folders)) else []
 
 
 def _pictures_of(folder: Path) -> tuple[Mapping, Mapping, Path]:
@@ -323,8 +318,19 @@ def named_picture(photographs: Mapping[str, list[Path]], base: Path, name: str) 
     return min(fitting, key=lambda file: len(file.parts), default=None)
 
 
+def _shown(name: str) -> bool:
+    return name[0] != "." and name.lower() not in _IGNORED
+
+
 def _visible(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if path.name[0] != "." and path.name.lower() not in _IGNORED)
+    return (path for path in folder.iterdir() if _shown(path.name))
+
+
+def _files(base: Path, deep: bool = True) -> Iterator[Path]:
+    """The files below `base`, folder by folder; or only those in it."""
+    for at, folders, names in os.walk(base):
+        folders[:] = sorted(filter(_shown, folders)) if deep else []
+        yield from (Path(at, name) for name in sorted(filter(_shown, names)))
 
 
 def _folders(base: Path) -> list[Path]:
@@ -334,13 +340,9 @@ def _folders(base: Path) -> list[Path]:
 def by_stem(folder: Path, deep: bool = True) -> dict[str, list[Path]]:
     """Path below `folder` without its ending (`composed`) -> the pictures of that name."""
     stems: dict[str, list[Path]] = {}
-    for at, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name[0] != "." and name.lower() not in _IGNORED) if deep else []
-        below = os.path.relpath(at, folder).replace(os.sep, "/") + "/"
-        for name in sorted(files):
-            stem, ending = os.path.splitext(name)
-            if name[0] != "." and ending.lower() in PICTURES:
-                stems.setdefault(composed((below if below != "./" else "") + stem), []).append(Path(at, name))
+    for file in _files(folder, deep):
+        if file.suffix.lower() in PICTURES:
+            stems.setdefault(composed(file.relative_to(folder).with_suffix("").as_posix()), []).append(file)
     return stems
 
 
@@ -398,22 +400,14 @@ def begins_with_numbers(file: Path) -> bool:
     return bool(_NUMBERS.match(_beginning(file)))
 
 
-def _has_drawings(place: Path, sure: bool) -> bool:
-    return any(sure or is_labelme(file) for file in json_files(place))
-
-
 def json_files(base: Path) -> list[Path]:
     """The JSON files below `base`."""
-    found = []
-    for at, folders, names in os.walk(base):
-        folders[:] = sorted(name for name in folders if name[0] != "." and name.lower() not in _IGNORED)
-        found += [Path(at, name) for name in sorted(names) if name[0] != "." and name.lower().endswith(".json")]
-    return found
+    return [file for file in _files(base) if file.suffix.lower() == ".json"]
 
 
 def is_labelme(file: Path) -> bool:
     """Whether a file has the words of labelme's format, however broken it is."""
-    return _has_words(_beginning(file, None), ("shapes",))
+    return _has_words(file, ("shapes",))
 
 
 def _beginning(file: Path, length: int | None = 256) -> bytes:
@@ -431,14 +425,11 @@ def _documents(base: Path) -> list[Path]:
 
 def mentions(file: Path) -> bool:
     """Whether a file has the words of a COCO file, however broken it is."""
-    try:
-        return _has_words(file.read_bytes(), KEYS[:2])
-    except OSError:
-        return False
+    return _has_words(file, KEYS[:2])
 
 
-def _has_words(text: bytes, keys: Sequence[str]) -> bool:
-    text = text.replace(b"\0", b"") if text[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else text
+def _has_words(file: Path, keys: Sequence[str]) -> bool:
+    text = _beginning(file, None)
     return all(f'"{key}"'.encode() in text for key in keys)
 
 
@@ -453,9 +444,8 @@ def _is_coco(file: Path) -> bool:
 @lru_cache(64)
 def _parses(file: Path, time: int, size: int) -> bool:
     """Whether a file is JSON with COCO's lists; read once for its `time` and `size`, as it may hold half a gigabyte."""
-    text = file.read_bytes()
     try:
-        document = json.loads(text) if _has_words(text, KEYS) else None
+        document = json.loads(file.read_bytes()) if _has_words(file, KEYS) else None
     except (ValueError, RecursionError):
         return False
     return isinstance(document, dict) and all(isinstance(document.get(key), list) for key in KEYS)

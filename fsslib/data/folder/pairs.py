@@ -27,7 +27,11 @@ def read_ids(file: Path) -> np.ndarray:
 def read_binary(file: Path) -> np.ndarray:
     """A mask of one object (H, W) uint8: 1 object, 0 background, 255 neither. Raises Fault.
     As `pictures.mask_tensor` reads masks: what is not 0 is object, but 255 is neither where there are other values."""
-    return _binary(_read_mask(file, "binary"))
+    label = _read_mask(file, "binary")
+    out = (label != 0).astype(np.uint8)
+    if ((label != 0) & (label != IGNORE)).any():
+        out[label == IGNORE] = IGNORE
+    return out
 
 
 def examine(image: Path, mask: Path, kind: str | Draw) -> dict[int, int]:
@@ -133,13 +137,6 @@ def _read_mask(file: Path, kind: str) -> np.ndarray:
     if values.dtype != np.uint8:
         raise deep_fault(file, values, kind)
     return values
-
-
-def _binary(label: np.ndarray) -> np.ndarray:
-    out = (label != 0).astype(np.uint8)
-    if ((label != 0) & (label != IGNORE)).any():
-        out[label == IGNORE] = IGNORE
-    return out
 
 
 @contextlib.contextmanager

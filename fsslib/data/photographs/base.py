@@ -14,11 +14,12 @@ from ...arguments import check_count, check_switch, choose
 from ...episode import IGNORE
 from ...errors import DatasetError
 from ...files import located
-from ..base import NOVEL, SegmentationDataset, check_split, few
+from ..base import NOVEL, SPLITS, SegmentationDataset, check_fold, few
 from ..folds import held_back
 
 CACHE_BYTES = 512 * 2**20
 NAMED = 20  # classes in one warning
+LEAST = 2  # images that make an episode
 
 
 class Photographs(SegmentationDataset):
@@ -54,7 +55,8 @@ class Photographs(SegmentationDataset):
         """Check what needs no file; `switches` are options by name that must be True or False."""
         for name, value in switches.items():
             check_switch(value, name, DatasetError)
-        check_split(fold, split, folds)
+        choose(split, SPLITS, "split", DatasetError)
+        check_fold(fold, folds)
         if root is None:
             raise DatasetError(f"{self.title} needs photographs: pass root=PATH of {self.root_holds}.")
         self.fold, self.split = fold, split
@@ -83,9 +85,9 @@ class Photographs(SegmentationDataset):
 
     def _take(
         self, ids: Sequence[str], files: Sequence[tuple[Path, Path]], areas: np.ndarray, targets: Sequence[int],
-        unwanted: Sequence[int] = (), least: int = 2, where: str = "",
+        unwanted: Sequence[int] = (), where: str = "",
     ) -> None:  # fmt: skip
-        """Keep the images without `unwanted` classes, and of `targets` those with at least `least` images.
+        """Keep the images without `unwanted` classes, and of `targets` those with at least two images.
 
         Args:
             ids: sorted image ids. files: their image and mask files. areas: (images, classes) pixels of every class id.
@@ -96,14 +98,14 @@ class Photographs(SegmentationDataset):
         self.ids, self._files, self._areas = [ids[i] for i in keep], [files[i] for i in keep], areas[keep]
         usable = self._areas >= max(1, self.area_filter)
         self._images = {c: np.flatnonzero(usable[:, c]).tolist() for c in targets}
-        self.classes = tuple(c for c in targets if len(self._images[c]) >= least)
+        self.classes = tuple(c for c in targets if len(self._images[c]) >= LEAST)
         self.missing = {c: len(self._images[c]) for c in targets if c not in self.classes}
         if not self.missing:
             return
         where = f"{self.title} fold {self.fold} split {self.split!r} ({len(self)} images{where})"
         lacking = few((f"{c} {self.names[c]} ({count})" for c, count in self.missing.items()), NAMED)
         lacking += " (see .missing)" if len(self.missing) > NAMED else ""
-        reason = f"fewer than {least} images with at least {max(1, self.area_filter)} pixels of the class: {lacking}"
+        reason = f"fewer than {LEAST} images with at least {max(1, self.area_filter)} pixels of the class: {lacking}"
         if not self.classes:
             raise DatasetError(
                 f"{where} has no usable class; {reason}. Lower min_area, use another fold, or a list with more images."

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...arguments import choose
 from ...errors import DatasetError
 from ...files import comparable, located
-from ..base import NOVEL
-from ..folds import SCHEMES, fold_classes, held_back
-from .base import Photographs, check_min_area, find_root
+from ..folds import fold_classes
+from .base import Photographs, find_root
 from .coco_label_maps import open_masks
 
 CLASSES = 80
@@ -58,11 +56,10 @@ class Coco20i(Photographs):
     ) -> None:  # fmt: skip
         self._begin(root, fold, split, cache=cache, download=download)
         # Before gigabytes are read: what can be refused without them.
-        held_out = fold_classes(range(1, CLASSES + 1), fold, scheme=fold_scheme)
-        held_back(val_classes, [cls for cls in range(1, CLASSES + 1) if cls not in held_out])
-        choose(novel, NOVEL, "novel=", DatasetError)
-        check_min_area(min_area)
-        self.fold_scheme = _CARD.get(fold_scheme, SCHEMES[fold_scheme])
+        self.names = dict.fromkeys(range(1, CLASSES + 1), "")
+        novel_classes = fold_classes(tuple(self.names), fold, scheme=fold_scheme)
+        targets, unwanted = self._divide(novel_classes, val_classes, novel, min_area, cache)
+        self.fold_scheme = _CARD[fold_scheme]
         if images != "auto" and not re.fullmatch("(train|val)(2014|2017)", str(images)):
             raise DatasetError(f"images={images!r} is unknown: use 'auto' or an image set like 'train2017'.")
         if download:
@@ -77,8 +74,6 @@ class Coco20i(Photographs):
         self.names, file = self._masks.names, self._masks.file
         if len(self.names) != CLASSES:
             raise DatasetError(f"{file} lists {len(self.names)} categories, not {CLASSES}: this is another data set.")
-        novel_classes = fold_classes(tuple(self.names), fold, scheme=fold_scheme)
-        targets, unwanted = self._divide(novel_classes, val_classes, novel, min_area, cache)
         numbers, photographs = self._locate()
         areas = self._masks.areas(list(zip(numbers, photographs)))
         files = [(photograph, self._masks.file_of(number)) for number, photograph in zip(numbers, photographs)]
@@ -89,14 +84,10 @@ class Coco20i(Photographs):
         """The image set of this split."""
         there = _sets(self.root)
         if images == "auto":
-            part = "val" if self.split == "test" else "train"
-            whole = [year for year in YEARS if {f"train{year}", f"val{year}"} <= there.keys()]
-            years = whole or [year for year in YEARS if {f"train{year}", f"val{year}"} & there.keys()]
-            wanted = f"{part}{years[0]}" if years else ""
-        else:
-            wanted = images
-        if wanted in there:
-            return wanted
+            year = max(YEARS, key=lambda year: len({f"train{year}", f"val{year}"} & there.keys()))
+            images = f"{'val' if self.split == 'test' else 'train'}{year}"
+        if images in there:
+            return images
         if not there:
             raise DatasetError(
                 f"{self.root} holds no image set: expected annotations/instances_NAME.json with a folder NAME or "
@@ -104,8 +95,8 @@ class Coco20i(Photographs):
             )
         other = next(iter(there))
         raise DatasetError(
-            f"{self.root} holds no {wanted} for split {self.split!r}: annotations/instances_{wanted}.json and the "
-            f'folder {wanted} are needed. There are: {", ".join(there)}; images="{other}" uses that one.'
+            f"{self.root} holds no {images} for split {self.split!r}: annotations/instances_{images}.json and the "
+            f'folder {images} are needed. There are: {", ".join(there)}; images="{other}" uses that one.'
         )
 
     def _locate(self) -> tuple[list[int], list[Path]]:

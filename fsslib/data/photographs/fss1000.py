@@ -13,7 +13,7 @@ from ...errors import DatasetError
 from ...files import comparable, composed, read_lines
 from ..base import few, positions
 from ..pictures import decoding, open_picture, picture_size, read_image
-from .base import Photographs, check_min_area, find_root, same_size
+from .base import Photographs, check_min_area, find_root, pixel_counts, same_size
 from .label_index import LabelIndex
 
 CLASSES, IMAGES = 1000, 10
@@ -165,9 +165,7 @@ def _object(mask: Path) -> np.ndarray:
 def _counts(image: Path, mask: Path) -> dict[int, int]:
     """0 and 1 -> pixels; nothing for a mask of another size than its image."""
     seen = _object(mask)
-    if seen.shape[::-1] != picture_size(image):
-        return {}
-    return {0: int((~seen).sum()), 1: int(seen.sum())}
+    return pixel_counts(seen.view(np.uint8)) if seen.shape[::-1] == picture_size(image) else {}
 
 
 def _pairs(root: Path) -> dict[str, dict[str, tuple[str, str]]]:

@@ -144,11 +144,8 @@ def training_ids(voc: Path, sbd: Path | None = None, image_list: str = "auto") -
 
 def voc_palette() -> np.ndarray:
     """VOC's colour map (256, 3) uint8: the bits of the class id, dealt to red, green and blue from the top bit down."""
-    ids, colours = np.arange(256), np.zeros((256, 3), np.int64)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((ids >> (3 * bit + channel)) & 1) << (7 - bit)
-    return colours.astype(np.uint8)
+    bits = np.arange(256)[:, None, None] >> np.arange(24).reshape(8, 3) & 1
+    return np.packbits(bits, axis=1)[:, 0]
 
 
 def read_mask(file: Path) -> np.ndarray:

@@ -39,9 +39,9 @@ def outline(shape: int, x: ndarray, y: ndarray) -> ndarray:
     return np.abs(np.sqrt(x * x + y * y) - 0.73) - 0.25
 
 
-def _star(x: ndarray, y: ndarray, outer: float = 1.22, inner: float = 0.6) -> ndarray:
+def _star(x: ndarray, y: ndarray) -> ndarray:
     """Five-pointed star: fold the plane into one tenth, where the outline is a single straight edge."""
-    tenth = pi / 5
+    tenth, outer, inner = pi / 5, 1.22, 0.6
     angle = np.abs(np.mod(np.arctan2(x, -y) + tenth, 2 * tenth) - tenth)
     rho = np.sqrt(x * x + y * y)
     # The edge runs from (outer, 0) to (inner, tenth) in polar coordinates.

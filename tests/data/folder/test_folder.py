@@ -2,7 +2,7 @@
 
 import os
 import shutil
-import warnings
+from functools import partial
 
 import folder_tree as tree
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from core_tools import SIZE, panet
 from folder_tree import H, W, class_folders, coco, images_masks
 from PIL import Image
+from voc_tree import quietly
 
 from fsslib import EpisodeSampler, Protocol, evaluate, load_dataset
 from fsslib.data.folder.check import check_folder
@@ -40,10 +41,8 @@ def test_shapes_written_to_disk_come_back(tmp_path):
         image, mask = shapes[index]
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "images" / f"{index:03}.png")
         Image.fromarray(mask.numpy()).save(tmp_path / "masks" / f"{index:03}.png")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some distractors are shown once
-        data = load_dataset("folder", root=tmp_path, split="test", names=shapes.names, novel_classes=shapes.classes)
-        train = load_dataset("folder", root=tmp_path, names=shapes.names, novel_classes=shapes.classes)
+    load = partial(quietly, Folder, tmp_path, names=shapes.names, novel_classes=shapes.classes)
+    data, train = load(split="test"), load()  # some distractors are shown once
     assert len(data) == 24 and data.classes == shapes.classes and data.names == shapes.names
     for index in range(24):
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(data[index], shapes[index]))

@@ -4,7 +4,6 @@ says and where it is called from; which masks it calls soft."""
 import io
 import re
 
-import folder_tree
 import folder_tree as tree
 import numpy as np
 import pytest
@@ -25,12 +24,28 @@ def files_and_kinds(report, root):
     return sorted((problem.file.relative_to(root).as_posix(), problem.kind) for problem in report.problems)
 
 
+FOUND = {
+    "n08.jpg": "N08.png differs in capital letters only",
+    "n11.png": "24x16 pixels but the image n11.jpg is 48x32",
+    "n12.png": "sides are swapped",
+    "n13.png": "EXIF note turns it, and the mask was drawn on the unturned",
+    "n15.png": "(255, 0, 0)",
+    "n18.png": "255 only, which means ignored",
+    "n20.png": "the ids 37; the classes are 1 cat, 2 dog, 3 owl",
+    "n26.png": "uint16 numbers from 0 to 65535",
+    "n28.tif": "float32 numbers from 0 to 1",
+}
+
+
 def test_thirty_faults_of_ten_kinds_are_found_and_nothing_else(tmp_path):
     planted = spoil_images_masks(tmp_path)
     assert len(planted) == 30 and len({kind for _, kind in planted}) == 10
     report = check_folder(tmp_path)
     assert files_and_kinds(report, tmp_path) == sorted(planted)
     assert all(len(problem.cure) > 15 and len(problem.message) > 15 for problem in report.problems)
+    texts = {problem.file.name: f"{problem.message} {problem.cure}" for problem in report.problems}
+    for file, words in FOUND.items():
+        assert words in texts[file], file
     assert (report.sound, report.pairs, report.layout) == (11, 41, "images_masks")
     assert report.kinds == dict.fromkeys((kind for kind in PROBLEM_KINDS if kind in dict(map(reversed, planted))), 3)
     with pytest.warns(UserWarning, match="11 of 41 pairs are usable; 30 problems: 3 unreadable image") as seen:
@@ -40,23 +55,6 @@ def test_thirty_faults_of_ten_kinds_are_found_and_nothing_else(tmp_path):
         assert np.array_equal(data[index][1].numpy(), label_map(seed))
     with pytest.raises(DatasetError, match=r"30 problems.*The first: .*n00\.jpg: cannot be decoded.*check_folder"):
         Folder(tmp_path, strict=True)
-
-
-def test_messages_name_what_was_found(tmp_path):
-    spoil_images_masks(tmp_path)
-    texts = {problem.file.name: f"{problem.message} {problem.cure}" for problem in check_folder(tmp_path).problems}
-    for file, words in {
-        "n08.jpg": "N08.png differs in capital letters only",
-        "n11.png": "24x16 pixels but the image n11.jpg is 48x32",
-        "n12.png": "sides are swapped",
-        "n13.png": "EXIF note turns it, and the mask was drawn on the unturned",
-        "n15.png": "(255, 0, 0)",
-        "n18.png": "255 only, which means ignored",
-        "n20.png": "the ids 37; the classes are 1 cat, 2 dog, 3 owl",
-        "n26.png": "uint16 numbers from 0 to 65535",
-        "n28.tif": "float32 numbers from 0 to 1",
-    }.items():
-        assert words in texts[file], file
 
 
 CLEAN = [(class_folders, style, (4, 4, 4), ["cat"]) for style in ("beside", "suffix")]
@@ -89,7 +87,7 @@ def litter(*folders):
 
 
 def test_faults_in_class_folders(tmp_path):
-    planted = folder_tree.spoil_class_folders(tmp_path)
+    planted = tree.spoil_class_folders(tmp_path)
     report = check_folder(tmp_path)
     assert files_and_kinds(report, tmp_path) == planted
     assert report.classes == {"cat": 2, "dog": 3, "one": 1, "owl": 7} and report.sound == 13
@@ -99,7 +97,7 @@ def test_faults_in_class_folders(tmp_path):
 def test_code_in_cures_cures(tmp_path):
     """Every cure that is code runs, and what it was for is no problem any more."""
     ran = 0
-    for root, plant in ((tmp_path / "a", spoil_images_masks), (tmp_path / "b", folder_tree.spoil_class_folders)):
+    for root, plant in ((tmp_path / "a", spoil_images_masks), (tmp_path / "b", tree.spoil_class_folders)):
         plant(root)
         cured = set()
         for problem in check_folder(root).problems:
@@ -144,6 +142,52 @@ def test_faults_in_a_coco_file(tmp_path):
         assert [problem.kind for problem in report.problems] == ["broken JSON"] and report.sound == 0
         with pytest.raises(DatasetError, match="broken JSON"):
             Folder(file)
+
+
+def every(pattern, change):
+    """Three images with label maps, and what `change` does to each file of a pattern."""
+    return lambda root: [change(file) for file in images_masks(root, 3).glob(pattern)]
+
+
+def maps(change):
+    return every("masks/*", lambda file: Image.fromarray(change(np.array(Image.open(file)))).save(file))
+
+
+def notes(lost=(), **changed):
+    """Three annotated images; which of them are lost, and what every annotation says instead."""
+
+    def make(root):
+        file, document = coco(root, 3)
+        for entry in document["annotations"]:
+            entry |= changed
+        tree.write(file, document)
+        for name in lost:
+            (root / "images" / name).unlink()
+
+    return make
+
+
+CAUSES = {
+    "image file missing": notes(["c0.jpg", "c1.jpg", "c2.jpg"]), "no polygon": notes(segmentation=[[]]),
+    "unknown image or category": notes(category_id=55),
+    "unreadable image": every("images/*", lambda file: file.write_bytes(b"no picture")),
+    "size mismatch": maps(lambda ids: ids.repeat(2, 0)), "empty mask": maps(lambda ids: 0 * ids),
+    "unknown class id": maps(lambda ids: np.where(ids % 255, ids + 9, ids)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_the_one_problem_that_an_error_quotes_is_a_cause(tmp_path, cause):
+    """Never what follows from it, which comes last."""
+    CAUSES[cause](tmp_path)
+    report = check_folder(tmp_path)
+    assert report.problems[0].kind == cause and report.kinds.get(cause) == 3, report
+    assert any(line.startswith(cause) for line in str(report).splitlines())
+    with pytest.raises(DatasetError, match="The first: ") as refused:
+        Folder(tmp_path, split="test")
+    first = str(refused.value).split("The first")[1]
+    assert report.problems[0].message in first and "usable image" not in first
+    assert set(PROBLEM_KINDS[-2:]) == {"class with too few images", "listed but absent"}
 
 
 def test_two_ways_of_naming_masks_in_one_folder(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +27,8 @@ CATS = {1: "cat", 2: "dog"}
 @pytest.mark.parametrize("text", [
     "cat\ndog", "# two\ncat\n\ndog # barks", "1 cat\n2 dog", "1: cat\n2: dog", "2. dog\n1. cat", "1) cat\n2) dog",
     "1,cat\n2,dog", "cat: 1\ndog: 2", "cat\t1\ndog\t2", "0 background\n1 cat\n2 dog", "0: _background_\n1:cat\n2:dog",
-    "1=cat\n2=dog\n255=void", "background\ncat\ndog", "cat,255,0,0\ndog,0,0,255", "255 0 0 cat\n0 0 255 dog",
+    "1=cat\n2=dog\n255=void", "background\ncat\ndog", "_background_\ncat\ndog",
+    "__ignore__\n_background_\n cat\ndog \n", "cat,255,0,0\ndog,0,0,255", "255 0 0 cat\n0 0 255 dog",
     "_background_:0,0,0::\ncat:255,0,0::\ndog:0,255,0:part:", "1,cat,255,0,0\n2,dog,0,255,0", "cat 9 0 0\ndog 0 9 0",
 ])  # fmt: skip
 def test_class_lists_with_numbers_and_comments(tmp_path, text):
@@ -56,6 +58,8 @@ def test_names_that_only_look_like_numbers(tmp_path):
     ({"7": 1}, "both numbers"), ({1: None}, "class 1 has the name None"), ({1: True}, "class 1 has the name True"),
     ({1: ["cat"]}, "expected a text"), ({1: " "}, "expected a text"), (["cat", 5], "all of them texts"),
     ([True, False], "all of them texts"), ({0: "sky", 1: "cat"}, "0 means the background"),
+    ({}, "0 names"), ([], "0 names"), ({"a": "b"}, "whole numbers"), (7, "names=7"),
+    (Path("missing.txt"), "cannot read class names"), (["a", "a"], "same name"), ({300: "x"}, "ids from 1 to 254"),
 ])  # fmt: skip
 def test_class_names_that_mean_two_things(tmp_path, names, words):
     if isinstance(names, str):
@@ -66,6 +70,9 @@ def test_class_names_that_mean_two_things(tmp_path, names, words):
 
 
 def test_ids_however_they_arrive(tmp_path):
+    for text in ('{"2": "dog", "1": "cat", "0": "background"}', '{"cat": 1, "dog": 2}', '["cat", "dog"]'):
+        (tmp_path / "classes.json").write_text(text)
+        assert class_names(None, tmp_path) == CATS
     for names in ({"1": "cat", "2": "dog"}, {1.0: "cat", np.int64(2): "dog"}, {"cat": "1", "dog": 2.0}):
         assert class_names(names, tmp_path) == CATS
     for wanted in ([1, "dog"], ["1", 2.0], np.array([1, 2]), (" cat", "2"), {1, 2}):

@@ -39,16 +39,6 @@ def test_grey_palettes_of_binary_masks(tmp_path):
         assert np.array_equal(data[at][1].numpy(), disc(10 + at))
 
 
-def test_coloured_palettes_in_an_order_of_their_own(tmp_path):
-    class_folders(tmp_path)
-    Image.fromarray(COLOURS[disc(10)]).quantize(2).save(tmp_path / "cat" / "p0.png")
-    (problem,) = check_folder(tmp_path).problems
-    assert problem.kind == "renumbered palette" and "(255, 0, 0)" in problem.message
-    cure(problem)
-    data = Folder(tmp_path)
-    assert not data.report.problems and np.array_equal(data[0][1].numpy(), disc(10))
-
-
 def test_label_maps_whose_palette_was_renumbered(tmp_path):
     images_masks(tmp_path)
     maps = {seed: np.minimum(label_map(seed), 3) if seed < 9 else label_map(seed) % 255 for seed in (0, 3, 6, 9)}
@@ -110,20 +100,6 @@ def test_shapes_in_the_alpha_channel(tmp_path, mode, layout):
     hidden.putpalette([0, 0, 0, 200, 0, 0])
     hidden.save(file, transparency=0)  # a background that is not shown hides nothing
     assert not check_folder(tmp_path).problems
-
-
-def test_most_of_the_object_is_255(tmp_path):
-    class_folders(tmp_path)
-    rim = disc(10, 255)
-    ring = np.zeros_like(rim)
-    for rows, columns in ((2, 0), (-2, 0), (1, 0), (-1, 0)):
-        ring |= np.roll(rim, (rows, columns), (0, 1))
-    Image.fromarray(np.where(rim, rim, ring // 2)).save(tmp_path / "cat" / "p0.png")
-    (problem,) = check_folder(tmp_path).problems
-    assert problem.kind == "unclear 255" and "If 255 is the object" in problem.cure and "ignored" in problem.cure
-    cure(problem)
-    data = Folder(tmp_path)
-    assert not data.report.problems and np.array_equal(data[0][1].numpy(), disc(10))
 
 
 class Failing:

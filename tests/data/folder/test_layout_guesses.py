@@ -1,11 +1,9 @@
 """A layout that is guessed is tested: folders that part a data set are no classes, masks of several ids speak against
 class folders, and files that explain the data are read or named."""
 
-import warnings
-
 import numpy as np
 import pytest
-from folder_tree import COLOURS, class_folders, disc, images_masks, label_map, photograph
+from folder_tree import COLOURS, LABEL_MAPS, class_folders, disc, images_masks, label_map, photograph
 from PIL import Image
 
 from fsslib import load_dataset
@@ -14,6 +12,9 @@ from fsslib.data.folder.check import check_folder
 from fsslib.data.folder.dataset import Folder
 from fsslib.data.folder.layouts import split_of
 from fsslib.errors import DatasetError
+
+# Splits of four images lack a class here and there.
+pytestmark = pytest.mark.filterwarnings("ignore:folder fold")
 
 
 def parted(root, names, kind="beside", labels=label_map, count=4, save=Image.fromarray):
@@ -91,16 +92,6 @@ def test_class_folders_stay_what_they_are(tmp_path):
     assert Folder(tmp_path).names == {1: "cat", 2: "dog", 3: "train"}
 
 
-LABEL_MAPS = {
-    "labelmap.txt": "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:9,9,9::\ndog:20,9,9::\nowl:9,99,9::\n",
-    "class_dict.csv": "name,r,g,b\ncat,9,9,9\ndog,20,9,9\nowl,9,99,9\nbackground,0,0,0\n",
-    "_classes.csv": "Pixel Value, Class\n0, background\n1, cat\n2, dog\n3, owl\n",
-    "label_colors.txt": "0 0 0\tVoid\n9 9 9\tcat\n20 9 9\tdog\n9 99 9\towl\n",
-    "class_names.txt": "cat\ndog\nowl\n", "classes.txt": "background\ncat\ndog\nowl\n",
-    "classes.json": '{"1": "cat", "2": "dog", "3": "owl"}',
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("name", LABEL_MAPS)
 @pytest.mark.parametrize("place", [".", "masks"])
 def test_files_that_say_what_the_classes_are_are_read_or_named(tmp_path, name, place):
@@ -134,10 +125,3 @@ def test_notes_beside_class_folders(tmp_path):
     (tmp_path / "labelmap.txt").write_text(LABEL_MAPS["labelmap.txt"])
     report = check_folder(tmp_path)
     assert not report.problems and any("not read: labelmap.txt" in note for note in report.notes)
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "folder fold")  # splits of four images lack a class here and there
-        yield

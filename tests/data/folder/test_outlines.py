@@ -4,13 +4,14 @@ import base64
 import io
 import json
 import re
-import warnings
+from functools import partial
 
 import folder_tree as tree
 import numpy as np
 import pytest
 from folder_tree import H, W, box, clicked, labelme, labelme_file, yolo, yolo_line
 from PIL import Image
+from voc_tree import quietly
 
 from fsslib.data.__main__ import main
 from fsslib.data.folder.check import check_folder
@@ -70,12 +71,7 @@ def test_the_same_polygons_give_the_same_masks(tmp_path):
             assert np.array_equal(data[n][0], wanted[n][0])
 
 
-def quiet(root, split="train", **options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return Folder(root, split=split, **options)
-
-
+quiet = partial(quietly, Folder)
 IMAGES = "images/train images/test", "train/images test/images", "train testing"
 
 
@@ -90,7 +86,7 @@ def test_where_yolo_files_lie(tmp_path, places, wrapped):
             tree.photograph(10 * at + n).save(root / place / f"{at}{n}.JPG")
             (root / place.replace("images", "labels") / f"{at}{n}.txt").write_text(yolo_line(n % 2, box(n)))
     (root / "classes.txt").write_text("cat\ndog\n")
-    report, data, other = check_folder(tmp_path), quiet(tmp_path), quiet(tmp_path, "test")
+    report, data, other = check_folder(tmp_path), quiet(tmp_path), quiet(tmp_path, split="test")
     assert report.layout == "yolo" and not report.problems and report.classes == {"cat": 4, "dog": 4}
     assert [name.split("/")[-1] for name in data.ids] == ["00", "01", "02", "03"], "the folders are the splits"
     assert [name.split("/")[-1] for name in other.ids] == ["10", "11", "12", "13"]

@@ -15,11 +15,6 @@ from fsslib.data.photographs.pascal import Pascal5i
 from fsslib.errors import DatasetError
 
 
-def in_capitals(folder):
-    for file in sorted(folder.rglob("*.*g")):
-        file.rename(file.with_suffix(file.suffix.upper()))
-
-
 def content(data) -> tuple[list[str], list[bytes]]:
     return data.ids, [mask.numpy().tobytes() for _, mask in data]
 
@@ -28,8 +23,8 @@ def test_endings_in_capital_letters(voc, coco, tmp_path):
     fss = tree(tmp_path / "fss", [*PUBLISHED[:2], "other_1", "other_2", "other_3"], copy=shutil.copy2)
     doors = ((voc_set, voc), (coco_set, coco), (fss_set, fss))
     before = [content(load(root)) for load, root in doors]
-    for _, root in doors:
-        in_capitals(root)
+    for file in [file for _, root in doors for file in sorted(root.rglob("*.*g"))]:
+        file.rename(file.with_suffix(file.suffix.upper()))
     for (load, root), known in zip(doors, before):
         assert content(load(root)) == known
 
