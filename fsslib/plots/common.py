@@ -42,9 +42,9 @@ def panels(count: int, width: float, height: float, **how) -> tuple[plt.Figure, 
     return figure, axes[0]
 
 
-def blank(size: tuple[float, float], rows: int, columns: int, labels=(), titles=(), pad: float = 0.04):
+def blank(size: tuple[float, float], rows: int, columns: int, labels=(), titles=(), pad: float = 0.04, **how):
     """A figure of `size` inches and its panels for pictures: no ticks, no frame; labels of rows, titles of columns."""
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **how)
     figure.get_layout_engine().set(w_pad=pad, h_pad=pad, **({} if pad == 0.04 else {"wspace": 0, "hspace": 0}))
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
