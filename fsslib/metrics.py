@@ -152,8 +152,6 @@ class Scores:
         Raises ProtocolError when the two evaluations did not score the same classes in the same order; whether they
         used the same episode lists, their protocols' `list_hash` tells.
         """
-        if not (np.array_equal(self.classes, other.classes) and np.array_equal(self.runs, other.runs)):
-            raise ProtocolError("paired differences need the same episodes: evaluate both on one list.")
         return over_trainings([self], [other], draws, seed)
 
     @cached_property
@@ -205,7 +203,8 @@ def over_trainings(
     every = [*own, *(others or [])]
     same = all(np.array_equal(every[0].classes, s.classes) and np.array_equal(every[0].runs, s.runs) for s in every)
     if not own or not same or (others is not None and len(others) != len(own)):
-        raise ProtocolError("over_trainings needs as many evaluations on both sides, all on the same episodes.")
+        cure = "as many evaluations on both sides, all on the same episodes: evaluate on one list"
+        raise ProtocolError(f"paired differences (over_trainings) need {cure}.")
     # The same seed draws the same episodes for every training.
     drawn = np.mean([s._miou(s._weights(draws, seed)) for s in own], 0)
     value = float(np.mean([s.miou for s in own]))

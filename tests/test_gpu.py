@@ -42,9 +42,7 @@ def test_a_gpu_training_goes_on(tmp_path):
     sampler = EpisodeSampler(shapes(), Protocol(input_size=SIZE))
     schedule = Schedule(6, batch=2, accelerator="gpu")
     with pytest.raises(KeyboardInterrupt):
-        train_episodes(
-            panet(), sampler, schedule, progress=False, folder=tmp_path, callback=interrupted(2)
-        )
+        train_episodes(panet(), sampler, schedule, progress=False, folder=tmp_path, callback=interrupted(2))
     rows = train_episodes(panet(), sampler, schedule, progress=False, folder=tmp_path, workers=1).rows
     expected = train_episodes(panet(), sampler, schedule, progress=False).rows
     assert [row["total"] for row in rows] == pytest.approx([row["total"] for row in expected], rel=1e-3)
