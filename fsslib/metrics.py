@@ -105,11 +105,6 @@ class Scores:
         ious = _mean([iou[0] for iou in self._class_ious(self._unit())])
         return dict(zip(np.unique(self.classes).tolist(), ious.tolist()))
 
-    @property
-    def run_mious(self) -> list[float]:
-        """mIoU of each episode list by itself."""
-        return [float(_mean(iou[0])) for iou in self._class_ious(self._unit())]
-
     def episode_iou(self) -> np.ndarray:
         """(E,) foreground IoU of each episode by itself (for picking examples, not for reporting)."""
         tp, fp, fn = self.table[:, 1:].sum(1).T
