@@ -5,8 +5,6 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.font_manager import findfont
-
 from .board import WIDTH, Bars, Panel
 
 SIDE, COLUMNS = 160, 5  # pixels of a picture, pictures in a row
@@ -53,6 +51,7 @@ def still(panels: Sequence[Panel | Bars]) -> Any:
 
 def _cell(panel: Panel | Bars) -> Any:
     """A panel with its caption, as a PIL image."""
+    from matplotlib.font_manager import findfont
     from PIL import Image, ImageDraw, ImageFont
 
     # Pillow's own letters are Latin only; these come with matplotlib and know Greek.
