@@ -1,11 +1,14 @@
-"""Trains the methods on PASCAL photographs, on frozen features, for `data/results/photographs.json`.
+"""Trains the methods on PASCAL photographs, on frozen features, for `data/results/photographs*.json`.
 
 python tools/photographs.py run ROOT BACKBONE WEIGHTS [EPISODES [ONLY ...]]   e.g. VOC2012 efficientnet_lite0 packaged
 python tools/photographs.py table [EPISODES]                                   collects what was run
+python tools/photographs.py factors ROOT BACKBONE WEIGHTS FOLD   photographs-factors.json: what decides in training
+python tools/photographs.py matching ROOT BACKBONE WEIGHTS FOLD  photographs-matching.json: every setting of matching
 
-ROOT is a VOC2012 folder; of `resnet18` layer4 is left out; ONLY names folds and methods. Trainings are those of
-`data/recipes/photographs-*.yaml`. Whatever is finished lies in `runs/photographs` and is not computed again; a training
-that was stopped goes on, and one that was scored on fewer episodes is only scored anew.
+ROOT is a VOC2012 folder; `resnet18` is the usual one, without layer4; ONLY names folds and methods. Trainings are
+those of `data/recipes/photographs-*.yaml`. Whatever is finished lies in `runs/photographs` and is not computed again; a
+training that was stopped goes on, and one that was scored on fewer episodes is only scored anew; `table` keeps the rows
+of what does not lie there.
 """
 
 import json
@@ -14,7 +17,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from fsslib import build_model, files
+from fsslib import build_model, files, load_dataset
 from fsslib.evaluation import Evaluation
 from fsslib.experiments import check_parameters, recipe
 from fsslib.experiments.parameters import ExperimentParameters, read_parameters
@@ -37,7 +40,8 @@ def parameters(method: str, root: str, backbone: str, weights: str, fold: int) -
     given = read_parameters(files.data_folder() / "recipes" / f"photographs-{method}.yaml")
     given |= {"root": root, "backbone": backbone, "weights": weights, "fold": fold}
     if backbone == "resnet18":
-        given["options"] = {**given.get("options", {}), "last": "layer3"}
+        given["lr"] = {"panet": 3e-4}.get(method, given["lr"])  # the recipe's rate was chosen for EfficientNet-Lite0
+        given["options"] = {**given.get("options", {}), "last": "layer3", "stem": "classic"}
     return check_parameters(given)
 
 
@@ -53,8 +57,7 @@ def run(root: str, backbone: str, weights: str, episodes: str = "1000", *only: s
                 continue
             p = parameters(name if name in METHODS else "panet", root, backbone, weights, fold)
             train_set, test_set = recipe.datasets(p)
-            net = recipe.model(p)
-            net.backbone.store = store
+            net = _stored(p, store)
             if name == FROZEN:
                 net = recipe.features_only(net)
             elif name == MATCHING:
@@ -129,11 +132,118 @@ def table(episodes: str = "1000") -> None:
     chosen = next(card for card in cards.values() if card.selection == "val_classes")
     rules = chosen.replace(backbone="", list_hash="").as_dict()
     lists = {f"fold {fold}": cards[fold].list_hash for fold in sorted(cards)}
+    before = json.loads(TARGET.read_text())
+    if (before["protocol"], before["lists"]) == (rules, lists):
+        found = _joined(before["rows"], found, ("backbone", "fold", "shots", "model"))
+        trainings = _joined(before["trainings"], trainings, ("backbone", "fold", "method"))
     stored = {"protocol": rules, "lists": lists, "versions": recipe.versions(), "rows": found}
     files.write_text(TARGET, json.dumps(stored | {"trainings": trainings}, indent=1) + "\n")
     print("\n".join(lines(found)))
 
 
+def _joined(old: list[dict], new: list[dict], key: tuple[str, ...]) -> list[dict]:
+    """New rows, and those old ones that have no new one, in the order of the table."""
+    rows = {tuple(row[name] for name in key): row for row in (*old, *new)}
+    return [rows[place] for place in sorted(rows, key=lambda place: (*place[:-1], ORDER.index(place[-1])))]
+
+
+def factors(root: str, backbone: str, weights: str, fold: str) -> None:
+    """What training PANet's projection changes, in points over the frozen features, if one thing at a time is another:
+    on the classes it is trained on, on those held back from it, and on the test classes. 1 shot, 300 episodes."""
+    path = TARGET.with_name("photographs-factors.json")
+    stored = json.loads(path.read_text()) if path.is_file() else {"rows": []}
+    p = parameters("panet", root, backbone, weights, int(fold)).model_copy(update={"episodes": 300, "shots": [1]})
+    train_set, test_set = recipe.datasets(p)
+    held = {"split": "val", "val_classes": recipe.HELD_BACK, "min_area": 0, "novel": "background"}
+    judges = {"train": train_set, "val": load_dataset("pascal", root=root, fold=int(fold), **held), "test": test_set}
+    store = DiskStore(RUNS / "features" / backbone)
+    first = recipe.features_only(_stored(p, store))
+    frozen = {classes: recipe.score(p, first, data).scores[1] for classes, data in judges.items()}
+    for name, (changes, fewer) in FACTORS.items():
+        for seed in FACTOR_SEEDS:
+            key = {"backbone": backbone, "fold": int(fold), "variant": name, "seed": seed}
+            if any(key.items() <= row.items() for row in stored["rows"]):
+                continue
+            last = {"selection": "last", "training": {}, "validate_every": 0}  # nothing is selected
+            q = check_parameters({**p.model_dump(), **changes, **last, "seed": seed})
+            found = _gains(q, _stored(q, store), fewer(recipe.datasets(p)[0]), judges, frozen)
+            stored["rows"] += [key | row for row in found]
+            print(name, seed, found, flush=True)
+            command = "python tools/photographs.py factors ROOT BACKBONE WEIGHTS FOLD"
+            said = {"command": command, "method": "panet", "shots": 1, "episodes": 300, "versions": recipe.versions()}
+            files.write_text(path, json.dumps(stored | said, indent=1) + "\n")
+
+
+def _gains(p: ExperimentParameters, net, data, judges: dict, frozen: dict) -> list[dict]:
+    """Train, and compare with `frozen` half way and at the end; the trained classes at the end only."""
+    rows = []
+
+    def measure(step: int, trained) -> None:
+        if step + 1 in (p.episodic_steps // 2, p.episodic_steps):
+            for classes in judges if step + 1 == p.episodic_steps else ("val", "test"):
+                gain = recipe.score(p, trained, judges[classes]).scores[1].difference(frozen[classes])
+                rows.append({"steps": step + 1, "classes": classes, "gain": [round(100 * x, 2) for x in gain]})
+
+    recipe.train(p, net, data, stage="episodic", watch=measure)
+    return rows
+
+
+def matching(root: str, backbone: str, weights: str, fold: str) -> None:
+    """Points of `matching` over the frozen features, 1 shot, with other settings than its own: what is left in them
+    if somebody chose on the test classes? Nobody may; this asks whether settings or features are the limit."""
+    path = TARGET.with_name("photographs-matching.json")
+    rows = json.loads(path.read_text())["rows"] if path.is_file() else []
+    p = parameters("panet", root, backbone, weights, int(fold)).model_copy(update={"episodes": 300, "shots": [1]})
+    net, data = _stored(p, DiskStore(RUNS / "features" / backbone)), recipe.datasets(p)[1]
+    frozen = recipe.score(p, recipe.features_only(net), data).scores[1]
+    for change in SETTINGS:
+        key = {"backbone": backbone, "fold": int(fold), "setting": change}
+        if any(key.items() <= row.items() for row in rows):
+            continue
+        own = recipe.score(p, build_model(MATCHING, backbone=net.backbone, **change).eval(), data).scores[1]
+        gain, classes = (
+            own.difference(frozen),
+            {data.names[c]: v - frozen.per_class[c] for c, v in own.per_class.items()},
+        )
+        rows.append({**key, "gain": [round(100 * x, 2) for x in gain]})
+        rows[-1]["gain of classes"] = {name: round(100 * x, 1) for name, x in classes.items()}
+        print(rows[-1], flush=True)
+        command = "python tools/photographs.py matching ROOT BACKBONE WEIGHTS FOLD"
+        said = {"command": command, "shots": 1, "episodes": 300, "versions": recipe.versions(), "rows": rows}
+        files.write_text(path, json.dumps(said, indent=1) + "\n")
+
+
+SETTINGS = [{}, {"refine": False}, {"prototypes": "means", "scale": 20.0}]
+SETTINGS += [{"scale": scale} for scale in (10.0, 60.0)] + [{"ridge": ridge} for ridge in (0.001, 0.003, 0.03, 0.1)]
+
+
+def _stored(p: ExperimentParameters, store: DiskStore):
+    net = recipe.model(p)
+    net.backbone.store = store
+    return net
+
+
+def _half_the_classes(data):
+    data.classes = data.classes[::2]
+    return data
+
+
+def _half_the_pictures(data):
+    pictures = data.images_of
+    data.supports_of = data.queries_of = lambda cls: pictures(cls)[::2]
+    return data
+
+
+# One factor each: what is changed in the recipe, and in the training data.
+FACTORS = {
+    "rate 0.0003": ({"lr": 3e-4}, lambda data: data),
+    "rate 0.0003, half the classes": ({"lr": 3e-4}, _half_the_classes),
+    "rate 0.0003, half the pictures": ({"lr": 3e-4}, _half_the_pictures),
+    "rate 0.0001": ({"lr": 1e-4}, lambda data: data),
+}
+FACTOR_SEEDS = (0, 1, 2)
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    {"run": run, "table": table}[sys.argv[1]](*sys.argv[2:])
+    {"run": run, "table": table, "factors": factors, "matching": matching}[sys.argv[1]](*sys.argv[2:])

@@ -1,4 +1,4 @@
-"""A module to start from. Copy this file, give class and name your own, and write your idea where `answer` asks for it.
+"""A module to start from. Copy this file, rename class and method, and write your idea where `answer` asks for it.
 
 Until then it is PANet's matching on a learned projection of frozen features, with the idea and without it.
 """
@@ -16,7 +16,7 @@ from fsslib.ops import cosine_maps, project_mask, upsample
 class Starter(OneWayModel):
     """Cosines of every query cell with the mean of the object and of the background.
 
-    Args: width: channels behind the projection. idea: False leaves your idea out, the other side of the comparison.
+    Args: width: channels behind the projection. idea: False leaves your idea out, for the other side of the comparison.
     """
 
     def __init__(self, backbone, *, width: int = 32, idea: bool = True):

@@ -12,7 +12,7 @@ from ..analysis.intervals import Series
 from ..episode import Episode, Prediction
 from .common import LINES, Drawing, around, badge, beside, blank, curves, forest, middle, panels, theme
 from .pixels import HUES, Array, overlay
-from .sdaanet_flow import BIG, LEARNED, ORANGE, STUDENT, TRAINING, Canvas
+from .sdaanet_flow import LEARNED, ORANGE, SIDE, STUDENT, TRAINING, Canvas
 
 
 @theme()
@@ -139,19 +139,19 @@ def storyboard(episode: Episode, prediction: Prediction, name: str = "the object
         name: of the class, for the words.
     """
     maps = {key: value[0].float().cpu() for key, value in prediction.maps.items()}
-    canvas, (first, second, head, last), top, low, half = Canvas(100, 46), (9.5, 31, 56, 89), 33, 9.7, BIG / 2
+    canvas, (first, second, head, last), top, low, half = Canvas(100, 46), (9.5, 31, 56, 89), 33, 9.7, SIDE / 2
     wide, taught = half + 0.6, maps["support_attention"][0].softmax(0)[1]
     support, query = episode.support_images[0, 0, 0], episode.query_images[0]
-    canvas.picture(first, top, overlay(support, episode.support_masks[0, 0, 0]), "1 support, its mask", side=BIG)
-    canvas.picture(first, low, overlay(query), "5 query", side=BIG)
-    canvas.picture(second, top, maps["support_features"][0].norm(dim=0), "2 features $F_s$", side=BIG)
-    canvas.picture(second, low, maps["query_features"].norm(dim=0), "6 features $F_q$", side=BIG)
-    canvas.bars(head, 40.5, maps["pooled"][0], "3 pooled under the mask: $p$", STUDENT, size=(BIG + 2, 4))
+    canvas.picture(first, top, overlay(support, episode.support_masks[0, 0, 0]), "1 support, its mask")
+    canvas.picture(first, low, overlay(query), "5 query")
+    canvas.picture(second, top, maps["support_features"][0].norm(dim=0), "2 features $F_s$")
+    canvas.picture(second, low, maps["query_features"].norm(dim=0), "6 features $F_q$")
+    canvas.bars(head, 40.5, maps["pooled"][0], "3 pooled under the mask: $p$", STUDENT, size=(SIDE + 2, 4))
     canvas.box(head, 21.5, 10, 9, "head:\nconv, PSP,\nconv", LEARNED)
     canvas.box(70, top - 3, 9.5, 5, "support's\nlast layer", LEARNED)
     canvas.box(70, low, 9.5, 5, "query's\nlast layer", LEARNED)
-    canvas.picture(last, top, taught, "4 P(object) on the support", dashed=True, limits=(0, 1), side=BIG)
-    canvas.picture(last, low, maps["attention"][0], "7 attention $A$", side=BIG)
+    canvas.picture(last, top, taught, "4 P(object) on the support", dashed=True, limits=(0, 1))
+    canvas.picture(last, low, maps["attention"][0], "7 attention $A$")
     for lane in (top, low):
         canvas.arrow((first + wide, lane), (second - wide, lane))
     canvas.arrow((second + wide, 40.5), (head - wide - 1.2, 40.5), colour=STUDENT)

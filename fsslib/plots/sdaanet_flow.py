@@ -19,13 +19,14 @@ from .common import Drawing, overlay, theme
 
 LEARNED, FROZEN, TRAINING, STUDENT, LINE = "#0072B2", "#7F7F7F", "#D55E00", "#009E73", "#333333"
 NEEDED = ("attention", "gate", "inner/0", "pooled", "prior", "query_features", "query_reweighted", "students")
-SIDE = 9.5  # of a thumbnail, in tenths of an inch as all places here
-X = (6.2, 16.5, 29, 43, 58, 74, 85.5, 97, 109)  # inputs, backbone, features, masks, gate, maps, merge, pyramid, output
-Y = {"prior": 70, "support": 50, "query": 28, "saam": 9}
-LEVELS = (70, 50, 30, 10)
+SIDE = 17  # of a picture, in tenths of an inch as all places here
+WIDTH, HEIGHT = 104, 189
+COLUMNS = (10, 37, 64, 91)
+BACKBONE = 23.5  # between the pictures and their features
+# From top to bottom: features of support and query, prototype, teacher, attention, merge, scales, answer.
+SUPPORT, QUERY, PROTOTYPE, TEACHER, ATTENTION, MERGE, SCALES, ANSWER = 174, 145, 122, 99, 74, 57, 40, 15
 DASHED = (0, (3, 2))
 ORANGE = {"colour": TRAINING, "dashed": True}
-BIG = 17  # side of a picture in a storyboard
 
 
 class Canvas:
@@ -43,18 +44,18 @@ class Canvas:
         return self.figure.add_axes((*place, width / self.width, height / self.height))
 
     def picture(
-        self, x: float, y: float, values, title: str, dashed: bool = False, limits=(None, None), side: float = SIDE
+        self, x: float, y: float, values, title: str, dashed: bool = False, limits=(None, None)
     ) -> None:  # fmt: skip
         """An (h, w) map or (h, w, 3) photograph with its title above; training only if dashed."""
         values = np.asarray(values)
-        inset = self._inset(x, y, side, side)
+        inset = self._inset(x, y, SIDE, SIDE)
         smooth = "nearest" if values.shape[0] < 30 else "bicubic"
         inset.imshow(values, cmap="cividis", vmin=limits[0], vmax=limits[1], interpolation=smooth, aspect="auto")
         self._frame(inset, title, dashed)
 
     def bars(
         self, x: float, y: float, values, title: str, colour: str, dashed: bool = False, top=None,
-        size: tuple[float, float] = (SIDE + 3, 4.2),
+        size: tuple[float, float] = (SIDE, 9),
     ) -> None:  # fmt: skip
         """One bar per channel."""
         values, inset = np.asarray(values), self._inset(x, y, *size)
@@ -112,111 +113,171 @@ def dataflow(
         raise FsslibError(f"dataflow() needs the maps {', '.join(missing)}: set model.explain, switch every part on.")
     if (size := (episode.batch, episode.way, episode.shot)) != (1, 1, 1):
         raise FsslibError(f"dataflow() draws one 1-way 1-shot episode, found (episodes, ways, shots) = {size}.")
-    canvas = Canvas(115, 80)
+    canvas = Canvas(WIDTH, HEIGHT)
     _inputs(canvas, episode)
-    _features(canvas, episode, maps, deep)
-    _guides(canvas, maps)
-    if "query_prototype" in maps:
-        _answer(canvas, episode)
-    levels = _decoder(canvas, maps)
-    x, query, predicted, meter = X[8], episode.query_images[0], prediction.masks(), FewShotIoU()
+    _features(canvas, maps, deep)
+    _prior(canvas, maps)
+    _prototype(canvas, episode, maps)
+    _teacher(canvas, episode, maps)
+    _attention(canvas, maps)
+    grids = _decoder(canvas, maps)
+    predicted, meter = prediction.masks(), FewShotIoU()
     meter.update(predicted, episode.query_masks, episode.classes)
-    probability = prediction.logits[0].softmax(0)[1]
-    canvas.picture(x, LEVELS[1], probability, "P(object)", limits=(0, 1))
-    canvas.picture(x, LEVELS[2], overlay(query, predicted[0]), "prediction")
-    canvas.picture(x, LEVELS[3], overlay(query, episode.query_masks[0]), "true mask")
-    canvas.arrow((x, LEVELS[1] - SIDE / 2), (x, LEVELS[2] + SIDE / 2 + 2.2))
-    canvas.arrow((x, LEVELS[3] + SIDE / 2 + 2.2), (x, LEVELS[2] - SIDE / 2), colour=TRAINING, dashed=True)
-    canvas.write(x + 0.6, (LEVELS[2] + LEVELS[3]) / 2 + 1, "main\nloss", TRAINING, ha="left")
+    _answer(canvas, episode, prediction.logits[0].softmax(0)[1], predicted[0])
     alt = (
         f"Data flow of SD-AANet with the maps of one episode of {name}. Support and query pass the frozen backbone. "
         "The support's features are pooled under the soft mask into a prototype, whose gate re-weights prototype and "
         "query. The deepest features give the prior mask, SAAM the attention map. Prototype, re-weighted query, prior "
-        f"and attention are merged at {len(levels)} grids ({', '.join(levels)}), each with logits of its own, and "
+        f"and attention are merged at {len(grids)} grids ({', '.join(grids)}), each with logits of its own, and "
         f"fused into the prediction: IoU {100 * meter.compute().episode_iou()[0]:.0f} % with the true mask."
     )
     return canvas.figure, alt, None
 
 
 def _inputs(canvas: Canvas, episode: Episode) -> None:
+    x, half = COLUMNS[0], SIDE / 2
     support = overlay(episode.support_images[0, 0, 0], episode.support_masks[0, 0, 0])
-    canvas.picture(X[0], Y["support"], support, "support, mask")
-    canvas.picture(X[0], Y["query"], overlay(episode.query_images[0]), "query")
-    canvas.box(X[1], 47.5, 4, 57, "backbone: pre-trained on base classes, then frozen", FROZEN, upright=True)
-    for lane in ("support", "query"):
-        canvas.arrow((X[0] + SIDE / 2, Y[lane]), (X[1] - 2, Y[lane]))
+    canvas.picture(x, SUPPORT, support, "support, mask")
+    canvas.picture(x, QUERY, overlay(episode.query_images[0]), "query")
+    text = "backbone: pre-trained on base classes, then frozen"
+    canvas.box(BACKBONE, (SUPPORT + QUERY) / 2, 4, SUPPORT - QUERY + SIDE, text, FROZEN, upright=True)
+    for lane in (SUPPORT, QUERY):
+        canvas.arrow((x + half, lane), (BACKBONE - 2, lane))
     kinds = {"frozen": (FROZEN, FROZEN), "learned": (LEARNED, LEARNED), "no parameters": ("white", LINE)}
     handles = [Patch(fc=face, ec=edge, label=label) for label, (face, edge) in kinds.items()]
     handles.append(Line2D([], [], color=TRAINING, linestyle=DASHED, label="training only"))
-    canvas.axis.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.004, 0.01))
+    canvas.axis.legend(handles=handles, loc="lower center", ncols=4, bbox_to_anchor=(0.5, 0))
 
 
-def _features(canvas: Canvas, episode: Episode, maps: Mapping[str, Tensor], deep: tuple[Tensor, Tensor]) -> None:
+def _features(canvas: Canvas, maps: Mapping[str, Tensor], deep: tuple[Tensor, Tensor]) -> None:
+    shallow, last, half = *COLUMNS[1:3], SIDE / 2
+    canvas.picture(shallow, SUPPORT, maps["support_features"][0].norm(dim=0), "$F_s$: layers 2, 3 and 1x1 conv")
+    canvas.picture(shallow, QUERY, maps["query_features"].norm(dim=0), "$F_q$: layers 2, 3 and 1x1 conv")
+    canvas.picture(last, SUPPORT, deep[1][0, 0, 0].norm(dim=0), "layer 4, masked support")
+    canvas.picture(last, QUERY, deep[0][0].norm(dim=0), "layer 4, query")
+    for lane in (SUPPORT, QUERY):
+        canvas.arrow((BACKBONE + 2, lane), (shallow - half, lane))
+    between = SUPPORT - half - 3.5
+    canvas.arrow((BACKBONE + 2, between), (last, between), (last, SUPPORT - half))
+    canvas.arrow((last - 1, between), (last, between), (last, QUERY + half + 3))
+    canvas.write(BACKBONE + 3.5, between + 0.7, "layer 4", ha="left", va="bottom")
+
+
+def _prior(canvas: Canvas, maps: Mapping[str, Tensor]) -> None:
+    last, x, half = *COLUMNS[2:], SIDE / 2
+    canvas.box(x, QUERY, SIDE, 7, "best match in the\nsupport (cosine),\nper cell", "white")
+    canvas.arrow((last + half, QUERY), (x - half, QUERY))
+    canvas.arrow((last + half, SUPPORT), (x - half - 3.5, SUPPORT), (x - half - 3.5, QUERY + 2), (x - half, QUERY + 2))
+    canvas.picture(x, SUPPORT, maps["prior"][0], "prior R", limits=(0, 1))
+    canvas.arrow((x, QUERY + 3.5), (x, SUPPORT - half))
+    canvas.arrow((x + half, SUPPORT), (WIDTH - 1.2, SUPPORT), (WIDTH - 1.2, MERGE - 1.3), (WIDTH - 6, MERGE - 1.3))
+
+
+def _prototype(canvas: Canvas, episode: Episode, maps: Mapping[str, Tensor]) -> None:
+    """Pooled under the soft mask, damped by the gate."""
+    (mask, pooled, gate, student), half = COLUMNS, SIDE / 2
     size = tuple(maps["query_features"].shape[-2:])
     soft = resize((episode.support_masks[:, 0] == 1).float(), size)[0, 0]
-    canvas.picture(X[2], Y["prior"], deep[1][0, 0, 0].norm(dim=0), "layer4, masked support")
-    canvas.picture(X[3], Y["prior"], deep[0][0].norm(dim=0), "layer4, query")
-    canvas.picture(X[2], Y["support"], maps["support_features"][0].norm(dim=0), "features $F_s$")
-    canvas.picture(X[3], Y["support"], soft, "soft mask", limits=(0, 1))
-    canvas.picture(X[2], Y["query"], maps["query_features"].norm(dim=0), "features $F_q$")
-    begin, end = X[1] + 2, X[2] - SIDE / 2
-    for lane, text in (("support", "layers\n2, 3"), ("query", "layers\n2, 3"), ("prior", "layer\n4")):
-        canvas.arrow((begin, Y[lane]), (end, Y[lane]))
-        canvas.write((begin + end) / 2, Y[lane] + 1, text, va="bottom")
-        if lane != "prior":
-            canvas.write((begin + end) / 2, Y[lane] - 1, "1x1\nconv", LEARNED, va="top")
+    canvas.picture(mask, PROTOTYPE, soft, "soft mask of the support", limits=(0, 1))
+    canvas.bars(pooled, PROTOTYPE, maps["pooled"][0], "pool: prototype $p$", STUDENT)
+    canvas.bars(gate, PROTOTYPE, (maps["gate"][0] + 1) / 2, "gate $g=(a+1)/2$", LEARNED, top=1)
+    canvas.bars(student, PROTOTYPE, maps["students"][0], "student $S=g\\cdot p$", STUDENT)
+    for begin, end in pairwise(COLUMNS):
+        canvas.arrow((begin + half, PROTOTYPE), (end - half, PROTOTYPE), colour=LEARNED if end == gate else LINE)
+    lane = pooled + half + 2
+    canvas.arrow(
+        (pooled + half, SUPPORT - 3), (lane, SUPPORT - 3), (lane, PROTOTYPE + 2.5), (pooled + half, PROTOTYPE + 2.5)
+    )
+    canvas.arrow(
+        (student + half, PROTOTYPE), (WIDTH - 3, PROTOTYPE), (WIDTH - 3, MERGE + 1.3), (WIDTH - 6, MERGE + 1.3)
+    )
 
 
-def _guides(canvas: Canvas, maps: Mapping[str, Tensor]) -> None:
-    """Prior, prototype with gate and teacher, re-weighted query, attention."""
-    half, merge, (top, support, query, saam) = SIDE / 2, X[6] - 1.8, Y.values()
-    canvas.write((X[2] + X[3]) / 2, top, "cos")
-    canvas.box(X[4], top, 13, 5, "best match in the\nsupport, per cell", "white")
-    canvas.arrow((X[3] + half, top), (X[4] - 6.5, top))
-    canvas.arrow((X[4] + 6.5, top), (X[5] - half, top))
-    canvas.picture(X[5], top, maps["prior"][0], "prior R", limits=(0, 1))
-    canvas.write((X[2] + X[3]) / 2, support, "×", fontsize=12)
-    pooled, gate, wide = support + 4.5, support - 6, SIDE / 2 + 1.5
-    canvas.bars(X[4], pooled, maps["pooled"][0], "prototype $p$", STUDENT)
-    canvas.bars(X[4], gate, (maps["gate"][0] + 1) / 2, "gate $g=(a+1)/2$", LEARNED, top=1)
-    canvas.bars(X[5], pooled, maps["students"][0], "student $S=g\\cdot p$", STUDENT)
-    canvas.arrow((X[3] + half, pooled), (X[4] - wide, pooled))
-    canvas.write((X[3] + half + X[4] - wide) / 2, pooled + 1.2, "pool", va="bottom")
-    canvas.arrow((X[4], pooled - 2.1), (X[4], gate + 4.3), colour=LEARNED)
-    canvas.arrow((X[4] + wide, pooled), (X[5] - wide, pooled))
-    canvas.arrow((X[4] + wide, gate), (X[4] + wide + 1.6, gate), (X[4] + wide + 1.6, pooled), colour=LEARNED)
-    if "teacher" in maps:
-        canvas.bars(X[5], gate, maps["teacher"][0], "teacher $T=(t+S)/2$", TRAINING, dashed=True)
-        canvas.arrow((X[5], gate + 4.3), (X[5], pooled - 2.1), colour=TRAINING, dashed=True)
-        canvas.write(X[5] + 0.8, (gate + 4.3 + pooled - 2.1) / 2, "kd loss", TRAINING, ha="left")
-    canvas.axis.add_patch(Circle((X[4], query), 1.5, fc="white", ec=LINE, lw=1.2, zorder=5))
-    canvas.write(X[4], query, "×", fontsize=11)
-    canvas.write(X[4] + 1, query - 3, "$g\\cdot(g+1)/2$", LEARNED)
-    canvas.arrow((X[4], gate - 2.1), (X[4], query + 1.5), colour=LEARNED)
-    canvas.arrow((X[2] + half, query), (X[4] - 1.5, query))
-    canvas.arrow((X[4] + 1.5, query), (X[5] - half, query))
-    canvas.picture(X[5], query, maps["query_reweighted"].norm(dim=0), "re-weighted query")
-    canvas.box(X[4], saam, 12, 6, "SAAM\naffinity head", LEARNED)
-    down = X[4] - wide - 1.8
-    canvas.arrow((down, pooled), (down, saam + 10.5), (X[4] + 2, saam + 10.5), (X[4] + 2, saam + 3))
-    canvas.arrow((X[2], query - half), (X[2], saam + 8.2), (X[4] - 2, saam + 8.2), (X[4] - 2, saam + 3))
+def _teacher(canvas: Canvas, episode: Episode, maps: Mapping[str, Tensor]) -> None:
+    """In training only: what the query under its true mask says of the prototype."""
+    if "teacher" not in maps:
+        return
+    known, pooled, _, x = COLUMNS
+    half, above = SIDE / 2, PROTOTYPE - 4.5
+    mask = overlay(episode.query_images[0], episode.query_masks[0])
+    canvas.picture(known, TEACHER, mask, "query, true mask", dashed=True)
+    canvas.bars(pooled, TEACHER, maps["query_prototype"], "pool: prototype $t$", TRAINING, dashed=True)
+    canvas.bars(x, TEACHER, maps["teacher"][0], "teacher $T=(t+S)/2$", TRAINING, dashed=True)
+    canvas.arrow((known + half, TEACHER), (pooled - half, TEACHER), **ORANGE)
+    canvas.arrow((pooled + half, TEACHER), (x - half, TEACHER), **ORANGE)
+    canvas.arrow((x - 4, above), (x - 4, TEACHER + 7.2), **ORANGE)
+    canvas.arrow((x + 4, TEACHER + 7.2), (x + 4, above), **ORANGE)
+    canvas.write(x - 4.8, above - 3.5, "half of it", TRAINING, ha="right")
+    canvas.write(x + 4.8, above - 3.5, "kd loss", TRAINING, ha="left")
+
+
+def _attention(canvas: Canvas, maps: Mapping[str, Tensor]) -> None:
+    """SAAM's map of the query, and the query re-weighted by the gate."""
+    (known, head, x, weighted), half, top = COLUMNS, SIDE / 2, ATTENTION + SIDE / 2
+    canvas.box(head, ATTENTION, 13, 7, "SAAM\naffinity head", LEARNED)
+    left, right, cross = head - half - 2, head + half + 4, (x + weighted) / 2
+    canvas.arrow(
+        (head - half, PROTOTYPE - 2),
+        (left, PROTOTYPE - 2),
+        (left, top + 4),
+        (head - 2, top + 4),
+        (head - 2, ATTENTION + 3.5),
+    )
+    canvas.arrow(
+        (head + half, QUERY), (right, QUERY), (right, top + 4), (head + 2, top + 4), (head + 2, ATTENTION + 3.5)
+    )
     if "support_attention" in maps:
-        known = maps["support_attention"][0].softmax(0)[1]
-        canvas.picture(X[3], saam, known, "on the support: saam loss", dashed=True, limits=(0, 1))
-        canvas.arrow((X[4] - 6, saam), (X[3] + half, saam), colour=TRAINING, dashed=True)
-    canvas.arrow((X[4] + 6, saam), (X[5] - half, saam))
-    canvas.picture(X[5], saam, maps["attention"][0], "attention A")
-    for lane in (top, pooled, query, saam):
-        canvas.arrow((X[5] + (wide if lane == pooled else half), lane), (merge, lane))
+        inside = maps["support_attention"][0].softmax(0)[1]
+        canvas.picture(known, ATTENTION, inside, "on the support: saam loss", dashed=True, limits=(0, 1))
+        canvas.arrow((head - 6.5, ATTENTION), (known + half, ATTENTION), **ORANGE)
+    canvas.picture(x, ATTENTION, maps["attention"][0], "attention A")
+    canvas.arrow((head + 6.5, ATTENTION), (x - half, ATTENTION))
+    canvas.axis.add_patch(Circle((cross, ATTENTION), 1.6, fc="white", ec=LINE, lw=1.2, zorder=5))
+    canvas.write(cross, ATTENTION, "×", fontsize=11)
+    canvas.write(cross, ATTENTION - 3, "$g\\cdot(g+1)/2$", LEARNED)
+    canvas.arrow((right, top + 5), (right, top + 4), (cross - 1, top + 4), (cross - 1, ATTENTION + 1.2))
+    canvas.arrow(
+        (x + 2, PROTOTYPE - 4.5),
+        (x + 2, top + 6.5),
+        (cross + 1, top + 6.5),
+        (cross + 1, ATTENTION + 1.2),
+        colour=LEARNED,
+    )
+    canvas.picture(weighted, ATTENTION, maps["query_reweighted"].norm(dim=0), "re-weighted query")
+    canvas.arrow((cross + 1.6, ATTENTION), (weighted - half, ATTENTION))
 
 
-def _answer(canvas: Canvas, episode: Episode) -> None:
-    """What the teacher knows: the query under its true mask, in training only."""
-    x, y, half = 42.5, 36.4, SIDE / 2
-    canvas.picture(x, y, overlay(episode.query_images[0], episode.query_masks[0]), "query, true mask", dashed=True)
-    canvas.arrow((X[2] + half, Y["query"] + 2.5), (35, Y["query"] + 2.5), (35, y), (x - half, y), **ORANGE)
-    canvas.arrow((x + half, y), (X[5], y), (X[5], Y["support"] - 8.1), **ORANGE)
-    canvas.write(62, y + 0.8, "pool: $t$", TRAINING, va="bottom")
+def _decoder(canvas: Canvas, maps: Mapping[str, Tensor]) -> list[str]:
+    """The merge and the inner logits of every scale; returns the grids in words."""
+    half, bus, grids = SIDE / 2, SCALES - SIDE / 2 - 2.5, []
+    text = "merge at every grid: {0} + {0} + 1 + 1 channels to {0}".format(len(maps["query_features"]))
+    canvas.box(WIDTH / 2 - 2, MERGE, WIDTH - 8, 5, text, LEARNED)
+    for x in COLUMNS[2:]:
+        canvas.arrow((x, ATTENTION - half), (x, MERGE + 2.5))
+    inner = [maps[key].softmax(0)[1] for key in sorted(k for k in maps if k.startswith("inner/"))]
+    for level, x in zip(inner, COLUMNS):
+        grids.append(f"{level.shape[0]}x{level.shape[1]}")
+        canvas.arrow((x, MERGE - 2.5), (x, SCALES + half + 2.8))
+        canvas.picture(x, SCALES, level, f"{grids[-1]}: aux loss", limits=(0, 1))
+        canvas.line((x, SCALES - half), (x, bus))
+    for begin, end in pairwise(COLUMNS[: len(inner)]):
+        canvas.arrow((begin + half, SCALES), (end - half, SCALES), colour=LEARNED)
+    canvas.line((COLUMNS[len(inner) - 1], bus), (COLUMNS[0], bus))
+    canvas.arrow((COLUMNS[0], bus), (COLUMNS[0], ANSWER + 4))
+    canvas.box(COLUMNS[0], ANSWER, 13, 8, "fuse,\nclassify", LEARNED)
+    return grids
+
+
+def _answer(canvas: Canvas, episode: Episode, probability: Tensor, predicted: Tensor) -> None:
+    (fused, *places), half, query = COLUMNS, SIDE / 2, episode.query_images[0]
+    truth = overlay(query, episode.query_masks[0])
+    canvas.picture(places[0], ANSWER, probability, "P(object)", limits=(0, 1))
+    canvas.picture(places[1], ANSWER, overlay(query, predicted), "prediction")
+    canvas.picture(places[2], ANSWER, truth, "true mask")
+    canvas.arrow((fused + 6.5, ANSWER), (places[0] - half, ANSWER))
+    canvas.arrow((places[0] + half, ANSWER), (places[1] - half, ANSWER))
+    canvas.arrow((places[2] - half, ANSWER), (places[1] + half, ANSWER), **ORANGE)
+    canvas.write((places[1] + places[2]) / 2, ANSWER + 2.2, "main\nloss", TRAINING)
 
 
 @theme()
@@ -226,18 +287,17 @@ def storyboard(episode: Episode, prediction: Prediction, name: str = "the object
     Args: as in `dataflow`; the model needs SDPM only.
     """
     maps = {key: value[0].float().cpu() for key, value in prediction.maps.items()}
-    canvas, xs, top, low, half = Canvas(100, 46), (9.5, 32, 55, 78), 33, 11, BIG / 2
+    canvas, xs, top, low, half = Canvas(100, 46), (9.5, 32, 55, 78), 33, 11, SIDE / 2
     wide = half + 0.6
     support = overlay(episode.support_images[0, 0, 0], episode.support_masks[0, 0, 0])
     known = overlay(episode.query_images[0], episode.query_masks[0])
-    canvas.picture(xs[0], top, support, "1 support, its mask", side=BIG)
-    canvas.picture(xs[0], low, known, "5 query, its true mask", dashed=True, side=BIG)
-    tall = {"size": (BIG, 9)}
-    canvas.bars(xs[1], top, maps["pooled"][0], "2 pool: prototype $p$", STUDENT, **tall)
-    canvas.bars(xs[2], top, (maps["gate"][0] + 1) / 2, "3 gate: $g=(a+1)/2$", LEARNED, top=1, **tall)
-    canvas.bars(xs[3], top, maps["students"][0], "4 student $S=g\\cdot p$", STUDENT, **tall)
-    canvas.bars(xs[1], low, maps["query_prototype"], "6 pool: prototype $t$", TRAINING, dashed=True, **tall)
-    canvas.bars(xs[3], low, maps["teacher"][0], "7 teacher $T=(t+S)/2$", TRAINING, dashed=True, **tall)
+    canvas.picture(xs[0], top, support, "1 support, its mask")
+    canvas.picture(xs[0], low, known, "5 query, its true mask", dashed=True)
+    canvas.bars(xs[1], top, maps["pooled"][0], "2 pool: prototype $p$", STUDENT)
+    canvas.bars(xs[2], top, (maps["gate"][0] + 1) / 2, "3 gate: $g=(a+1)/2$", LEARNED, top=1)
+    canvas.bars(xs[3], top, maps["students"][0], "4 student $S=g\\cdot p$", STUDENT)
+    canvas.bars(xs[1], low, maps["query_prototype"], "6 pool: prototype $t$", TRAINING, dashed=True)
+    canvas.bars(xs[3], low, maps["teacher"][0], "7 teacher $T=(t+S)/2$", TRAINING, dashed=True)
     for begin, end in pairwise(xs):
         canvas.arrow((begin + wide, top), (end - wide, top))
     canvas.arrow((xs[0] + wide, low), (xs[1] - wide, low), **ORANGE)
@@ -254,23 +314,3 @@ def storyboard(episode: Episode, prediction: Prediction, name: str = "the object
         f"half of t and half of S are the teacher, which the student imitates. Cosine distance of S and t: {apart:.2f}."
     )
     return canvas.figure, alt, None
-
-
-def _decoder(canvas: Canvas, maps: Mapping[str, Tensor]) -> list[str]:
-    """Merge box, inner logits of every scale, and the fusion; returns the grids in words."""
-    half, bus, names = SIDE / 2, X[8] - SIDE / 2 - 1.8, []
-    text = "merge at every grid: {0} + {0} + 1 + 1 channels to {0}".format(len(maps["query_features"]))
-    canvas.box(X[6], 40, 3.6, 70, text, LEARNED, upright=True)
-    inner = [maps[key].softmax(0)[1] for key in sorted(k for k in maps if k.startswith("inner/"))]
-    for level, y in zip(inner, LEVELS):
-        names.append(f"{level.shape[0]}x{level.shape[1]}")
-        canvas.arrow((X[6] + 1.8, y), (X[7] - half, y))
-        canvas.picture(X[7], y, level, f"{names[-1]}: aux loss", limits=(0, 1))
-        canvas.line((X[7] + half, y), (bus, y))
-    for above, below in pairwise(LEVELS):
-        canvas.arrow((X[7], above - half), (X[7], below + half + 2.2), colour=LEARNED)
-    canvas.line((bus, LEVELS[-1]), (bus, LEVELS[0]))
-    canvas.line((bus, LEVELS[0]), (X[8], LEVELS[0]))
-    canvas.arrow((X[8], LEVELS[0]), (X[8], LEVELS[1] + half + 2.2))
-    canvas.box(X[8], LEVELS[0], 9.5, 6, "fuse,\nclassify", LEARNED)
-    return names

@@ -9,10 +9,11 @@
 #
 # *Can a network find something that it was never trained on, from a single example?* You get **one** annotated picture
 # of a thing; perhaps you do not even know its name. Now find the same thing in another picture, pixel by pixel. That is
-# *few-shot semantic segmentation*. At the end of this notebook you will have done it, scored it, and you will know what
-# the score is worth.
+# *few-shot semantic segmentation*. At the end of this notebook you will have done it and scored it, and you will know
+# what the score is worth.
 #
-# It looks like this. One coin is marked, and the others are found:
+# It looks like this. One coin is marked (in orange; background is marked in blue), and the library finds the coins in
+# another picture:
 
 # %% tags=["nbval-ignore-output"]
 import fsslib
@@ -31,8 +32,8 @@ except FsslibError as missing:  # the photographs are an extra: the rest of the 
     print(missing)
 
 # %% [markdown]
-# Notebook 10 goes on with photographs. To *understand* what happens, it is better to know everything about the pictures:
-# from here on they are drawn.
+# Notebook 10 goes on with photographs. From here on the library draws the pictures: to *understand* a method, it helps
+# to know everything about them.
 #
 # **What you will learn**
 #
@@ -40,12 +41,12 @@ except FsslibError as missing:  # the photographs are an extra: the rest of the 
 #   [ways](GLOSSARY.md#way) and [shots](GLOSSARY.md#shot);
 # * how base classes and novel classes are kept apart, and why the score depends on it;
 # * how to run a trained model on an episode and look at the answer;
-# * how mIoU is counted, what its interval says, and which trivial answers it has to beat.
+# * how mIoU, the score of the field, is counted, what its interval says, and which trivial answers it has to beat.
 #
-# **What it needs**: nothing but this repository (and, for the coins alone, its extra `photographs`). No download, no GPU,
-# about half a minute on two cores. The pictures come from Shapes-5i, a data set that the library draws from a seed. The
-# weights are *loaded here, not trained here*, except for thirty steps before your eyes; the file says which command
-# made them.
+# **What it needs**: nothing but this repository (and, for the coins alone, its extra `photographs`). No download, no
+# GPU, about half a minute on two cores. The pictures come from Shapes-5i, a data set that the library draws from a
+# seed. The weights are *loaded, not trained here*, and their file says which command made them. Only the section *Watch
+# it learn* trains, for thirty steps.
 
 # %% tags=["parameters"]
 fold = 0
@@ -72,13 +73,14 @@ print("GPU:", torch.cuda.get_device_name(0) if torch.cuda.is_available() else "n
 # %% [markdown]
 # ## Classes: base and novel
 #
-# Shapes-5i has 20 classes: five shapes times four textures. Colour means nothing, so no model can cheat with it. The
-# classes are divided into four [folds](GLOSSARY.md#fold). One fold is [*novel*](GLOSSARY.md#novel-class): no training
-# mask shows any of its classes. The others are the [*base* classes](GLOSSARY.md#base-class), from which a model may learn.
+# Shapes-5i has 20 classes: five shapes times four textures. Colours do not depend on the class, so no model can cheat
+# with them. The classes are divided into four [folds](GLOSSARY.md#fold). The classes of one fold are
+# [*novel*](GLOSSARY.md#novel-class): no training mask shows any of them. All other classes are [*base*
+# classes](GLOSSARY.md#base-class), from which a model may learn.
 #
-# The field does the same with photographs. PASCAL-5i divides the 20 classes of PASCAL VOC, COCO-20i the 80 of COCO. There,
-# novel objects do stand in training pictures, but *as background*: nobody marks them. In Shapes-5i they do not even
-# appear. Which of the two it is belongs to the protocol (notebook 09).
+# The field does the same with photographs. PASCAL-5i divides the 20 classes of PASCAL VOC, COCO-20i the 80 of COCO.
+# There, training pictures do contain novel objects, but *as background*: nobody marks them. In Shapes-5i they do not
+# even appear. The protocol, the rules of an experiment, says which of the two holds (notebook 09).
 
 # %%
 train_set = load_dataset("shapes", fold=fold, split="train", val_classes=0)  # 0: no base class is held back
@@ -101,8 +103,8 @@ for c in mask.unique().tolist():
     print(f"{'background' if c == 0 else test_set.names[c]:18s} {int((mask == c).sum()):5d} pixels")
 
 # %% [markdown]
-# The picture holds several objects, and only one of them will be asked for. A model that merely finds *objects* will
-# not do: the support has to tell it **which** object.
+# The picture holds several objects, but a task asks for only one of them. A model that merely finds *objects* will not
+# do: the annotated example, the support, has to tell it **which** object.
 #
 # ## An episode
 #
@@ -125,15 +127,15 @@ print("classes ", [test_set.names[int(c)] for c in episode.classes[:, 0]])
 show(*plots.episodes(episode, names=test_set.names), photo=True)
 
 # %% [markdown]
-# Look at the rows. The query shows the class of the support in other colours, at another size, turned, among other
-# objects and on another background. Support and query share a shape with a texture, and nothing else.
+# In every row the query shows the support's class in other colours, at another size, turned, among other objects and on
+# another background. The two objects share shape and texture, and nothing else.
 #
 # ## A model that has never seen these classes
 #
-# PANet is the simplest method of the suite. A network, the [backbone](GLOSSARY.md#backbone), turns each image into
+# PANet is the simplest method of this library. A network, the [backbone](GLOSSARY.md#backbone), turns each image into
 # *features*: a vector for every place. PANet averages the support's features under the mask into a
-# [prototype](GLOSSARY.md#prototype), does the same for the background, and asks for every query pixel which of the two it
-# resembles more. Notebook 01 takes it apart. Here you only use it.
+# [prototype](GLOSSARY.md#prototype), does the same for the background, and asks for every query pixel which of the two
+# prototypes its feature resembles more. Notebook 01 takes it apart. Here you only use it.
 
 # %%
 path = shipped("panet", "shapes", fold)
@@ -146,7 +148,7 @@ print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
 with torch.no_grad():
     prediction = model(episode)  # logits: a score for every channel and pixel, before the softmax
 print("logits", tuple(prediction.logits.shape), "= episodes, 1 background + 1 way, height, width")
-print("masks ", tuple(prediction.masks().shape), "= the larger of the two logits, per pixel")
+print("masks ", tuple(prediction.masks().shape), "= which of the two logits is larger, per pixel")
 
 
 # %%
@@ -166,26 +168,26 @@ save(figure, "episode.png", alt)
 show(figure, alt, photo=True)
 
 # %% [markdown]
-# The number beside each row is the *intersection over union* ([IoU](GLOSSARY.md#iou)):
+# The number under each prediction is the *intersection over union* ([IoU](GLOSSARY.md#iou)):
 #
 # $$\mathrm{IoU} = \frac{|P \cap T|}{|P \cup T|}$$
 #
-# with $P$ the predicted and $T$ the true pixels of the object: 100 % is perfect, and missing half of the object, or
-# marking as much again beside it, halves the value.
+# with $P$ the predicted and $T$ the true pixels of the object. 100 % is perfect. Missing half of the object gives 50 %,
+# and so does marking the object and as many pixels beside it.
 #
 # ## From three episodes to a score
 #
-# Three episodes prove nothing. The field reports [**mIoU**](GLOSSARY.md#miou): intersections and unions are summed per
-# class over *all* its episodes, divided, and the classes are averaged. This is not the mean of the IoUs you saw above: a
-# large object weighs more than a small one.
+# Three episodes prove nothing. The field reports [**mIoU**](GLOSSARY.md#miou): for each class, sum the intersections
+# and the unions over *all* its episodes and divide the two sums; then average over the classes. This is not the mean of
+# the IoUs you saw above: a large object weighs more than a small one.
 #
 # $$\mathrm{mIoU} = \frac{1}{C} \sum_{c=1}^{C} \frac{\sum_{e \in c} |P_e \cap T_e|}{\sum_{e \in c} |P_e \cup T_e|}$$
 #
 # $C$ is the number of novel classes, and $e \in c$ are the episodes that ask for class $c$.
 #
-# Which episodes? A fixed list, drawn from a seed, identified by a hash. Every choice of this kind stands on the
-# [protocol](GLOSSARY.md#protocol) card. Two scores can be compared only if their cards agree; much confusion in the
-# literature comes from cards that nobody printed.
+# The episodes come from a fixed list, which is drawn from a seed and identified by a hash. The
+# [protocol](GLOSSARY.md#protocol) card lists every choice of this kind. Two scores can be compared only if their cards
+# agree, and some papers print none.
 
 # %%
 protocol = Protocol(episodes=episodes, seeds=(seed,))
@@ -198,10 +200,10 @@ print(result.protocol.card())
 # * *all foreground* calls every pixel the object;
 # * *every object* is an [oracle](GLOSSARY.md#oracle): it outlines all objects perfectly, but cannot tell which one is
 #   meant;
-# * *every novel object* is a stronger oracle: it also knows which objects belong to base classes and leaves those out,
-#   still without a look at the support. Are you surprised by its score? A query rarely holds two novel classes, so
-#   "perfect outlines, and nothing that was trained on" goes a long way. A high score may hide such a shortcut;
-# * *random weights* is the same network before any training.
+# * *every novel object* is a stronger oracle: it also leaves out all objects of base classes, still without a look at
+#   the support. A query rarely holds two novel classes, so this oracle scores high, as you will see. A high score may
+#   hide such a shortcut;
+# * *random weights* is PANet before any training.
 
 # %%
 torch.manual_seed(seed)
@@ -218,8 +220,8 @@ show(*plots.score_bars(rows))
 # The thin lines in the figure are 95 % intervals: they say how far the score would move with another draw of episodes
 # from the same classes. They do **not** say how far it would move with another training seed or another fold.
 #
-# The notebook `experiment` scored the same weights on 1,000 episodes. Our small sample has to agree with it, and five
-# shots have to beat one on the same episodes:
+# The notebook `experiment` scored the same weights on 1,000 episodes (*stored* below). Our small sample (*live*) has to
+# agree with that score, and five shots have to beat one on the same episodes:
 
 # %%
 import json
@@ -240,7 +242,8 @@ print(verdict("K=5 - K=1", gain))
 #
 # Where does such a score come from? Take the same network, give its last block random weights, and let it learn on
 # episodes of *base* classes: compare the prediction with the query's mask, change the weights a little, take the next
-# eight episodes. Every five steps it is scored on forty episodes of the *novel* classes. The curve grows while it trains:
+# eight episodes. Every five steps the network is scored on forty episodes of the *novel* classes. The curve is drawn
+# while it trains:
 
 # %% tags=["nbval-ignore-output"]
 learner, steps = load_model(path), 30
@@ -255,16 +258,15 @@ train_episodes(learner, lessons, Schedule(steps, batch=8, lr=2e-3, seed=seed), c
 assert not as_written or watch.points[steps] > watch.points[0] + 3, "it should have learned something"
 
 # %% [markdown]
-# No mask of a novel class was needed. The network learned to *compare*, and comparing is what it can do with new classes.
-# (Scoring on the novel classes while training is fine for watching. It is forbidden for choosing when to stop: notebook
-# 09.)
+# No mask of a novel class was needed. The network learned to *compare*, and it can compare new classes, too. (Scoring
+# on novel classes is fine for watching, but forbidden for choosing when to stop: notebook 09.)
 
 # %% [markdown]
 # ## Try it
 #
-# Now it is in your hands. Pick a class, a support, a query: every picture follows. Look for two things: a query in which
-# *another* support finds the object and this one does not, and one in which five supports do not help. Then turn to
-# another fold: the network changes, too, because it must not have seen the class either.
+# Pick a class, a support and a query; all pictures follow. Look for two things: a query whose object one support finds
+# and *another* does not, and a query for which five supports do not help. Then choose another fold: the network
+# changes, too, because it must not have seen that fold's novel classes.
 
 # %%
 from fsslib.widgets import explore_episode
@@ -280,13 +282,13 @@ claims(
     (
         "PANet (PASCAL-5i, mean of four folds): 48.1 mIoU with one shot, 55.7 with five.",
         f"Shapes-5i, fold {fold}: {live[1]:.1f} with one shot, {live[5]:.1f} with five, on {episodes} episodes.",
-        "Other pictures and another network: the values cannot be compared. That five shots beat one shows in both.",
+        "Pictures and networks differ, so the values cannot be compared. In both cases five shots beat one.",
     ),
     (
         "The benchmark (Shaban et al. 2017): a class that was never trained can be segmented from one example.",
-        f"PANet reaches {live[1]:.0f} %; outlining every object perfectly {rows['every object (oracle)'][0]:.0f} %.",
-        "They agree. But outlining only what belongs to no base class, without a support, gives "
-        f"{rows['every novel object (oracle)'][0]:.0f} %: a good score needs a look at what else would earn it.",
+        f"PANet reaches {live[1]:.0f} %; outlining every object perfectly gives {rows['every object (oracle)'][0]:.0f} %.",
+        "They agree. But outlining every object of a novel class, without a support, gives "
+        f"{rows['every novel object (oracle)'][0]:.0f} %: ask of every score which trivial answer earns it, too.",
     ),
 )
 
@@ -297,18 +299,18 @@ claims(
 # |---|---|
 # | `00_start_here` | an episode, a prediction, a score |
 # | `01_prototypes` | PANet from the inside: pooling, cosine maps, alignment, shots, scribbles and boxes |
-# | `02_self_distillation` | SD-AANet's first idea: a teacher made of the answer |
+# | `02_self_distillation` | SD-AANet's first idea: a teacher made of the query's true mask |
 # | `03_prior_mask` | a map that nobody trains: the best match of every position of the query |
-# | `03b_affinity_attention` | its second idea: an attention map that learns on the support |
-# | `04_sdaanet` | both together: the whole model, its losses, an ablation |
-# | `05_superpixels` | ASGNet: several prototypes, and who gets which |
+# | `03b_affinity_attention` | SD-AANet's second idea: an attention map that learns on the support |
+# | `04_sdaanet` | SD-AANet as a whole: both ideas, its losses, an ablation |
+# | `05_superpixels` | ASGNet: several prototypes, and which query position gets which |
 # | `06_dense_correlation` | HDMNet: pixels compared with pixels |
-# | `06b_base_classes` | its second opinion: a network that knows the base classes, and objects |
+# | `06b_base_classes` | HDMNet's second network: it knows the base classes and removes them from the answer |
 # | `07_comparison` | four methods on equal terms |
-# | `08_explorer` | draw a support yourself and ask all of them |
+# | `08_explorer` | draw a support yourself and ask all four methods |
 # | `09_protocol_lab` | what each choice of a protocol is worth |
 # | `10_photographs` | coins, a motorcycle, a cat: real pictures, and your own |
-# | `11_capstone` | design a module of your own, write down what it should do, and find out |
+# | `11_capstone` | design a module of your own, write down what it should do, and test it |
 # | `experiment` | a report with your own parameters, on Shapes-5i or your photographs |
 #
 # From a terminal, `make reports` runs everything into `runs/index.html`, and
@@ -317,8 +319,8 @@ claims(
 # ## Summary
 #
 # * An episode is a small task: $K$ annotated supports for each of $N$ classes, and one query.
-# * Masks of novel classes are never shown in training. Whether their objects may stand in a training picture as
-#   background is a choice of the protocol: PASCAL-5i says yes, Shapes-5i no.
+# * Masks of novel classes are never shown in training. The protocol decides whether training pictures may contain their
+#   objects as background: PASCAL-5i says yes, Shapes-5i no.
 # * mIoU sums over episodes first and averages over classes last.
 # * A score says little without its protocol, its interval and the trivial answers.
 #
@@ -356,7 +358,7 @@ check(support_mask)
 # (B, H, W) of 0 and 1, targets (B, H, W) of 0, 1 and 255, both integers, give (B,) floats from 0 to 1. Pixels whose target
 # is 255 count nowhere. Two empty masks agree in every pixel: let their IoU be 1.
 #
-# <details><summary>Hint</summary>The function `iou` above does one pair. Which quotient is 0 / 0, and what does PyTorch
+# <details><summary>Hint</summary>The function `iou` above does one pair. Where do you get 0 / 0, and what does PyTorch
 # make of it?</details>
 
 
@@ -380,8 +382,7 @@ check(iou_of)
 # (B, N, K, 3, H, W) float and masks (B, N, K, H, W) integers go in; both come out in the same shapes, as a pair. The
 # cell below uses it on 40 episodes. What do you expect?
 #
-# <details><summary>Hint</summary>Which dimension counts the episodes? And an image without its own mask is no
-# support.</details>
+# <details><summary>Hint</summary>Which dimension counts the episodes? And an image needs its own mask.</details>
 
 
 # %% tags=["solution"]
@@ -404,7 +405,7 @@ for name, net in {"PANet": model, "random weights": untrained.eval()}.items():
     with torch.no_grad():
         found[name] = [iou_of(net(e).masks(), many.query_masks) for e in (many, foreign)]
 for name, (own, other) in found.items():
-    print(f"{name:14s} mean IoU {own.mean():.0%} with the own support, {other.mean():.0%} with a foreign one")
+    print(f"{name:14s} mean IoU {own.mean():.0%} with its own support, {other.mean():.0%} with a foreign one")
 lucky = (many.classes == many.classes.roll(-1, 0))[:, 0]
 print(f"{int(lucky.sum())} of {len(lucky)} foreign supports show the right class by chance;")
 print(f"PANet's mean IoU with these {found['PANet'][1][lucky].mean():.0%}, with the others", end=" ")
@@ -413,9 +414,9 @@ print(f"{found['PANet'][1][~lucky].mean():.0%}")
 # %% [markdown] tags=["exercise"]
 # ### 4 · `what_the_support_does`
 #
-# *Difficulty ●●○ · importance ●●● · 10 minutes.* What does the experiment above prove about PANet? Why does its mean IoU
-# not fall to 0? Which bars of the score figure would not move at all? Answer in 25 words or more, with a number that you
-# measured, as the text the function returns.
+# *Difficulty ●●○ · importance ●●● · 10 minutes.* What does the experiment above prove about PANet? Why does its mean
+# IoU not fall to 0? Which bars of the score figure would not move at all with foreign supports? Answer in 25 words or
+# more, with a number that you measured, as the text the function returns.
 #
 # <details><summary>Hint</summary>Split the foreign supports as the last cell does. Which of the trivial answers never
 # look at a support?</details>

@@ -7,19 +7,18 @@
 # %% [markdown]
 # # 01 · Prototypes: an object as one vector
 #
-# *How can an average of numbers find a thing in another picture?* PANet segments a class it has never seen with one idea:
-# average the support's features under the mask into a [prototype](GLOSSARY.md#prototype), then ask of every query pixel
-# which prototype it resembles. There is no decoder, so everything can be drawn.
+# *How can an average of numbers find a thing in another picture?* PANet segments a class it has never seen with one
+# idea: average the support's features under the mask into a [prototype](GLOSSARY.md#prototype), then ask of every query
+# pixel which prototype it resembles. No trained decoder follows, so every step can be drawn.
 #
 # **What you will learn**
 #
-# * [masked average pooling](GLOSSARY.md#masked-average-pooling), and why the mask should not be rounded on its way to the
-#   features;
+# * [masked average pooling](GLOSSARY.md#masked-average-pooling), and why the mask should not be rounded to whole cells;
 # * how [cosine maps](GLOSSARY.md#cosine-map) become probabilities, and what the [temperature](GLOSSARY.md#temperature)
 #   does;
 # * what one average cannot say about an object of several parts;
 # * what [alignment regularisation](GLOSSARY.md#alignment-regularisation) (PAR) trains, and how to tell whether it helped;
-# * what more shots repair, and which cheap annotations will do.
+# * what more shots repair, and whether scribbles or boxes can replace masks.
 #
 # **What it needs**: nothing but this repository. No download, no GPU, about half a minute on two cores. The data are
 # Shapes-5i, drawn from a seed. The weights are *loaded, not trained here*; the file says which command made them.
@@ -69,7 +68,7 @@ print("novel classes:", ", ".join(test_set.names[c] for c in test_set.classes))
 # %% [markdown]
 # ## One episode to look at
 #
-# Of the first 24 episodes we take the one that the model solves best. Failures come soon enough.
+# Of the first 24 episodes we take the one that the model solves best. Failures follow.
 
 # %%
 protocol = Protocol.shapes5i(episodes=episodes, seeds=(seed,))
@@ -87,8 +86,8 @@ print("support features", tuple(support.shape), "= episodes, ways, shots, channe
 # ## Masked average pooling
 #
 # The mask $m$ has 97x97 pixels, the features $F$ only 25x25 [cells](GLOSSARY.md#cell). PANet (equation 1) enlarges the
-# features to the size of the mask and averages what lies under it; $U$ is bilinear enlargement. A second prototype
-# averages the background (equation 2), and several shots are averaged once more.
+# features to the size of the mask and averages those that lie under the mask; $U$ is bilinear enlargement. A second
+# prototype averages the background (equation 2). With several shots, their prototypes are averaged.
 #
 # $$p = \frac{\sum_{x,y} (UF)(x,y) \, m(x,y)}{\sum_{x,y} m(x,y)}$$
 
@@ -107,8 +106,8 @@ assert torch.allclose(ours, library, atol=1e-4), "the library computes something
 print(f"a prototype of {len(ours)} numbers, of length {float(ours.norm()):.2f}")
 
 # %% [markdown]
-# The library does it without the large tensor. Enlarging is linear, so the sum can be taken on the other side: carry
-# the one mask down to the grid instead of carrying every channel up.
+# The library needs no enlarged features. Because enlarging is linear, the library can carry the one mask down to the
+# grid (by $U^{\top}$) instead of carrying every channel up:
 #
 # $$\sum_{x,y} (UF)(x,y) \, m(x,y) = \sum_{i,j} F(i,j) \, (U^{\top} m)(i,j)$$
 
@@ -120,14 +119,14 @@ print(f"weights {tuple(weights.shape)}: they add up to {float(weights.sum()):.0f
 show(*pictures.pooling(one.support_images[0, 0, 0], one.support_masks[0, 0, 0], weights), photo=True)
 
 # %% [markdown]
-# Inside the object every cell has the full weight. At the edge the weights fade: those cells saw object *and*
-# background, so they count less.
+# Inside the object every cell has the full weight, about 15 pixels. At the edge the weights fade: those cells saw
+# object *and* background, so they count less.
 #
 # ### Late or early?
 #
-# This is *late fusion*. *Early fusion* shrinks the mask to the grid by nearest neighbour: a cell is in or out. A thin
-# object can fall between the cells, and then its prototype is zero. How often does that happen with thin, small objects,
-# and does it change the score of ordinary ones?
+# PANet's way is *late fusion*. *Early fusion* shrinks the mask to the grid by nearest neighbour: a cell counts fully or
+# not at all. A thin object can fall between the cells' centres, and then its prototype is zero. How often does that
+# happen with thin, small objects, and does early fusion change the score of ordinary ones?
 
 
 # %% tags=["nbval-ignore-output"]
@@ -149,9 +148,10 @@ print(verdict("ordinary objects, cells of 4 pixels, late - early fusion", fusion
 assert not as_written or abs(fusion[0]) < 2, "the text says that the fusion hardly changes the score"
 
 # %% [markdown]
-# So rounding costs no score here: the objects are compact and the cells small. What late fusion buys is a prototype for
-# *every* support, and the coarser the grid, the more that is worth. Most backbones have cells of 8 pixels, ViTs of 14 or
-# 16. (Rounding also drops the mixed cells at the edge. Exercise 4 measures whether that alone helps.)
+# So rounding costs no clear score here: the objects are compact and the cells small. But late fusion gives *every*
+# support a prototype. Rounding loses 5 % of the thin supports with cells of 4 pixels and 49 % with cells of 8. Most
+# backbones have cells of 8 pixels, ViTs cells of 14 or 16 pixels. (After rounding, the mixed cells at the edge count
+# fully or not at all. Exercise 4 measures whether leaving the edge out helps.)
 #
 # ## From similarity to a mask
 #
@@ -189,8 +189,8 @@ show(*common.strip(row, alt, (0, 1), columns=3), photo=True)
 # ### The temperature
 #
 # The features come out of a ReLU, so cosines lie between 0 and 1. Without $\alpha$, no probability could exceed
-# $e / (1 + e) = 0.73$. The temperature does not change which class wins. It sets how confident the model can be, and with
-# it how large the loss and its gradients are.
+# $e / (1 + e) = 0.73$. This factor $\alpha$, the temperature, does not change which class wins. It sets how confident
+# the model can be, and so how large the loss and its gradients are.
 
 # %%
 alphas = (1, 20, 100)
@@ -209,8 +209,8 @@ show(*common.strip(row, alt, (0, 1)))
 # ## What one prototype cannot do
 #
 # An average of two different things is neither of them. Shapes-5i can cut every object into up to four parts with
-# different textures and colours. Here each part gets a prototype of its own, beside the usual one. Of the first 24
-# episodes with two parts you see the one whose parts lie furthest apart.
+# different textures and colours. Here each part gets a prototype of its own, beside the usual one of the whole object.
+# Of the first 24 episodes with two parts you see the one whose two prototypes resemble each other least.
 
 
 # %%
@@ -254,7 +254,7 @@ alt = (
 show(*common.strip(row, alt), photo=True)
 
 # %% [markdown]
-# The mean leans towards the larger part, and the smaller one has hardly a say.
+# The mean leans towards the larger part (see its two cosines); the smaller one counts for little.
 #
 # Now measure, for one to four parts, on half as many episodes as elsewhere:
 #
@@ -299,18 +299,19 @@ for i, name in enumerate(variants):
         print(f"precision {100 * tp / (tp + fp):3.0f} %, recall {100 * tp / (tp + fn):3.0f} %")
 
 # %% [markdown]
-# If averaging alone were to blame, one prototype per part would repair the score. It does not. Look at precision and
-# recall: several object prototypes have several chances to beat the *single* background prototype, so recall is paid for
-# with precision. And even the query's own average loses score with every part. There no support mask can help: this
-# network was never trained on objects of several parts, and its features show it.
+# If averaging alone were to blame, one prototype per part would repair the score. It does not. Several object
+# prototypes have several chances to beat the *single* background prototype, so recall rises and precision falls (at
+# four parts from 36 to 51 % and from 39 to 32 %). Even the query's own average falls, from 69 % mIoU with one part to
+# 53 % with four. No better support can mend that: this network was never trained on objects of several parts, and its
+# features show it.
 #
-# ASGNet (notebook 05) therefore also *learns* which of several prototypes to trust where.
+# ASGNet (notebook 05) trains with several prototypes and gives each query position the one that it resembles most.
 #
-# ## Alignment: and back again
+# ## Alignment: from the query back to the support
 #
-# If the prototype of the support finds the object in the query, the reverse should hold, too. PAR takes the *predicted*
-# query mask, pools prototypes from the query, and segments the support with them. The support's mask is known, so this
-# way back can be scored.
+# If the support's prototype finds the object in the query, the query's prototype should find it in the support. PAR
+# takes the *predicted* query mask, pools the query's prototypes under it, and segments the support with them. The
+# support's mask is known, so this way back can be scored.
 
 # %%
 pair = few.select([order[len(order) // 2]])  # the median episode: not perfect, not hopeless
@@ -335,19 +336,19 @@ assert torch.allclose(par, alignment(scores, query, support, pair.support_masks)
 print(f"PAR of this episode: {float(par):.3f}")
 
 # %% [markdown]
-# The loss is the cross entropy of that way back, $L = L_{query} + \lambda L_{PAR}$ with $\lambda = 1$ and, for $n$ known
-# pixels of the support,
+# Training minimises $L = L_{query} + \lambda L_{PAR}$ with $\lambda = 1$. $L_{PAR}$ is the cross entropy of that way
+# back over the $n$ known pixels of the support:
 #
 # $$L_{PAR} = -\frac{1}{n} \sum_{x,y} \log \tilde{P}_{m(x,y)}(x,y)$$
 #
-# where $\tilde{P}$ comes from the query's prototypes. In exercise 6 you write it yourself.
+# Here $\tilde{P}$ are the probabilities that the query's prototypes give. In exercise 6 you write this loss yourself.
 #
 # ### Does it help?
 #
-# The shipped weights are trained to the end and have little left to gain. So we make them forget: the last residual block starts
-# anew, and two copies learn it again from the same batches, one with PAR, one without. PAR is meant to bring the prototypes
-# of support and query together. So we also measure their distance, on novel classes, with the query's prototype pooled
-# under its *true* mask.
+# The shipped weights are trained to the end and have little left to gain. So we make them forget: the last residual
+# block gets random weights, and two copies learn it again from the same batches, one with PAR, one without. PAR is
+# meant to bring the prototypes of support and query together. So we also measure their distance, on novel classes, with
+# the query's prototype pooled under its *true* mask.
 
 # %%
 train_set = load_dataset("shapes", fold=fold, split="train", val_classes=0)
@@ -404,16 +405,17 @@ rows |= {f"{k} - before": percent(trained[k].difference(trained["before"])) for 
 show(*common.differences(rows))
 
 # %% [markdown]
-# Three warnings. First, compare "before" with the others: a network whose prototypes lie close together need not be the
-# better one. If all features resemble each other, all distances are small, those to the background included. Second, the
-# Euclidean distance also shrinks when all features get shorter, and cosine matching does not notice that at all. Third,
-# these intervals cover the choice of episodes, not the training: another `seed` may turn the sign of a small difference.
+# Three warnings. First, compare "before" with the others: the network with the closest prototypes scores lowest. If all
+# features resemble each other, all distances are small, those to the background included. Second, the Euclidean
+# distance also shrinks when all features get shorter, and cosine matching does not notice that at all. Third, these
+# intervals cover the choice of episodes, not the training: another `seed` may turn the sign of a small difference.
 #
 # ## More shots
 #
 # With $K$ supports, their prototypes are averaged. Every episode list is drawn for $K = 5$, and a smaller $K$ uses the
-# first supports. So all comparisons are [paired](GLOSSARY.md#paired-interval). (This is a small live sample; notebook 00
-# shows the stored scores of 1,000 episodes.) The pictures below are those of the episode that gains most from five shots.
+# first $K$ supports. So all comparisons are [paired](GLOSSARY.md#paired-interval). (This is a small live sample;
+# notebook 00 shows the stored scores of 1,000 episodes.) The pictures below are those of the episode that gains most
+# from five shots.
 
 # %% tags=["nbval-ignore-output"]
 result = evaluate(net, test_set, protocol, shots=(1, 2, 3, 5))
@@ -445,8 +447,9 @@ show(*common.strip(row, alt), photo=True)
 #
 # ## Scribbles and boxes
 #
-# Outlines are expensive. A prototype is only an average, so a sample of the object may do. `annotate` turns a mask
-# into a scribble on the object and one on the background, or into a box. Dark grey is neither (255): not pooled.
+# Outlines are expensive. A prototype is only an average, so a sample of the object may be enough. `annotate` turns a
+# mask into a scribble on the object and one on the background, or into a box. Dark grey pixels are neither (255) and
+# are not pooled.
 
 # %% tags=["question", "nbval-ignore-output"]
 kinds = ("mask", "scribble", "box")
@@ -471,9 +474,9 @@ show(*common.differences({f"{a} - mask, K={k}": cost[a, k] for a, k in names}))
 #
 # ## Try it
 #
-# Point at the middle of the support's object, then at its edge: which cell makes the better prototype? Draw the smallest
-# scribble that costs no IoU. With *two parts*, take one of them alone: where in the query is its cosine high? Then lower
-# α: what changes, and what stays?
+# Point at the middle of the support's object, then at its edge: which cell makes the better prototype? Draw the
+# smallest scribble that costs no IoU. With *two parts*, use one part alone: where in the query is its cosine high? Then
+# lower α: what changes, and what stays?
 
 # %%
 from fsslib.widgets import explore_prototypes
@@ -487,20 +490,20 @@ explore_prototypes({"one part": test_set, "two parts": parts_set(2)}, net, sourc
 claims(
     (
         "PANet (PASCAL-5i): PAR adds 0.9 points of mIoU with one shot (47.2 to 48.1), 0.8 with five.",
-        "One short training with and without: {:+.1f} ({:.1f} to {:.1f}) on {} episodes.".format(*aligned, episodes),
+        "One training with PAR, one without: {:+.1f} ({:.1f} to {:.1f}) on {} episodes.".format(*aligned, episodes),
         "The interval alone is about four points wide: one short training cannot show an effect of one point.",
     ),
     (
         "Five shots add 7.6 points (48.1 to 55.7).",
-        "{:+.1f} ({:.1f} to {:.1f}).".format(*percent(result.scores[5].difference(result.scores[1]))),
-        "They agree. The drawn supports are rarely as unlucky as photographs, so less is left to repair.",
+        "They add {:+.1f} ({:.1f} to {:.1f}).".format(*percent(result.scores[5].difference(result.scores[1]))),
+        "Both gain. Our gain is smaller, probably because a drawn support is rarely as unlucky as a photograph.",
     ),
     (
         "Scribbles cost 3.3 points with one shot and 1.1 with five, boxes 3.0 and 2.9.",
         "Scribbles {:+.1f} and {:+.1f}, ".format(cost["scribble", 1][0], cost["scribble", 5][0])
         + "boxes {:+.1f} and {:+.1f}.".format(cost["box", 1][0], cost["box", 5][0]),
-        "Scribbles agree. Of our boxes a quarter is background, with the textures of other classes, and this bias does "
-        "not average out (exercise 5).",
+        "Scribbles agree, boxes do not. About a quarter of our box above is background, which carries the textures of "
+        "other classes, and this bias does not average out (exercise 5).",
     ),
 )
 
@@ -508,10 +511,11 @@ claims(
 # ## Summary
 #
 # * A prototype is a weighted mean of features. The weights are the mask carried down to the grid, without rounding.
-# * The prediction is the difference of two cosine maps. The temperature sets confidence, not the mask.
-# * Several parts make one mean a bad summary, but more prototypes cost precision unless something balances them.
-# * PAR trains the way back. Judge it by paired scores; distances of prototypes alone can mislead.
-# * More shots and clean samples reduce noise; neither removes bias.
+# * The difference of two cosine maps decides. The temperature sets the confidence, not the mask.
+# * Several parts make one mean a bad summary, but several object prototypes against one background prototype cost
+#   precision.
+# * PAR trains the way back from query to support. Judge it by paired scores: distances of prototypes alone can mislead.
+# * More shots reduce noise (scribbles), but not bias (boxes).
 #
 # ## Exercises
 #
@@ -541,7 +545,8 @@ check(prototype)
 # %% [markdown] tags=["exercise"]
 # ### 2 · `cosine_map`
 #
-# *Difficulty ●○○ · importance ●●● · 5 minutes.* Where does the image resemble the prototype? One line is missing.
+# *Difficulty ●○○ · importance ●●● · 5 minutes.* Where does the image resemble the prototype? Give the cosine of every
+# cell. One line is missing.
 #
 # <details><summary>Hint</summary>A cosine is a dot product of two vectors of length 1. A length may be 0.</details>
 
@@ -562,7 +567,7 @@ check(cosine_map)
 # ### 3 · `temperature`
 #
 # *Difficulty ●○○ · importance ●●○ · 5 minutes.* A pixel has cosine $a$ with the right prototype and $a - d$ with the
-# wrong one. Which $\alpha$ gives the right one probability $P$? With $d = 0.1$ and $P = 0.95$ it is about 29.
+# wrong one. Which $\alpha$ gives the right class the probability $P$? With $d = 0.1$ and $P = 0.95$ it is about 29.
 #
 # <details><summary>Hint</summary>A softmax over two scores is a sigmoid of their difference.</details>
 
@@ -631,10 +636,11 @@ check(box_bias)
 # %% [markdown] tags=["exercise"]
 # ### 6 · `way_back`
 #
-# *Difficulty ●●● · importance ●●○ · 25 minutes.* Write PAR yourself, for one episode with one support: `scores` (2, h, w)
-# of the query (background, object), its features `query` and those of the `support` (C, h, w), and the support's `mask`
-# (H, W) of 0, 1 and 255. Pool both prototypes from the query under its *predicted* mask, on the grid; score the support with
-# α = 20; enlarge; return the cross entropy, a scalar. Where the query has no predicted object pixel, the loss is 0.
+# *Difficulty ●●● · importance ●●○ · 25 minutes.* Write PAR yourself, for one episode with one support. You get the
+# query's `scores` (2, h, w) for background and object, the features `query` and `support` (C, h, w), and the support's
+# `mask` (H, W) of 0, 1 and 255. Pool both prototypes from the query under its *predicted* mask, on the grid; score the
+# support with α = 20; enlarge; return the cross entropy, a scalar. Where the query has no predicted object pixel, the
+# loss is 0.
 #
 # <details><summary>Hint</summary>Five steps, and each of them stands above in some form. Which pixels may not count in
 # the cross entropy?</details>

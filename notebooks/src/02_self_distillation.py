@@ -10,20 +10,21 @@
 # **The question of this notebook: in training we know the query's true mask. Can that knowledge make the *support's*
 # prototype better?**
 #
-# A support prototype stands for an object in another picture. The prototype that would have been right is the query's
-# own, and in training we can compute it. SD-AANet [lets it *teach* the support's prototype](GLOSSARY.md#self-distillation).
-# This notebook takes that module (SDPM) apart, and then asks where its idea pays.
+# The support's prototype comes from one picture and has to find the object in another. The right prototype would be the
+# query's own, and in training we can compute it. SD-AANet [lets it *teach* the support's
+# prototype](GLOSSARY.md#self-distillation). This notebook takes that module (SDPM) apart, and then asks whether its
+# idea raises the score.
 #
 # **What you will learn**
 #
-# * how far two prototypes of one class are apart, and how a gap between pictures moves them;
+# * how far two prototypes of one class are apart, and how a gap between the pictures drives them apart;
 # * [what the channel gate does](GLOSSARY.md#channel-gate);
 # * student, teacher and temperature, and four places where code and paper differ;
 # * what ["the teacher is not detached"](GLOSSARY.md#detached) means for the gradients;
-# * what nine trainings say about the loss across a gap, and how to find out *why*.
+# * whether the loss helps across a gap (nine trainings), and how to find out *why*.
 #
-# **What it needs**: this repository and notebook 01. No download, no GPU, about half a minute on two cores. Weights and
-# the large table are *loaded, not made here*.
+# **What it needs**: this repository and notebook 01. No download, no GPU, about half a minute on two cores. The weights
+# and the table of the nine trainings are *loaded, not made here*.
 
 # %% tags=["parameters"]
 fold = 0
@@ -73,7 +74,7 @@ print(f"{episodes} episodes of novel classes, {few.shot} support each")
 # %% [markdown]
 # ## The idea in one picture
 #
-# Follow the numbers. What is drawn in orange exists in training only: it needs the query's true mask, the answer.
+# Follow the numbers. The orange parts need the query's true mask, the answer: they exist in training only.
 
 # %% tags=["nbval-ignore-output"]
 maps = net(few).maps
@@ -84,8 +85,9 @@ show(*flow.storyboard(one, net(one), test_set.names[int(one.classes)]))
 # ## Two prototypes of one class
 #
 # Let $t$ be the prototype of the query under its *true* mask, and $p$ the support's. How far apart are they, in cosine
-# distance $1 - \cos(p, t)$? For comparison we pool the very same picture, its mirror image, and a support of another
-# class. We measure twice: in the backbone's features, and behind the 1×1 convolutions that SD-AANet puts on them.
+# distance $1 - \cos(p, t)$? For comparison we also pool the query's own picture, its mirror image, and a support of
+# another class. We measure twice: in the backbone's features, and after the 1×1 convolutions that SD-AANet puts on them
+# (*projected*).
 
 
 # %%
@@ -134,13 +136,14 @@ means.abs().round(2)
 # %% [markdown]
 # The backbone puts the four in the order that we hope for. The column *projected* holds a surprise: SD-AANet sends
 # support and query through two **different** 1×1 convolutions, `down_supp` and `down_query`. So even the same picture
-# under the same mask gets two prototypes. $p$ and $t$ differ for two reasons: the pictures differ, and the projections do.
+# under the same mask gets two different prototypes (distance 0.29). $p$ and $t$ differ for two reasons: the pictures
+# differ, and so do the projections.
 #
-# ## A gap that we can turn
+# ## A gap that we can set
 #
 # In Shapes-5i the knob `gap` divides each class into two domains that differ in light, size, rotation and texture
-# phase. With `across_domains=True`, supports come from domain 0 and queries from domain 1. Everything else of a picture
-# stays as it was.
+# phase. With `across_domains=True`, supports come from domain 0 and queries from domain 1. Everything else stays as it
+# was. ($S$ in the table: the student, step 4 above.)
 
 # %%
 gaps, rows, pairs = (0.0, 0.5, 1.0), {}, {}
@@ -168,14 +171,14 @@ show(*strip(sorted(pairs.items(), key=lambda pair: pair[0][0] == "q"), alt, side
 pd.DataFrame(rows).T.rename_axis("gap").round(2)
 
 # %% [markdown]
-# These weights were trained without a gap. As it opens, the prototypes part and the score falls. If distillation can
-# help anywhere, then here: it pulls prototypes of one class together. We come back to this with networks that were
-# *trained* across the gap.
+# These weights were trained without a gap. As the gap opens, the prototypes move apart (0.12 to 0.18 in the backbone)
+# and the score falls (62 to 45 %). If distillation can help anywhere, it is here: it pulls prototypes of one class
+# together. We come back to this with networks that were *trained* across the gap.
 #
 # ## The channel gate
 #
-# Not every channel is worth comparing. SDPM lets the support say which: a small network looks at $p$ and damps every
-# channel. Half of the original is kept, so that no channel is lost:
+# Some channels say more about an object than others. SDPM lets the support weigh them: a small network reads $p$ and
+# gives every channel a factor $g$ between 1/2 and 1, so that no channel is lost:
 #
 # $$a = \sigma(W_2 \, \mathrm{ReLU}(W_1 p + b_1) + b_2) \qquad g = \frac{a + 1}{2} \qquad S = g \, p$$
 
@@ -195,9 +198,9 @@ labels = [test_set.names[int(c)] for e in lots for c in e.classes[:, 0]]
 show(*pictures.gate_channels(gates, labels))
 
 # %% [markdown]
-# One might expect a selection of channels *per class*. In these weights it is nearly the same selection for every class.
-# Does the support's own opinion matter, then? Swap the gate: take another episode's; take one number for all channels;
-# open it completely ($a = 1$).
+# One might expect the gate to prefer other channels *for each class*. In these weights it prefers nearly the same
+# channels for every class. Does it matter, then, which support it comes from? Replace it: by another episode's gate, by
+# one number for all channels, by an open gate ($a = 1$).
 
 
 # %%
@@ -222,13 +225,14 @@ assert all(swapped[name][0] > -0.03 for name in ("another episode's gate", "one 
 show(*differences({f"{name} - own": percent(change) for name, change in swapped.items()}))
 
 # %% [markdown]
-# Here (one training, 32 channels) the gate does not choose, it *scales*: one number for all channels does as well, while
-# an open gate changes the scale, and that costs a lot. What several gates do to the query's scale: notebook 04.
+# Here (one training, 32 channels) the gate does not choose, it *scales*: one number for all channels does as well (+0.3
+# points), while an open gate changes the scale and costs 23 points. The gate multiplies the query, too: notebook 04
+# shows what the gates of several supports do to its scale.
 #
 # ## Student and teacher
 #
-# [The teacher stands halfway](GLOSSARY.md#teacher-and-student) between $t$ and the student. Both become distributions over
-# the channels at a temperature $\tau = 5$, and a Kullback-Leibler divergence compares them:
+# [The teacher stands halfway](GLOSSARY.md#teacher-and-student) between $t$ and the student. A softmax at temperature
+# $\tau = 5$ turns both into distributions over the channels, and a Kullback-Leibler divergence compares them:
 #
 # $$T = \frac{t + S}{2} \qquad P = \mathrm{softmax}(T / \tau) \qquad Q = \mathrm{softmax}(S / \tau) \qquad
 # L_{KD} = 0.9 \, \tau^2 \, \frac{1}{C} \sum_{c} P_c \, (\log P_c - \log Q_c)$$
@@ -252,42 +256,44 @@ assert losses[20.0][1] < losses[5.0][1] / 10, "without it the loss falls towards
 show(*pictures.student_teacher(S[i], T[i], losses))
 
 # %% [markdown]
-# **The temperature hardly matters.** A prototype's values are around 1 or below, so at $\tau = 5$ both distributions are
-# almost flat. For flat distributions the divergence shrinks like $1/\tau^2$, and the factor $\tau^2$ makes up for that
-# (the right panel: with it the line is level from about 1 on, without it the loss falls towards zero). What is left is half the variance:
+# **The temperature hardly matters.** A prototype's values are around 1 or below, so at $\tau = 5$ both distributions
+# are almost flat. For flat distributions the divergence shrinks like $1/\tau^2$, and the factor $\tau^2$ makes up for
+# that. (In the right panel the line with the factor is level from about 1 on; without it the loss falls towards zero.)
+# Up to constants, a variance is left:
 #
 # $$L_{KD} \approx \frac{0.9}{2C} \, \mathrm{Var}_c(T - S) = \frac{0.9}{8C} \, \mathrm{Var}_c(t - S)$$
 #
-# So the loss is a squared *Euclidean* distance of raw prototypes, each less its mean over the channels (the middle
-# panel). Two short prototypes satisfy it as well as two equal ones. The code also averages over channels, where a
-# divergence is a *sum*; that divides the loss by $C$.
+# So the loss is a squared *Euclidean* distance of raw prototypes, each minus its mean over the channels (middle panel).
+# Two short prototypes satisfy this loss as well as two equal ones. A divergence is a *sum* over the channels, but the
+# code takes the mean: that divides the loss by $C$.
 
 # %%
 flat = 0.9 / (8 * S.shape[-1]) * (t - S).var(-1, unbiased=False).mean()
-rows = {"the loss": kd(5.0), "by the formula for flat ones": flat}
+rows = {"the loss": kd(5.0), "by the formula for flat distributions": flat}
 rows["a sum over the channels"] = distillation(S, (T / 5).log_softmax(-1), mean="prototypes")
 both = ((t / 5).softmax(-1) + (S / 5).softmax(-1)) / 2
 rows["teacher: mean of two distributions"] = distillation(S, both.log())
-assert abs(float(rows["by the formula for flat ones"] / rows["the loss"]) - 1) < 0.1
+assert abs(float(rows["by the formula for flat distributions"] / rows["the loss"]) - 1) < 0.1
 assert abs(float(rows["teacher: mean of two distributions"] / rows["the loss"]) - 1) < 0.1
 pd.Series({name: float(value) / float(rows["the loss"]) for name, value in rows.items()}).round(1).to_frame("relative")
 
 # %% [markdown]
-# Code and paper differ in four places. With flat distributions the first makes no difference:
+# Code and paper differ in four places. With flat distributions the first row makes no difference:
 #
 # | option of `SDAANet` | code (default) | paper |
 # |---|---|---|
 # | `teacher` | `"prototypes"` | `"distributions"` |
 # | `teacher_query`: $t$ is pooled | `"original"`: before the gate | `"reweighted"`: behind it |
 # | `temperature`, `kd_factor`, `kd_mean` | 5, 0.9, `"elements"` | 1, 1, `"prototypes"` |
-# | `detach_teacher` | `False` | `True`: it guides |
+# | `detach_teacher` | `False` | `True`: the teacher "guides" |
 #
-# The column *paper* follows public summaries of its text; that its teacher is detached is our reading of "guides".
+# The column *paper* follows public summaries of the paper's text; we read its "guides" as detached.
 #
 # ## Who moves?
 #
-# A teacher is usually fixed. This one is not detached: the gradient also reaches $t$, and the student a second time
-# through its half of the teacher. Take the gradients by the features of query and support.
+# A teacher is usually fixed. This one is not detached: the gradient also reaches $t$, and it reaches the student twice,
+# directly and through its half of the teacher. Compare the gradients on the features of query and support. The unit is
+# the support's gradient without detaching.
 
 
 # %%
@@ -309,15 +315,16 @@ unit = free["support"]
 pd.DataFrame({"not detached": free, "detached": fixed}).div(unit).rename_axis("gradient on the").round(1)
 
 # %% [markdown]
-# Detached, only the student moves. Why is its gradient twice as strong then? The loss depends on $T - S = (t - S)/2$.
-# Detached, the slope by $S$ is $-1$. Not detached, the teacher comes along: $-1/2$ by $S$, and $+1/2$ by $t$. The two
-# prototypes *attract each other*, and `down_query` is trained to be easy to imitate.
+# With a detached teacher only the student moves. Why is its gradient twice as strong then? The loss depends on
+# $T - S = (t - S)/2$. Detached, the derivative by $S$ is $-1$. Not detached, $T$ moves along: $-1/2$ by $S$, and $+1/2$
+# by $t$. So the two prototypes *attract each other*, and `down_query` learns to make a $t$ that is easy to imitate.
 #
-# ## How big is it?
+# ## How big is the distillation loss?
 #
-# $L = L_{main} + L_{aux} + \alpha \, L_{KD} + 0.5 \, L_{saam}$ with $\alpha = 50$. ($L_{main}$ and $L_{aux}$ compare masks,
-# fine and coarse: notebook 04; $L_{saam}$ belongs to the attention: notebook 03b.) A share of the loss says little: what
-# moves weights is the gradient. Compare both, on what distillation can reach: the projections and the gate.
+# $L = L_{main} + L_{aux} + \alpha \, L_{KD} + 0.5 \, L_{saam}$ with the weight $\alpha = 50$; in notebook 01, $\alpha$
+# was the temperature. ($L_{main}$ and $L_{aux}$ compare masks, fine and coarse: notebook 04; $L_{saam}$ belongs to the
+# attention: notebook 03b.) A share of the loss says little, because the gradient is what moves weights. Compare each
+# term's share of both; the gradient is taken on what distillation can reach, the projections and the gate.
 
 
 # %%
@@ -350,13 +357,18 @@ for name in ("untrained", "shipped"):
 show(*pictures.shares({bar: {f"{net.weights[k]:g} {k}": v for k, v in parts.items()} for bar, parts in bars.items()}))
 
 # %% [markdown]
+# In the untrained network distillation is 0.5 % of the loss but 30 % of the gradient; with the shipped weights it is
+# 0.6 and 1.8 %.
+#
 # ## Does it help? An experiment with a plan
 #
-# The loss exists to pull prototypes together where pictures differ. So its own ground is the gap, in training as in
-# testing. The plan (`data/experiments/distillation-gap.yaml`) was written when its first runs began; while they ran, the
-# weight 500 was taken out to save time and put back before any of its scores was read. `tools/claims.py` made nine
-# trainings of 250 steps on one frozen backbone that never saw the gap, and scored each on 1,000 episodes of novel
-# classes at three gaps. SAAM is off: nothing but the decoder reads the prototype.
+# The loss should pull prototypes together where pictures differ. So we test it across the gap, in training as in
+# testing. The plan (`data/experiments/distillation-gap.yaml`) was written when its first runs began. While they ran,
+# the largest weight, $\alpha = 500$, was taken out to save time, and put back before any of its scores was read.
+# `tools/claims.py` made nine
+# trainings (three weights $\alpha$, three seeds each) of 250 steps on one frozen backbone that never saw the gap, and
+# scored each on 1,000 episodes of novel classes at three gaps. SAAM, the attention, is off, so only the decoder reads
+# the prototype.
 
 # %%
 home = fsslib.files.data_folder()
@@ -366,7 +378,7 @@ rows = {(row["variant"], float(row["condition"].removeprefix("gap "))): row for 
 print(f"The claim: {plan['claim']}\nCounts as yes: {plan['counts_as_yes']}")
 
 # %%
-panels = {title: {} for title in ("mIoU, %", "distance of S and t", "the same for one picture")}
+panels = {title: {} for title in ("mIoU, %", "distance of S and t", "S and t of one picture")}
 for (variant, gap), row in rows.items():
     apart = row["measures"]["prototype distances"]
     points = [(row["miou"], row["per_seed"])]
@@ -388,20 +400,22 @@ assert gains["separate, α = 500", 1.0].endswith("worse")
 assert not yes or "disagree" in gains["separate, α = 50", 1.0], "the verdict below: no yes"
 
 # %% [markdown]
-# The loss does its work: at gap 1 the distance of $S$ and $t$ falls from 0.77 to 0.17. **The score does not follow**: with
-# $\alpha = 50$ it changes by −0.2 points at gap 1 (−0.5 to 0.1; the trainings +0.7, −2.9, +1.5). That is no yes. Ten times
-# the weight brings the prototypes no closer and costs 3.4 points (−4.1 to −2.9; trainings −1.0, −7.5, −1.8). The three agree
-# there; but three trainings without any effect agree in sign one time in four, and one of ours is an outlier.
+# The loss does its work: at gap 1 the distance of $S$ and $t$ is 0.77 without it and 0.17 with $\alpha = 50$. **The
+# score does not follow**: with $\alpha = 50$ it changes by −0.2 points at gap 1 (−0.5 to 0.1). By the plan, that is not
+# a yes. Ten times the weight brings the prototypes no closer and costs 3.4 points (−4.1 to −2.9). All three trainings
+# agree; but where nothing has an effect, three agree in sign one time in four, and one of ours (−7.5) is an outlier.
 #
-# Look at the last panel, too. At $\alpha = 0$ a picture is 0.76 away from *itself*, nearly as far as from a picture of the other
-# domain: nearly all of the distance comes from the two separate projections, hardly any from the gap. That is what the
-# loss removes first. It removes it for other classes alike (0.77 to 0.18), so classes are told apart no better.
+# Look at the last panel, too, where support and query are one picture. At $\alpha = 0$ a picture is 0.76 away from
+# *itself*, nearly as far as from one of the other domain (0.77): the distance comes from the two separate projections,
+# hardly from the gap. The loss also brings prototypes of different classes together (0.77 to 0.18), so they tell
+# classes apart no better.
 #
-# ### Why does nobody notice? Ask who reads the prototype
+# ### Why does the score not follow? Ask who reads the prototype
 #
-# Two changes to trained networks tell. Give the decoder the prototype of the *query's own* picture under its true mask:
-# no distillation could do better. And give it one of *another class*: that is as wrong as can be. The last row does the
-# same to the shipped weights of the whole SD-AANet, and then hands them a support of another class altogether.
+# Two changes to the trained networks tell. Give the decoder the prototype of the *query's own* picture under its true
+# mask: no distillation could do better. Or give it one of *another class*: that is as wrong as can be. (Gap 1, the
+# first 200 of the 1,000 episodes.) The last row does the same to the shipped weights of the whole SD-AANet, and then
+# hands them the whole support of another class.
 
 # %% tags=["nbval-ignore-output"]
 worth = {v: row["measures"]["prototype worth"] for (v, gap), row in rows.items() if gap == 1}
@@ -424,35 +438,35 @@ table = pd.concat([table, pd.DataFrame({"shipped weights, no gap (live)": live})
 table.rename_axis("mIoU in % with").round(1).astype(object).fillna("")
 
 # %% [markdown]
-# **The decoder hardly reads the prototype.** One of another class costs 0.5 to 1.2 points, and the perfect one, the query's
-# own, costs as much (0.8 to 2.5). The shipped weights lose 0.5 of 60.0 points with a foreign prototype, and 56 when the rest of the
-# support is foreign, too. The prior mask (notebook 03) has already told where to look. A loss that mends the prototype
-# mends what nobody looks at. That is the factor.
+# **The decoder hardly reads the prototype.** A prototype of another class costs it 0.5 to 1.2 points, and even the
+# perfect one, the query's own, costs 0.8 to 2.5 (before rounding). The shipped weights lose 0.5 of 60.0 points with a
+# foreign prototype, and 56 when the rest of the support is foreign, too. The prior mask (notebook 03) has already told
+# it where to look. So the loss mends what the decoder hardly reads.
 #
-# Would it help a decoder *without* the prior? Looks at held-back base classes are in the plan (`chosen`): 250 steps then
-# taught nothing (mIoU 0.0), 400 steps on features that had seen the gap gave 45.9 without the loss and 43.7 with it. That
-# is one training each, and no evidence for either side.
+# Would the loss help a decoder *without* the prior? The plan lists trials on held-back base classes (its entry
+# `chosen`). 250 steps taught such a decoder nothing (mIoU 0.0). 400 steps on features that had seen the gap gave 45.9
+# without the loss and 43.7 with it. That is one training each, and no evidence for either side.
 #
 # ## The paper claims · we measured · why they differ
 #
 # | the paper claims | we measured | why they differ |
 # |---|---|---|
-# | self-distillation (SDPM) gains 1.6 points on PASCAL-5i, one shot (a public review that quotes the paper's table) | −0.2 points at gap 1 (−0.5 to 0.1; the trainings +0.7, −2.9, +1.5), 1,000 episodes (`data/results/distillation-gap.json`); without a gap −0.7 (−1.2 to −0.2; the trainings disagree; `sdaanet-ablation.json`) | the decoder reads the prior, not the prototype: one of another class costs 1.2 points at most |
+# | self-distillation (SDPM) gains 1.6 points on PASCAL-5i, one shot (a public review that quotes the paper's table) | −0.2 points at gap 1 (−0.5 to 0.1; the trainings +0.7, −2.9, +1.5), 1,000 episodes (`data/results/distillation-gap.json`); without a gap, in the ablation of notebook 04, −0.7 (−1.2 to −0.2; the trainings disagree; `sdaanet-ablation.json`) | the decoder reads the prior, not the prototype: a prototype of another class costs 1.2 points at most |
 # | the teacher guides the student (the prototypes come closer) | 0.77 to 0.17 at gap 1, and for one and the same picture 0.76 to 0.17 (same file) | they do; but the distance came from two separate projections, not from the pictures |
 #
-# What this does not say: nine trainings of 250 steps, one backbone, 32 channels, drawn shapes. On photographs with wide
-# features a decoder may read its prototype. What carries over is the method: show distance and score apart, pair the
-# comparison, and ask of every improved part whether anybody reads it.
+# The experiment is small: nine trainings of 250 steps, one backbone, 32 channels, drawn shapes. On photographs, with
+# more channels, a decoder may read its prototype. The method carries over: show distance and score apart, pair the
+# comparison, and ask of every improved part whether a later part reads it.
 
 # %% [markdown]
 # ## Try it
 #
-# The model runs once per episode; the loss follows your hand.
+# The model runs once per episode; the loss follows your settings at once.
 #
 # * Move the gap from 0 to 1. The objects stay the same. Watch the cosine of student and teacher with $t$, and the IoU.
-# * Turn the temperature from 20 down. From where on does the loss depend on it?
+# * Lower the temperature from 20. Below which value does the loss depend on it?
 # * Which weight $\alpha$ gives the distillation as large a share of the loss as the main term has? Does the prediction
-#   change? (Nothing learns here.)
+#   change? (Nothing is trained here.)
 
 # %% tags=["nbval-ignore-output"]
 from fsslib.widgets import explore_distillation
@@ -475,7 +489,7 @@ from fsslib.labs import check
 # `tau` give one value, with gradients into `S` and `T`.
 #
 # <details><summary>Hint</summary>Which argument does `F.kl_div` want as a logarithm? Over what does its "mean" run?
-# A share may round to 0.</details>
+# A probability may round to 0.</details>
 
 
 # %% tags=["solution"]
@@ -492,7 +506,8 @@ check(distil)
 # ### 2 · `gradient_reach`
 #
 # *Difficulty ●○○ · importance ●●○ · 10 minutes.* Which of `"down_query"`, `"down_supp"` and `"sdpm"` does $L_{KD}$
-# train, with the teacher detached or not? Predict: a bool gives a set of names. `check` lets the gradients answer.
+# train, with the teacher detached or not? Predict: return a set of names for a bool. `check` compares it with the
+# gradients.
 #
 # <details><summary>Hint</summary>Follow $t$ and both parts of $S = g \, p$ back to where they come from.</details>
 
@@ -513,7 +528,7 @@ check(gradient_reach)
 # *Difficulty ●●● · importance ●●● · 30 minutes.* Write the whole module, from features to loss, in about eight lines.
 # Features `support` and `query` (E, C, h, w), soft masks `support_mask` and `query_mask` (E, h, w) in 0..1, a function
 # `gate` from prototypes (E, C) to $a$ (E, C), and `tau` give one value, with gradients into all features. Pool as in
-# step 2 of notebook 04: sums under the mask over the area plus 0.0005. Nothing is detached.
+# step 2 of notebook 04: divide the sum under the mask by its area plus 0.0005. Detach nothing.
 #
 # <details><summary>Hint</summary>The storyboard above is the plan: eight numbers, a line for each. Use `distil`.</details>
 
@@ -538,9 +553,9 @@ check(sdpm_loss)
 # %% [markdown] tags=["exercise"]
 # ### 4 · `teacher_sees`
 #
-# *Difficulty ●●○ · importance ●●○ · 10 minutes.* The teacher sees the query's true mask, the student never does. With
-# the loss they end closer, yet the score does not follow. What has the student learned, and who would have to read it?
-# Answer in 25 words or more, with a number from the experiment, as the text the function returns.
+# *Difficulty ●●○ · importance ●●○ · 10 minutes.* The teacher sees the query's true mask, the student never does. The
+# loss brings their prototypes closer, yet the score does not follow. What has the student learned, and who would have
+# to read it? Answer in 25 words or more, with a number from the experiment, as the text the function returns.
 #
 # <details><summary>Hint</summary>Look at the distance of one picture to itself, and at the score with a prototype of
 # another class.</details>
@@ -562,9 +577,9 @@ check(teacher_sees)
 # arguments or with "batchmean"; the gate is forgotten among what is trained; the query's prototype is gated, too; the
 # teacher is $t$ alone.
 #
-# `teacher_sees`, three points: the student never sees the mask, at test time nobody does; the distance of one picture to
-# itself fell as well (the two projections agree); the decoder hardly reads the prototype, with a fitting number. *Known
-# wrong paths*: "the weight is too small" (at 50 the distance is nearly closed); "closer prototypes must
+# `teacher_sees`, three points: the student never sees the mask, and at test time no part does; the distance of one
+# picture to itself fell as well (the two projections agree); the decoder hardly reads the prototype, with a fitting
+# number. *Known wrong paths*: "the weight is too small" (at 50 the distance is nearly closed); "closer prototypes must
 # give better masks".
 
 # %% [markdown]

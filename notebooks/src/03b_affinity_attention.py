@@ -7,8 +7,8 @@
 # %% [markdown]
 # # 03b · Affinity attention: a map that learns on the support
 #
-# *On the support picture the answer is known. Can a network practise there and then show where the object is in the query?
-# And does anybody listen to what it learned?*
+# *On the support picture the answer is known. Can a network practise there and then show where the object is in the
+# query? Does the rest of the network use it?*
 #
 # That is SD-AANet's second idea, [**SAAM**](GLOSSARY.md#affinity-attention), the supervised affinity attention module. Its head
 # compares features with [the prototype](GLOSSARY.md#prototype). It is taught on the support and used on the query.
@@ -16,9 +16,9 @@
 # **What you will learn**
 #
 # * what SAAM's head looks at, and which of its layers the support's mask teaches;
-# * why a learned map is no heat map until somebody has measured it;
-# * how to find out which map a decoder listens to;
-# * what SAAM costs, when it pays, and which factor decides: an experiment with nine trainings.
+# * why a learned map need not show the object, and how to measure it;
+# * how to find out which map a decoder uses;
+# * what SAAM costs or gains, and what decides it: an experiment with nine trainings.
 #
 # **What it needs**: notebook 03 (the prior mask and the AUC). No download, no GPU, about half a minute on two cores. The
 # data is Shapes-5i, drawn from a seed. The weights are *loaded, not trained here*; one short training runs live.
@@ -109,8 +109,9 @@ print(f"{episodes} episodes of novel classes: mIoU {100 * whole.miou:.0f} %")
 show(*pictures.storyboard(one, net(one), test_set.names[int(one.classes[0, 0])]), photo=True)
 
 # %% [markdown]
-# **The head.** It reads the reduced features $F$ (`layer3` and `layer2` through a trained 1x1 convolution and a ReLU) with
-# the support's prototype $p$ behind every position:
+# **The head.** It reads the reduced features $F$ (`layer3` and `layer2` through a trained 1x1 convolution and a ReLU),
+# with the support's prototype $p$ appended at every position. $\mathrm{PSP}$ is a pyramid of averages,
+# $\mathrm{fuse}$ a 3x3 convolution:
 #
 # $$H(F, p) = \mathrm{fuse}\big(\mathrm{PSP}(\mathrm{conv}_{3 \times 3}([F, p]))\big)$$
 
@@ -132,8 +133,8 @@ torch.testing.assert_close(head(F_s, p), net.saam(F_s, p), atol=1e-4, rtol=0)
 print("features", tuple(F_s.shape), "prototype", tuple(p.shape), "affinity", tuple(head(F_s, p).shape))
 
 # %% [markdown]
-# **What the pyramid adds.** Two 3x3 convolutions see five cells across. PSP averages over grids of 1, 2, 3 and 6
-# bins and lays the averages beside every cell. We change one corner cell and count the outputs that notice:
+# **What the pyramid adds.** Two 3x3 convolutions see five cells across. PSP appends to every cell the averages over
+# grids of 1, 2, 3 and 6 bins a side. We change one corner cell and count the output cells that change:
 
 # %%
 touched = F_s.clone()
@@ -145,8 +146,8 @@ for context in (False, True):
 # %% [markdown]
 # ### Taught where the answer is known
 #
-# A 1x1 convolution makes two logits of $H(F_s, p)$ for the *support*, whose mask $m$ is known. Their cross entropy enters
-# the total loss with weight 0.5:
+# A 1x1 convolution turns $H(F_s, p)$ of the *support* into two logits. Their cross entropy with the known mask $m$
+# enters the total loss with weight 0.5:
 #
 # $$L_{saam} = \mathrm{CE}\big(\mathrm{conv}_{1 \times 1}(H(F_s, p)), \, m\big)$$
 
@@ -159,12 +160,12 @@ found = aucs(logits.diff(dim=1)[:, 0], mask)[0]
 print(f"loss {loss:.2f}; object minus background logit on the support: AUC {found:.2f}")
 
 # %% [markdown]
-# The answer is inside $p$, but $p$ is one vector. The head has to find out *where* it applies.
+# $p$ comes from the mask but has no positions: the head has to find out *where* the object is.
 #
 # ### The map of the query
 #
 # For the query the same head runs on $F_q$ and $p$. *Another* 1x1 convolution gives the map
-# $A = \mathrm{conv}'_{1 \times 1}(H(F_q, p))$, without a sigmoid.
+# $A = \mathrm{conv}'_{1 \times 1}(H(F_q, p))$, without a sigmoid:
 
 # %%
 attention = net.saam.query_map(net.saam(F_q, p))
@@ -178,7 +179,7 @@ small = seen["truth"][:, ::4, ::4] == 1  # every fourth pixel is the centre of a
 show(*pictures.values({name: (seen[name][small], seen[name][~small]) for name in ("prior", "attention")}))
 
 # %% [markdown]
-# The sign of $A$ means nothing. We turn the map around, and the decoder's weights for it as well:
+# The sign of $A$ means nothing. We flip it, and the sign of the decoder's weights for $A$:
 
 # %%
 turned = copy.deepcopy(net)
@@ -188,11 +189,11 @@ for conv, _ in turned.enrichment.merge:
     conv.weight[:, -1].neg_()  # the attention is the last channel that the decoder merges
 torch.testing.assert_close(turned(one).maps["attention"], -attention, atol=1e-4, rtol=0)
 changed = int((turned(one).masks() != net(one).masks()).sum())
-print(f"the map is turned around, and {changed} of {mask.numel()} pixels of the prediction change")
+print(f"the map's sign is flipped, and {changed} of {mask.numel()} pixels of the prediction change")
 
 # %% [markdown]
 # So the segmentation loss cannot prefer "high on the object" to "low on the object". An AUC far *below* 0.5 is still a
-# useful map. One *near* 0.5 does not rank pixels by the object.
+# useful map. One *near* 0.5 says nothing about the object.
 #
 # ### Prior, attention, truth
 #
@@ -212,7 +213,8 @@ show(*pictures.gallery(rows, titles, f"Episodes as rows ({', '.join(rows)}): {',
 # %% [markdown]
 # ## Where does the teaching end?
 #
-# The map on the query does not show the objects. Why? We ask the loss which weights it reaches:
+# On the query the attention does not show the objects: its mean is 0.65 on them, 0.67 elsewhere. Which weights does
+# $L_{saam}$ reach?
 
 # %%
 with torch.enable_grad():
@@ -226,9 +228,9 @@ assert [bool(n) for n in reached.values()] == [True, True, True, False, False]
 pd.DataFrame({"weights with a gradient": reached, "of": {n: len([*m.parameters()]) for n, m in parts.items()}})
 
 # %% [markdown]
-# The query's two parts learn from the segmentation loss alone, which does not care what the map looks like. We replace them
-# by their taught twins: first the last layer, then the reduction, too. As a control the head gets the prototype of
-# *another class*: a mere finder of objects would not mind.
+# $L_{saam}$ does not reach the query's reduction and last layer, and no other loss asks that the map shows the
+# object. We replace them by the taught ones: first the last layer, then the reduction, too. As a
+# control the head gets the prototype of *another class*: a head that finds just any object would score as high.
 
 
 # %%
@@ -269,10 +271,10 @@ for name in ("attention", "head, foreign prototype"):
     assert mean_interval(swapped - quality[name])[1] > 0, f"above {name}, beyond the paired interval"
 
 # %% [markdown]
-# The taught head carries over to classes it never saw, and it listens to the prototype. But that is not the map that the
-# decoder receives.
+# The taught head works on classes it never saw (AUC 0.89), and it needs the right prototype (0.59 with a foreign one).
+# But the decoder receives the attention instead (0.48).
 #
-# ## Watch it emerge
+# ## Watch the head learn
 #
 # A new head and a new reduction on the frozen backbone learn from $L_{saam}$ **alone**: no query, no query mask.
 
@@ -341,13 +343,13 @@ assert gain["query"] > 0.2 and gain["query, foreign prototype"] < gain["query"]
 assert all(m.grad is None for m in fresh.net.down_query.parameters())
 
 # %% [markdown]
-# The query's AUC rises without a single query mask. At first the three curves rise alike: the head learns what an *object*
-# is. Then the foreign prototype falls behind: it learns *which* object.
+# The query's AUC rises from 0.35 to 0.87 without a single query mask. At first the three curves rise alike: the head
+# learns what an *object* is. Then the curve of the foreign prototype falls behind: the head learns *which* object.
 #
 # ## Small objects
 #
-# Notebook 03 found that the prior weakens on small objects. Here are the head and the attention beside it, grouped by the
-# share of the support that the object covers.
+# Notebook 03 found that the prior weakens on small objects. Here the head and the attention stand beside it, grouped by
+# the object's share of the support.
 
 
 # %%
@@ -376,13 +378,12 @@ tiny = group == group.min()
 assert mean_interval(rows["head"][tiny] - rows["prior"][tiny])[1] > 0, "the paired interval is above 0"
 
 # %% [markdown]
-# On the smallest supports the head is far above the prior: its prototype comes from unmasked features. Here a learned map
-# *could* help. Whether it does is another question.
+# On the smallest objects the head (AUC 93 %) is far above the prior (59 %), because the head's prototype is
+# pooled from features of the unmasked picture. Here a learned map *could* help, if the decoder used it.
 #
-# ## Which map does the decoder listen to?
+# ## Which map does the decoder use?
 #
-# In the trained network we exchange one map: for zeros, for its mean (the level stays), for that of an episode of another
-# class.
+# In the trained network we replace one map by zeros, by its mean, or by that of an episode of another class.
 
 
 # %%
@@ -411,18 +412,22 @@ for name, (value, _, _) in changed.items():
     assert value < -40 if name.startswith("prior") else value > -15, name
 
 # %% [markdown]
-# Every exchange of the prior costs 40 points or more, every exchange of the attention less than 15: this decoder hangs on
-# the prior. But it hardly ever saw zeros, so part of the loss is surprise. And this is an
-# [*intervention*](GLOSSARY.md#ablation-and-intervention), no ablation: trained without the prior, it would have learned other ways.
+# Replacing the prior costs more than 50 points, replacing the attention less than 5: this decoder relies on the prior.
+# Part of the drop may come from maps that training never showed. And this is an
+# [*intervention*](GLOSSARY.md#ablation-and-intervention), not an ablation: a network trained without the prior might
+# have learned to do without it.
 #
 # ## What does SAAM cost, and when does it pay?
 #
-# Notebook 04 will show an ablation in which SAAM costs 3.1 points. An exchange of maps cannot explain that; only training
-# can. `data/experiments/saam-guides.yaml` was written before anything ran (for lack of time it lost three variants
-# without the prior, and the exchange of maps joined its measures later): networks with and without SAAM, whose decoder
-# gets the published map or the one of the *taught* layer (option `attention_from="supervised_head"`), on one frozen
-# backbone, three trainings each, 1,000 paired episodes. The grounds are standard pictures, small objects (radius times 0.5)
-# and those queries that show a second object of the wanted texture.
+# Notebook 04 will show an ablation in which SAAM costs 3.1 points. Replacing maps cannot explain that; only new
+# trainings can. The plan of this experiment, `data/experiments/saam-guides.yaml`, was written before anything ran. (For
+# lack of time, three variants without the prior were dropped; replacing maps was added later.) The decoder gets either
+# the prior alone (`prior`), or the prior and the published attention (`prior + query_map`), or the prior and the map of
+# the *taught* layer (`prior + supervised head`, option `attention_from="supervised_head"`). All share one frozen
+# backbone, with three
+# trainings each and 1,000 paired episodes. The test conditions are standard pictures, small objects (radius times 0.5),
+# and standard queries with a second object of the wanted texture. *Guide AUC* is a map's AUC, *guide use* the points
+# lost when the map is replaced by its mean.
 
 # %%
 stored = json.loads((files.data_folder() / "results" / "saam-guides.json").read_text())
@@ -444,9 +449,9 @@ single = {g: {name: rows[g, v][f"{key} per seed"] for name, (v, key) in pairs.it
 show(*pictures.dots(gains, "gain in mIoU, points", line=0, trainings=single))
 
 # %% [markdown]
-# The bars are intervals over *episodes*: other episodes would move the mean this far. The dots are the trainings, and they
-# lie far outside. Three trainings agree in sign by chance one time in four. So we also need the interval over *trainings*,
-# Student's $t$ for the mean of three:
+# The short bars behind the large markers are intervals over *episodes*; each small dot is one training, and many dots
+# lie far outside. Three trainings without any effect agree in sign one time in four. So we also need the interval over
+# *trainings*, from Student's $t$:
 
 
 # %%
@@ -471,22 +476,23 @@ assert min(use["prior + query_map"]["prior"]) > 40 and max(use["prior + query_ma
 pd.DataFrame(words).T
 
 # %% [markdown]
-# **Verdict.** *No gain and no cost of SAAM is clear, on any of the three grounds and with either map: the seed of a training
-# (its start and its batches) moves the score more than SAAM does.* The published map gains 3.3 points over the prior alone, but +9.8, +0.3 and
-# -0.4 in its trainings. One of the three trainings with the taught map never left the answer "background everywhere" in its
-# 150 steps. That is also the factor behind the -3.1 of notebook 04: its trainings say -4.5, -4.0 and -0.9, and over
-# *trainings* the interval reaches from -8.0 to +1.7.
+# **Verdict.** *SAAM has no [clear](GLOSSARY.md#clear-difference) gain or cost in any of the three conditions, with
+# either map: the seed (initial weights and batches) moves the score more than SAAM does.* On standard pictures the
+# published map gains 3.3 points over the prior alone, but +9.8, +0.3 and -0.4 in its trainings. With the taught
+# map, one training of three still answers "background everywhere" after its 150 steps; that one makes the mean -15.8.
+# The -3.1 of notebook 04, the only "yes" in the table, may come from the seeds, too: its trainings say -4.5, -4.0 and
+# -0.9, and over *trainings* the interval reaches from -8.0 to +1.7.
 #
-# Why does the better map not help? On small objects the prior's AUC is 0.73, that of both learned maps 0.94. But the decoder
-# does not listen: with the attention exchanged for its mean it loses 4.2 points or less on standard pictures, with the prior
-# exchanged more than 47. (The map of the shipped weights had an AUC near 0.5; there the backbone learned along.) Networks
-# without the prior reached 0 to 4 points in 150 steps on held-back classes; there was no time to train them for longer, so
-# this experiment says nothing about them.
+# Why does a map with a higher AUC not help? On small objects the prior's AUC is 0.73, that of both learned maps 0.94
+# (in these trainings; the shipped attention above had about 0.5).
+# But the decoder hardly uses them: on standard pictures, replacing the published map by its mean costs 4.2 points or
+# less, replacing the prior beside it more than 47. Networks without the prior reached 0 to 4 points in 150 steps on
+# held-back classes; this experiment says nothing about them.
 #
 # ## Try it
 #
-# *Decoder gets* chooses the maps that the decoder is given. Give it the *prior only* for query 13: what had the attention
-# done there? Which queries survive with *attention only*? Point at a cell of the attention map off the object.
+# *Decoder gets* chooses the maps that the decoder is given. Give it the *prior only* for query 13: what did the
+# attention change there? Which objects are still found with *attention only*?
 
 # %%
 from fsslib.widgets import explore_attention
@@ -498,9 +504,9 @@ explore_attention(test_set, net)
 #
 # | The paper claims | We measured | Why they differ |
 # |---|---|---|
-# | SAAM adds 1.2 points to a network with the prior (60.4 to 61.6; PASCAL-5i, ResNet-50, one shot; arXiv 2108.06600, as a public review quotes it) | +3.3 on a frozen backbone, -10.9 to +17.4 over three trainings; -3.1 in the ablation of notebook 04, -8.0 to +1.7 (`data/results`) | A training's seed moves a small network more than SAAM does; the paper gives one number for each network |
+# | SAAM adds 1.2 points to a network with the prior (60.4 to 61.6; PASCAL-5i, ResNet-50, one shot; arXiv 2108.06600, as a public review quotes it) | +3.3 on a frozen backbone (interval over trainings -10.9 to +17.4); -3.1 in the ablation of notebook 04 (-8.0 to +1.7; `data/results`) | A training's seed moves a small network more than SAAM does; the paper gives one number for each network |
 # | What the head learns on the support carries over to the query (section on SAAM) | On novel classes an AUC of 0.89, with a foreign prototype 0.59 (60 episodes, above) | They agree |
-# | The decoder gains from that map | Its exchange costs 4.2 points or less, that of the prior more than 47 (`saam-guides.json`) | The decoder has the prior, and features and prototype to compare by itself |
+# | The decoder gains from that map | Replacing the map costs 4.2 points or less, replacing the prior more than 47 (`saam-guides.json`) | The decoder has the prior, and relies on it |
 #
 # Measure a map (AUC), its use (intervention) and its worth (retrained ablation). A picture shows none of them.
 #
@@ -515,8 +521,9 @@ from fsslib.labs import check
 # %% [markdown] tags=["exercise"]
 # ### 1 · `attention_loss`
 #
-# *Difficulty ●○○ · importance ●●● · 10 minutes.* How the support teaches SAAM: logits of the support (B, 2, h, w), background
-# first, and its masks (B, H, W) give the mean cross entropy of the pixels that are not 255. Complete it.
+# *Difficulty ●○○ · importance ●●● · 10 minutes.* Complete the loss with which the support teaches SAAM. Logits of the
+# support (B, 2, h, w), background first, and its masks (B, H, W) give the mean cross entropy over the pixels that are
+# not 255.
 #
 # <details><summary>Hint</summary>Which pixels enter the sum, and which the number it is divided by?</details>
 
@@ -537,11 +544,11 @@ check(attention_loss)
 # %% [markdown] tags=["exercise"]
 # ### 2 · `supervised_map`
 #
-# *Difficulty ●●● · importance ●●● · 30 minutes.* Write the map that the experiment above hands on. The head is one 1x1
-# convolution here: `weight` (2, 2C) and `bias` (2,) on the feature of a cell with the prototype behind it, background
-# first. Every support with an object gives the object's probability in every cell of the query, and the map is the mean of
-# these. Features (B, C, h, w), prototypes (B, K, C); a support without an object has a prototype of zeros and does not
-# count.
+# *Difficulty ●●● · importance ●●● · 30 minutes.* Write the map of the taught layer, as the decoder gets it in the
+# experiment above. Here the head is one 1x1 convolution: `weight` (2, 2C) and `bias` (2,) act on a cell's feature
+# followed by the prototype, and give two logits, background first. Every support with an object gives the object's
+# probability in every cell of the query, and the map is the mean of these. Features (B, C, h, w), prototypes (B, K, C);
+# a support without an object has a prototype of zeros and does not count.
 #
 # <details><summary>Hint</summary>The weights split in two halves: one meets the features, the other the prototypes.
 # `einsum` keeps episodes and supports apart.</details>
@@ -575,9 +582,9 @@ check(supervised_map)
 # %% tags=["solution"]
 def prior_or_attention():
     """-> your answer, a text."""
-    return """The taught head: its prototype comes from unmasked features, so tiny supports hurt it less than the prior.
-    The prior is stretched to 1 in every query, with or without the object. No mask ever teaches the attention map on
-    the query, and its sign is arbitrary. Without the object, none of the three is a detector."""
+    return """The taught head: its prototype comes from unmasked features, so tiny supports hurt it less than the prior
+    (AUC 93 against 59 %). The prior is stretched to 1 in every query, with or without the object. No mask ever teaches
+    the attention map on the query, and its sign is arbitrary. None of the three can tell that the object is absent."""
 
 
 # %%
@@ -593,7 +600,7 @@ check(prior_or_attention)
 # highest" (every query of the protocol shows the object).
 
 # %% [markdown]
-# **Read next**: notebook 04 puts SD-AANet together and shows it retrained part by part.
+# **Read next**: notebook 04 puts SD-AANet together, then retrains it with parts left out.
 #
 # **References**: Q. Zhao, B. Liu, S. Lyu, H. Chen, *A Self-Distillation Embedded Supervised Affinity Attention Model for
 # Few-Shot Segmentation*, IEEE TCDS 2024, arXiv 2108.06600 (original code: github.com/cv516Buaa/SD-AANet). Z. Tian, H. Zhao, M. Shu, Z. Yang, R. Li, J. Jia, *Prior

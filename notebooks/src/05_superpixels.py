@@ -16,9 +16,9 @@
 #
 # * what one average loses on an object of several parts, and what several prototypes lose instead;
 # * farthest-point seeds, soft clustering and [guided allocation](GLOSSARY.md#guided-prototype-allocation), each in a few lines;
-# * why a weight $\exp(-D)$ hides a temperature, and what that does to the clusters;
-# * why a *sum* over prototypes is one prototype in disguise, and how it breaks a trained model at five shots;
-# * how to read an experiment that contradicts a good story.
+# * why the weight $\exp(-D)$ of a cell at distance $D$ hides a sharpness, and what that does to the clusters;
+# * why a *sum* over prototypes acts like a single prototype, and how it breaks a trained model at five shots;
+# * how to read an experiment whose result contradicts a plausible explanation.
 #
 # **What it needs**: notebooks 01 and 04, about half a minute on two cores; data: Shapes-5i, drawn from a seed. Unless said
 # otherwise the weights are *loaded, not trained here*.
@@ -106,9 +106,9 @@ alt = f"The same support, an object of class {sets[1].names[int(three.classes[i]
 show(*gallery(rows, [f"parts = {n}" for n in sets], alt, side=1.75), photo=True)
 
 # %% [markdown]
-# Compare the query with (a) the masked average of the whole object and (b) one masked average for each true part, of
-# which the best counts. No clustering can know the true parts: [this is an *oracle*](GLOSSARY.md#oracle). $c$ is the cosine,
-# $F_q$ the query's features, $\bar s$ the average and $s_k$ that of part $k$:
+# Compare the query with (a) the masked average of the whole object and (b) one masked average for each true part,
+# taking the best. No clustering can know the true parts: this is [an *oracle*](GLOSSARY.md#oracle) that sees the
+# support, too. $c$ is the cosine, $F_q$ the query's features, $\bar s$ the average and $s_k$ that of part $k$:
 #
 # $$\text{(a)}\;\; c(x) = \cos\big(F_q(x), \bar s\big) \qquad \text{(b)}\;\; c(x) = \max_k \cos\big(F_q(x), s_k\big)$$
 
@@ -151,8 +151,8 @@ alt = f"A query of three parts, and its cosines. {'; '.join(f'{n}: {v}' for n, v
 show(*strip(row, alt, side=1.9), photo=True)
 
 # %% [markdown]
-# Now over 60 episodes: the mean cosine on the object and on the background, and the AUC, which says how often a cell of the
-# object has a higher value than a cell of the background.
+# Now over 60 episodes: the mean cosine on the object and on the background, and the [AUC](GLOSSARY.md#auc) (notebook
+# 03), 1 for a perfect ranking.
 
 
 # %%
@@ -172,21 +172,22 @@ assert change["AUC"][2] < 0, "so the object stands out less"
 print("\n".join(verdict(f"{name}, best of the parts - one average", value, 2) for name, value in change.items()))
 
 # %% [markdown]
-# "An average resembles none of its parts": true, and half of the truth. Every further prototype is one more chance for
-# the background to find a match, and stripes or dots occur there as well. **Several prototypes buy similarity and pay
-# with specificity.** These features were trained on objects of one part, and no decoder has seen the maps yet. We come
-# back to both.
+# An average resembles none of its parts. But every further prototype gives the background one more chance to match, and
+# stripes or dots occur there as well: the cosine rises by 0.12 on the object and by 0.22 on the background. **Several
+# prototypes gain similarity and lose specificity.** These features were trained on objects of one part, and no decoder
+# has seen the maps yet.
 #
 # ## Where superpixels start
 #
-# Seeds come from farthest-point sampling: each new seed lies as far as possible from background and earlier seeds. With
-# the object's cells $M$ and the distance $d$,
+# Seeds come from farthest-point sampling: each new seed lies as far as possible from the background and from earlier
+# seeds. With the object's cells $M$ and the distance $d$,
 #
 # $$z_i = \underset{p \in M}{\mathrm{argmax}}\; \min\Big(d(p, \text{background}),\; \min_{j < i} d(p, z_j)\Big)$$
 #
-# Their number is $\min(\mathrm{round}(\lvert M \rvert / S_{sp}), N_{max})$ with $N_{max} = 5$; 0 or 1 means a plain masked average. The
-# authors' $S_{sp} = 100$ is made for grids of 60×60; ours have 25×25, and the shipped weights were trained with 15. Marking a
-# seed as background turns the rule into one distance transform per seed:
+# Their number is $\min(\mathrm{round}(\lvert M \rvert / S_{sp}), N_{max})$ with $N_{max} = 5$ and about $S_{sp}$ cells
+# for each; 0 or 1 means a plain masked average. The authors' $S_{sp} = 100$ is made for grids of 60×60; ours have
+# 25×25, and the shipped weights were trained with 15. Mark each seed as background once it is placed: then the formula
+# for $z_i$ needs only one distance transform per seed:
 
 
 # %%
@@ -209,15 +210,16 @@ placed = {"published": published_seeds(objects, (25, 25), 5, 15.0), "clean": cle
 for (name, rule), grid in zip(placed.items(), (sampled, cells)):
     pairs = [(farthest(g, n, name == "clean"), p[:n].tolist()) for g, p, n in zip(grid, rule.points, rule.counts)]
     same = sum(a == b for a, b in pairs if len(b) > 1)
-    print(f"{name}: {same} of {sum(len(b) > 1 for _, b in pairs)} supports get by hand the seeds of the library")
+    print(f"{name}: in {same} of {sum(len(b) > 1 for _, b in pairs)} supports our seeds are those of the library")
 
 # %% [markdown]
-# "Clean" is what the paper describes. The authors' data loader ("published", our default) has habits of its own:
+# "Clean" is what the paper describes. The authors' data loader ("published", our default) differs in three ways:
 #
 # * it samples the mask on a grid of its own, so a seed may lie *beside* the cells that are clustered;
 # * it looks at the object's bounding box only; the border of the image is no background, so seeds of an
 #   object that is cut off may lie on the very edge;
-# * it rounds halves to even where the paper rounds down, and seeds on row 0 and column 0 can cost the last one.
+# * it rounds the number of superpixels to the nearest integer (halves to even) where the paper rounds down, and it may
+#   lose the last seed when seeds lie on row 0 or column 0.
 
 # %% tags=["nbval-ignore-output"]
 start = {name: rule.points[:, 0] for name, rule in placed.items()}
@@ -232,7 +234,7 @@ points = [(b, p) for b, n in enumerate(placed["published"].counts) for p in plac
 beside = sum(not cells[b, row, column] for b, (row, column) in points)
 differs = placed["published"].counts != placed["clean"].counts
 print(f"{beside} of {len(points)} published seeds lie beside the object's cells")
-print(f"{100 * differs.float().mean():.0f} % of the supports have another number of superpixels")
+print(f"in {100 * differs.float().mean():.0f} % of the supports the two rules give different numbers of superpixels")
 
 # %% [markdown]
 # ## Clustering
@@ -243,8 +245,9 @@ print(f"{100 * differs.float().mean():.0f} % of the supports have another number
 # $$D_{pi} = \sqrt{\lVert F_p - s_i \rVert^2 + \frac{\lVert z_p - z_i \rVert^2}{r^2}} \qquad
 # A_{pi} = \frac{e^{-D_{pi}}}{\sum_{p'} e^{-D_{p'i}}} \qquad s_i \leftarrow \sum_p A_{pi} F_p$$
 #
-# and $z_i$ alike, with $r = 10$ cells. Look at the sum in $A$: it runs over the *cells* of one superpixel. So this is no
-# division of the object: a cell may count in every superpixel or in none, and nothing keeps two centres apart.
+# and $z_i$ is updated in the same way, with $r = 10$ cells. The sum in $A$ runs over all object *cells*, not over the
+# superpixels. So the superpixels do not divide the object: a cell may count in every superpixel or in none, and nothing
+# keeps two centres apart.
 
 
 # %%
@@ -275,8 +278,9 @@ print(f"over the cells each superpixel's weights sum to {A.sum(1).min():.2f} …
 print(f"over the superpixels a cell's weights sum to {A.sum(0).min():.2f} … {A.sum(0).max():.2f}")
 
 # %% [markdown]
-# Each centre is a *mean shift* of its own. Watch them. Upper row: as published. Lower row: the same with $e^{-6 D / \sigma}$,
-# where $\sigma$ is the standard deviation of the object's cells. A cell has the colour of the superpixel in which it weighs most.
+# Each centre moves by itself to the weighted mean of the cells around it (a *mean shift*). Upper row: as published.
+# Lower row: the same with $e^{-6 D / \sigma}$, where $\sigma$ is the standard deviation of the object's cells. Each
+# cell has the colour of the superpixel in which its weight is largest.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -297,14 +301,19 @@ assert kept["as published"] < 0.25 < 0.5 < kept["sharpness 6"]
 print(", ".join(f"{name}: {100 * share:.0f} % of the seeds' distances are left" for name, share in kept.items()))
 
 # %% [markdown]
-# As published every centre walks to the middle: five superpixels, nearly one prototype. No number in the formula says so; the
-# *length of the features* does. $e^{-D}$ **is** $e^{-\text{sharpness}\, D / \sigma}$ with [a sharpness](GLOSSARY.md#sharpness) of $\sigma$,
-# which no one has chosen. So the library offers a named option beside the published one, `sharpness=…`, which divides the distance by the
-# features' scale.
+# As published, every centre walks to the middle: five superpixels, nearly one prototype. The cause is the *length of
+# the features*. $e^{-D}$ equals $e^{-\text{sharpness}\, D / \sigma}$ with [a sharpness](GLOSSARY.md#sharpness) of
+# $\sigma$, a value that nobody chose. So the library has an option `sharpness=…`, which first divides the distance by
+# $\sigma$.
 #
-# How different are the prototypes, then? Their mean cosine; the entropy of a superpixel's weights as a share of its largest
-# value (1: the plain average, 0: a single cell); and the share of the weight that lies on one true part, to be compared with
-# the area of the largest part (what the plain average has). Last the AUC of the best cosine.
+# How different are the prototypes, then? The table shows
+#
+# * *cosine*: their mean cosine with each other;
+# * *entropy* of a superpixel's weights, from 0 (a single cell) to 1 (the plain average), and the share of *cells in
+#   use* that follows from it;
+# * *weight on one part*: a superpixel's weight on its main true part; for the plain average that is the share of the
+#   *largest part*;
+# * *AUC* of the best cosine.
 
 
 # %%
@@ -335,25 +344,28 @@ assert table.AUC[3, "1"] > table.AUC[3, "4"] > table.AUC[3, "8"], "the more they
 table.round(2)
 
 # %% [markdown]
-# And in a large network, on photographs? `tools/sharpness.py` has measured a ResNet-50 with pre-trained weights on objects of
-# PASCAL VOC, once on layers 2 and 3 as they are and once behind a reduction to 256 channels as ASGNet has it, untrained.
+# And in a large network, on photographs? `tools/sharpness.py` has measured a ResNet-50 with pre-trained weights on
+# objects of PASCAL VOC, once on layers 2 and 3 as they are, and once behind an untrained reduction to 256 channels,
+# built as in ASGNet.
 
 # %%
 study = json.loads((results / "asgnet-sharpness.json").read_text())
 resnet = pd.DataFrame(study["rows"]).set_index(["features", "sharpness"])
-print(f"{study['photographs']} photographs of {study['size']} pixels; the rows of the published weights, exp(-D):")
+print(f"{study['photographs']} photographs of {study['size']} pixels; weights as published, exp(-D):")
 resnet[resnet.published][["objects", "prototypes", "cosine", "entropy", "cells in use"]].round(2)
 
 # %% [markdown]
-# There $e^{-D}$ has a sharpness of 37 on the features as they are: every superpixel is a *single cell*, and no centre ever
-# leaves its seed. Behind the untrained reduction it is 8.6, and a superpixel is one cell in twenty. Here it is about 3, nearly
-# the plain average. **One formula, and the length of the features makes of it an average or a single cell.** What the
-# paper's own trained reduction makes of it we cannot measure: its weights are not at hand.
+# On the ResNet's features as they are, $e^{-D}$ has a sharpness of 37: every superpixel is a *single cell*, and no
+# centre ever leaves its seed. Behind the untrained reduction the sharpness is 8.6, and a superpixel uses one cell in
+# twenty. In our small network it is about 3, and a superpixel is nearly the plain average. **The same formula gives an
+# average or a single cell, depending on the length of the features.** We cannot measure the paper's own trained
+# reduction: its weights are not at hand.
 #
 # ## Guided allocation
 #
-# For every query position and prototype a cosine $c_i$; the guide map $G$ names the best, the guide features $F_G$ hand it out,
-# [the probability map $\Pi$ sums](GLOSSARY.md#probability-map) up:
+# Every query position has a cosine $c_i$ with every prototype. The guide map $G$ holds the number of the best
+# prototype, the guide features $F_G$ that prototype itself, and [the probability map
+# $\Pi$](GLOSSARY.md#probability-map) the sum of all cosines:
 #
 # $$c_i(x) = \cos(F_q(x), s_i) \qquad G(x) = \underset{i}{\mathrm{argmax}}\; c_i(x) \qquad F_G(x) = s_{G(x)} \qquad \Pi(x) = \sum_i c_i(x)$$
 
@@ -392,13 +404,13 @@ show(
 )
 
 # %% [markdown]
-# $G$ says *which*, never *whether*: background gets a prototype, too. Whether is for $\Pi$ to say, and for the decoder. But look
-# at $\Pi$ once more. A cosine is a product of unit vectors, so the sum can be taken over the prototypes first:
+# $G$ says *which* prototype fits best, never *whether* it fits: background gets one, too. The *whether* is up to $\Pi$
+# and the decoder. But in $\Pi$, a sum of products of unit vectors, the prototypes can be summed first:
 #
 # $$\Pi(x) = \sum_i \hat s_i \cdot \hat F_q(x) = \Big(\sum_i \hat s_i\Big) \cdot \hat F_q(x)$$
 #
-# **The sum knows one vector only, the sum of the unit prototypes.** However different they are: $\Pi$ is the map of *one* prototype,
-# times a number. What is left to several prototypes is $F_G$.
+# **$\Pi$ depends on one vector only, the sum of the unit prototypes.** However different they are, $\Pi$ is the cosine
+# map of *one* prototype, times a number. Only $F_G$ can make use of several prototypes.
 
 # %%
 single = torch.einsum("bc,bchw->bhw", unit.sum(1), F.normalize(f_q, dim=1))[:, None]
@@ -409,8 +421,8 @@ print(f"and that vector's cosine with the plain masked average is {mean_directio
 # %% [markdown]
 # ## A sum that grows
 #
-# With $K$ shots the prototypes of all supports are pooled: up to $5K$ of them. But $\Pi$ is a *sum*. On
-# standard objects (one part):
+# With $K$ shots the prototypes of all supports are put together: up to $5K$ of them. $\Pi$ is a *sum* over them, so it
+# grows. On standard objects (one part):
 
 # %% tags=["nbval-ignore-output"]
 sampler = EpisodeSampler(sets[1], protocol, shot=5)
@@ -431,12 +443,13 @@ print(
 )
 
 # %% [markdown]
-# A decoder trained with one shot has never met such values. Is that harmful? And $F_G$, picked out of five times as many
-# candidates? Change one thing at a time, on the *same weights*:
+# A decoder trained with one shot has never met such values. Does that do harm? And does it matter that $F_G$ is picked
+# from five times as many candidates? We change one thing at a time (and the first two together), on the *same weights*:
 #
 # * `similarity="mean"`: divide $\Pi$ by the number of prototypes;
 # * `allocation="expand"`: hand out the mean of all prototypes instead of the best one;
-# * `shot_merge="average"`: allocate for each support by itself, then average $F_G$ and $\Pi$ over the supports.
+# * `shot_merge="average"`: allocate for each support by itself, then average $F_G$ and $\Pi$ over the supports;
+# * `max_superpixels=1`: one prototype for each support.
 
 # %% tags=["nbval-ignore-output"]
 net.explain, net.backbone = False, CachedBackbone(net.backbone, dtype=torch.float32)  # each picture only once
@@ -468,15 +481,14 @@ for name in variants:
     print(verdict(f"K=5, {name} - as trained", gains[name]))
 
 # %% [markdown]
-# Two causes, then. Most of the loss is the height of $\Pi$; with its mean, five shots are about as good as one. For more
-# shots to *help* beyond that, the guide features must be tame, too: picked from many supports they vary over the query in a way that
-# one-shot training never showed. The supports carried the information all along.
+# There are two causes. Most of the loss comes from the height of $\Pi$: with the mean, five shots (51.2) are about as
+# good as one (50.7). For five shots to score higher (55.0), the guide features must be averaged, too: picked from many
+# supports, they vary over the query in a way that one-shot training never showed.
 #
 # ### Or train with five shots
 #
-# The backbone stays frozen; clustering and allocation have no parameters. What learns is the reduction and the decoder.
-# Give the shipped heads a few steps of five-shot episodes. (With `retrain = True`, new heads train from scratch on one
-# shot instead, with the budget of the shipped ones.)
+# The backbone stays frozen; clustering and allocation have no parameters. Only the reduction and the decoder learn. We
+# give the shipped heads a few steps of five-shot episodes (`retrain = True` trains new heads on one shot instead).
 
 # %% tags=["nbval-ignore-output"]
 torch.manual_seed(seed)
@@ -498,13 +510,15 @@ assert np.isclose(row["main"] + row["aux"], row["total"]), "the loss is main + a
 assert retrain or (change[5][1] > 10 and change[1][2] < -5), "five shots are largely repaired, one shot is broken"
 
 # %% [markdown]
-# Five shots are largely repaired, and one shot is broken: a decoder works at the height of $\Pi$ that it was trained with.
+# Five shots are largely repaired (+19.1 points) and one shot is broken (−28.5): a decoder works only at the height of
+# $\Pi$ that it was trained with.
 #
-# The authors know. A user of their repository reports 59.2 at one shot and 43.7 at five with the same weights
-# (PASCAL-5i, fold 0); the answer: train with five shots, as for the paper's 63.9 (mean of the folds). When you read
-# "5-shot", ask what was trained.
+# The authors know this. A user of their repository reports 59.2 at one shot and 43.7 at five with the same weights
+# (PASCAL-5i, fold 0). Their answer: train with five shots, as for the paper's 63.9 (mean of the folds). When
+# you read "5-shot", ask with how many shots the model was trained.
 #
-# The stored scores of the shipped model come from three trainings with 1,000 episodes each. Ours are the first of that list.
+# The stored scores below come from 1,000 episodes, the difference from three trainings. Our episodes are the first of
+# that list.
 
 # %%
 stored = json.loads((results / "comparison" / "asgnet-0.json").read_text())
@@ -520,9 +534,9 @@ print(gain_verdict("stored, K=5 - K=1", gap, [100 * (t[5].miou - t[1].miou) for 
 # %% [markdown]
 # ## Do several prototypes pay, once they differ?
 #
-# First a quick look. The shipped weights have learned from objects of one part. On objects of three parts, exchange their
-# prototypes and train nothing. $\Pi$ is the *mean* of the cosines in all lines, so that its height is no excuse; in the last line every
-# position is handed the mean of the sharper prototypes in place of the nearest.
+# First a quick look. The shipped weights have learned from objects of one part. We test them on three parts and change
+# only how the prototypes are made. In all lines $\Pi$ is the *mean* of the cosines, so its height cannot explain a
+# difference. In the last line every position gets the mean of the sharper prototypes instead of the best one.
 
 # %% tags=["nbval-ignore-output"]
 swaps = {"one prototype": {"max_superpixels": 1}, "several, as published": {}, "several, sharper": {"sharpness": 4.5}}
@@ -536,15 +550,16 @@ for name, scores in swapped.items():
     )
 
 # %% [markdown]
-# Sharper prototypes gain five points, beyond the interval, and the last line says that it is the guide features' doing. A fine
-# story: the average of three parts is a vector that this network has never met, the prototype of one part is an ordinary one.
-# But these are 60 episodes of *one* training, and we have looked at several lines. So two experiments, each written down before
-# it ran (`data/experiments/superpixels-parts.yaml` and `superpixels-unseen-parts.yaml`): three trainings that go on from the
-# shipped weights for 150 and 100 steps, 1,000 test episodes with objects of three parts, one shot.
+# Sharper prototypes gain 5.5 points, and the interval leaves out 0. In the last line the gain is gone, so it comes from
+# the guide features. It sounds plausible: this network has never met the average of three parts, but the prototype of
+# one part looks familiar. Yet these are 60 episodes of *one* training, and we have looked at several lines. So we ran
+# two experiments, each written down before it ran (`data/experiments/superpixels-parts.yaml` and
+# `superpixels-unseen-parts.yaml`). Each has three trainings that start from the shipped weights (150 and 100 steps) and
+# 1,000 one-shot test episodes with objects of three parts.
 #
-# 1. **Learned from three parts**: the ground that the idea was made for. One prototype, several as published, several with a
-#    sharpness of 4.5.
-# 2. **Learned from one part**: the ground of the quick look, on a list of episodes of its own. One prototype, several with a
+# 1. **Learned from three parts**: the case that the idea was made for. One prototype, several as published, several
+#    with a sharpness of 4.5.
+# 2. **Learned from one part**: the case of the quick look, on other episodes. One prototype, several with a
 #    sharpness of 4.5.
 
 # %% tags=["nbval-ignore-output"]
@@ -574,19 +589,22 @@ pd.DataFrame(different).T.round(2)
 # **Verdict: no.** Prototypes that differ change the score by −0.2 points (−1.1 to 0.7) for networks that have learned from three parts,
 # and by +0.5 (−0.3 to 1.3) for those that have learned from one. The five points of the quick look are gone.
 #
-# ("Clear" would need an interval beside zero *and* three trainings that agree. Three trainings agree in sign by chance one time
-# in four, so even that is not much. The quick look had neither 1,000 episodes nor a second training.)
+# (A [clear difference](GLOSSARY.md#clear-difference) needs an interval without 0 *and* three trainings that agree in
+# sign, which they do by chance one time in four. The quick look had neither 1,000 episodes nor a second training.)
 #
-# Why not? The obvious causes are excluded, one by one:
+# Why not? The obvious causes are excluded:
 #
-# * *The prototypes are all alike?* Not with a sharpness of 4.5: their mean cosine is 0.64 where the published weights have 0.93.
-# * *The sum hides them?* $\Pi$ does know one vector only. But with the best cosine in its place the network comes out no better:
-#   34.1 mIoU against 34.4 with the mean and 38.3 with one prototype (base classes, 200 steps, one training).
-# * *The clusters miss the parts?* The true parts do no better, see the oracle: the AUC falls by 0.06.
+# * *The prototypes are all alike?* Not with a sharpness of 4.5: their mean cosine is 0.64, that of the published ones
+#   0.93.
+# * *The sum hides them?* $\Pi$ does depend on one vector only. But with the best cosine in its place the network scores
+#   no higher: 34.1 mIoU, against 34.4 with the mean and 38.3 with one prototype (base classes, 200 steps, one
+#   training).
+# * *The clusters miss the parts?* Even the true parts, the oracle at the start, lower the AUC by 0.06.
 #
-# What is left is the price of the beginning: **the more the prototypes differ, the more of the background resembles one of them.** The
-# AUC of the best cosine falls from 0.78 to 0.74 at sharpness 4 and to 0.66 at 8. On Shapes-5i every texture of a part occurs on the
-# background and on other objects, too. Where parts look like nothing else in the picture, the balance may be another.
+# What is left is the cost that we saw at the start: **the more the prototypes differ, the more of the background
+# resembles one of them.** The AUC of the best cosine falls from 0.78 to 0.74 at sharpness 4 and to 0.66 at 8. On
+# Shapes-5i every texture of a part occurs on the background and on other objects, too. On other data the result may
+# differ.
 
 # %% [markdown]
 # ### The paper claims · we measured · why they differ
@@ -595,7 +613,7 @@ pd.DataFrame(different).T.round(2)
 # |---|---|---|
 # | superpixels follow the parts of an object (section 3.2) | objects of three parts: mean cosine 0.93 between the prototypes, 57 % of a superpixel's weight on one part where the largest part has 50 % of the area (this notebook); on a ResNet-50 one cell for each superpixel (`asgnet-sharpness.json`) | $e^{-D}$ has the sharpness that the length of the features happens to give it |
 # | five prototypes 59.3, one 58.7 mIoU (one shot, PASCAL-5i; one training each, as summarised elsewhere) | no clear difference: as published −0.4 (−1.1 to 0.3), sharper −0.2 (−1.1 to 0.7), three trainings each (`superpixels-parts.json`) | prototypes that differ also resemble more of the background; and 0.6 points of one training are within what trainings differ by |
-# | five shots 63.9 mIoU, one shot 59.3 (PASCAL-5i, trained with five and with one) | five shots 19.1 below one with weights trained on one (`comparison/asgnet-*.json`) | $\Pi$ is a sum, and the decoder knows one height of it only; the authors train a model for five shots |
+# | five shots 63.9 mIoU, one shot 59.3 (PASCAL-5i, trained with five and with one) | weights trained with one shot score 19.1 points lower with five shots than with one (`comparison/asgnet-*.json`) | $\Pi$ is a sum, and the decoder has learned one height of it only; the authors train a separate model for five shots |
 #
 # ## Paper and code
 #
@@ -608,12 +626,12 @@ pd.DataFrame(different).T.round(2)
 # | probability map | sum | sum | `similarity` |
 # | fusion | one 1×1 convolution | one per scale of the pyramid | `fusion="once"` |
 # | learning rate | as configured | ten times that | |
-# | "frozen" backbone | fixed | its batch norms go on counting | `bn="batch"` |
+# | "frozen" backbone | fixed | its batch norms keep updating their statistics | `bn="batch"` |
 #
 # ## Try it
 #
-# * Move the sharpness from 0 (as published) to 8 and watch the rings, the mean cosine and the bars. When are five superpixels
-#   five prototypes? What happens to the map $\Pi$, and to the mask?
+# * Move the sharpness from 0 (as published) to 8 and watch the rings, the mean cosine and the bars. When do five
+#   superpixels give five different prototypes? What happens to the map $\Pi$, and to the mask?
 # * Objects of three parts, sharpness 4: which superpixel covers which part? Which does a position of the query get?
 # * Five supports: what do "mean", "expand" and "average" do to the range of the probability map, and to the mask?
 
@@ -626,10 +644,13 @@ explore_superpixels({f"parts = {n}": data for n, data in sets.items()}, net)
 # ## Summary
 #
 # * Farthest-point seeds, soft clustering, arg max, sum: four steps without a parameter.
-# * $e^{-D}$ hides a sharpness, the length of the features: here nearly one average, on a ResNet-50 single cells.
-# * The sum of cosines knows one vector only. It grows with the shots; means and averages repair a collapsed model without training.
-# * Different prototypes are more similar to the object and to the background. On objects of three parts they neither win nor lose.
-# * Five points on 60 episodes of one training were none on 1,000 episodes of three.
+# * $e^{-D}$ hides a sharpness, set by the length of the features: here it gives nearly one average, on a ResNet-50
+#   single cells.
+# * The sum of cosines depends on one vector only, and it grows with the shots. Means and averages repair five shots
+#   without training.
+# * Prototypes that differ resemble the object more, and the background, too. On objects of three parts the score shows
+#   no clear difference.
+# * A gain of five points on 60 episodes of one training vanished on 1,000 episodes of three trainings.
 #
 # ## Exercises
 #
@@ -639,8 +660,9 @@ explore_superpixels({f"parts = {n}": data for n, data in sets.items()}, net)
 # %% [markdown] tags=["exercise"]
 # ### 1 · `soft_assign`
 #
-# *Difficulty ●○○ · importance ●●○ · 5 minutes.* Centres (P, D) and cells (M, D), features with scaled positions, give the
-# weights $A$ (P, M). One line is missing. Below: is it the sum in $A$ that makes the centres meet?
+# *Difficulty ●○○ · importance ●●○ · 5 minutes.* Centres (P, D) and cells (M, D), features with scaled positions, give
+# the weights $A$ (P, M). One line is missing. The cell below then asks: is it the sum in $A$ that makes the centres
+# meet?
 #
 # <details><summary>Hint</summary>Far from all cells $e^{-D}$ is 0 in float32. What copes with that?</details>
 
@@ -673,9 +695,9 @@ def left(weigh):
     return f"{100 * np.mean(shares):.0f} %"
 
 
-print("left as published:", left(soft_assign))
-print("left if cells are shared among the centres:", left(lambda s, X: soft_assign(X, s).T))
-print("left if the vectors are four times as long:", left(lambda s, X: soft_assign(4 * s, 4 * X)))
+print("seeds' distances left, as published:", left(soft_assign))
+print("seeds' distances left, if cells are shared among the centres:", left(lambda s, X: soft_assign(X, s).T))
+print("seeds' distances left, if the vectors are four times as long:", left(lambda s, X: soft_assign(4 * s, 4 * X)))
 
 # %% [markdown] tags=["exercise"]
 # ### 2 · `my_allocation`
@@ -721,11 +743,12 @@ check(guide_range)
 # %% [markdown] tags=["exercise"]
 # ### 4 · `best_per_support`
 #
-# *Difficulty ●●● · importance ●●● · 25 minutes.* A merge rule of your own for $K$ supports. Ask of it: (a) its range does not depend
-# on $K$ or on the number of prototypes, so that the same support five times gives the map of one; (b) within a support the
-# *best* prototype has the say, so that it is no single vector in disguise; (c) every support has one vote, be its object large
-# or small; (d) it passes a gradient to the query. Query (B, C, h, w), prototypes (B, K, P, C) and used (B, K, P); every support
-# has at least one prototype. Below the cell your rule meets weights that were trained with the sum.
+# *Difficulty ●●● · importance ●●● · 25 minutes.* Write a merge rule of your own for $K$ supports. It must meet four
+# demands: (a) its range does not depend on $K$ or on the number of prototypes, so the same support five times gives the
+# map of one; (b) within a support the *best* prototype decides, so the map is not that of a single vector; (c) every
+# support has one vote, whether its object is large or small; (d) it passes a gradient to the query. Query (B, C, h, w),
+# prototypes (B, K, P, C) and used (B, K, P); every support has at least one prototype. Below the cell your rule meets
+# weights that were trained with the sum.
 #
 # <details><summary>Hint</summary>Two axes are merged, each in its own way. Which first?</details>
 
@@ -775,9 +798,10 @@ def several_pay():
 check(several_pay)
 
 # %% [markdown] tags=["marking"]
-# **Marking.** `soft_assign`, `my_allocation`, `guide_range`, `best_per_support`: the check decides. *Known wrong paths*: the
-# weights of a *cell* are made to sum to 1 (soft k-means); dot products; a zero prototype wins where all cosines are
-# negative; a map that cannot fall below 0; a mean over all prototypes, which is one vector again; the best over all supports.
+# **Marking.** `soft_assign`, `my_allocation`, `guide_range`, `best_per_support`: the check decides. *Known wrong
+# paths*: the weights of a *cell* are made to sum to 1 (soft k-means); dot products instead of cosines; a zero prototype
+# wins where all cosines are negative; a map that cannot fall below 0; a mean over all prototypes, which is one vector
+# again; the best over all supports.
 #
 # `several_pay`, three points: a condition (parts differ, and so do the clusters: length of the features, sharpness); the
 # price (specificity on the background, or a sum that the decoder never met); a fitting number. *Known wrong paths*: "more

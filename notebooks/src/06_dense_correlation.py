@@ -15,7 +15,7 @@
 #
 # **What you will learn**
 #
-# * what a prototype throws away, and why a heat map may be a prototype in disguise;
+# * what a prototype throws away, and why a heat map may be the map of a single prototype;
 # * what "decoupled" means, and what it does not;
 # * over which axis attention is normalised, and what each choice sums to;
 # * who teaches whom in [correlation distillation](GLOSSARY.md#correlation-distillation), and why a small loss may mean nothing;
@@ -28,7 +28,7 @@
 fold = 0
 seed = 0
 episodes = 60
-retrain = False  # True: train HDMNet anew with the whole budget, half an hour or more
+retrain = False  # True: train HDMNet anew with the whole budget of notebook 07
 
 # %%
 import json
@@ -88,8 +88,8 @@ image, truth = one.query_images[0], one.query_masks[0]
 # %% [markdown]
 # ## The whole matching in one picture
 #
-# Follow the numbers. Support and query are refined apart from each other and meet in the coarsest correlation map; that one
-# guides the next. A base learner, which knows the base classes, may object at the end: notebook 06b is about it.
+# Follow the numbers. Support and query are refined separately and meet in the coarsest correlation map; each map guides
+# the next finer one. At the end a base learner, which knows the base classes, may overrule the matching (notebook 06b).
 
 # %% tags=["nbval-ignore-output"]
 show(*pictures.storyboard(one, net(one).maps))
@@ -97,8 +97,8 @@ show(*pictures.storyboard(one, net(one).maps))
 # %% [markdown]
 # ## What a prototype throws away
 #
-# Two objects of two cells: one is red here and green there, the other yellow everywhere. Their prototypes are equal, their
-# cells are not. Here are the cosines of a red query cell:
+# Take two objects of two cells each: the first has a red and a green cell, the second two yellow ones. Their prototypes
+# are equal, their cells are not. The table shows the cosines of a red query cell:
 
 
 # %%
@@ -113,9 +113,9 @@ for name, cells in {name: torch.tensor(c) for name, c in objects.items()}.items(
 pd.DataFrame(rows, index=["with the prototype", "with the first cell", "with the second"]).astype(float).round(2).T
 
 # %% [markdown]
-# So keep the cells. Does that help at once? Let us take objects of three bands (the knob `parts`), features of the base
-# learner and no training, and compare the cosine with the prototype against the best match of notebook 03. (AUC: 1 ranks
-# all of the object's pixels first, 0.5 is chance.)
+# So keep the cells. Does that help at once? Without training we take objects of three bands (the knob `parts`) and the
+# base learner's features, and compare two maps: the cosine with the prototype, and the best match of notebook 03.
+# (AUC: 1 ranks all of the object's pixels first, 0.5 is chance.)
 
 
 # %% tags=["nbval-ignore-output"]
@@ -141,13 +141,13 @@ print(f"AUC: prototype {found[0].mean():.3f}, best match {found[1].mean():.3f}")
 print(verdict("best match - prototype", gap, 3))
 
 # %% [markdown]
-# It does not: a maximum trusts single cells, and some single cell always fits. More comparisons are only material. HDMNet
-# *learns* what to make of them.
+# It does not: a maximum trusts single cells, and even a background cell often finds one that fits. More comparisons
+# alone do not help. HDMNet *learns* how to use them.
 #
 # ## Decoupling: each side refines itself alone
 #
-# A pyramid of three stages, with the same weights for both sides. In every stage a cell attends to cells *of its own
-# picture*; then the grid is halved. Is that all? We compute it by hand and compare.
+# Query and support pass the same pyramid of three stages. In every stage a cell's vector (its *token*) attends to those
+# *of its own picture*; between the stages the grid is halved. We compute the query's side by hand and compare:
 
 # %%
 given = []
@@ -183,7 +183,9 @@ alt = "Cosine of every token with the token in the object's middle, for query an
 show(*pictures.heat(rows, alt))
 
 # %% [markdown]
-# Now give each query the *other* episode's support, once inside the transformer and once from the start.
+# The pictures show every token's cosine with the token in the object's middle; the support's tokens are nearly alike.
+# Now we give each query the *other* episode's support: once inside the transformer only, once from the start. The
+# table shows each map's largest change:
 
 # %%
 swapped = net.transformer(query, support.flip(0), masks.flip(0), priors)[2]
@@ -198,9 +200,9 @@ assert all(rows[f"query, stage {i}"][0] == 0 < 0.01 < rows[f"correlation, stage 
 pd.DataFrame(rows, index=["in the transformer", "from the start"]).T.round(1)
 
 # %% [markdown]
-# *Inside the transformer* the query's pyramid does not notice: the two sides meet in the matching alone. From the start it
-# does, for the query arrives there with the support's prototype and two prior maps merged in (`query_merge`). Decoupled is
-# the self-attention, not the model.
+# A change *inside the transformer* leaves the query's pyramid as it was: the two sides meet in the matching alone. A
+# change from the start does not, because the support's prototype and two prior maps are merged into the query before
+# the transformer (`query_merge`). The self-attention is decoupled, the model is not.
 #
 # ## Masked correlation
 #
@@ -210,8 +212,8 @@ pd.DataFrame(rows, index=["in the transformer", "from the start"]).T.round(1)
 # $$S_{ij} = \frac{\hat q_i^{\top} \hat k_j}{\tau} \qquad w_i = \frac{\sum_j m_j S_{ij}}{\sum_j m_j + 10^{-9}}
 # \qquad x_i = \sum_j A_{ij}\, v_j$$
 #
-# $w$ [is the **correlation map**](GLOSSARY.md#correlation-map), $x$ is what the query receives; the attention $A$ follows
-# below. The plain form, with all pairs:
+# $w$ [is the **correlation map**](GLOSSARY.md#correlation-map), $x$ is what the query receives of the support's values
+# $v_j$; the attention $A$ follows below. This is the plain form, with all pairs:
 
 
 # %%
@@ -232,8 +234,9 @@ def plain(i, temperature=0.1):
 
 
 # %% [markdown]
-# The library's `correlate` never builds the matrix of all pairs: only object cells attend, and for $w$ it averages the keys
-# first. That is allowed because the cosine of unit vectors is linear in the key. It also says something:
+# The library's `correlate` never builds the matrix of all pairs: only object cells attend, and for $w$ it averages the
+# keys first. That is allowed because the product of unit vectors is linear in the key. The last row shows a
+# consequence:
 
 # %%
 rows = {}
@@ -266,13 +269,13 @@ show(
 )
 
 # %% [markdown]
-# The last row is 0: the correlation map *is* the map of a prototype, the mean unit key. What can be dense about HDMNet is
-# $x$, for the softmax is not linear. It *can* be: a mean of unit vectors has length 1 only if all are equal, and these
-# nearly are.
+# The last row is 0: the correlation map *is* the map of one prototype, the mean unit key. Only $x$ can say more than a
+# prototype, because its softmax is not linear. Here it has little more to say, because the keys are nearly equal: the
+# mean of equal unit vectors has length 1, and ours has 0.99.
 #
 # ### What does the trained network read?
 #
-# Exchange one thing at a time behind the backbone, and score again:
+# We replace one thing at a time behind the backbone, and score again:
 
 
 # %%
@@ -329,18 +332,20 @@ assert abs(changed["one token for all object cells"][0]) < 2 and abs(changed["ma
 assert changed["other prior maps"][0] < -20 and changed["other prior maps"][2] < 0
 
 # %% [markdown]
-# The learned matching of this network hardly says *which* object is wanted: another episode's support serves as well. The
-# two **prior maps** say it, dense correlations of frozen features with a maximum (notebook 03). Two likely reasons were seen
-# above: prototype and priors join the query *before* the transformer, and the support's tokens are nearly alike (a black
-# background, the same prototype beside every cell).
+# The learned matching of this network hardly says *which* object is wanted: another episode's support changes the score
+# by −0.4 points (no clear difference). The two **prior maps** say it, the best matches of frozen features (notebook
+# 03): without the right ones 52.8 points are lost. You saw two likely reasons above: prototype and priors join the
+# query *before* the transformer, and the support's tokens are nearly alike (around the object its picture is made
+# black, and the same prototype is appended to every cell).
 #
-# Mind the scope: tokens of 8 channels (64 in the paper), a short training, one fold and one seed. And an exchange is no
-# ablation: trained without priors (`build_model("hdmnet", priors=False, …)`), the network would have had to match.
+# This holds for tokens of 8 channels (64 in the paper), a short training, one fold, one seed. And it is no ablation: a
+# network trained without priors (`build_model("hdmnet", priors=False, …)`) would have had to learn the matching.
 #
 # ## Over which axis?
 #
-# Attention usually shares out *one query cell's* unit among the keys. HDMNet turns it around, with an
-# ["inverse" softmax](GLOSSARY.md#inverse-softmax):
+# Usually each *query* cell shares out one unit of attention over the support's cells (the right formula below). HDMNet
+# has an ["inverse" softmax](GLOSSARY.md#inverse-softmax): each *support* cell shares out one unit over the query's
+# cells (the left formula):
 #
 # $$A_{ij} = m_j \frac{e^{S_{ij}}}{\sum_{i'} e^{S_{i'j}}} \qquad \text{against} \qquad
 # A_{ij} = \frac{m_j\, e^{S_{ij}}}{\sum_{j'} m_{j'} e^{S_{ij'}}}$$
@@ -368,13 +373,13 @@ kept = {name: A[0, 0, :, inputs_of(1)[1][0] == 1].T for name, A in both_axes(1).
 show(*pictures.attention_axes(kept))  # the middle stage, first head
 
 # %% [markdown]
-# Over the support, a query cell far off the object *must* read it as much as any other. Over the query, the amount itself is
-# the message.
+# With the softmax over the support, a query cell far off the object *must* read as much as any other (1.00). With the
+# softmax over the query, the amount that a cell receives (0.00 to 2.45) is itself the message.
 #
 # ### Temperature
 #
-# The $\tau = 0.1$ below the cosine sets how sharp this is. Follow one object cell of the support. $e^H$, with the entropy
-# $H$, counts on how many of the query's cells its attention rests.
+# The temperature $\tau = 0.1$, which divides the cosine, sets how sharp the attention is. The pictures follow one
+# object cell of the support. $e^H$, with the entropy $H$ of its attention, counts the query cells on which it rests.
 
 # %% tags=["nbval-ignore-output"]
 m = inputs_of(0)[1][0].view(25, 25)
@@ -395,8 +400,8 @@ assert sharp[1] > sharp[0.1] > sharp[0.02]
 pd.Series(sharp, name="cells that attention rests on, of 625").rename_axis("temperature").round(-1).to_frame()
 
 # %% [markdown]
-# Change temperature or axis of the trained network *at test time*. No ablation either: trained so, it would have learned
-# something else.
+# Now we change the temperature or the axis *at test time*. Again this is no ablation: a network trained that way would
+# have learned something else.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -418,20 +423,20 @@ assert all(abs(changed[f"temperature {t}"][0]) < 10 for t in (1.0, 0.02)) and ch
 show(*differences(changed, "change of mIoU at test time, points"))
 
 # %% [markdown]
-# The temperature costs little, the axis more than 20 points. Why so much? A likely reason: over the query, the average cell
-# receives (object cells) / 625; over the support, 1. The layers behind were trained with the small amounts. Remember this for
-# five shots.
+# The other temperatures cost 2 points, the other axis 25. Why so much? A likely reason: with the softmax over the
+# query, the average query cell receives (object cells) / 625; over the support it receives 1. The layers behind were
+# trained with the small amounts. This will matter for five shots.
 #
 # ## Correlation distillation
 #
-# Each correlation map, taken as a distribution $W_s$ over positions, learns from the coarser one, the coarsest from the
-# truth ($s$ counts the stages, 0 is the finest; an arrow upwards enlarges a map):
+# Each correlation map, taken as a distribution $W_s$ over positions, learns from the next coarser one, and the coarsest
+# learns from the true mask ($s$ counts the stages, 0 is the finest; an arrow upwards enlarges a map):
 #
 # $$L_{distill} = \tfrac{1}{3} \sum_{s} \mathrm{KL}(T_s \,\Vert\, W_s) \qquad W_s = \mathrm{softmax}(w_s) \qquad
 # T_s = \mathrm{softmax}(\uparrow\! w_{s+1}), \text{ detached}$$
 #
-# For the truth, object pixels are 1 and all others $-10^9$ before resizing: a coarse cell that saw anything else gets
-# nothing.
+# For the truth, object pixels are 1 and all others $-10^9$ before resizing: a coarse cell that holds any other pixel
+# gets a share of 0.
 
 
 # %%
@@ -466,13 +471,13 @@ titles = ("truth", "coarse", "target", "middle", "target", "fine")
 rows = {}
 for label, row in spread_out.items():
     rows[f"{label}: teacher"] = [(titles[i], None, row[i], truth) for i in (0, 2, 4)]
-    rows[f"{label}: pupil"] = [(titles[i], None, row[i], truth) for i in (1, 3, 5)]
-alt = "Teachers and pupils of the three distillation terms for one query, for the trained and the untrained network."
+    rows[f"{label}: student"] = [(titles[i], None, row[i], truth) for i in (1, 3, 5)]
+alt = "Teachers and students of the three distillation terms for one query, for the trained and the untrained network."
 show(*pictures.heat(rows, alt))
 
 # %% [markdown]
-# Look at the last column of the table: flat maps agree perfectly. A small term says that neighbours *agree*; only the first
-# one knows the truth. Does a lesson also move the teacher? Ask the gradient:
+# Look at the last column of the table: flat maps agree perfectly. So a small term only says that two neighbouring maps
+# *agree*; only the first term knows the truth. Does a term also move its teacher? The gradient tells:
 
 # %%
 train_set = load_dataset("shapes", fold=fold, split="train", val_classes=0)
@@ -490,14 +495,14 @@ for name, term in zip(table.index, lessons):
 pd.DataFrame(rows, index=["keys of the fine map", "of the middle one", "of the coarse one"])
 
 # %% [markdown]
-# Only the pupil moves.
+# Only the student moves.
 #
 # ## Five shots
 #
-# *All* object cells of the five supports give 1, so $x$ grows with the number of shots $K$. Trained with one shot, the layers
-# behind never saw such amounts. Does it cost anything? We score five shots as they are, and once with $x$ divided by $K$;
-# beside it stands what `tools/comparison.py` found for three trainings on 1,000 episodes (our episodes are the first of its
-# list).
+# *Every* object cell of the five supports gives 1, so $x$ grows with the number of shots $K$. The layers behind were
+# trained with one shot and never saw such amounts. Does that cost anything? We score the matching alone, with five
+# shots as they are and with $x$ divided by $K$. The table below shows what `tools/comparison.py` found for three
+# trainings of the whole model, ensemble included, on 1,000 episodes (ours are the first of its list).
 
 
 # %% tags=["nbval-ignore-output"]
@@ -524,17 +529,17 @@ assert (shots["change"] < -5).sum() == 1 and (shots["change"] > 0).sum() >= 1
 shots
 
 # %% [markdown]
-# Divided by $K$, five shots cost nothing. Whether they cost anything as they are depends on the training: the first one falls
-# by more than ten points, the other two rise. **One of three** is no property of the method; a chapter about the first alone
-# would have told you a story. (Even three trainings agree in sign by chance one time in four.)
+# With $x$ divided by $K$, five shots cost nothing (+0.8 points, no clear difference). As they are, it depends on the
+# training: the first one falls by 10.8 points, the other two rise by 2.3 and 5.5. What happens in **one of three** is
+# no property of the method. (Even three trainings without any effect agree in sign one time in four.)
 #
 # ## Where code and plain reading differ
 #
 # The library computes what the authors' code computes:
 #
-# | topic | plain reading | code |
+# | topic | plain reading of the paper | code |
 # |---|---|---|
-# | shot weights ($K$ > 1) | learned, each for its shot | in no group of the optimiser; computed for sorted distances, applied to unsorted ones |
+# | shot weights ($K$ > 1) | learned, each for its shot | never trained (in no group of the optimiser); computed for sorted scene distances (06b), applied to unsorted ones |
 # | batch norm behind the backbone | statistics of the data | always running statistics, which stay 0 and 1: an affine map |
 # | base loss | a third loss that trains | constant, its parameters are frozen |
 # | masked support | features under the mask | the support *image* is masked before the backbone |
@@ -545,8 +550,8 @@ shots
 #
 # * Point at the object, then at the background of the query: what does a cell read in the support, and how much in all?
 #   Then let the softmax run over the support.
-# * Point at a cell of the support's object: where is it read?
-# * Switch the self-attention off. Which of the correlation maps lose the object, and how much of the mask goes with them?
+# * Point at a cell of the support's object: which query cells read it?
+# * Switch the self-attention off. Which correlation maps lose the object, and how much of the mask is lost with them?
 
 # %% tags=["nbval-ignore-output"]
 from fsslib.widgets import explore_correlation
@@ -558,18 +563,19 @@ explore_correlation(test_set, net)
 #
 # | the paper claims (HDMNet, CVPR 2023) | we measured | why they differ |
 # |---|---|---|
-# | Prototypes make coarse segmentations; comparing pixels keeps the details (abstract). | The best match ranks the pixels of banded objects worse than the prototype (AUC 0.89 against 0.94); the correlation map is exactly the map of the mean key. | An average over the object is a prototype. Only $x$, behind the softmax, can be dense, and our keys are nearly equal (the mean key has a length of 0.99). |
-# | The matching module makes up for what training overfits (abstract). | Another episode's support in the matching: less than 1 point. Other prior maps: about 50 points. | The priors join before the transformer, so nothing is left to find. In the paper tokens have 64 channels, not 8, and training takes far longer. |
-# | The softmax over the query decides what is read (authors' code). | The object, 8 % of the query, gets 54 % of the attention; over the support it would get its 8 %. | They agree. |
-# | Coarse maps teach fine ones (abstract). | The truth's term falls from 5.4 to 1.0; the others are as small for flat maps. | They agree, as long as the truth teaches the first map. |
-# | Five shots beat one: 69.4 and 71.8 on PASCAL-5i, 50.0 and 56.0 on COCO-20i (ResNet-50). | One of three trainings falls by 10.8 points, two rise by 2.3 and 5.5. With $x / K$ the first one does not fall. | The sum over the shots grows with $K$; trained with one shot, the layers behind have not seen it. |
+# | Prototypes make coarse segmentations; comparing pixels keeps the details (abstract). | The best match ranks the pixels of banded objects worse than the prototype (AUC 0.89 against 0.94); the correlation map is exactly the map of the mean key. | An average over the object is a prototype. Only $x$, behind the softmax, can say more, and our keys are nearly equal (the mean key has a length of 0.99). |
+# | The matching module reduces overfitting to the training classes (abstract). | Another episode's support in the matching costs less than 1 point, other prior maps cost 53. | The priors join before the transformer, so the matching has nothing left to find. In the paper tokens have 64 channels, not 8, and training takes far longer. |
+# | The softmax over the query decides what is read (authors' code). | The object covers 8 % of the query and gets 54 % of the attention; with the softmax over the support it would get 8 %. | They agree. |
+# | Coarse maps teach fine ones (abstract). | The first term falls from 5.4 (untrained) to 1.0; the others (0.1) are small for flat maps, too (0.0). | They agree, as long as the truth teaches the first map. |
+# | Five shots beat one: 71.8 against 69.4 on PASCAL-5i, 56.0 against 50.0 on COCO-20i (ResNet-50). | One of three trainings falls by 10.8 points, two rise by 2.3 and 5.5. With $x / K$ the first one does not fall. | The sum over the shots grows with $K$; the layers behind, trained with one shot, have not seen that. |
 #
 # ## Summary
 #
-# * A correlation map that averages over the object is a prototype's map. Dense is what the softmax makes of it.
-# * Over the query, each object cell gives 1 and the amount received is the message; it grows with $K$.
-# * Distillation: truth, coarse, middle, fine; teachers stay still. Only the first term knows the truth.
-# * This trained network reads the priors; its learned matching could be exchanged unnoticed.
+# * A correlation map that averages over the object is a prototype's map. Only the softmax behind $x$ goes beyond it.
+# * Softmax over the query: each object cell gives 1, the amount received is the message, and it grows with $K$.
+# * Distillation runs from the truth to the coarse, the middle and the fine map; teachers stay as they are. Only the
+#   first term knows the truth.
+# * This trained network relies on the priors; replacing the support in its learned matching changes almost nothing.
 #
 # ## Exercises
 #
@@ -579,7 +585,7 @@ explore_correlation(test_set, net)
 # %% [markdown] tags=["exercise"]
 # ### 1 · `inverse_attention`
 #
-# *Difficulty ●○○ · importance ●●● · 10 minutes.* From scores $S$ (query, support) and a mask (support) the attention
+# *Difficulty ●○○ · importance ●●● · 10 minutes.* Scores $S$ (query, support) and a mask (support) give the attention
 # $A$ of HDMNet.
 #
 # <details><summary>Hint</summary>A cell off the object gives nothing, and must not disturb the others.</details>
@@ -597,10 +603,10 @@ check(inverse_attention)
 # %% [markdown] tags=["exercise"]
 # ### 2 · `lesson`
 #
-# *Difficulty ●●○ · importance ●●● · 15 minutes.* One distillation term from the maps of teacher and student (B, h, w).
+# *Difficulty ●●○ · importance ●●● · 15 minutes.* The maps of teacher and student (B, h, w) give one distillation term.
 #
-# <details><summary>Hint</summary>Which distribution weighs the logarithms? Who must not move? The truth gives most
-# cells 0.</details>
+# <details><summary>Hint</summary>Which distribution weighs the logarithms? Which side gets no gradient? The truth gives
+# most cells 0.</details>
 
 
 # %% tags=["solution"]
@@ -616,9 +622,9 @@ check(lesson)
 # %% [markdown] tags=["exercise"]
 # ### 3 · `matching_head`
 #
-# *Difficulty ●●● · importance ●●● · 25 minutes.* The whole head: from queries, keys and values, and the mask of the
-# support, the correlation map $w$ and what the query receives, $x$. Predict first: what do $w$ and $x$ become for an empty
-# mask, and for the same support given twice?
+# *Difficulty ●●● · importance ●●● · 25 minutes.* Write the whole head: queries, keys, values and the mask of the
+# support give the correlation map $w$ and what the query receives, $x$. Predict first: what do $w$ and $x$ become for
+# an empty mask, and for the same support given twice?
 #
 # <details><summary>Hint</summary>Unit vectors, τ = 0.1, and two ways to use the mask: as the cells of a mean, and to
 # silence attention. How many cells enter the mean? It may be none.</details>
@@ -645,7 +651,7 @@ check(matching_head)
 # ### 4 · `lives_on_priors`
 #
 # *Difficulty ●●○ · importance ●●● · 15 minutes.* Another support in the matching costs next to nothing, other prior
-# maps most of the score. Why? Which training would show whether the matching can do more? 25 words or more, with a
+# maps cost most of the score. Why? Which training would show whether the matching can do more? 25 words or more, with a
 # number measured above, as the returned text.
 #
 # <details><summary>Hint</summary>What does the query bring along? How alike are the object's keys?</details>
@@ -655,7 +661,7 @@ check(matching_head)
 def lives_on_priors():
     """-> your answer, a text."""
     return """The priors join the query before the transformer, so it already knows where the object is, and the
-    support's tokens are nearly equal: their mean is longer than 0.97. Nothing is left to match. An exchange is an
+    support's tokens are nearly equal: their mean has a length of 0.99. Nothing is left to match. An exchange is an
     intervention; only a network retrained without priors could show what the matching learns when it has to."""
 
 
@@ -672,7 +678,7 @@ check(lives_on_priors)
 # "the matching is useless" (in this training only); "the priors are better learned" (they are not learned at all).
 
 # %% [markdown]
-# **Read next**: notebook 06b, on the base learner that objects at the end.
+# **Read next**: notebook 06b, on the base learner and what it does at the end.
 #
 # **References**: B. Peng, Z. Tian, X. Wu, C. Wang, S. Liu, J. Su, J. Jia, *Hierarchical Dense Correlation Distillation for
 # Few-Shot Segmentation*, CVPR 2023, arXiv 2303.14652 (original code: github.com/Pbihao/HDMNet).

@@ -9,8 +9,8 @@
 #
 # *If I mark the object myself, with two quick scribbles instead of a careful outline, does it still work?* The earlier
 # notebooks showed what we had chosen. Here you choose: the object, its pixels, the method, the temperature. Every
-# picture below answers a control above it. Without a running kernel you see a still of each; start one
-# (*Run > Run All Cells*) and they come to life.
+# picture below follows the controls above it. Without a running kernel you see still pictures; start the kernel (*Run >
+# Run All Cells*) and they come to life.
 #
 # **What you will learn**
 #
@@ -45,7 +45,7 @@ print(f"fsslib {fsslib.__version__}, torch {torch.__version__.split('+')[0]}, {t
 # ## Draw
 #
 # There are five tools. **Brush**, **box** and **polygon** say what the object is, so all the rest is background. A
-# **scribble** only hints: as soon as one marks background, pixels that nobody touched are
+# **scribble** is only a hint. Once a scribble marks background, pixels that nobody touched are
 # [neither](GLOSSARY.md#ignore-label-255), and a model leaves them out of every average. The **eraser** makes pixels
 # untouched again. Everything works with a mouse, a finger, a pen, and with the keyboard alone (open *How to draw* below
 # the picture).
@@ -77,9 +77,9 @@ assert (torch.from_numpy(painter.mask) == mask).all(), "brought back, it is the 
 # ## Four methods, one support
 #
 # Below, the support is the *true mask*, and all four methods find the object. Now choose *your drawing* under *Support
-# mask*: two of them still do, and HDMNet finds nothing at all. Then *clear* the picture, mark only a corner of the disc,
-# and add one background scribble: who gains most? With *Own support* and *Own query* you can bring your own photographs,
-# but read the last section first.
+# mask*: two of them still find it, and HDMNet finds nothing at all. Then *clear* the picture, mark only a small piece
+# of the disc, and add one background scribble: which method gains most? With *Own support* and *Own query* you can
+# bring your own photographs, but read *Your own pictures* below first.
 
 # %% tags=["nbval-ignore-output"]
 comparison = widgets.compare_methods()
@@ -87,8 +87,9 @@ comparison.set(marked="true mask", query=5)
 
 # %% [markdown]
 # Is a scribble enough? One query proves nothing. But an explorer can be driven from Python: `set` changes its controls
-# and draws at once, and `scene.facts` holds the numbers on display. So ask it for twelve queries, each with the drawing
-# and with the true mask. The queries are the first images of the class after the support; none was picked by hand.
+# and draws at once, and `scene.facts` holds the numbers on display. So we ask it for twelve queries, each with the
+# drawing and with the true mask. The queries are the first images of the class after the support; none was picked by
+# hand.
 
 # %%
 found = {"your drawing": [], "true mask": []}
@@ -116,7 +117,7 @@ assert not as_written or max(lost["PANet"], lost["ASGNet"]) < 0.1 < 0.3 < min(lo
 # ## Any episode
 #
 # Pick a fold, a class, supports and a query. Look for an episode in which five supports are *worse* than one, then
-# switch the method. With ASGNet and SD-AANet they are easy to find; notebooks 04 and 05 say why.
+# switch the method. With all methods but PANet such episodes are easy to find; notebook 07 says why.
 
 # %% tags=["nbval-ignore-output"]
 widgets.explore_episode(shots=1)
@@ -134,8 +135,8 @@ widgets.explore_prototypes()
 # ## Inside SD-AANet: teacher, prior, attention
 #
 # First the distillation. Raise the [temperature](GLOSSARY.md#temperature) until teacher and student look alike. From
-# τ = 1 on the loss hardly moves, because its factor τ² makes up for it (notebook 02). The prediction does not move at
-# all: at inference there is no teacher.
+# τ = 1 on the loss hardly moves, because its factor τ² makes up for the smaller difference (notebook 02). The
+# prediction does not move at all: at inference there is no teacher.
 
 # %% tags=["nbval-ignore-output"]
 distillation = widgets.explore_distillation()
@@ -147,8 +148,9 @@ assert max(losses) < 2 * min(losses), "τ² should make up for the temperature"
 distillation.set(temperature=1.0)
 
 # %% [markdown]
-# Then the two maps that guide the decoder. Point at a query pixel: the numbered marks on the support show the object
-# cells that it resembles most. Where the prior is bright on the *wrong* object, point there: what was it mistaken for?
+# Now look at the two maps that guide the decoder, prior and attention. Point at a query pixel: the numbered marks on
+# the support show the object cells that it resembles most. Then point where the prior is bright on the *wrong* object:
+# which support cells did it match?
 
 # %% tags=["nbval-ignore-output"]
 widgets.explore_attention()
@@ -165,9 +167,9 @@ widgets.explore_superpixels()
 # %% [markdown]
 # ## Inside HDMNet: what is compared with what?
 #
-# There are three stages, from fine to coarse. Lower the temperature: the correlation map keeps its picture, only its
-# scale changes. Then let the softmax run over the support instead of the query: now the prediction breaks down, because
-# the message no longer says *how much* of the object each query cell received (notebook 06).
+# There are three stages, from fine to coarse. Lower the temperature: the correlation map keeps its pattern, and only
+# its scale changes. Then let the softmax run over the support instead of the query: now the prediction breaks down,
+# because the message no longer says *how much* of the object each query cell received (notebook 06).
 
 # %% tags=["nbval-ignore-output"]
 correlation, found = widgets.explore_correlation(), {}
@@ -177,16 +179,19 @@ for axis in ("support", "query"):
     each = [correlation.set(softmax=axis, query=q).scene.facts["iou"] for q in range(1, queries + 1)]
     found[axis] = sum(each) / queries
 print(
-    f"correlation maps at τ = 0.02 and 0.1: {float(cold.max() / hot.max()):.0f} times as large, pattern {alike:.3f} alike"
+    f"correlation map at τ = 0.02: {float(cold.max() / hot.max()):.0f} times as large as at 0.1; "
+    f"coefficient of correlation between the two {alike:.3f}"
 )
-print(f"mean IoU of {queries} queries, softmax over the query {found['query']:.0%}, the support {found['support']:.0%}")
+print(
+    f"mean IoU of {queries} queries, softmax over the query {found['query']:.0%}, over the support {found['support']:.0%}"
+)
 assert alike > 0.999 and (not as_written or found["support"] < found["query"] / 2)
 correlation.set(query=5)
 
 # %% [markdown]
 # ## An explorer as an experiment
 #
-# The same works with every explorer: twelve queries, one and five supports, one loop.
+# You can drive every explorer like this: twelve queries, with one support and with five, in one loop.
 
 # %%
 explorer = widgets.explore_episode()
@@ -219,8 +224,8 @@ for label, value in curves.items():
 # ## Why it stays quick
 #
 # A backbone's features depend on the image alone, so each explorer remembers them: moving a temperature runs no
-# backbone. While a slow model computes, further moves of yours collect, and only the last one is answered. Values set
-# from Python, as in the loops above, are answered every time.
+# backbone. While a slow model computes, your further moves wait, and the explorer answers only the last one. It answers
+# every value that is set from Python, as in the loops above.
 
 # %%
 runs = explorer.runs
@@ -242,12 +247,12 @@ claims(
     (
         "The papers of SD-AANet and HDMNet report scores with whole masks only.",
         f"SD-AANet falls from {whole['SD-AANet']:.0%} to {drawn['SD-AANet']:.0%}, HDMNet from {whole['HDMNet']:.0%} to {drawn['HDMNet']:.0%}.",
-        "They mask what enters a network: shreds of an object were in no training picture.",
+        "They mask what enters a network, and no training picture showed shreds of an object.",
     ),
     (
         "HDMNet (inverse softmax): attention has to be normalised over the query.",
         f"Mean IoU {found['query']:.0%}; over the support, with the same weights, {found['support']:.0%}.",
-        "They agree. These weights were trained over the query, so the fall also holds the surprise; see notebook 06.",
+        "They agree. But these weights learned with the softmax over the query, so any change would cost something; see notebook 06.",
     ),
 )
 
@@ -255,17 +260,19 @@ claims(
 # ## Summary
 #
 # * A drawing is a list of strokes, and the mask is a function of it. Record it, replay it, put it in a report.
-# * A few scribbles served the two methods that average features, and ruined the two that mask what enters a network.
-# * Each method shows what it saw under the names its paper uses; the same pictures are `Prediction.maps` in Python.
+# * A few scribbles were enough for PANet and ASGNet, which average features. They ruined SD-AANet and HDMNet, which
+#   mask what enters a network.
+# * Explorers show what a method saw, under the names of its paper; in Python these maps are `Prediction.maps`.
 # * What an explorer shows for one query is an example. `set` and `facts` make it a measurement.
 #
 # ## Exercises
 #
-# **1. Draw with code.** *Difficulty ●○○ · 5 minutes.* Write `boxed(mask)`: the document of one box around the object
-# of a mask. Hint: `strokes.empty` and `strokes.add`.
+# **1. Draw with code.** *Difficulty ●○○ · 5 minutes.* Write `boxed(mask)`: it returns a drawing (its `document`) of one
+# box around the object of a mask. Hint: `strokes.empty` and `strokes.add`.
 #
 # **2. The smallest support.** *Difficulty ●●○ · 15 minutes.* Shrink a round brush stroke at the object's centre. How
-# few pixels does PANet need for this query? Then move the spot: is the centre special, or the object?
+# few pixels does PANet need for this query? Then move the spot: is the centre special, or will any place on the object
+# do?
 #
 # **3. An open question.** *Difficulty ●●● · 30 minutes.* Find an episode in which the *drawing* beats the *true mask*
 # for some method. Is it luck, or is there something in the true mask that hurts?
@@ -308,8 +315,12 @@ def smallest(sizes):
 
 
 sizes = smallest((30, 20, 12, 6, 2))
-print("exercise 2: IoU by width in pixels:", ", ".join(f"{size}: {value:.0%}" for size, value in sizes.items()))
+print(
+    "exercise 2: IoU by width of the stroke in pixels:",
+    ", ".join(f"{size}: {value:.0%}" for size, value in sizes.items()),
+)
 
 # %% [markdown]
-# **Read next**: notebook 09, on what makes a score a score. **References**: K. Wang et al., *PANet*, ICCV 2019; Q.
-# Zhao et al., *SD-AANet*, arXiv 2108.06600; G. Li et al., *ASGNet*, CVPR 2021; B. Peng et al., *HDMNet*, CVPR 2023.
+# **Read next**: notebook 09, on all that a score depends on besides the model. **References**: K. Wang et al., *PANet*,
+# ICCV 2019; Q. Zhao et al., *SD-AANet*, arXiv 2108.06600; G. Li et al., *ASGNet*, CVPR 2021; B. Peng et al., *HDMNet*,
+# CVPR 2023.

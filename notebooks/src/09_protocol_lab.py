@@ -8,8 +8,8 @@
 # # 09 · Protocol laboratory
 #
 # *Two papers report two scores of the same method. Which of them made a mistake?* Perhaps neither: they drew other
-# episodes, counted differently, or picked another checkpoint. Here you flip one such switch at a time and read off what it
-# buys.
+# episodes, counted differently, or picked another checkpoint. Here you flip one such switch at a time and read off how
+# far the score moves.
 #
 # **What you will learn**
 #
@@ -58,9 +58,9 @@ print(f"fsslib {fsslib.__version__}, torch {torch.__version__.split('+')[0]}, {t
 # %% [markdown]
 # ## The cards
 #
-# A `Protocol` holds every choice besides the weights that can move a score, and prints as a card. Below is our default for
-# PASCAL-5i. `Protocol.published(name)` holds the habits of a paper's code; it describes, it does not recommend. The table
-# shows the rows in which the five differ.
+# A `Protocol` holds every choice besides the weights that can move a score, and prints as a card. Below is our default
+# for PASCAL-5i. `Protocol.published(name)` holds the habits of a paper's code; it describes, it does not recommend. The
+# table shows the rows in which the five cards differ (`NaN`: the same as `input_size`).
 
 # %%
 honest = Protocol.pascal5i()
@@ -73,9 +73,9 @@ for name in ("asgnet", "sdaanet", "hdmnet"):
     print(f"{name}: checkpoint chosen on {cards[name].selection}; {cards[name].source}")
 
 # %% [markdown]
-# Which of these rows are a matter of taste, and which are an advantage? Measure. Here is the whole switchboard: the weights
-# stay, the rules are yours. Start with *mean over images*, then try *two ways*, and then do not count false positives where
-# the class is not shown. How many points can you find without touching the network?
+# Which of these rows are a matter of taste, and which raise the score? Measure it. Here is a switchboard: the weights
+# stay, and you set the rules. Start with *mean over images*, then try *two ways*, and then do not count false positives
+# where the class is not shown. How many points can you find without touching the network?
 
 # %% tags=["nbval-ignore-output"]
 explore_protocol(episodes=50).set(way=2, counting="present")
@@ -83,10 +83,10 @@ explore_protocol(episodes=50).set(way=2, counting="present")
 # %% [markdown]
 # ## One switch at a time
 #
-# The same step by step: PANet's shipped weights for fold 0 of Shapes-5i, and one fixed list of episodes. If a switch leaves
-# the episodes alone, the difference is [paired](GLOSSARY.md#paired-interval), and its interval comes from drawing the same
-# episodes for both sides. If it changes them, the two scores are independent, and the halves $h$ of their intervals add
-# like the sides of a right angle:
+# Now the same step by step, with PANet's shipped weights for fold 0 of Shapes-5i and one fixed list of episodes. If a
+# switch leaves the episodes alone, the difference is [paired](GLOSSARY.md#paired-interval), and its interval comes from
+# drawing the same episodes for both sides. If it changes them, the two scores are independent, and the half-widths $h$
+# of their intervals add like the two short sides of a right triangle:
 #
 # $$\Delta = s_A - s_B, \qquad h_\Delta = \sqrt{h_A^2 + h_B^2}$$
 #
@@ -150,9 +150,9 @@ for k, scores in base.scores.items():
 # %% [markdown]
 # ### Label size
 #
-# The network answers at its own input size. Its answer can be compared with the label there, or enlarged and compared with
-# the label of the original picture. Shapes-5i draws any size: here the same scenes at 193 pixels, scaled down to 97 for the
-# network.
+# The network answers at its own input size. You can compare its answer with the label at that size, or enlarge it and
+# compare it with the label of the original picture. Shapes-5i can draw any size: here we draw the same scenes at 193
+# pixels and scale them down to 97 for the network.
 
 # %% tags=["nbval-ignore-output"]
 large = load_dataset("shapes", fold=0, split="test", val_classes=0, size=193)
@@ -163,9 +163,10 @@ flip("label size", evaluate(net, large, rules), original)
 # %% [markdown]
 # ### Area filter
 #
-# The PFENet family lists a picture for a class only if the class covers 2,048 pixels of it: 1.1 % of a VOC picture,
-# 103 pixels at our size. Small objects, the hard ones, drop out of queries *and* supports. That makes another test set, so
-# the difference is not paired. The objects of Shapes-5i are all larger; with half their radius (knob `area`) some are not:
+# The PFENet family uses a picture for a class only if the class covers at least 2,048 pixels of it (1.1 % of a VOC
+# picture, 103 pixels at our size). Small objects, the hard ones, drop out of queries *and* supports. That makes another
+# test set, so the difference is not paired. All objects of Shapes-5i are larger than 103 pixels; with half the radius
+# (knob `area`) some are smaller:
 
 
 # %% tags=["nbval-ignore-output"]
@@ -188,7 +189,7 @@ flip("area filter", evaluate(net, large, rules), measured["small objects"])
 # ### Several shots
 #
 # Each paper has a rule for merging $K$ supports. HSNet's **vote** and the **mean** of $K$ probabilities work with any
-# method, since they only use its one-shot answers:
+# method, because they only use the method's one-shot answers:
 
 # %% tags=["nbval-ignore-output"]
 merged = {}
@@ -205,14 +206,14 @@ for method in ("panet", "sdaanet"):
 assert not as_written or merged["panet", VOTE][0] < 3 < merged["sdaanet", VOTE][0]
 
 # %% [markdown]
-# A method that loses from one shot to five (notebook 07) may have an unlucky [merge rule](GLOSSARY.md#merge-rule): a table of
-# five-shot scores compares rules as much as methods. And no rule is good everywhere; look for these two among the photographs
-# below.
+# A method that loses from one shot to five (notebook 07) may have an unlucky [merge rule](GLOSSARY.md#merge-rule): a
+# table of five-shot scores compares rules as much as methods. And no rule is good everywhere: see what these two do on
+# the photographs below.
 #
-# ### Two ways, and false positives that are free
+# ### Two ways, and false positives that cost nothing
 #
-# PANet's evaluation drops the counts of a class where the label does not show it: marking an absent class costs nothing.
-# With one way the class is always there. With two ways one of them usually is not:
+# PANet's evaluation counts a class only in queries whose label shows it, so marking an absent class costs nothing. With
+# one way the class is always there. With two ways one of the two classes usually is not:
 
 # %% tags=["nbval-ignore-output"]
 two = evaluate(net, test_set, rules.replace(way=2))
@@ -223,19 +224,22 @@ flip("two ways, present only", evaluate(net, test_set, rules.replace(way=2, coun
 # ### Absent targets
 #
 # In every benchmark episode the query shows the class. With `absent=0.3` three in ten queries have an
-# [absent target](GLOSSARY.md#absent-target). The *false alarm* is the share of their pixels that is marked all the same.
+# [absent target](GLOSSARY.md#absent-target). The *false alarm* is the share of the pixels of these queries that the
+# model marks all the same.
 
 # %% tags=["nbval-ignore-output"]
 absent = evaluate(net, test_set, rules.replace(absent=0.3))
 flip("absent targets", absent)
 without, alarm = absent.scores[1].absent, absent.scores[1].false_alarm
 marked = np.mean(absent.scores[1].table[without, 1, 1] > 0)
-print(f"{without.sum()} queries without the class: false alarm {100 * alarm:.1f} %, any mark in {100 * marked:.0f} %")
+print(
+    f"{without.sum()} queries without the class: false alarm {100 * alarm:.1f} %, pixels marked in {100 * marked:.0f} % of them"
+)
 assert not as_written or marked > 0.5
 
 # %% [markdown]
-# Prototype matching cannot say "none of it is here", and the usual protocol cannot see that. To tell what it costs takes more
-# episodes than these few: see the stored table.
+# Prototype matching rarely says "nothing here", and the usual protocol never notices. These few episodes cannot tell
+# what that costs: see *absent targets* in the stored table.
 #
 # ### Order of queries, another list
 #
@@ -260,8 +264,8 @@ for fold in (1, 2, 3):
 # %% [markdown]
 # ## The stored table
 #
-# `tools/protocol_lab.py` did the same with 1,000 episodes and all four folds. Ours are a small live sample, the first of its
-# list, so what it found in the first 200 has to lie in our intervals:
+# `tools/protocol_lab.py` did the same with 1,000 episodes and all four folds. Our live episodes are the first of its
+# list. So the tool's scores on its first 200 episodes have to lie in our intervals:
 
 # %%
 stored = json.loads((results / "protocol-lab.json").read_text())
@@ -284,9 +288,9 @@ assert shapes["two ways", 1]["difference"][2] < 0, "notebook 00 says that two wa
 # %% [markdown]
 # ## Fifty episodes
 #
-# How many episodes make an order trustworthy? Notebook 07's runs kept the counts of 1,000 episodes, four methods with three
-# trainings each. Draw $n$ of them with replacement, 500 times: how often does the order differ from that of all
-# 1,000? A draw is a weight $w_e$ for every episode:
+# How many episodes does a ranking need before you can trust it? Notebook 07's runs kept the counts of 1,000 episodes
+# for four methods with three trainings each. Draw $n$ of these episodes with replacement, 500 times: how often does the
+# order of the methods differ from the order on all 1,000? Let $w_e$ be how often a draw takes episode $e$:
 #
 # $$\text{mIoU}(w) = \frac{1}{C}\sum_c \frac{\sum_e w_e I_{ec}}{\sum_e w_e U_{ec}}$$
 
@@ -360,19 +364,21 @@ print("PANet, K=1, half of the 95 % interval:", ", ".join(f"n={n}: ±{w:.1f}" fo
 assert 0.75 < widths[50] / widths[1000] / 20**0.5 < 1.25, "it should fall like 1 / sqrt(n)"
 
 # %% [markdown]
-# "Neighbours" stand next to each other in the full ranking; the chance is the mean over the three pairs. Sharing a list
-# helps, and it costs nothing. Where trainings differ, no number of episodes makes up for a single seed. The last line says
-# how wide the interval of one score is: it falls like $1/\sqrt{n}$.
+# "Neighbours" are two methods next to each other in the full ranking; the panels *neighbours swap* show the mean over
+# the three pairs. Sharing a list helps, and it costs nothing. Where trainings differ, no number of episodes makes up
+# for a single seed: at $K = 5$ a third of the neighbours swap even with 1,000 episodes. The printed line gives half the
+# width of the interval of one score; it falls like $1/\sqrt{n}$.
 #
 # ## What needs a training
 #
-# Three choices act while a model learns. They were trained with small budgets, every seed from the same initial weights.
+# Three choices act while a model learns. We trained every option with a small budget; the options of one seed start
+# from the same weights.
 #
-# **The checkpoint.** PANet on Shapes-5i was scored every 50 steps on episodes of three held-back base classes and of the test
-# fold, 200 each. So one training serves three papers: one reports the last state, one the best on validation classes, one
-# the best on the test fold. At the end all three pick the same state, because the learning rate falls to zero. But who knows
-# the right length beforehand? Stop the same trainings at each of their checkpoints, and apply every rule to what was seen by
-# then:
+# **The checkpoint.** PANet on Shapes-5i was scored every 50 steps on episodes of three held-back base classes and of
+# the test fold, 200 each. So one training can follow three rules: report the last state, the best on validation
+# classes, or the best on the test fold. At the end all three pick the same state, because the learning rate falls to
+# zero. But nobody knows the right length beforehand. So we stop the same trainings at each of their checkpoints and
+# apply every rule to what was seen by then:
 
 
 # %%
@@ -396,14 +402,15 @@ cheat = {step: gain for line in stops["best on the test fold"].values() for step
 assert min(cheat.values()) == 0, "whoever selects on the list that is scored cannot lose"
 
 # %% [markdown]
-# Selecting on the list that is scored cannot lose, whatever the method: a maximum of noisy numbers lies above the last.
-# An honest rule sometimes loses. (For ASGNet a user reports 5 points; see the table in notebook 07.)
+# Selecting on the list that is scored cannot lose, whatever the method: the largest of some noisy numbers is never
+# below the last. An honest rule sometimes loses. (A user of ASGNet's code reports that selecting on the test fold gains
+# 5 points: notebook 07.)
 #
 # **Batch norm.** `"batch"` lets the statistics of the backbone follow the episodes, as several codes do by calling
 # `model.train()`; `"frozen"` keeps those of the pre-training.
 #
 # **Novel pixels.** Training photographs show novel classes, too. Call them background, ignore them, or drop the images?
-# PANet learns a projection of frozen features, fold 1.
+# Here PANet learns a projection of frozen features on photographs, fold 1.
 
 # %%
 for switch, reference in (("batch norm", "frozen"), ("novel pixels", "background")):
@@ -412,16 +419,16 @@ for switch, reference in (("batch norm", "frozen"), ("novel pixels", "background
             print(gain_verdict(f"{switch}, {setting} - {reference}", row["difference"], row["difference per seed"]))
 
 # %% [markdown]
-# Look at the single trainings: `drop` and batch norm change sign from one to the next, so a paper with one training could
-# have told either story. (With three trainings, all signs agree by chance one time in four: notebook 07.) These budgets are
-# small; for BAM on full PASCAL-5i a user reports 3 points for `drop`.
+# Look at the single trainings: `drop` and batch norm change sign from one to the next, so a paper with one training
+# could have told either story. (With three trainings, all signs agree by chance one time in four: notebook 07.) These
+# budgets are small; for BAM on full PASCAL-5i a user reports that `drop` gains 3 points.
 #
 # ## Photographs
 #
-# The same switches on PASCAL photographs: a small subset (693 test images, long side 336 px, folds 1 to 3), PANet's
-# matching on frozen ImageNet features of a ResNet-18, nothing trained. The pictures are smaller than VOC's, so 2,048 pixels
-# become 925 here ("unscaled" takes the number as it stands). Masks of this subset have no void border, so `void` changes
-# nothing; what is left of PANet's protocol is the label size.
+# Now the same switches on PASCAL photographs. The data is a small subset (693 test images, long side 336 px, folds 1 to
+# 3). PANet matches frozen ImageNet features of a ResNet-18; nothing is trained. The pictures are smaller than VOC's, so
+# 2,048 pixels become 925 here ("unscaled" keeps 2,048). Masks of this subset have no void border, so `void` changes
+# nothing; with one way, `counting` does not either. PANet's protocol then changes the label size alone.
 
 # %%
 head, *photographs = stored["photographs"]
@@ -432,7 +439,7 @@ for row in photographs:
     print(verdict(f"{row['switch']} ({row['setting']}), K={row['shots']}", row["difference"]) + how)
 
 # %% [markdown]
-# With `root` the rows are measured again: every one carries the protocol it was scored with.
+# With `root` the cell below measures the rows again, each under its stored protocol.
 
 
 # %%
@@ -455,13 +462,13 @@ if root:
             f"{row['switch']}, K={row['shots']}: {again(row, matching, store):.1f}, stored {np.mean(row['miou']):.1f}"
         )
 else:
-    print("root is not set: the stored rows stand")
+    print("root is not set, so nothing is measured again")
 
 # %% [markdown]
 # ## What each switch buys
 #
-# Points of mIoU by which a score moves although the model stays the same (upper panels) or learns with the same budget
-# (lowest panel). Hollow marks compare different episodes; small dots are single trainings.
+# The figure shows by how many points of mIoU a score moves although the model stays the same (upper panels) or learns
+# with the same budget (lowest panel). Hollow marks compare different episodes; small dots are single trainings.
 
 # %%
 SAME = ["image-wise IoU", "label size", "padding", "K-merge: vote", "K-merge: mean"]
@@ -484,9 +491,10 @@ for (switch, setting), row in trained.items():
 show(*pictures.switches(rows, {"shapes": "Shapes-5i", "photographs": "photographs"}))
 
 # %% [markdown]
-# The same frozen features score 2.5 points more under the protocols of ASGNet, SD-AANet and HDMNet than under ours, about
-# what the area filter gives alone. Counting and the two merge rules have another sign on the other data: what a switch buys
-# has to be measured where it is used. Label size and padding hardly move such coarse masks.
+# The same frozen features score 2.5 to 2.6 points more under the protocols of ASGNet, SD-AANet and HDMNet than under
+# ours, about what the area filter gives alone (2.7). Image-wise IoU and the two merge rules raise the score on
+# Shapes-5i and lower it on photographs: measure a switch on the data you report. Label size and padding hardly move
+# such coarse masks.
 #
 # ## What the papers claim, and what we measured
 
@@ -501,7 +509,7 @@ claims(
         "A vote throws away how sure each shot is. Whether that helps depends on the features, so a rule belongs on the card.",
     ),
     (
-        "PFENet's family lists an object for a class from 2,048 pixels on.",
+        "The code of the PFENet family uses a picture for a class only if the class covers at least 2,048 pixels of it.",
         "The filter alone: " + points.format(*real["area filter", 1]) + " on photographs, "
         + points.format(*shapes["area filter", 1]["difference"]) + " on small drawn objects.",
         "Small objects are the hard ones. Without them the task is easier; the method is the same.",
@@ -509,7 +517,7 @@ claims(
     (
         "PANet's code does not count false positives of a class that the label does not show.",
         "Two ways: " + points.format(*shapes["two ways, present only", 1]["difference"]) + " on the same episodes.",
-        "With two ways one class is usually absent, and whatever is called by its name is free.",
+        "With two ways one class is usually absent, and pixels that are wrongly given to it cost nothing.",
     ),
 )  # fmt: skip
 
@@ -517,28 +525,31 @@ claims(
 # ## Summary
 #
 # * A score without its protocol cannot be compared: print the card.
-# * Where a switch leaves the episodes alone, pairing shows a tenth of a point; where it does not, 1,000 episodes leave
-#   a point or more open.
-# * Whoever filters small objects, forgives false positives or never shows an absent target reports an easier task, not
-#   a better method.
-# * Fifty episodes do not order methods that are close; share the list, and train more than once.
+# * If a switch leaves the episodes alone, pairing shows differences of a few tenths of a point. If it does not, even
+#   1,000 episodes leave an interval of ±1 point or more.
+# * A paper that filters small objects, forgives false positives or never shows an absent target reports an easier task,
+#   not a better method.
+# * Fifty episodes cannot rank methods that are close. Share the list, and train more than once.
 # * Choose checkpoints on classes that are not scored.
 #
 # ## Exercises
 #
-# **1. Two independent scores.** *Difficulty ●○○ · 5 minutes.* From (value, low, high) of two scores on different
-# episodes, the difference with its interval. Hint: a right angle.
+# **1. Two independent scores.** *Difficulty ●○○ · 5 minutes.* Write `apart(a, b)`: from (value, low, high) of two
+# scores on different episodes, return the difference a - b with its interval in the same form. Hint: the right
+# triangle.
 #
-# **2. Free false positives.** *Difficulty ●●○ · 10 minutes.* From the counts (E, 1 + N, 3) (true positive, false
-# positive, false negative pixels of background and ways), what PANet's evaluation counts.
+# **2. Free false positives.** *Difficulty ●●○ · 10 minutes.* Write `present(table)`: from the counts (E, 1 + N, 3)
+# (true positive, false positive, false negative pixels of background and ways), return what PANet's evaluation counts,
+# with 0 for the rest.
 #
-# **3. The vote.** *Difficulty ●●○ · 10 minutes.* HSNet's rule: from $K$ masks (K, H, W) of zeros and ones, the pixels
-# with at least half of the votes *of the pixel that got most*.
+# **3. The vote.** *Difficulty ●●○ · 10 minutes.* Write `vote(masks)`, HSNet's rule: from $K$ masks (K, H, W) of zeros
+# and ones, return (H, W) booleans, true where a pixel has at least half as many votes *as the pixel with most*.
 #
-# **4. The wrong winner.** *Difficulty ●●● · 25 minutes.* How often do $n$ episodes crown the wrong method? `a` and `b` are
-# what `counts` above returns for two methods, (intersections, unions), each (E, C); `rows` (D, n) holds the episodes of
-# each draw. Return the share of draws in which the order of the two mIoUs is not that of all E episodes. A class that a
-# draw does not show is left out of it. Hint: one score takes three lines; write it as a function of `part[pick]`.
+# **4. The wrong winner.** *Difficulty ●●● · 25 minutes.* Write `won(a, b, rows)`: how often do $n$ episodes name the
+# wrong winner? `a` and `b` are what `counts` above returns for two methods, (intersections, unions), each (E, C);
+# `rows` (D, n) holds the episodes of each draw. Return the share of draws in which the order of the two mIoUs is not
+# that of all E episodes. Where a draw takes no episode of a class, leave the class out. Hint: one score takes three
+# lines; write it as a function of `part[pick]`.
 #
 # ```python
 # def apart(a, b):

@@ -7,31 +7,31 @@
 # %% [markdown]
 # # 11 · Capstone: a module of your own
 #
-# *I have an idea that should make it better. How do I find out whether it does?* You design a small module, write down what
-# it should do **before** anything runs, train it and its counterpart without the idea, compare the two on the same
-# episodes, and report on one page. An idea that fails is as good a result as one that works, if the page says why.
+# *I have an idea that should make a method better. How do I find out whether it does?* You design a small module, write
+# down what it should do **before** anything runs, train it and its counterpart without the idea, compare the two on the
+# same episodes, and report on one page. An idea that fails is as good a result as one that works, if the page says why.
 #
 # **What you will learn**
 #
 # * how to add a method to the library in one file, without touching the library;
-# * how to write a hypothesis that can turn out wrong, with a ground on which it should hold and one on which it should not
-#   matter;
+# * how to write a hypothesis that can turn out wrong, with a *ground* (pictures on which the idea should help) and an
+#   *elsewhere* (pictures on which it should not matter);
 # * how to compare [paired](GLOSSARY.md#paired-interval), over several trainings;
 # * how to report it in one page.
 #
-# **What it needs**: notebooks 00, 01 and 07; for your own project about an hour, for the worked example about one minute on two
-# cores. The [backbone](GLOSSARY.md#backbone) is that of notebook 00, *loaded and [frozen](GLOSSARY.md#frozen-backbone)*; only
-# your module learns.
+# **What it needs**: notebooks 00, 01 and 07; about an hour for your own project, about one minute on two cores for the
+# worked example. The [backbone](GLOSSARY.md#backbone) is that of notebook 00, *loaded and
+# [frozen](GLOSSARY.md#frozen-backbone)*; only your module learns.
 #
 # ## How to work
 #
-# 1. Copy `data/capstone/starter.py` to a file of your own; change class and name, and write your idea where `answer` asks for
-#    it. The option `idea=False` has to leave it out, and change nothing else.
+# 1. Copy `data/capstone/starter.py` to a file of your own; change class and name, and write your idea where `answer`
+#    asks for it. The option `idea=False` has to leave your idea out and change nothing else.
 # 2. Set `plugin` and `method` in the next cell. Write your `hypothesis` in the cell after the imports.
 # 3. Run all cells. Do not change the hypothesis afterwards: write a new one.
 # 4. Write your page (last section). The rubric says what counts.
 #
-# What you see below is a worked example: `data/capstone/mixture.py`.
+# Until you do, the notebook shows a worked example: `data/capstone/mixture.py`.
 
 # %% tags=["parameters"]
 plugin = None  # the path of your file; None: the worked example
@@ -84,9 +84,9 @@ print("hash", hashlib.sha256(hypothesis.encode()).hexdigest()[:12])
 # %% [markdown]
 # ## 2 · The module
 #
-# One file, one class. `features` prepares what all classes share, `segment` answers for one class, and `answer` is where
-# this idea lives: query cells (B, C, h, w), support cells (B, K, C, h, w) and the share of each support cell that belongs to
-# the object (or to the background) go in, a map (B, 1, h, w) comes out.
+# The module is one Python class in one file. `features` prepares what all ways share, `segment` answers for one way,
+# and the idea is in `answer`. It takes query cells (B, C, h, w), support cells (B, K, C, h, w) and, for each support
+# cell, the share that belongs to the object (or to the background). It returns a map (B, 1, h, w).
 
 # %%
 path = Path(plugin) if plugin else fsslib.files.data_folder() / "capstone" / "mixture.py"
@@ -129,8 +129,9 @@ print("learned weight of the nearest cell:", learned)
 # %% [markdown]
 # ## 4 · Compare
 #
-# The interval says what other episodes would change, the dots what other trainings would. The last column is the interval
-# over trainings: wide, because there are few of them (notebook 07).
+# The left panel shows the ground, the right one elsewhere. The interval says what other episodes would change, the dots
+# what other trainings would. The last column of the table is the interval over trainings; it is wide, because there are
+# few of them (notebook 07).
 
 # %% tags=["nbval-ignore-output"]
 rows, gains, shown = [], {}, {}
@@ -151,6 +152,7 @@ for place, exam in enumerate(exams, 1):
         }
         shown[f"{exam}, {'with' if idea else 'without'} the idea"] = entry
 figure, alt, data = ablation.ablation(rows)
+alt, data.columns = alt.replace("K=1", "ground").replace("K=2", "elsewhere"), list(exams)
 for axis, exam in zip(figure.axes, (f"ground: {ground}", f"elsewhere: {elsewhere}")):
     axis.set_title(exam.replace("{", "").replace("}", "").replace("'", ""))
 show(figure, alt, data)
@@ -159,22 +161,23 @@ table(pd.DataFrame(shown).T)
 # %% [markdown]
 # ## 5 · The verdict
 #
-# The rule was fixed above. So a function may read it off:
+# The hypothesis fixed the rule, so code can apply it:
 
 # %% tags=["nbval-ignore-output"]
 (value, low, high), each = gains["ground"]
-(aside, *_), _ = gains["elsewhere"]
+(aside, *ends), _ = gains["elsewhere"]
+elsewhere_range = "{:.1f} to {:.1f}".format(*ends)
 if low > 0 and min(each) > 0:
     verdict = "confirmed on its ground" if value >= 1 else "there is a gain, but a smaller one than predicted"
 elif high < 0 and max(each) < 0:
     verdict = "refuted: it is worse where it should help"
 else:
     verdict = "not confirmed"
-print(f"{verdict}: {value:+.1f} ({low:.1f} to {high:.1f}); elsewhere {aside:+.1f}")
+print(f"{verdict}: {value:+.1f} ({low:.1f} to {high:.1f}); elsewhere {aside:+.1f} ({elsewhere_range})")
 claims(
     (
         "Prediction: at least +1 point on objects of three parts, less than one point on objects of one.",
-        f"{value:+.1f} ({low:.1f} to {high:.1f}) on the ground, {aside:+.1f} elsewhere; "
+        f"{value:+.1f} ({low:.1f} to {high:.1f}) on the ground, {aside:+.1f} ({elsewhere_range}) elsewhere; "
         f"{len(seeds)} trainings of {steps} steps, {episodes} episodes.",
         f"{verdict[0].upper()}{verdict[1:]}. Precision and recall in the table say how: the idea finds less of the object "
         "and marks less beside it.",
@@ -184,13 +187,14 @@ claims(
 # %% [markdown]
 # ## 6 · One page
 #
-# The worked example's page. Yours replaces it: the same five paragraphs, at most 400 words, every number with its interval.
+# This is the worked example's page. Replace it with yours: the same five paragraphs, at most 400 words, every
+# difference with its interval.
 
 # %% tags=["nbval-ignore-output"]
 page = f"""
 **Does a mixture of mean and nearest cell help objects of several parts?**
 
-*Why.* The mean of several parts resembles none of them; on photographs the nearest cell beat it.
+*Why.* The mean of several parts resembles none of them; on a photograph of a motorcycle the nearest cell beat the mean.
 
 *What.* `{path.name}`: one learned weight between the two cosines. Without the idea the same module matches means only.
 Hypothesis {hashlib.sha256(hypothesis.encode()).hexdigest()[:12]}, written before the first run.
@@ -199,7 +203,7 @@ Hypothesis {hashlib.sha256(hypothesis.encode()).hexdigest()[:12]}, written befor
 {episodes} episodes of novel classes (list {evaluate(runs[True, seeds[0]][0], exams["ground"], protocol, progress=False).protocol.list_hash}).
 
 *Result.* With the idea {value:+.1f} points of mIoU ({low:.1f} to {high:.1f}; trainings {", ".join(f"{x:+.1f}" for x in each)})
-on three parts, and {aside:+.1f} on one part: **{verdict}**.
+on three parts: **{verdict}**. On one part, where less than one point was predicted, {aside:+.1f} ({elsewhere_range}).
 
 *Why, and what next.* On three parts precision went from {shown["ground, without the idea"]["precision"]} to
 {shown["ground, with the idea"]["precision"]} and recall from {shown["ground, without the idea"]["recall"]} to
@@ -218,7 +222,7 @@ display(Markdown(page))
 # | module | 4 | one file; `idea=False` changes nothing but the idea; shapes and sources in the docstring |
 # | comparison | 5 | same seeds, batches and episodes on both sides; at least three trainings; interval over episodes *and* trainings |
 # | honesty | 3 | a failed or unclear result is called so; nothing was tuned on novel classes |
-# | page | 3 | one page, every number with its interval, one reason with a measurement, one next step |
+# | page | 3 | one page, every difference with its interval, one reason with a measurement, one next step |
 #
 # Nothing depends on whether the score rises.
 #

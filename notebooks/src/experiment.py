@@ -16,9 +16,10 @@
 # python -m fsslib.experiments help
 # ```
 #
-# The defaults start from the shipped weights and train only a little further, so that the report is done in a minute. These
-# weights were trained to the end: do not expect a gain, and see the interval say so. For a training that shows, set
-# `checkpoint=null`, as above. Unknown names, wrong types and combinations that cannot work are refused before anything runs.
+# The defaults start from the shipped weights and train only a little further, so that the report is done in a minute.
+# These weights were trained to the end, so do not expect a gain: its interval will hold 0. To see a model learn, set
+# `checkpoint=null`, as above. Unknown names, wrong types and combinations that cannot work are refused before anything
+# runs.
 
 # %% tags=["parameters"]
 method = "panet"
@@ -111,10 +112,11 @@ evaluations = {"before training": recipe.score(p, recipe.features_only(net), tes
 # %% [markdown]
 # ## Training
 #
-# Budgets are steps. The batch at step t depends on the seed and t alone, so a run that was stopped goes on exactly where it
-# was. Unless `selection` is `last`, the training is validated every `validate_every` steps on a fixed list of episodes, and
-# its best state is the one that is scored below. On Shapes-5i a curve grows while the model learns from episodes: the score
-# of up to forty episodes of novel classes, to watch and not to choose by.
+# Budgets are numbers of steps. The batch at step $t$ depends on the seed and $t$ alone, so a run that was stopped goes
+# on exactly where it was. Unless `selection` is `last`, the training is validated every `validate_every` steps on a
+# fixed list of episodes, and its best state is the one that is scored below. On Shapes-5i a curve grows while the model
+# learns from episodes. It shows the score on up to forty episodes of novel classes; it is there to watch, and nothing
+# is chosen by it.
 
 # %% tags=["nbval-ignore-output"]
 histories = recipe.train(p, net, train_set, folder=out, stage="pretrain")
@@ -141,9 +143,9 @@ show(*plots.histories(histories))
 # ## Scores
 #
 # mIoU sums intersections and unions of each class over all its episodes and averages the classes. The interval is the
-# 95 % bootstrap over episodes. `gain` is the difference to the first row, [paired](GLOSSARY.md#paired-interval) on the same
-# episodes. If its interval leaves out 0, the training did something that the choice of episodes does not explain. Another
-# `seed` may still say otherwise (notebook 07).
+# 95 % bootstrap over episodes. `gain` is the difference to the row *before training* with the same number of shots,
+# [paired](GLOSSARY.md#paired-interval) on the same episodes. If its interval leaves out 0, the training did something
+# that the choice of episodes does not explain. Another `seed` may still say otherwise (notebook 07).
 
 # %% tags=["nbval-ignore-output"]
 table = pd.DataFrame(recipe.table(evaluations, p["shots"]))
@@ -163,7 +165,8 @@ show(*plots.class_bars({f"K={k}": evaluations["trained"].scores[k] for k in p["s
 # %% [markdown]
 # ## Best, median and worst episodes
 #
-# They are chosen by the IoU of the single episode at the smallest K. The mean hides what the worst ones show.
+# We choose them by the IoU of the single episode, with the smallest number of shots. The mean hides what the worst ones
+# show.
 
 # %%
 episode, notes = examples(evaluations["trained"], test_set, shot=min(p["shots"]))

@@ -18,8 +18,6 @@ SOURCES = sorted(build.SOURCES.glob("*.py"))
 LEAST = 160  # CSS pixels of a picture on a page of 1,000
 CELLS = 60
 BOOLEANS = 40  # in all notebooks together
-# Figures that may show smaller pictures: the data flow of the whole SD-AANet has nine columns on one page.
-TOO_SMALL = {"04_sdaanet": 1}
 
 
 def stored(source):
@@ -55,7 +53,7 @@ def test_figures_can_be_seen(source):
         for i, about in pictures
         if (about["panel"] or LEAST) < LEAST or about["colliding"]
     ]
-    assert len(poor) <= TOO_SMALL.get(source.stem, 0), "\n".join(poor)
+    assert not poor, "\n".join(poor)
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)

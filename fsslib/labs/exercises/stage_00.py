@@ -94,19 +94,19 @@ def _filled(p: Tensor, t: Tensor, empty: float) -> Tensor:
 @exercise(STAGE, _iou_cases, slips={
     "one number for the batch: This is one number for all episodes together. Each has an IoU of its own: sum over its "
     "pixels.": _pooled,
-    "255 counted: What is predicted where the target is 255 counts as wrong here. "
-    "Such pixels are in no union.": lambda p, t: _share((p == 1) & (t == 1), (p == 1) | (t == 1)),
-    "255 counted as object: Pixels marked 255 were taken for the object: everything that is not 0 is more than what is "
-    "1.": lambda p, t: _share((p == 1) & (t > 0), (p == 1) | (t > 0)),
+    "255 counted: Predictions where the target is 255 count as wrong here. "
+    "Such pixels belong to no union.": lambda p, t: _share((p == 1) & (t == 1), (p == 1) | (t == 1)),
+    "255 counted as object: Pixels marked 255 were taken for the object. Ask which targets are 1, not which are more "
+    "than 0.": lambda p, t: _share((p == 1) & (t > 0), (p == 1) | (t > 0)),
     "divided by the target: This is recall: marking the whole image would give 1. The union also holds what was marked "
-    "in vain.": lambda p, t: _share(_sides(p, t)[0] & (t == 1), t == 1),
+    "outside the object.": lambda p, t: _share(_sides(p, t)[0] & (t == 1), t == 1),
     "divided by the prediction: This is precision: a single safe pixel would give 1. The union also holds what was "
     "missed.": lambda p, t: _share(_sides(p, t)[0] & (t == 1), _sides(p, t)[0]),
     "Dice: This is the Dice score (F1): it divides by the sum of the two areas. "
     "IoU divides by the union.": lambda p, t: 2 / (1 + 1 / _ious(p, t)),
     "pixel accuracy: This is the share of pixels that are right. Background is easy and large: an empty prediction "
     "would score high. IoU leaves out what both call background.": lambda p, t: _share((p == t) & (t != 255), t != 255),
-    "two empty masks, NaN: Where both masks are empty, this is 0 / 0, and one NaN makes every mean NaN: treat this "
+    "two empty masks, NaN: Where both masks are empty, this is 0 / 0, and one NaN makes every mean NaN: handle this "
     "case.": lambda p, t: _filled(p, t, torch.nan),
     "two empty masks, 0: Two empty masks score 0 here, as if something had been missed. "
     "They agree in every pixel.": lambda p, t: _filled(p, t, 0.0),
@@ -139,17 +139,17 @@ def _both(change):
 @exercise(STAGE, _episode_cases, slips={
     "nothing moved: Every episode still has its own support.": lambda i, m: (i, m),
     "masks stayed: The images moved, the masks stayed: "
-    "each mask now cuts out anything. They belong together.": lambda i, m: (i.roll(-1, 0), m),
+    "each mask now lies on a foreign image. Image and mask belong together.": lambda i, m: (i.roll(-1, 0), m),
     "images stayed: The masks moved, the images stayed: "
-    "each image now has a foreign mask. They belong together.": lambda i, m: (i, m.roll(-1, 0)),
+    "each image now has a foreign mask. Image and mask belong together.": lambda i, m: (i, m.roll(-1, 0)),
     "the episode before: This is the support of the episode *before*. "
-    "The first episode shall get that of the second.": _both(lambda x: x.roll(1, 0)),
-    "shifted by single values: All values moved by one place, over the borders of images. Move whole episodes: the "
+    "The first episode should get that of the second.": _both(lambda x: x.roll(1, 0)),
+    "shifted by single values: All values moved by one place, across the borders of images. Move whole episodes: the "
     "first dimension.": _both(lambda x: x.roll(-1)),
     "shots exchanged: The shots changed places within their episode, which keeps its support. "
     "B is the first dimension.": _both(lambda x: x.roll(-1, 2)),
     "last one keeps its own: The last episode still has its own support: "
-    "it gets that of the first.": _both(lambda x: torch.cat([x[1:], x[-1:]])),
+    "it should get that of the first.": _both(lambda x: torch.cat([x[1:], x[-1:]])),
 })  # fmt: skip
 def foreign_supports(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     order = [*range(1, len(images)), 0]

@@ -51,8 +51,8 @@ def _prototype_carries_gradients(answer) -> None:
 @exercise(STAGE, _prototype_cases, tests=[_prototype_carries_gradients], slips={
     "mean over the whole image: The average runs over all pixels, the background included: "
     "where does the mask come in?": lambda f, m: f.mean((1, 2)),
-    "divided by the image: Divide by the area of the mask, not by the number of all pixels: small objects get short "
-    "prototypes this way.": lambda f, m: _pooled(f, (m == 1).float(), m.numel()),
+    "divided by the image: Divide by the area of the mask, not by the number of all pixels: otherwise small objects "
+    "get short prototypes.": lambda f, m: _pooled(f, (m == 1).float(), m.numel()),
     "normalised: The vector has length 1. An average keeps its length; the cosine normalises "
     "later.": lambda f, m: F.normalize(masked_average(f[None], (m == 1).float()[None, None])[0, 0], dim=0),
     "not divided: This is the sum. A mean is divided by the area of the mask: otherwise a large object gets a long "
@@ -127,7 +127,7 @@ def _temperature_undoes_softmax(answer) -> None:
     "P / d: Softmax is exponential: solve P = 1 / (1 + exp(-α d)) for α.": lambda d, p: p / d,
     "base 10 or 2: The logarithm has the wrong base: softmax uses e.": lambda d, p: math.log10(p / (1 - p)) / d,
     "the margin is forgotten: "
-    "These are the log odds. α multiplies the margin to give them: where is it?": lambda d, p: math.log(p / (1 - p)),
+    "These are the log odds, α times the margin: where is the margin?": lambda d, p: math.log(p / (1 - p)),
 })  # fmt: skip
 def temperature(margin: float, probability: float) -> float:
     return math.log(probability) / margin - math.log1p(-probability) / margin
@@ -169,7 +169,7 @@ def _border(masks: Tensor, label: int = 255, thin: bool = True, reach: int = 5, 
     "ring outside: "
     "The ring lies outside the object. Here the object's own edge is to be left out.": lambda m: _border(m, grow=True),
     "ring kept, inside dropped: The inside became 255 and the ring stayed: "
-    "the other way round.": lambda m: torch.where((m == 1) & (_border(m, thin=False) == 1), 255, m),
+    "it should be the other way round.": lambda m: torch.where((m == 1) & (_border(m, thin=False) == 1), 255, m),
 })  # fmt: skip
 def inside_only(masks: Tensor) -> Tensor:
     return _border(masks)
@@ -211,14 +211,14 @@ def _there_and_back(
 def _back_carries_gradients(answer) -> None:
     scores, query, support, mask = _back_cases()["one episode, with a border of 255"]
     if not answer(scores, query.requires_grad_(), support.requires_grad_(), mask).requires_grad:
-        raise Wrong("detached", "No gradient reaches the features: a loss that nobody can learn from.")
+        raise Wrong("detached", "No gradient reaches the features: no network could learn from this loss.")
 
 
 @exercise(STAGE, _back_cases, tests=[_back_carries_gradients], slips={
     "soft mask: The prototypes were pooled under probabilities. PAR asks for the *predicted* mask: each cell is on "
     "one side.": lambda s, q, f, m: _there_and_back(s, q, f, m, sides=s.softmax(0)),
-    "temperature forgotten: Without α = 20 no pixel can be sure, and the loss says little about the "
-    "mask.": lambda s, q, f, m: _there_and_back(s, q, f, m, scale=1.0),
+    "temperature forgotten: Without α = 20 no pixel can get a high probability, and the loss says little about "
+    "the mask.": lambda s, q, f, m: _there_and_back(s, q, f, m, scale=1.0),
     "255 counted as background: Pixels marked 255 were scored as background. Nobody knows what they are: they do not "
     "count.": lambda s, q, f, m: _there_and_back(s, q, f, m, unclear=0),
     "pooled from the support: These prototypes come from the support itself. On the way back they come from the "

@@ -15,7 +15,7 @@ STAGE = "02_self_distillation"
 
 
 def sdpm_of(channels: int, rule: str = "product", detached: bool = False) -> SDPM:
-    """SDPM of so many channels with the published teacher, a rule for the query's factor, and the teacher detached?"""
+    """SDPM of so many channels with the published teacher, a rule for the query's factor, teacher detached or not."""
     choices = {"teacher": "prototypes", "teacher_query": "original", "teachers": "separate"}
     return SDPM(channels, query_factor=rule, detach_teacher=detached, **choices)
 
@@ -57,8 +57,8 @@ def _gradients_flow(answer: Callable) -> None:
             raise Wrong("no gradient", "No gradient reaches the student: nothing would be learned from this loss.")
         slope, right = (torch.autograd.grad(x, both, retain_graph=True, materialize_grads=True) for x in (loss, wanted))
         if not detached and not bool(slope[1].any()):
-            why = "Your function cuts the gradient into the teacher. Whether the teacher is fixed is the caller's "
-            why += "choice: a T that is detached already needs nothing more, and the published code leaves it free."
+            why = "Your function cuts the gradient into the teacher. The caller chooses whether the teacher is fixed: "
+            why += "a T that is detached already needs nothing more, and the published code does not detach it."
             raise Wrong("teacher cut off", why)
         if not all(torch.allclose(x, y, atol=1e-5) for x, y in zip(slope, right)):
             raise Wrong("wrong gradient", "The value is right, its gradient is not: something on the way is detached.")
@@ -67,9 +67,9 @@ def _gradients_flow(answer: Callable) -> None:
 @exercise(STAGE, _distil_cases, tests=[_rounded_shares, _gradients_flow], slips={
     "tau squared is missing: The factor τ² is missing: without it the gradients fade like 1/τ² as the temperature "
     "grows.": lambda S, T, tau: _kl(S, T, tau) / tau**2,
-    "0.9 is missing: All is there but the constant 0.9 in front.": lambda S, T, tau: _kl(S, T, tau) / 0.9,
-    "softmax over the episodes: The softmax runs over the episodes. A distribution says how one prototype shares "
-    "itself out over its channels: the last dimension.": lambda S, T, tau: _kl(S.T, T.T, tau),
+    "0.9 is missing: Only the constant 0.9 in front is missing.": lambda S, T, tau: _kl(S, T, tau) / 0.9,
+    "softmax over the episodes: The softmax runs over the episodes. A distribution says how one prototype is "
+    "spread over its channels: the last dimension.": lambda S, T, tau: _kl(S.T, T.T, tau),
     "student and teacher exchanged: This divergence is weighted by the student. The teacher says which channels "
     "matter: its distribution stands in front of the logarithms.": lambda S, T, tau: _kl(T, S, tau),
     "teacher without temperature: "
@@ -78,12 +78,12 @@ def _gradients_flow(answer: Callable) -> None:
     "A high temperature flattens.": lambda S, T, tau: _kl(S, T, 1 / tau) * tau**4,
     "summed over the channels: This is the usual divergence, a sum over the channels. The authors' code averages over "
     'them, too: look at what "mean" and "batchmean" divide by.': lambda S, T, tau: _kl(S, T, tau) * S.shape[-1],
-    "cross entropy: This is the cross entropy: it is not 0 where S = T, since the teacher's own entropy is not taken "
-    "off.": lambda S, T, tau: -0.9 * tau**2 * (log_q(T, tau).exp() * log_q(S, tau)).mean(),
+    "cross entropy: This is the cross entropy: it is not 0 where S = T, since the teacher's own entropy is not "
+    "subtracted.": lambda S, T, tau: -0.9 * tau**2 * (log_q(T, tau).exp() * log_q(S, tau)).mean(),
     "student not a logarithm: `F.kl_div` wants the logarithm of its first argument; here it got the "
     "probabilities.": lambda S, T, tau: 0.9 * tau**2 * _mean_kl(log_q(S, tau).exp(), log_q(T, tau).exp()),
     "teacher as a logarithm: NaN: `F.kl_div` got the teacher's logarithm, but takes its second argument for "
-    "probabilities unless told.": lambda S, T, tau: _mean_kl(log_q(S, tau), log_q(T, tau)),
+    "probabilities unless you tell it otherwise.": lambda S, T, tau: _mean_kl(log_q(S, tau), log_q(T, tau)),
 })  # fmt: skip
 def distil(S: Tensor, T: Tensor, tau: float) -> Tensor:
     return _kl(S, T, tau)
@@ -162,7 +162,7 @@ def _gate_learns(answer: Callable) -> None:
     "half of the original forgotten: The gate a multiplies the prototype as it is: half of the original is kept, so "
     "that no channel is closed.": lambda fs, ms, fq, mq, gate, tau: _module(
         gate(_pooled(fs, ms)) * _pooled(fs, ms), _pooled(fq, mq), tau),
-    "student not gated: The student is the support's prototype behind the gate, here it is the one in front of "
+    "student not gated: The student is the support's prototype after the gate; here it is the prototype before "
     "it.": lambda fs, ms, fq, mq, gate, tau: _module(_pooled(fs, ms), _pooled(fq, mq), tau),
     "query gated: The query's prototype was gated, too. In the code it is pooled from the original "
     "features.": lambda fs, ms, fq, mq, gate, tau: _module(

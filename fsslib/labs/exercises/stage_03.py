@@ -75,8 +75,8 @@ def _best(query: Tensor, support: Tensor, masks: Tensor) -> Tensor:
     "to the grid by nearest neighbours, which may lose thin objects: resize it bilinearly.": lambda q, s, m: prior_mask(
         q, s[:, None], F.interpolate((m == 1).float()[:, None], q.shape[-2:])
     )[:, 0],
-    "empty mask: On an empty mask all matches are equal, and stretching divides 0 by 0: add a little below the "
-    "line.": lambda q, s, m: _stretched(_pairs(q, s, m).amax(1) if m.any() else 0 * q[:, 0].flatten(1), q, eps=0),
+    "empty mask: On an empty mask all matches are equal, and stretching divides 0 by 0: add a little to the "
+    "divisor.": lambda q, s, m: _stretched(_pairs(q, s, m).amax(1) if m.any() else 0 * q[:, 0].flatten(1), q, eps=0),
 })  # fmt: skip
 def my_prior(query: Tensor, support: Tensor, masks: Tensor) -> Tensor:
     inside = resize((masks == 1).float()[:, None], tuple(query.shape[-2:]))
@@ -107,19 +107,19 @@ def _leaves_out_255(answer) -> None:
     expected = contrast.reference(score, mask)
     for value in (0.0, 5.0):
         if abs(float(answer(torch.where(mask == 255, value, score), mask)) - expected) > 1e-2:
-            raise Wrong("255 counts", "The values under 255 matter. Such pixels are on no side, nor in the spread.")
+            raise Wrong("255 counts", "The values under 255 matter: leave them out of both means and of the spread.")
 
 
 @exercise(STAGE, _contrast_cases, atol=1e-3, tests=[_leaves_out_255], slips={
-    "not divided by the spread: This is the difference of the means: it doubles with the map. Measure it in standard "
-    "deviations.": lambda s, m: _contrast(s, m, 1.0),
+    "not divided by the spread: This is the difference of the means: it doubles when the map doubles. Measure it in "
+    "standard deviations.": lambda s, m: _contrast(s, m, 1.0),
     "divided by the variance: This divides by the variance, whose unit is squared: then the scale of the map still "
     "matters.": lambda s, m: _contrast(s, m, s.var() + 1e-7),
     "sign: Higher on the object means a positive contrast.": lambda s, m: -_contrast(s, m, s.std() + 1e-7),
     "means over all pixels: Products with the mask are averaged over *all* pixels. Divide by the number of pixels of "
     "each side.": lambda s, m: _contrast(s, m, s.std() + 1e-7, weigh=True),
     "no spread: A map of zeros has no spread, and 0 / 0 is NaN: "
-    "add a little below the line.": lambda s, m: _contrast(s, m, s.std()),
+    "add a little to the divisor.": lambda s, m: _contrast(s, m, s.std()),
 })  # fmt: skip
 def contrast(score: Tensor, mask: Tensor) -> float:
     valid, weight = score[mask != 255].double(), (mask[mask != 255] == 1).double()

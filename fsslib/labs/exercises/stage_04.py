@@ -36,8 +36,8 @@ def half(a: Tensor) -> Tensor:
     "16 channels without SAAM": (16, True, False, True),
     "16 channels without SDPM, SAAM and prior": (16, False, False, False),
 }, slips={
-    "SDPM adds a channel: SDPM re-weights the prototype and the query. They are merged with it or without it, and as "
-    "wide.": lambda width, sdpm, saam, prior: 2 * width + sdpm + saam + prior,
+    "SDPM adds a channel: SDPM re-weights the prototype and the query. Both are merged with or without "
+    "it, and their width stays the same.": lambda width, sdpm, saam, prior: 2 * width + sdpm + saam + prior,
     "no prototype without SDPM: Without SDPM the prototype is not re-weighted, but it is still there: the pooled one "
     "takes its place.": lambda width, sdpm, saam, prior: width * (1 + sdpm) + saam + prior,
     "maps as wide as features: Prior and attention are single maps: "
@@ -50,7 +50,7 @@ def half(a: Tensor) -> Tensor:
     "A part that is switched off brings no map, not even an empty one.": lambda width, sdpm, saam, prior: 2 * width + 2,
     "SAAM with two channels: SAAM's two logits are for the support, in training. "
     "The query gets a single map from it.": lambda width, sdpm, saam, prior: 2 * width + 2 * saam + prior,
-    "prior left out: The prior mask is a guide, too, and learns nothing: "
+    "prior left out: The prior mask is a guide, too, although it learns nothing: "
     "switched on, it brings one map.": lambda width, sdpm, saam, prior: 2 * width + saam,
     "all four grids: Each grid has a merge of its own: "
     "count the channels of one.": lambda width, sdpm, saam, prior: 4 * (2 * width + saam + prior),

@@ -35,15 +35,15 @@ def _shared(weights: Tensor, axis: int = 1) -> Tensor:
 
 
 @exercise(STAGE, _assign_cases, slips={
-    "sum over the superpixels: The weights of a *cell* sum to 1, as in soft k-means. In ASGNet those of a superpixel "
-    "do, over the cells.": lambda s, x: _shared(_close(s, x), 0),
+    "sum over the superpixels: The weights of a *cell* sum to 1, as in soft k-means. In ASGNet the weights of a "
+    "*superpixel* sum to 1, over the cells.": lambda s, x: _shared(_close(s, x), 0),
     "not divided: A centre becomes a *mean*: its weights have to sum to 1. Do they?": _close,
     "far cells weigh most: "
     "A far cell gets a large weight: the exponent has a sign.": lambda s, x: _shared(1 / _close(s, x)),
     "squared distance: The exponent holds the squared distance, a Gaussian. "
     "ASGNet takes the distance itself.": lambda s, x: _shared(torch.exp(_close(s, x).log() * torch.cdist(s, x))),
-    "nearest centre only: Each cell belongs to one centre, as in k-means. Here every centre hears every cell, far ones "
-    "softly.": lambda s, x: F.one_hot(torch.cdist(s, x).argmin(0), len(s)).T.float(),
+    "nearest centre only: Each cell belongs to one centre, as in k-means. Here every cell counts in every centre, far "
+    "cells with a small weight.": lambda s, x: F.one_hot(torch.cdist(s, x).argmin(0), len(s)).T.float(),
     "underflow: Far from all cells every exp(-D) is 0 in float32, and 0 / 0 is NaN. "
     "A well-known function avoids it.": lambda s, x: _shared(torch.exp(-torch.cdist(s, x))),
 })  # fmt: skip
@@ -106,7 +106,7 @@ def _query_learns_from_many(answer) -> None:
     "cosine: it must lose against everything.": _other(mask=0.0),
     "unused prototypes count: `used` changes nothing: which prototypes exist at all?": _other(mask=None),
     "infinite sum: Π became infinite: "
-    "-∞ keeps a prototype from being chosen, but in a sum it has to count nothing.": _other(rest=-torch.inf),
+    "-∞ keeps a prototype from being chosen, but in a sum it has to count as 0.": _other(rest=-torch.inf),
     "unit vectors handed out: Length 1 serves the comparison, not what is handed out.": _other(hand=1),
     "mean: This map is the mean of the cosines; published is their "
     "sum.": lambda q, p, u: (allocate(q, p, u).features, allocate(q, p, u, merge="mean").probability),
@@ -133,8 +133,8 @@ def _count(count: Callable) -> Callable:
     "halves, which become even": ([25, 35, 45], 10, 5),
     "N_max = 1, a plain average each": ([40, 80, 20], 15, 1),
 }, slips={
-    "none for small objects: Too small an object gets one plain average.": _count(lambda *x: _total(*x, low=0)),
-    "rounded down: That is the paper; the code takes the nearest.": _count(lambda *x: _total(*x, to=torch.floor)),
+    "none for small objects: An object that is too small gets one plain average.": _count(lambda *x: _total(*x, low=0)),
+    "rounded down: The paper rounds down; the code takes the nearest.": _count(lambda *x: _total(*x, to=torch.floor)),
     "no upper limit: A large object has at most N_max superpixels.": _count(lambda a, s, n: _total(a, s, 10**6)),
     "one limit for all: N_max limits each support by itself.": _count(lambda a, s, n: min(_total(a, s, 1e6), n)),
     "N_max for every object: The number adapts to the object's size.": _count(lambda a, s, n: len(a) * n),
@@ -190,7 +190,7 @@ def _equal_supports(answer) -> None:
         lambda c, u: ((c * u).sum((1, 2)) / u.sum((1, 2))).unsqueeze(1)),
     "mean within the support: Within a support the *best* prototype has the say, not their mean.": _merge(
         lambda c, u: ((c * u).sum(2) / u.sum(2)).mean(1, keepdim=True)),
-    "best of all supports: One support's accident decides everywhere: between supports, average.": _merge(
+    "best of all supports: One unlucky support decides everywhere: average over the supports.": _merge(
         lambda c, u: c.masked_fill(~u, -1).amax((1, 2)).unsqueeze(1)),
     "sum over the supports: The map still grows with the number of supports.": _merge(
         lambda c, u: c.masked_fill(~u, -1).amax(2).sum(1, keepdim=True)),

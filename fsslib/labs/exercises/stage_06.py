@@ -98,7 +98,7 @@ def _only_the_student_learns(answer) -> None:
     if grads[1] is None:
         raise Wrong("student detached", "The student gets no gradient, the teacher does: the wrong one is detached.")
     if grads[0] is not None and grads[0].any():
-        why = "The teacher gets a gradient, too: a coarse map that gives in agrees just as well."
+        why = "The teacher gets a gradient, too: it would move towards the student instead of teaching it."
         raise Wrong("teacher learns", why)
 
 

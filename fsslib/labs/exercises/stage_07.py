@@ -34,16 +34,16 @@ def _without_zero(interval: Interval) -> bool:
     "a single training": ((1.0, 0.5, 1.5), [1.0]),
     "trainings that lie far apart": ((20.0, 18.0, 22.0), [1.0, 29.0, 30.0]),
 }, slips={
-    "interval alone: The interval is asked, the trainings are not: "
+    "interval alone: Only the interval is checked here. Check the trainings, too: "
     "another seed may say the opposite on any episodes.": lambda i, t: _without_zero(i),
-    "trainings alone: The trainings are asked, the interval is not: other episodes might turn all of them round at "
-    "once.": lambda i, t: _agree(t),
+    "trainings alone: Only the trainings are checked here. Check the interval, too: other episodes might turn all of "
+    "them round at once.": lambda i, t: _agree(t),
     "only gains: "
     "Only gains can be clear here. A loss is as clear if all of it lies below 0.": lambda i, t: i[1] > 0 and min(t) > 0,
-    "one of the two is enough: One of the two conditions is enough here. There are two kinds of chance, and neither "
-    "may explain it.": lambda i, t: _without_zero(i) or _agree(t),
-    "most trainings: Here most trainings decide. All of them have to agree: with three, one dissenter is no rare "
-    "accident.": lambda i, t: _without_zero(i) and sum(x * i[0] > 0 for x in t) > len(t) / 2,
+    "one of the two is enough: One of the two conditions is enough here. There are two kinds of chance, and "
+    "both have to be ruled out.": lambda i, t: _without_zero(i) or _agree(t),
+    "most trainings: Here most trainings decide. All of them have to agree: one that disagrees out of three is no "
+    "rare accident.": lambda i, t: _without_zero(i) and sum(x * i[0] > 0 for x in t) > len(t) / 2,
     "trainings inside the interval: Trainings need not lie in the interval, which is about other *episodes*. Only "
     "their signs count.": lambda i, t: _without_zero(i) and all(i[1] <= x <= i[2] for x in t),
     "0 at the end: "

@@ -73,12 +73,12 @@ def _best(cosines: Tensor, inside: Tensor) -> Tensor:
     "they have no say.": lambda c, m: (_best(c, m == 1) > _best(c, m != 1)).long(),
     "255 counted as object: Cells that nobody marked answer as object here. They have no say: 255 is not "
     "1.": lambda c, m: (_best(c, m > 0) > _best(c, m == 0)).long(),
-    "unmarked cells silence the rest: The nearest cell of all is asked, and where nobody marked it, the answer is "
-    "background. Ask the nearest *known* one.": lambda c, m: (m[c.argmax(1)] == 1).long(),
+    "unmarked cells silence the rest: Here the nearest of all cells decides, and where nobody marked it, the answer is "
+    "background. The nearest *known* cell has to decide.": lambda c, m: (m[c.argmax(1)] == 1).long(),
     "mean instead of the nearest: This compares mean cosines. That is the prototype's question; here the most similar "
     "cell decides.": lambda c, m: (c[:, m == 1].mean(1) > c[:, m == 0].mean(1)).long(),
-    "masked with 0: Cells that may not answer got the cosine 0, which beats every negative one. Nothing must beat "
-    "them: minus infinity.": lambda c, m: ((c * (m == 1)).amax(1) > (c * (m == 0)).amax(1)).long(),
+    "masked with 0: Cells that may not answer got the cosine 0, which beats every negative one. Give them minus "
+    "infinity, so that they never win.": lambda c, m: ((c * (m == 1)).amax(1) > (c * (m == 0)).amax(1)).long(),
     "a tie is object: Where both are equally near, the answer is "
     "background.": lambda c, m: (_best(c, m == 1) >= _best(c, m == 0)).long(),
     "inverted: Object and background are exchanged.": lambda c, m: (_best(c, m == 1) <= _best(c, m == 0)).long(),
@@ -115,16 +115,16 @@ def _weights(features: Tensor, temperature: float) -> Tensor:
 
 
 @exercise(STAGE, _smooth_cases, slips={
-    "weights of the wrong side: Here what each cell *gives away* sums to 1. What it receives has to: the weights of "
-    "cell i over all cells j.": lambda s, f, t: s @ _weights(f, t),
+    "weights of the wrong side: Here the weights that each cell *gives away* sum to 1. Those it receives have to: "
+    "cell i's weights over all cells j.": lambda s, f, t: s @ _weights(f, t),
     "dot product: Long features win although they point elsewhere. A cosine divides by both "
     "lengths.": lambda s, f, t: s @ (f.T @ f / t).softmax(1).T,
     "times the temperature: A *small* temperature is sharp: "
     "divide by it.": lambda s, f, t: s @ _weights(f, 1 / t).T,
     "no softmax: These weights are cosines: some are negative, and they do not sum to "
     "1.": lambda s, f, t: s @ (F.normalize(f, dim=0).T @ F.normalize(f, dim=0) / t).T,
-    "the cell itself left out: A cell resembles itself most; leave it in, or a lonely cell gets a stranger's "
-    "answer.": lambda s, f, t: (
+    "the cell itself left out: A cell resembles itself most; leave it in, or a cell that resembles no other "
+    "gets a wrong answer.": lambda s, f, t: (
         s @ (F.normalize(f, dim=0).T @ F.normalize(f, dim=0) / t).fill_diagonal_(-torch.inf).softmax(1).T
     ),
     "added to the scores: The mean was added to the old scores. It takes their "
