@@ -190,14 +190,9 @@ def load_official(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
     for name, value in expected.items():
         if name.endswith("num_batches_tracked"):
             translated.setdefault(name, torch.zeros_like(value))
-    load_strict(model, translated, label)
+    check_fit(model, translated, label)
+    model.load_state_dict(translated)
     return whole
-
-
-def load_strict(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
-    """`load_state_dict(strict=True)` that lists all that does not fit before it touches a weight."""
-    check_fit(model, state, source)
-    model.load_state_dict(state)
 
 
 def check_fit(

@@ -17,7 +17,7 @@ from .data.pictures import image_tensor, mask_tensor
 from .data.transforms import Resize, normalise, vanished
 from .episode import Episode
 from .errors import CheckpointError, EpisodeError, ModelError
-from .models import available, build_model
+from .models import build_model
 from .models.base import FewShotModel, device_of, evaluating, in_single_precision, unwrapped
 from .nn.backbones.base import LITE
 from .ops import strongest
@@ -76,9 +76,8 @@ def segment(
 @lru_cache(maxsize=1)
 def _for_photographs() -> FewShotModel:
     """What segments where no model is named. Raises ModelError, CheckpointError: the extra `photographs` is missing."""
-    method = "matching" if "matching" in available() else "panet"
-    model = build_model(method, backbone=LITE, weights="packaged").eval()
-    print(f"segment() without model= takes {method} on {LITE}, untrained.", file=sys.stderr)
+    model = build_model("matching", backbone=LITE, weights="packaged").eval()
+    print(f"segment() without model= takes matching on {LITE}, untrained.", file=sys.stderr)
     return model
 
 

@@ -105,11 +105,6 @@ class Scores:
         ious = _mean([iou[0] for iou in self._class_ious(self._unit())])
         return dict(zip(np.unique(self.classes).tolist(), ious.tolist()))
 
-    @property
-    def run_mious(self) -> list[float]:
-        """mIoU of each episode list by itself."""
-        return [float(_mean(iou[0])) for iou in self._class_ious(self._unit())]
-
     def episode_iou(self) -> np.ndarray:
         """(E,) foreground IoU of each episode by itself (for picking examples, not for reporting)."""
         tp, fp, fn = self.table[:, 1:].sum(1).T
@@ -152,8 +147,6 @@ class Scores:
         Raises ProtocolError when the two evaluations did not score the same classes in the same order; whether they
         used the same episode lists, their protocols' `list_hash` tells.
         """
-        if not (np.array_equal(self.classes, other.classes) and np.array_equal(self.runs, other.runs)):
-            raise ProtocolError("paired differences need the same episodes: evaluate both on one list.")
         return over_trainings([self], [other], draws, seed)
 
     @cached_property
@@ -205,7 +198,8 @@ def over_trainings(
     every = [*own, *(others or [])]
     same = all(np.array_equal(every[0].classes, s.classes) and np.array_equal(every[0].runs, s.runs) for s in every)
     if not own or not same or (others is not None and len(others) != len(own)):
-        raise ProtocolError("over_trainings needs as many evaluations on both sides, all on the same episodes.")
+        cure = "as many evaluations on both sides, all on the same episodes: evaluate on one list"
+        raise ProtocolError(f"paired differences (over_trainings) need {cure}.")
     # The same seed draws the same episodes for every training.
     drawn = np.mean([s._miou(s._weights(draws, seed)) for s in own], 0)
     value = float(np.mean([s.miou for s in own]))

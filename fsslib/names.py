@@ -88,7 +88,7 @@ _FORMER = {
 _RENAMED = {
     "data": "data_folder", "notebooks": "notebooks_folder", "repository": "repository_folder", "cache": "cache_folder",
     "Bench": "ExplainedModel", "Benches": "ModelChoice", "Picks": "EpisodeControls", "RECIPES": "IMAGE_LISTS",
-    "apart": "curve_panels", "shares": "weighted_losses", "METHOD_COLOURS": "LINES", "FILLS": "HUES",
+    "shares": "weighted_losses", "METHOD_COLOURS": "LINES", "FILLS": "HUES",
     "KINDS": "AUGMENTATIONS ANNOTATIONS PROBLEM_KINDS", "Found": "Pairing",
 }  # fmt: skip
 _HOMES: dict[str, list[str]] = {}

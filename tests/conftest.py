@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -30,6 +31,13 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("golden vectors and photographs are not on this machine (set FSSLIB_SHARED)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test draws the same numbers, whatever ran before."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.hookimpl(wrapper=True)

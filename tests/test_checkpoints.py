@@ -68,13 +68,12 @@ def test_saving_is_atomic(tmp_path, monkeypatch):
     model, path = panet(), tmp_path / "m.safetensors"
     save_model(model, path)
     before = path.read_bytes()
-    import safetensors.torch
 
     def full_disk(state, part, facts):
         part.write_bytes(b"half a fi")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", full_disk)
+    monkeypatch.setattr("safetensors.torch.save_file", full_disk)
     with pytest.raises(OSError, match="no space"):
         save_model(panet(seed=1), path)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
@@ -291,10 +290,8 @@ def test_shared_weights_and_what_a_note_may_hold(tmp_path):
 
 
 def test_a_disk_that_changes_what_is_written(tmp_path, monkeypatch):
-    import safetensors.torch
-
     changed = {name: value + 1 for name, value in panet(width=8).state_dict().items()}
-    monkeypatch.setattr(safetensors.torch, "load_file", lambda path: changed)
+    monkeypatch.setattr("safetensors.torch.load_file", lambda path: changed)
     with pytest.raises(OutputError, match="read back differently"):
         save_model(panet(width=8), tmp_path / "m.safetensors")
     assert not list(tmp_path.iterdir())

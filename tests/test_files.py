@@ -93,13 +93,6 @@ def test_what_the_system_says_becomes_one_error(tmp_path, code, cure):
     assert caught.value.errno == code and isinstance(caught.value, OSError) and not list(tmp_path.iterdir())
 
 
-def outputs():
-    """What writes a file or folder -> how, given a place."""
-    from test_paths import WRITE
-
-    return WRITE
-
-
 OUTPUTS = ["save_model", "drawing", "Evaluation.save", "write_result", "write_text", "atomic", "make_folder"]
 OUTPUTS += ["features", "figure", "collect --csv", "page", "training"]
 
@@ -108,12 +101,12 @@ OUTPUTS += ["features", "figure", "collect --csv", "page", "training"]
 def test_every_output_says_that_it_cannot_be_written(output, tmp_path, monkeypatch, capsys):
     import test_paths
 
-    assert sorted(OUTPUTS) == sorted(outputs()), "a new output: name it here, too"
+    assert sorted(OUTPUTS) == sorted(test_paths.WRITE), "a new output: name it here, too"
     (tmp_path / "n.ipynb").write_text(json.dumps(test_paths.BOOK))
     (tmp_path / "runs" / "one").mkdir(parents=True)
     monkeypatch.setattr(test_paths, "OWN", [tmp_path / "own"])
     (blocked := tmp_path / "file").write_text("")
-    name, write = outputs()[output]
+    name, write = test_paths.WRITE[output]
     try:
         assert write(blocked / name) == 2, "the command line says so by its status"
         said = capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from core_tools import SIZE, panet, shapes
+from core_tools import SIZE, interrupted, panet, shapes
 
 from fsslib import EpisodeSampler, Protocol, evaluate
 from fsslib.training import Schedule, Selection, train_episodes, validation_score
@@ -39,14 +39,10 @@ def test_steps_wait_for_nothing(change):
 
 
 def test_a_gpu_training_goes_on(tmp_path):
-    def stop(step, model):
-        if step == 2:
-            raise KeyboardInterrupt
-
     sampler = EpisodeSampler(shapes(), Protocol(input_size=SIZE))
     schedule = Schedule(6, batch=2, accelerator="gpu")
     with pytest.raises(KeyboardInterrupt):
-        train_episodes(panet(), sampler, schedule, progress=False, folder=tmp_path, callback=stop)
+        train_episodes(panet(), sampler, schedule, progress=False, folder=tmp_path, callback=interrupted(2))
     rows = train_episodes(panet(), sampler, schedule, progress=False, folder=tmp_path, workers=1).rows
     expected = train_episodes(panet(), sampler, schedule, progress=False).rows
     assert [row["total"] for row in rows] == pytest.approx([row["total"] for row in expected], rel=1e-3)

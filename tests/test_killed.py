@@ -15,7 +15,7 @@ import coco_tree
 import pytest
 import torch
 from archive_tools import holds, made, packed, visible
-from core_tools import SIZE, Line, at, panet, shapes
+from core_tools import SIZE, Line, at, forked, panet, shapes
 from file_server import serving
 from killed import Work, survives
 from torch.utils._pytree import tree_map_only
@@ -262,15 +262,12 @@ def test_killed(tmp_path, monkeypatch, name):
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
     """A limit for the size of files ends a writing like a full disk: in the middle."""
-    child = os.fork()
-    if not child:
-        try:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
-            with pytest.raises(OutputError):
-                save_model(panet(), tmp_path / "m.safetensors")
-            with pytest.raises(OutputError):
-                fit(Line(), at, Schedule(1), name="line", folder=tmp_path, progress=False)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0 and not list(tmp_path.iterdir())
+
+    def write():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        with pytest.raises(OutputError):
+            save_model(panet(), tmp_path / "m.safetensors")
+        with pytest.raises(OutputError):
+            fit(Line(), at, Schedule(1), name="line", folder=tmp_path, progress=False)
+
+    assert forked(write) == [0] and not list(tmp_path.iterdir())

@@ -17,7 +17,6 @@ def plain_masked_average(features, masks, eps=1e-5):
 
 @pytest.mark.parametrize("size,image", [((13, 13), (97, 97)), ((5, 9), (33, 70)), ((7, 4), (7, 4)), ((1, 1), (9, 9))])
 def test_masked_average_equals_the_plain_form(size, image):
-    torch.manual_seed(0)
     features = torch.randn(2, 6, *size, requires_grad=True)
     masks = (torch.rand(2, 3, *image) > 0.7).float()
     fast, plain = masked_average(features, masks), plain_masked_average(features, masks)
@@ -36,7 +35,6 @@ def test_project_mask_keeps_the_total():
 @pytest.mark.parametrize("small,large", [((13, 13), (97, 97)), ((5, 9), (33, 9)), ((1, 1), (9, 7)), ((7, 4), (7, 4))])
 def test_few_maps_grow_as_interpolation_lets_them(small, large, channels_last):
     """Also under autocast, where a product of matrices would be computed in 16 bits."""
-    torch.manual_seed(0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     maps = torch.randn(3, FEW, *small).to(memory_format=layout).requires_grad_()
     for function, corners in ((upsample, False), (resize, True)):
@@ -108,7 +106,6 @@ def test_a_convolution_in_boxes_is_the_whole_one_where_it_is_wanted():
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_segmentation_of_many_classes_is_cross_entropy(channels_last):
-    torch.manual_seed(0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     logits = torch.randn(2, 16, 5, 7).to(memory_format=layout).requires_grad_()
     target = torch.randint(0, 16, (2, 5, 7))

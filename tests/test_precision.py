@@ -5,12 +5,11 @@ import copy
 import numpy as np
 import pytest
 import torch
-from core_tools import panet, random_episode, shapes
+from core_tools import built, panet, random_episode, shapes
 
-from fsslib import build_model, load_model, save_model, segment
+from fsslib import load_model, save_model, segment
 from fsslib.errors import ModelError
 from fsslib.evaluation import evaluate
-from fsslib.models import available
 from fsslib.models.base import in_single_precision
 from fsslib.protocol import Protocol
 from fsslib.training import Schedule, fit
@@ -21,19 +20,12 @@ RNG = np.random.default_rng(0)
 QUERY, SUPPORT = RNG.integers(0, 255, (2, 40, 48, 3), np.uint8)
 MASK = np.zeros((40, 48), np.uint8)
 MASK[8:30, 10:30] = 1
-OPTIONS = {"hdmnet": {"base_classes": 15}}
-
-
-def small(method: str):
-    torch.manual_seed(0)
-    width = {} if method == "panet" else {"width": 32}
-    return build_model(method, backbone="tiny", **width, **OPTIONS.get(method, {})).eval()
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-@pytest.mark.parametrize("method", sorted({"panet", "sdaanet", "asgnet", "hdmnet"} & {*available()}))
+@pytest.mark.parametrize("method", ["asgnet", "hdmnet", "panet", "sdaanet"])
 def test_every_method_segments_in_every_precision(method, kind):
-    model = small(method).to(kind)
+    model = built(method, **({} if method == "panet" else {"width": 32})).to(kind)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     mask = segment(QUERY, SUPPORT, MASK, model=model, size=65)
     assert np.array_equal(mask, segment(QUERY, SUPPORT, MASK, model=copy.deepcopy(model).float(), size=65))

@@ -9,14 +9,11 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from core_tools import Line, at
+from core_tools import QUIET, TEN, Line, at, forked, interrupted
 from torch import nn
 
 from fsslib.errors import TrainingError
-from fsslib.training import Schedule, fit
-
-QUIET = {"name": "line", "progress": False}
-TEN = Schedule(steps=10, lr=0.1, warmup=2)
+from fsslib.training import fit
 
 
 @pytest.mark.parametrize("stop", [0, 3, 4, 9])
@@ -33,10 +30,7 @@ def test_an_interrupt_keeps_what_was_done(tmp_path, stop, where):
             os.kill(os.getpid(), signal.SIGINT)
         return at(step)
 
-    def callback(step, _):
-        if step == stop and where == "callback":
-            raise KeyboardInterrupt
-
+    callback = interrupted(stop if where == "callback" else -1)
     model = Line()
     with pytest.raises(KeyboardInterrupt):
         fit(model, interrupting, TEN, folder=tmp_path, save_every=3, callback=callback, **QUIET)
@@ -127,13 +121,8 @@ def test_neither_a_callback_nor_ctrl_c_gets_past_a_bad_loss(tmp_path):
         fit(Sick(), at, TEN, callback=Seldom(steps, last=6), log_every=100, **QUIET)
     assert steps == [0, 1, 2, 3, 4, 5], "the loss is found before the callback of step 6"
 
-    def interrupted(step):
-        if step == 8:
-            raise KeyboardInterrupt
-        return at(step)
-
     with pytest.raises(TrainingError, match="nan at step 5"):
-        fit(Sick(), interrupted, TEN, callback=Seldom([]), folder=tmp_path, log_every=100, **QUIET)
+        fit(Sick(), interrupted(8, at), TEN, callback=Seldom([]), folder=tmp_path, log_every=100, **QUIET)
     assert not list(tmp_path.iterdir())
 
 
@@ -211,11 +200,8 @@ def test_loggers_hold_the_rows_of_the_history(tmp_path, logger, log_every):
     fails = {"callback": 2}
     with pytest.raises(ZeroDivisionError):
         fit(Line(), batch, TEN, callback=callback, **how)
-    fails, child = {"kill": 7}, os.fork()
-    if not child:
-        fit(Line(), batch, TEN, callback=callback, **how)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    fails = {"kill": 7}
+    assert forked(lambda: fit(Line(), batch, TEN, callback=callback, **how)) == [9]
     assert torch.load(tmp_path / "line.ckpt", weights_only=True)["step"] == 6
     fails = {}
     rows = fit(Line(), batch, TEN, callback=callback, **how).rows

@@ -2,16 +2,14 @@
 
 import pytest
 import torch
-from core_tools import SIZE, Line, at, panet, shapes
+from core_tools import QUIET, SIZE, TEN, Line, at, panet, shapes
 
 from fsslib import Protocol
 from fsslib.errors import TrainingError
 from fsslib.experiments import check_parameters, recipe
 from fsslib.nn.backbones.cached import CachedBackbone
-from fsslib.training import Schedule, Selection, fit, validation_score
+from fsslib.training import Selection, fit, validation_score
 
-QUIET = {"name": "line", "progress": False}
-TEN = Schedule(steps=10, lr=0.1, warmup=2)
 SMALL = {"checkpoint": None, "size": 33, "batch": 2, "episodes": 4, "shots": [1], "accelerator": "cpu"}
 
 

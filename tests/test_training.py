@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from core_tools import SIZE, Line, at, panet, shapes
+from core_tools import QUIET, SIZE, TEN, Line, at, panet, shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,10 +19,6 @@ from fsslib.training import History, Schedule, fit, train_episodes
 
 def sampler(**how):
     return EpisodeSampler(shapes(), Protocol(input_size=SIZE), **how)
-
-
-QUIET = {"name": "line", "progress": False}
-TEN = Schedule(steps=10, lr=0.1, warmup=2)
 
 
 @settings(max_examples=50, deadline=None)
@@ -167,7 +163,6 @@ def test_a_compiled_training(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("mode", ["frozen", "batch"])
 def test_pretraining(mode):
-    torch.manual_seed(0)
     backbone = build_backbone("tiny", bn=mode)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     history = pretrain(backbone, shapes(), Schedule(steps=12, batch=6, lr=1e-2, warmup=2), size=SIZE, progress=False)

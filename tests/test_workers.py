@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from core_tools import SIZE, Line, at, panet, shapes
+from core_tools import QUIET, SIZE, TEN, Line, at, interrupted, panet, shapes
 from torch import nn
 from torch.utils.data import get_worker_info
 
@@ -18,8 +18,6 @@ from fsslib.nn.backbones import build_backbone
 from fsslib.pretraining import LabelledImages, pretrain
 from fsslib.training import Schedule, fit, train_episodes
 
-QUIET = {"name": "line", "progress": False}
-TEN = Schedule(steps=10, lr=0.1, warmup=2)
 SHORT = Schedule(steps=6, batch=2, lr=1e-2, warmup=2, seed=3)
 RULES = Protocol.shapes5i(input_size=SIZE, episodes=10)
 
@@ -56,12 +54,8 @@ def test_the_weights_are_the_same(whole, workers):
 
 @pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 1), (1, 0)])
 def test_a_training_goes_on_with_another_number(whole, tmp_path, before, after):
-    def stop(step, _):
-        if step == 2:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        trained(workers=before, folder=tmp_path, callback=stop)
+        trained(workers=before, folder=tmp_path, callback=interrupted(2))
     assert torch.load(tmp_path / "episodic.ckpt", weights_only=True)["step"] == 3
     assert_same(trained(workers=after, folder=tmp_path), whole)
 

@@ -41,7 +41,6 @@ class Marked(NamedTuple):
     probability: np.ndarray
 
 
-@torch.no_grad()
 def marked(
     net: HDMNet, dataset: SegmentationDataset, protocol: Protocol, known: Sequence[int], *, batch: int = 8,
     cache: str | Path | Store | None = None,
@@ -55,12 +54,11 @@ def marked(
     of_base = torch.isin(torch.tensor([0, *dataset.base_classes]), torch.tensor(known))
     sampler, lists, protocol = episode_lists(dataset, protocol, [1])
     meters, counts = {name: FewShotIoU() for name in ANSWERS}, {name: [] for name in ANSWERS}
-    total, summed, before = np.zeros(3), np.zeros(3), net.explain
+    total, summed = np.zeros(3), np.zeros(3)
     chunks = [
         (run, own.specs[at : at + batch]) for run, own in enumerate(lists) for at in range(0, len(own.specs), batch)
     ]
-    with evaluating(net), remembering(net, cache):
-        net.explain = True
+    with evaluating(net, explain=True), remembering(net, cache):
         for run, specs in chunks:
             episode = sampler.build(specs)
             certain, base = _certainties(net, episode)
@@ -72,7 +70,6 @@ def marked(
                 counts[name].append(_histogram(map_, regions))
             total += regions.sum((0, 2, 3)).numpy()
             summed += (regions * base[:, None]).sum((0, 2, 3)).double().numpy()
-        net.explain = before
     found = {name: Evaluation({1: meter.compute()}, protocol, {}, lists) for name, meter in meters.items()}
     return Marked(found, {name: np.concatenate(parts) for name, parts in counts.items()}, summed / total)
 

@@ -37,23 +37,20 @@ def aucs(maps: Tensor, masks: Tensor) -> np.ndarray:
 def guide_aucs(net: SDAANet, episodes: Iterable[Episode]) -> dict[str, float]:
     """The mean AUC of each map that the network gives its decoder (`GUIDES`), on 1-way episodes with query masks.
     A map that never was there, or a query without its object, is left out."""
-    found, explain = {name: [] for name in GUIDES}, net.explain
-    net.explain = True
-    with evaluating(net):
+    found = {name: [] for name in GUIDES}
+    with evaluating(net, explain=True):
         for episode in episodes:
             maps = net(episode).maps
             for name in maps.keys() & found.keys():
                 found[name].extend(aucs(maps[name][:, 0].cpu(), episode.query_masks.cpu()))
-    net.explain = explain
     return {name: float(np.nanmean(values)) for name, values in found.items() if len(values)}
 
 
 def guide_use(net: SDAANet, episodes: Iterable[Episode]) -> dict[str, float]:
     """The points of mIoU that the trained network loses when a map (`GUIDES`) is exchanged for its mean, on 1-way
     episodes. An intervention: trained without the map the network might have found other ways."""
-    meters, explain = {}, net.explain
-    net.explain = True
-    with evaluating(net):
+    meters = {}
+    with evaluating(net, explain=True):
         for episode in episodes:
             out = net(episode)
             held = {name: out.maps[name] for name in GUIDES if name in out.maps}
@@ -67,6 +64,5 @@ def guide_use(net: SDAANet, episodes: Iterable[Episode]) -> dict[str, float]:
             for name, masks in predicted.items():
                 meter = meters.setdefault(name, FewShotIoU())
                 meter.update(masks, episode.query_masks, episode.classes)
-    net.explain = explain
     mious = {name: 100 * meter.compute().miou for name, meter in meters.items()}
     return {name: mious[""] - miou for name, miou in mious.items() if name}

@@ -90,8 +90,8 @@ def ranking(scores: Mapping[str, float], differences: Differences) -> str:
     return " ".join(words)
 
 
-def knob_verdicts(rows: Sequence[Row], names: Mapping[str, str], reference: str = "panet") -> list[str]:
-    """For every knob in words: what it costs each method, and whether the lead over `reference` survives.
+def knob_verdicts(rows: Sequence[Row], names: Mapping[str, str]) -> list[str]:
+    """For every knob in words: what it costs each method, and whether the lead over PANet survives.
 
     The standard difficulty is the first value of a knob, the hardest the last. A lead "grows" or "shrinks" only when
     its two paired intervals are apart. Rows need `gain over panet` beside what `knobs` takes.
@@ -107,9 +107,9 @@ def knob_verdicts(rows: Sequence[Row], names: Mapping[str, str], reference: str 
         ]
         lines.append(f"{KNOBS.get(knob, knob)}, {first:g} to {last:g}: {', '.join(losses)}")
         for method, (easy, hard) in ends.items():
-            if method != reference:
-                before, after = easy[f"gain over {reference}"], hard[f"gain over {reference}"]
-                lines.append(f"  {names[method]} - {names[reference]}: {_change(before, after)}")
+            if method != "panet":
+                before, after = easy["gain over panet"], hard["gain over panet"]
+                lines.append(f"  {names[method]} - {names['panet']}: {_change(before, after)}")
     return lines
 
 

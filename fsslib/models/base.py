@@ -117,16 +117,21 @@ def translated(name: str, prefixes: Mapping[str, str]) -> str:
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients inside the block; every module goes back to the mode it came in."""
+def evaluating(model: nn.Module, explain: bool = False) -> Iterator[None]:
+    """Eval mode without gradients inside the block, with `explain` also explaining; then all is put back as it was."""
     modes = [(module, module.training) for module in model.modules()]
+    before = getattr(model, "explain", False)
     model.eval()
+    if explain:
+        model.explain = True
     try:
         with torch.no_grad():
             yield
     finally:
         for module, mode in modes:
             module.training = mode
+        if explain:
+            model.explain = before
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -132,8 +132,8 @@ def correlate(
 class MixFFN(nn.Sequential):
     """SegFormer's feed-forward part (arXiv 2105.15203): 1x1, depthwise 3x3 (the only sign of position), GELU, 1x1."""
 
-    def __init__(self, width: int, ratio: int = 4, dropout: float = 0.1):
-        hidden = ratio * width
+    def __init__(self, width: int, dropout: float = 0.1):
+        hidden = 4 * width
         convs = nn.Conv2d(width, hidden, 1), nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
         super().__init__(*convs, nn.GELU(), nn.Dropout(dropout), nn.Conv2d(hidden, width, 1), nn.Dropout(dropout))
 

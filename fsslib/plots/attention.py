@@ -87,13 +87,13 @@ def gallery(rows: Mapping[str, Sequence[Array]], titles: Sequence[str], alt: str
 
 @theme()
 def dots(
-    series: Series, xlabel: str, line: float | None = None, limits: tuple | None = None,
+    series: Series, xlabel: str, line: float | None = None,
     trainings: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
 ) -> Drawing:  # fmt: skip
     """Values with 95 % intervals, one line per group and one mark per series: series -> {group: (value, low, high)}.
 
     Args:
-        line: where to draw a vertical line, e.g. at chance. limits: of the x axis.
+        line: where to draw a vertical line, e.g. at chance.
         trainings: series -> {group: the values of the single trainings}, drawn as small dots.
     """
     table, count = middle(series), len(series)
@@ -106,7 +106,7 @@ def dots(
             axis.plot(values, place, "o", color=LINES[i % len(LINES)], alpha=0.55, markersize=3)
     if line is not None:
         axis.axvline(line, color="black", linewidth=0.8)
-    axis.set(xlabel=xlabel, xlim=limits)
+    axis.set(xlabel=xlabel)
     if count > 1:
         beside(axis)
     listed = {name: ", ".join(f"{group} {v:.2f}" for group, v in column.items()) for name, column in table.items()}

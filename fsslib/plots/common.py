@@ -42,9 +42,9 @@ def panels(count: int, width: float, height: float, **how) -> tuple[plt.Figure, 
     return figure, axes[0]
 
 
-def blank(size: tuple[float, float], rows: int, columns: int, labels=(), titles=(), pad: float = 0.04):
+def blank(size: tuple[float, float], rows: int, columns: int, labels=(), titles=(), pad: float = 0.04, **how):
     """A figure of `size` inches and its panels for pictures: no ticks, no frame; labels of rows, titles of columns."""
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **how)
     figure.get_layout_engine().set(w_pad=pad, h_pad=pad, **({} if pad == 0.04 else {"wspace": 0, "hspace": 0}))
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -94,13 +94,13 @@ def _long(series: Series) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["", "x", "y"])
 
 
-def ranges(axis: plt.Axes, series: Series, shift: float = 0, band: bool = False) -> None:
+def ranges(axis: plt.Axes, series: Series, shift: float) -> None:
     """Lines label -> {x: (value, low, high)}; bars stand `shift` apart so that none covers another."""
     table, count = _long(series), len(series)
     table["x"] += shift * (table.groupby("", sort=False).ngroup() - (count - 1) / 2)
     look = {"palette": _take(LINES, count), "markers": _take(MARKS, count), "dashes": _take(DASHES, count)}
     look |= {"legend": count > 1, **GIVEN}
-    look |= {"err_kws": {"alpha": 0.15}} if band else {"err_style": "bars", "err_kws": {"capsize": 3}}
+    look |= {"err_style": "bars", "err_kws": {"capsize": 3}}
     sns.lineplot(table, x="x", y="y", hue="", style="", sort=False, ax=axis, **look)
     axis.set(xlabel="", ylabel="")
 

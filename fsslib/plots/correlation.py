@@ -143,14 +143,14 @@ def _ends(values: np.ndarray) -> str:
 
 
 @theme()
-def decision(lines: Mapping[str, Sequence[float]], xlabel: str, ylabel: str, plain: float = 0.5) -> Drawing:
-    """Thresholds as lines over an x from 0 to 1: label -> their values at equal steps; `plain` is drawn dotted."""
+def decision(lines: Mapping[str, Sequence[float]], xlabel: str, ylabel: str) -> Drawing:
+    """Thresholds as lines over an x from 0 to 1: label -> their values at equal steps; 0.5 is drawn dotted."""
     figure, axis = plt.subplots(figsize=(3.9, 2.2))
     curves(axis, {label: pd.Series(np.asarray(v, float), np.linspace(0, 1, len(v))) for label, v in lines.items()})
-    axis.axhline(plain, color="black", linestyle=":", linewidth=1.2, label=f"meta alone, {plain:g}")
+    axis.axhline(0.5, color="black", linestyle=":", linewidth=1.2, label="meta alone, 0.5")
     axis.set(xlim=(0, 1), ylim=(0, 1), xlabel=xlabel, ylabel=ylabel)
     axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     table = pd.DataFrame({label: {"at 0": v[0], "at 1": v[-1]} for label, v in lines.items()}).T
     words = "; ".join(f"{label}: {first:.2f} to {last:.2f}" for label, first, last in table.itertuples())
-    alt = f"{ylabel} over {xlabel} from 0 to 1: {words}; dotted {plain:g}."
+    alt = f"{ylabel} over {xlabel} from 0 to 1: {words}; dotted 0.5."
     return figure, alt, table.round(3)

@@ -98,7 +98,17 @@ def claims(*rows: tuple[str, str, str]) -> None:
     display({"text/html": f'<table style="width:100%">{table}</table>', "text/plain": words}, raw=True)
 
 
-def show(fig: Any, alt: str, data: Any = None, photo: bool = False, widget: Any = None) -> None:
+def bundle(fig: Any, alt: str, photo: bool = False) -> tuple[dict, dict]:
+    """A figure as a notebook stores it, data and metadata by mime type; closes it: it would be displayed once more."""
+    from matplotlib import pyplot as plt
+
+    mime, content = ("image/jpeg" if photo else "image/png"), picture(fig, photo, alt)
+    about = {"alt": alt, **legibility(fig, width_of(content))}
+    plt.close(fig)
+    return {mime: content, "text/plain": alt}, {mime: about}
+
+
+def show(fig: Any, alt: str, data: Any = None, photo: bool = False) -> None:
     """Display a figure in a notebook with its alt text and a folded "Figure in words", and close it.
 
     Beside the alt text the picture's metadata keep its `legibility`, which a test of the stored notebooks reads.
@@ -110,32 +120,27 @@ def show(fig: Any, alt: str, data: Any = None, photo: bool = False, widget: Any 
         alt: one or two sentences, best made from the data with an f-string: fixed words lie when a parameter changes.
         data: the numbers behind the figure, a pandas DataFrame or what `pandas.DataFrame` accepts; three decimals.
         photo: store a JPEG (photographs) instead of a PNG with a palette (plots).
-        widget: a live view shown instead of the picture while a kernel runs.
     Raises FsslibError: fewer than three words of alt text.
     """
     import pandas as pd
     from IPython.display import display
-    from matplotlib import pyplot as plt
 
     alt = _check_alt(alt)
-    mime, content = ("image/jpeg" if photo else "image/png"), picture(fig, photo, alt)
-    about = {"alt": alt, **legibility(fig, width_of(content))}
-    plt.close(fig)  # an open figure would be displayed once more at the end of the cell
-    live = widget._repr_mimebundle_() if widget is not None else {}
-    display({**live, mime: content, "text/plain": alt}, raw=True, metadata={mime: about})
+    stored, about = bundle(fig, alt, photo)
+    display(stored, raw=True, metadata=about)
     table = "" if data is None else pd.DataFrame(data).to_html(border=0, float_format="{:.3f}".format)
     words = f"<details><summary>Figure in words</summary><p>{html.escape(alt)}</p>{table}</details>"
     display({"text/html": words, "text/plain": alt}, raw=True)
 
 
-def save(fig: Any, path: str | Path, alt: str, photo: bool = False) -> Path:
+def save(fig: Any, path: str | Path, alt: str) -> Path:
     """Write a figure to a file, whole or not at all, with the alt text inside the PNG; displays and closes nothing.
 
     A relative path is taken below the folder named by the environment variable FSSLIB_FIGURES, or the working folder:
     only a build of the notebooks renews the repository's figures, a report's stay in its own folder.
     Raises FsslibError for fewer than three words of alt text.
     """
-    content = picture(fig, photo, _check_alt(alt))
+    content = picture(fig, alt=_check_alt(alt))
     path = located(os.environ.get("FSSLIB_FIGURES") or ".", "FSSLIB_FIGURES") / located(path, "figure")
     with atomic(path) as part:
         part.write_bytes(content)

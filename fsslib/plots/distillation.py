@@ -1,4 +1,4 @@
-"""Figures about self-distillation: gates, student and teacher, shares of a loss, and curves shown apart."""
+"""Figures about self-distillation: gates, student and teacher, what a claim comes to, and shares of a loss."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,35 +7,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from ..analysis.intervals import Series, scatter
-from .common import COLOURS, LINES, Array, Drawing, beside, curves, legend, middle, panels, ranges, theme
-
-
-@theme()
-def curve_panels(
-    curves: Mapping[str, Series], xlabel: str, integer: bool = False, limits: Mapping[str, tuple] | None = None
-) -> Drawing:
-    """Panels of curves over one x that are to be read apart: panel title -> label -> {x: (value, low, high)}.
-
-    Args: integer: x are counts: put a tick on each. limits: panel title -> range of its y axis.
-    """
-    figure, axes = panels(len(curves), 3.1, 2.6)
-    columns, sentences = {}, []
-    for axis, (title, series) in zip(axes, curves.items()):
-        ranges(axis, series, band=True)
-        values = middle(series)
-        columns |= {(title, label): points for label, points in values.items()}
-        begins, ends = (
-            ", ".join(f"{label} {[*points.values()][at][0]:.3g}" for label, points in series.items()) for at in (0, -1)
-        )
-        sentences.append(f"{title}: first {begins}; last {ends}")
-        if integer:
-            axis.set_xticks(sorted(values.index))
-        axis.set(title=title, xlabel=xlabel, ylim=(limits or {}).get(title))
-    if len(next(iter(curves.values()))) > 1:
-        legend(figure, axes, "lower center")
-    alt = f"Curves over {xlabel} with 95 % intervals, {len(curves)} panel(s). {'. '.join(sentences)}."
-    return figure, alt, pd.DataFrame(columns).rename_axis(xlabel).round(3)
+from ..analysis.intervals import scatter
+from .common import COLOURS, LINES, Array, Drawing, beside, curves, legend, panels, ranges, theme
 
 
 @theme()

@@ -6,8 +6,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 from torch import nn
 
+from ..training import Selection
 from .common import curves, theme
-from .display import legibility, picture, width_of
+from .display import bundle
 
 
 class Watch:
@@ -25,9 +26,7 @@ class Watch:
         self.points: dict[int, float] = {}
         self._place: Any = None
 
-    def due(self, step: int) -> bool:
-        """Whether the model is scored after (0-based) step `step`."""
-        return (step + 1) % self.every == 0 or step + 1 == self.steps
+    due = Selection.due
 
     def start(self, model: nn.Module) -> "Watch":
         """The first point, before any step."""
@@ -56,12 +55,8 @@ class Watch:
     def _show(self) -> None:
         from IPython.display import display
 
-        figure = self.draw()
-        content = picture(figure, alt=self.words)
-        about = {"alt": self.words, **legibility(figure, width_of(content))}
-        plt.close(figure)
-        data, how = {"image/png": content, "text/plain": self.words}, {"raw": True, "metadata": {"image/png": about}}
+        data, about = bundle(self.draw(), self.words)
         if self._place is None:
-            self._place = display(data, display_id=True, **how)
+            self._place = display(data, raw=True, metadata=about, display_id=True)
         else:
-            self._place.update(data, **how)
+            self._place.update(data, raw=True, metadata=about)

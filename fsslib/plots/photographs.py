@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..data.transforms import normalise
-from .common import Drawing, beside, curves, overlay, theme
-from .pixels import COLOURS, Array, rim
+from .common import Drawing, beside, blank, curves, outline, theme
+from .pixels import COLOURS, Array, grey, overlay, rgb, rim
 
 PALE = 0.55  # of white in what was not found
 
@@ -28,26 +28,19 @@ class Row:
 
 
 @theme()
-def gallery(rows: Mapping[str, Row], width: float = 1.65) -> Drawing:
-    """One line of pictures for each task, each as wide as it is (`width` inches) and as high as its sides ask for."""
+def gallery(rows: Mapping[str, Row]) -> Drawing:
+    """One line of pictures for each task, all of one width, each as high as its sides ask for."""
+    width = 1.65  # inches
     methods = list(next(iter(rows.values())).found)
     heights = [width * row.query.shape[1] / row.query.shape[2] + 0.19 for row in rows.values()]
-    figure, axes = plt.subplots(
-        len(rows), len(methods) + 2, figsize=(width * (len(methods) + 2), sum(heights) + 0.2), squeeze=False,
-        gridspec_kw={"height_ratios": heights},
-    )  # fmt: skip
-    figure.get_layout_engine().set(w_pad=0.012, h_pad=0.012, wspace=0, hspace=0)
-    words = []
-    for axis, title in zip(axes[0], ["support", "query", *methods]):
-        axis.set_title(title, fontsize=8, pad=3)
+    titles, words = ["support", "query", *methods], []
+    size = (width * len(titles), sum(heights) + 0.2)
+    figure, axes = blank(size, len(rows), len(titles), titles=titles, pad=0.012, height_ratios=heights)
     for line, (name, row) in zip(axes, rows.items()):
         pictures = [drawn(row.support, row.marked), overlay(normalise(row.query))]
         for axis, picture in zip(line, [*pictures, *(cut_out(row.query, mask) for mask, _ in row.found.values())]):
             axis.imshow(picture, interpolation="antialiased")
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        for colour, thick in (("black", 1.6), ("white", 0.8)):
-            line[1].contour((row.truth == 1).float().numpy(), [0.5], colors=colour, linewidths=thick)
+        outline(line[1], row.truth == 1)
         line[0].set_xlabel(name, fontsize=8, labelpad=1)
         best = max(score for _, score in row.found.values())
         for axis, (_, score) in zip(line[2:], row.found.values()):
@@ -58,18 +51,12 @@ def gallery(rows: Mapping[str, Row], width: float = 1.65) -> Drawing:
 
 
 @theme()
-def answer(support: Tensor, marked: Tensor, query: Tensor, found: Array, width: float = 2.3) -> Drawing:
+def answer(support: Tensor, marked: Tensor, query: Tensor, found: Array) -> Drawing:
     """One task in three pictures: support (3, H, W) uint8 with its strokes (H, W), query, and the mask found in it."""
-    height = width * query.shape[1] / query.shape[2] + 0.2
-    figure, axes = plt.subplots(1, 3, figsize=(3 * width, height))
-    figure.get_layout_engine().set(w_pad=0.012, h_pad=0.012, wspace=0, hspace=0)
-    found = torch.as_tensor(found)
-    shown = [drawn(support, marked), overlay(normalise(query)), cut_out(query, found)]
-    for axis, picture, title in zip(axes, shown, ("what was marked", "the query", "what was found in it")):
+    titles, found = ("what was marked", "the query", "what was found in it"), torch.as_tensor(found)
+    figure, (axes,) = blank((6.9, 2.3 * query.shape[1] / query.shape[2] + 0.2), 1, 3, titles=titles, pad=0.012)
+    for axis, picture in zip(axes, (drawn(support, marked), overlay(normalise(query)), cut_out(query, found))):
         axis.imshow(picture, interpolation="antialiased")
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-        axis.set_title(title, fontsize=8, pad=3)
     share = float((found == 1).float().mean())
     return figure, f"A photograph with strokes on it, another one, and what was found there, {share:.0%} of it.", None
 
@@ -97,19 +84,18 @@ def drawn(image: Tensor, mask: Tensor) -> np.ndarray:
     sides = (1, 0) if bool((mask == 255).any()) else (1,)
     for value, colour in zip(sides, COLOURS):
         inside = (mask == value).numpy()
-        own = np.array([*bytes.fromhex(colour[1:])]) / 255
-        picture[inside] = 0.45 * picture[inside] + 0.55 * own
-        picture[rim(inside, mode="edge")] = own
+        picture[inside] = 0.45 * picture[inside] + 0.55 * rgb(colour)
+        picture[rim(inside, mode="edge")] = rgb(colour)
     return picture
 
 
 def cut_out(image: Tensor, mask: Tensor) -> np.ndarray:
     """(H, W, 3) picture in 0..1: what the mask marks in its colours, with a rim, all else pale grey."""
     picture, inside = overlay(normalise(image)), (mask == 1).numpy()
-    shown = PALE + (1 - PALE) * picture.mean(-1, keepdims=True).repeat(3, -1)
+    shown = grey(picture, PALE, 1 - PALE)
     shown[inside] = picture[inside]
     thick = rim(inside, mode="edge")
     if max(picture.shape) > 250:  # a rim of one pixel would be gone where the picture shrinks
         thick |= inside & rim(inside & ~thick, mode="edge")
-    shown[thick] = np.array([*bytes.fromhex(COLOURS[0][1:])]) / 255
+    shown[thick] = rgb(COLOURS[0])
     return shown

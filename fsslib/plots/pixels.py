@@ -18,10 +18,10 @@ def overlay(image: Tensor, mask: Tensor | None = None, tint: float = 0.2) -> np.
     if mask is None:
         return picture
     mask = mask.detach().cpu().numpy()
-    shown = _grey(picture)
+    shown = grey(picture)
     shown[mask == IGNORE] = 0.3
     for value in np.unique(mask[(mask > 0) & (mask != IGNORE)]):
-        inside, colour = mask == value, _rgb(COLOURS[(value - 1) % len(COLOURS)])
+        inside, colour = mask == value, rgb(COLOURS[(value - 1) % len(COLOURS)])
         shown[inside] = (1 - tint) * picture[inside] + tint * colour
         shown[rim(inside)] = colour
     return shown
@@ -32,9 +32,9 @@ def tinted(labels: Array, image: Tensor, strength: float = 0.65) -> np.ndarray:
 
     Args: labels: (h, w) whole numbers, 0 for nothing; enlarged cell by cell. image: (3, H, W) normalised.
     """
-    labels, shown = enlarged(labels, image).astype(int), _grey(overlay(image))
+    labels, shown = enlarged(labels, image).astype(int), grey(overlay(image))
     for value in np.unique(labels[labels > 0]):
-        colour = _rgb(HUES[(value - 1) % len(HUES)])
+        colour = rgb(HUES[(value - 1) % len(HUES)])
         shown[labels == value] = (1 - strength) * shown[labels == value] + strength * colour
     return shown
 
@@ -51,9 +51,11 @@ def rim(inside: np.ndarray, **how: str) -> np.ndarray:
     return inside & ~(padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:])
 
 
-def _grey(picture: np.ndarray) -> np.ndarray:
-    return 0.45 + 0.4 * picture.mean(-1, keepdims=True).repeat(3, -1)
+def grey(picture: np.ndarray, white: float = 0.45, share: float = 0.4) -> np.ndarray:
+    """(H, W, 3) pale grey picture: `white`, and the `share` of the picture's own brightness."""
+    return white + share * picture.mean(-1, keepdims=True).repeat(3, -1)
 
 
-def _rgb(colour: str) -> np.ndarray:
+def rgb(colour: str) -> np.ndarray:
+    """(3,) in 0..1 of a colour "#RRGGBB"."""
     return np.array([*bytes.fromhex(colour[1:])]) / 255

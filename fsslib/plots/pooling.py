@@ -8,14 +8,14 @@ from .common import Drawing, blank, overlay, theme
 
 
 @theme()
-def pooling(image: Tensor, mask: Tensor, weights: Tensor, radius: int = 3) -> Drawing:
+def pooling(image: Tensor, mask: Tensor, weights: Tensor) -> Drawing:
     """How a mask reaches the grid of the features: picture with grid, the weight of every cell, and a close-up.
 
     Args:
         image: (3, H, W) normalised. mask: (H, W) long, 1 object.
         weights: (h, w) float, how many pixels of the object each cell stands for (`ops.project_mask`).
-        radius: half the side of the close-up, in cells, around the lower end of the object.
     """
+    radius = 3  # cells: half the side of the close-up, around the lower end of the object
     (height, width), (rows, columns) = mask.shape, weights.shape
     weights = weights.numpy()
     top = max(float(weights.max()), 1e-6)

@@ -12,7 +12,7 @@ from .pixels import Array
 
 
 @theme()
-def placement(rows: Mapping[str, tuple[Tensor, Tensor, Mapping[str, tuple[Tensor, int]]]], margin: int = 2) -> Drawing:
+def placement(rows: Mapping[str, tuple[Tensor, Tensor, Mapping[str, tuple[Tensor, int]]]]) -> Drawing:
     """Where rules put the seeds of supports: one row per support, one panel per rule, seeds numbered in their order.
 
     Args: rows: label -> (image (3, H, W) normalised, mask (h, w) of the cells, rule -> (points (P, 2), count)). Points
@@ -23,7 +23,7 @@ def placement(rows: Mapping[str, tuple[Tensor, Tensor, Mapping[str, tuple[Tensor
     words = []
     for line, (label, (image, cells, rules)) in zip(axes, rows.items()):
         side = cells.shape[-1]
-        left, top, width = around(np.asarray(cells) > 0, margin)
+        left, top, width = around(np.asarray(cells) > 0, 2)
         for axis, (rule, (points, count)) in zip(line, rules.items()):
             axis.imshow(overlay(image, from_numpy(enlarged(cells, image)).long()), extent=(0, side, side, 0))
             for number, (row, column) in enumerate(points[: count if count >= 2 else 0].tolist(), 1):

@@ -64,11 +64,9 @@ class ExplainedModel:
         """The model in eval mode, without gradients, explaining, with `options` in force: attributes of the model,
         those of its parts with `__` for the dot (`sdpm__query_factor="mean"`). Everything is put back."""
         model = self.model
-        plain, explain = getattr(model, "backbone", None), model.explain
-        before = []
-        with evaluating(model):
+        plain, before = getattr(model, "backbone", None), []
+        with evaluating(model, explain=True):
             try:
-                model.explain = True
                 if isinstance(plain, Backbone) and not isinstance(plain, CachedBackbone):
                     if self._cached is None or self._cached.plain is not plain:
                         # Single precision: a remembered answer must be the one that was computed.
@@ -83,7 +81,6 @@ class ExplainedModel:
             finally:
                 for owner, last, value in reversed(before):
                     setattr(owner, last, value)
-                model.explain = explain
                 if plain is not None:
                     model.backbone = plain
 

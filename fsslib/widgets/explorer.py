@@ -12,7 +12,7 @@ import traitlets
 
 from ..errors import FsslibError
 from .board import Bars, Board, Panel
-from .snapshot import bundle
+from .snapshot import SIDE, bundle, still
 
 # Seconds without a message from the page before an answer is computed; behind a slow one more, because the page sends
 # its next value only when the kernel has taken the last one.
@@ -168,7 +168,8 @@ class Explorer(ipywidgets.VBox):
         live = super()._repr_mimebundle_(**kwargs)
         live, notes = live if isinstance(live, tuple) else (live, {})
         seen = "; ".join(panel.caption for panel in self.scene.panels)
-        data, metadata = bundle(self.scene.panels, f"{self.board.label}: {seen}. {self.scene.words}")
+        alt = f"{self.board.label}: {seen}. {self.scene.words}"
+        data, metadata = bundle(still(self.scene.panels), alt, SIDE, quality=52, colours=56)
         return {**(live or {}), **data}, {**notes, **metadata}
 
 

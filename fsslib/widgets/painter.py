@@ -1,6 +1,5 @@
 """Draw your own support: an image to mark with brush, eraser, box, polygon and scribbles, and its mask."""
 
-import base64
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,13 @@ from torch import Tensor
 
 from ..data.pictures import image_tensor
 from ..errors import DatasetError
-from ..plots.display import width_of
 from ..plots.pixels import rim
 from . import strokes
+from .snapshot import bundle
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ..data.pictures import Picture
 
 HERE = Path(__file__).parent
@@ -126,13 +127,10 @@ class SupportPainter(anywidget.AnyWidget):
         """
         rows, columns = self._image.shape[1:]
         alt = f"A picture of {columns} × {rows} pixels to draw a support mask on; marked: {self._words()}."
-        data, metadata = super()._repr_mimebundle_(**kwargs)
-        mime, still = _still(self._image, self.mask)
-        seen = {"panel": width_of(still), "colliding": []}
-        return {**data, mime: base64.b64encode(still).decode(), "text/plain": alt}, {
-            **metadata,
-            mime: {"alt": alt, **seen},
-        }
+        live, notes = super()._repr_mimebundle_(**kwargs)
+        still = _still(self._image, self.mask)
+        data, metadata = bundle(still, alt, still.width, quality=75, colours=128)
+        return {**live, **data}, {**notes, **metadata}
 
 
 def _jpeg(image: Tensor) -> bytes:
@@ -146,9 +144,8 @@ def _jpeg(image: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def _still(image: Tensor, mask: np.ndarray) -> tuple[str, bytes]:
-    """The picture with the object in its colour, and background where it stands out from unlabelled pixels: as a PNG,
-    or where that is smaller, as of photographs, a JPEG."""
+def _still(image: Tensor, mask: np.ndarray) -> "Image.Image":
+    """The picture with the object in its colour, and background where it stands out from unlabelled pixels."""
     from PIL import Image
 
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
@@ -164,8 +161,4 @@ def _still(image: Tensor, mask: np.ndarray) -> tuple[str, bytes]:
         colour = np.where((stripes & (value == 0))[..., None], STRIPE, INK[value])
         out[inside] = (0.35 * out + 0.65 * colour)[inside]
         out[rim(inside, mode="edge")] = 255  # a light rim, as in the live view
-    still, photo, chart = Image.fromarray(out.round().astype(np.uint8)), io.BytesIO(), io.BytesIO()
-    still.save(photo, "JPEG", quality=75, optimize=True)
-    still.quantize(128, dither=Image.Dither.NONE).save(chart, "PNG", optimize=True)
-    pair = ("image/jpeg", photo.getvalue()), ("image/png", chart.getvalue())
-    return min(pair, key=lambda kind: len(kind[1]))
+    return Image.fromarray(out.round().astype(np.uint8))

@@ -5,22 +5,36 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.font_manager import findfont
-
 from .board import WIDTH, Bars, Panel
 
-SIDE = 160  # pixels of a picture
+SIDE, COLUMNS = 160, 5  # pixels of a picture, pictures in a row
 TEXT = 10  # height of the letters
 SERIES = ((0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00), (0x00, 0x9E, 0x73))  # as in board.css
 
 
-def still(panels: Sequence[Panel | Bars], columns: int = 5) -> Any:
+def bundle(sheet: Any, alt: str, panel: int, quality: int, colours: int) -> tuple[dict, dict]:
+    """A PIL image and its words, as a notebook stores them: data and metadata by mime type.
+
+    Args: panel: pixels across its narrowest picture. quality: of a JPEG, or colours: of a PNG, whichever is smaller.
+    """
+    from PIL import Image
+
+    photo, chart = io.BytesIO(), io.BytesIO()
+    sheet.save(photo, "JPEG", quality=quality, optimize=True)
+    sheet.quantize(colours, dither=Image.Dither.NONE).save(chart, "PNG", optimize=True)
+    pair = ("image/jpeg", photo.getvalue()), ("image/png", chart.getvalue())
+    mime, content = min(pair, key=lambda kind: len(kind[1]))
+    data = {mime: base64.b64encode(content).decode(), "text/plain": alt}
+    return data, {mime: {"alt": alt, "panel": panel, "colliding": []}}
+
+
+def still(panels: Sequence[Panel | Bars]) -> Any:
     """A PIL image of the panels in rows, with their captions: what stands in where no kernel runs."""
     from PIL import Image
 
     rows: list[list] = [[]]
     for cell in map(_cell, panels):  # bars are wider than pictures
-        if rows[-1] and sum(c.width for c in rows[-1]) + cell.width > columns * (SIDE + 10):
+        if rows[-1] and sum(c.width for c in rows[-1]) + cell.width > COLUMNS * (SIDE + 10):
             rows.append([])
         rows[-1].append(cell)
     width = max(sum(c.width + 10 for c in row) for row in rows)
@@ -35,22 +49,9 @@ def still(panels: Sequence[Panel | Bars], columns: int = 5) -> Any:
     return sheet
 
 
-def bundle(panels: Sequence[Panel | Bars], alt: str) -> tuple[dict, dict]:
-    """The still and its words, as a notebook stores them: data and metadata by mime type."""
-    from PIL import Image
-
-    sheet, photo, chart = still(panels), io.BytesIO(), io.BytesIO()
-    sheet.save(photo, "JPEG", quality=52, optimize=True)
-    sheet.quantize(56, dither=Image.Dither.NONE).save(chart, "PNG", optimize=True)
-    # Photographs are smaller as a JPEG, charts as a PNG.
-    mime, picture = min(("image/jpeg", photo), ("image/png", chart), key=lambda pair: len(pair[1].getvalue()))
-    return {mime: base64.b64encode(picture.getvalue()).decode(), "text/plain": alt}, {
-        mime: {"alt": alt, "panel": SIDE, "colliding": []}
-    }
-
-
 def _cell(panel: Panel | Bars) -> Any:
     """A panel with its caption, as a PIL image."""
+    from matplotlib.font_manager import findfont
     from PIL import Image, ImageDraw, ImageFont
 
     # Pillow's own letters are Latin only; these come with matplotlib and know Greek.

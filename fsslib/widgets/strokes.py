@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DatasetError
-from ..files import located, read_text, write_text
+from ..files import located, read_json, write_text
 
 VERSION = 1
 SHAPE, LINE = {"tool", "label", "points"}, {"tool", "label", "width", "points"}
@@ -161,11 +161,7 @@ def load(path: str | Path) -> dict:
     """Read what `save` wrote. Raises DatasetError naming the file when it is missing or not a valid document."""
     if not located(path, "strokes", DatasetError).is_file():
         raise DatasetError(f"there is no file of strokes {path}.")
-    text = read_text(path, "strokes from", "Save the drawing again.")
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"cannot read strokes from {path}: {error}. Save the drawing again.") from error
+    document = read_json(path, "strokes from", "Save the drawing again.")
     try:
         return check(document)
     except DatasetError as error:

@@ -46,7 +46,6 @@ def test_matrix_products_are_counted_and_the_rest_is_named(episode):
 
 @pytest.mark.parametrize("name", ["panet", "sdaanet", "asgnet", "hdmnet"])
 def test_all_methods_can_be_counted_with_any_number_of_shots(name, episode):
-    torch.manual_seed(0)
     options = {} if name == "panet" else {"width": 32}
     net = build_model(name, backbone="tiny", shots=2, **options).train()
     net.backbone.eval()

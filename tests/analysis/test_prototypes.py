@@ -18,7 +18,6 @@ def half(value):
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "separate"])
 def test_distances_follow_the_pictures_and_the_projections(shared):
     """Query and support of equal pictures: nothing but the projections and the gate can lie between them."""
-    torch.manual_seed(0)
     net = build_model("sdaanet", backbone="tiny", width=8, scales=(1.0, 0.5), shared_projection=shared, dropout=0.0)
     image, mask = half(0.5)
     episode = Episode(image, mask, image[:, None, None], mask[:, None, None], torch.tensor([[0], [1]]))
@@ -35,7 +34,6 @@ def test_distances_follow_the_pictures_and_the_projections(shared):
 
 
 def test_the_worth_of_a_prototype_is_the_score_with_the_query_or_a_foreign_support():
-    torch.manual_seed(0)
     net = build_model("sdaanet", backbone="tiny", width=8, scales=(1.0, 0.5), saam=False, prior=False, dropout=0.0)
     for merge in net.enrichment.merge:  # untrained, a network hardly looks at the prototype
         merge[0].weight.data *= 50

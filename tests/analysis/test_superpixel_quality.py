@@ -24,7 +24,6 @@ def test_measures_of_superpixels_that_are_known():
 
 @pytest.mark.parametrize("many", [True, False], ids=["several", "one"])
 def test_a_sharper_assignment_has_less_entropy(many):
-    torch.manual_seed(0)
     net = build_model("asgnet", backbone="tiny", width=8, superpixel_area=5.0, max_superpixels=5 if many else 1)
     episode = random_episode(2, 1, 2)
     flat = superpixel_quality(net, [episode, episode])

@@ -148,7 +148,6 @@ def test_the_context_of_the_head_comes_before_its_relu():
 
 @pytest.mark.parametrize("hidden", [0, 2, 3])
 def test_the_weights_of_the_shots_published_and_matched(hidden):
-    torch.manual_seed(0)
     distances = torch.tensor([[0.3, 0.1, 0.2], [0.5, 0.6, 0.4]])
     published, matched = Ensemble(3, hidden), Ensemble(3, hidden, matched=True)
     with torch.no_grad():

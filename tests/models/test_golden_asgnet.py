@@ -1,5 +1,7 @@
 """ASGNet against the authors' code: logits, everything in between, losses, gradients, moved statistics."""
 
+from functools import cache, partial
+
 import pytest
 import torch
 from asgnet_tools import centres_of, excess, golden_file, official_model, official_state, record
@@ -15,14 +17,7 @@ UNITS = {"unit_seeds", "unit_sgc"}
 @pytest.fixture(scope="module")
 def model_of(shared):
     """Models by variant, each built once."""
-    kept = {}
-
-    def model(pyramid: bool):
-        if pyramid not in kept:
-            kept[pyramid] = official_model(shared, pyramid)
-        return load_official(kept[pyramid], official_state(shared, pyramid))
-
-    return model
+    return cache(partial(official_model, shared))
 
 
 def test_no_golden_file_is_left_out(shared):
@@ -33,7 +28,7 @@ def test_no_golden_file_is_left_out(shared):
 def test_every_stored_tensor(model_of, shared, name):
     """At 2e-5 of its largest value; whole numbers exactly; gradient norms of the ASPP decoder at 2e-4."""
     golden, facts, episode = golden_file(shared, name)
-    model = model_of(facts["pyramid"])
+    model = load_official(model_of(facts["pyramid"]), official_state(shared, facts["pyramid"]))
     assert (model.iterations, model.reach) == ((facts["train_iter"], facts["eval_iter"]), 10)
     if facts["pyramid"]:
         model.context.scales = tuple(facts["ppm_scales"])

@@ -1,5 +1,7 @@
 """SD-AANet against the authors' code: logits, everything in between, losses, gradients, moved statistics."""
 
+from functools import cache, partial
+
 import pytest
 import torch
 from golden_tools import assert_golden, assert_within, gradient_norms, names, officially_named, read_golden
@@ -20,14 +22,7 @@ EVAL = {
 @pytest.fixture(scope="module")
 def model_of(shared):
     """Models by backbone, each built once."""
-    kept = {}
-
-    def model(backbone: str):
-        if backbone not in kept:
-            kept[backbone] = official_model(shared, backbone)
-        return kept[backbone]
-
-    return model
+    return cache(partial(official_model, shared))
 
 
 @pytest.mark.parametrize("name", EVAL)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 from core_tools import random_episode
-from method_tools import of_shots
+from method_tools import differing, of_shots
 from sdaanet_tools import LOSSES, RELATIVE, everything, tiny
 
 from fsslib import load_model, save_model
@@ -42,10 +42,7 @@ def test_an_option_changes_what_it_says_and_nothing_else(option):
     for model in models:
         # Untrained, the attention hardly matters: its differences would drown in the last digit of a loss.
         model.saam.query_map.weight.data *= 100
-    before, after = (everything(model, episode) for model in models)
-    assert before.keys() == after.keys()
-    same = {n for n in before if before[n].shape == after[n].shape and torch.equal(before[n], after[n])}
-    assert before.keys() - same == changes
+    assert differing(*(everything(model, episode) for model in models)) == changes
 
 
 def test_the_losses_are_what_the_options_make_of_them():

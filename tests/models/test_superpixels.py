@@ -202,7 +202,6 @@ def test_allocation_is_the_plain_one(seed, batch, most, merge):
 @pytest.mark.parametrize("parts", [[1.0], [0.25, 0.75]])
 def test_enrichment_of_prototypes_is_that_of_the_maps_they_are_laid_out_to(parts):
     """Values, and gradients of the query and of every parameter; for whole prototypes and for means of several."""
-    torch.manual_seed(0)
     kinds = AllocatedEnrichment, FeatureEnrichment
     enrichment, spread = (k(constant=0, pooled=8, resized=1, width=4, scales=(7, 5, 3)).eval() for k in kinds)
     spread.load_state_dict(enrichment.state_dict())

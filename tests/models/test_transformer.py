@@ -89,7 +89,6 @@ def test_a_support_cell_spreads_one_unit_and_zero_vectors_are_no_trouble():
 @torch.no_grad()
 def test_both_ways_to_attend_are_the_softmax_of_the_paper(reduction, monkeypatch):
     """Also on a grid that the squares do not divide, whose rest has no key."""
-    torch.manual_seed(0)
     layer, size = Attention(8, 2, reduction).eval(), (9, 10)
     tokens = torch.randn(3, 90, 8)
     results = []
@@ -121,7 +120,6 @@ def test_every_layer_norm_adds_a_millionth():
 
 @torch.no_grad()
 def test_only_the_depthwise_convolution_knows_positions():
-    torch.manual_seed(0)
     tokens, order = torch.randn(2, 12, 8), torch.randperm(12)
     layer = Attention(8, 2).eval()
     torch.testing.assert_close(layer(tokens[:, order], (3, 4)), layer(tokens, (3, 4))[:, order])
@@ -137,7 +135,6 @@ def test_only_the_depthwise_convolution_knows_positions():
 
 @torch.no_grad()
 def test_the_pyramid_of_a_batch_is_that_of_each_episode():
-    torch.manual_seed(0)
     pyramid = MatchingPyramid(8, 16).eval()
     query, support, priors = torch.randn(3, 8, 9, 10), torch.randn(3, 2, 8, 9, 10), torch.rand(3, 2, 9, 10)
     masks = torch.randint(0, 2, (3, 2, 66, 75))
@@ -157,7 +154,6 @@ def test_the_pyramid_of_a_batch_is_that_of_each_episode():
 
 def test_a_distillation_term_teaches_its_own_map_alone():
     """The values are the golden files'."""
-    torch.manual_seed(0)
     labels = torch.randint(0, 2, (3, 33, 40))
     labels[:, 8:25, 4:30] = 1
     labels[1] = 0

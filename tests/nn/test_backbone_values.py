@@ -21,7 +21,6 @@ def images(*shape, seed=0):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_resnet_equals_torchvision_up_to_layer2(name):
-    torch.manual_seed(0)
     reference = getattr(tv, name)().eval()
     ours = build_backbone(name, last="layer2").eval()
     apply_state(ours, reference.state_dict(), "reference")
@@ -36,7 +35,6 @@ def test_resnet_equals_torchvision_up_to_layer2(name):
 
 
 def test_vgg16_bn_equals_torchvision_where_the_pools_agree():
-    torch.manual_seed(0)
     reference = tv.vgg.make_layers(tv.vgg.cfgs["D"], batch_norm=True).eval()
     ours = build_backbone("vgg16_bn").eval()
     apply_state(ours, {f"features.{k}": v for k, v in reference.state_dict().items()}, "reference")
@@ -59,7 +57,6 @@ def test_deep_stages_are_dilated_throughout(name):
 @pytest.mark.parametrize("pool", ["3x3", "2x2"])
 def test_vgg16_equals_a_reference(pool):
     """PANet's encoder written out: 3x3 pools, the fourth without stride, conv5 dilated, no last ReLU."""
-    torch.manual_seed(0)
     backbone = build_backbone("vgg16", pool=pool)
     weights = list(backbone.state_dict().values())
     x = images(1, 3, 41, 41)
@@ -79,7 +76,6 @@ def test_vgg16_equals_a_reference(pool):
 
 
 def test_stride_on_the_1x1():
-    torch.manual_seed(0)
     usual = build_backbone("resnet50", last="layer3").eval()
     first_generation = build_backbone("resnet50", last="layer3", stride_on="1x1").eval()
     first_generation.load_state_dict(usual.state_dict())

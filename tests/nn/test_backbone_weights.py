@@ -76,7 +76,6 @@ def test_round_trip_and_prefixes(tmp_path, tiny_file):
 
 @pytest.mark.parametrize("name", ["vgg16", "vgg16_bn"])
 def test_vgg_takes_torchvision_files_in_any_order(name):
-    torch.manual_seed(0)
     reference = tv.vgg.make_layers(tv.vgg.cfgs["D"], batch_norm=name == "vgg16_bn").state_dict()
     backbone = build_backbone(name)
     apply_state(backbone, {f"features.{k}": reference[k] for k in sorted(reference)}, "reference")
@@ -85,7 +84,6 @@ def test_vgg_takes_torchvision_files_in_any_order(name):
 
 
 def test_deep_stem_file():
-    torch.manual_seed(0)
     source = build_backbone("resnet18", stem="deep")
     names = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2", "6": "conv3", "7": "bn3"}
     state = {}

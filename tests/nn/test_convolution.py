@@ -11,7 +11,6 @@ from fsslib.nn.convolution import Conv2d, pointwise
 @pytest.mark.parametrize("shape", [(2, 128, 7, 9), (1, 256, 1, 1), (2, 3, 5, 5)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_a_convolution_of_one_cell_equals_torchs_with_gradients(shape, layout):
-    torch.manual_seed(0)
     features = torch.randn(shape).contiguous(memory_format=layout).requires_grad_()
     weight, bias = torch.randn(128, shape[1], 1, 1).requires_grad_(), torch.randn(128).requires_grad_()
     found, expected = pointwise(features, weight, bias), F.conv2d(features, weight, bias)
@@ -26,7 +25,6 @@ def test_a_convolution_of_one_cell_equals_torchs_with_gradients(shape, layout):
     {"padding": 1, "padding_mode": "reflect"},
 ], ids=str)  # fmt: skip
 def test_the_layer_is_torchs_layer(how):
-    torch.manual_seed(0)
     how = {"kernel_size": 1} | how
     theirs, ours = nn.Conv2d(128, 128, **how), Conv2d(128, 128, **how)
     ours.load_state_dict(theirs.state_dict())

@@ -47,7 +47,6 @@ CASES = {
 def test_the_pyramid_equals_its_plain_form_with_gradients(case):
     options, size = CASES[case]
     options = {"constant": 5, "pooled": 6, "resized": 2, "width": 4, "scales": (6, 3, 2)} | options
-    torch.manual_seed(0)
     module = FeatureEnrichment(**options).eval()
     shapes = (2, options["constant"]), (2, options["pooled"], *size), (2, options["resized"], *size)
     inputs = [torch.randn(shape).requires_grad_() if shape[1] else None for shape in shapes]
@@ -66,7 +65,6 @@ def test_the_pyramid_equals_its_plain_form_with_gradients(case):
 
 
 def test_the_logits_do_not_depend_on_the_inner_ones():
-    torch.manual_seed(0)
     module = FeatureEnrichment(constant=3, pooled=3, resized=1, width=4, scales=(4, 2)).eval()
     inputs = torch.randn(1, 3), torch.randn(1, 3, 7, 7), torch.randn(1, 1, 7, 7)
     (logits, inner), (expected, levels) = module(*inputs, inner=False), module(*inputs)
@@ -74,7 +72,6 @@ def test_the_logits_do_not_depend_on_the_inner_ones():
 
 
 def test_guides_of_another_grid_are_resized_once():
-    torch.manual_seed(0)
     module = FeatureEnrichment(constant=3, pooled=3, resized=1, width=4, scales=(4, 2)).eval()
     constant, pooled, guide = torch.randn(1, 3), torch.randn(1, 3, 7, 7), torch.randn(1, 1, 11, 9)
     torch.testing.assert_close(module(constant, pooled, guide)[0], plain(module, constant, pooled, guide)[0])
@@ -102,7 +99,6 @@ def test_scales_that_make_no_sense(scales):
 
 @pytest.mark.parametrize("training", [False, True])
 def test_pyramid_pooling_equals_its_plain_form(training):
-    torch.manual_seed(0)
     module = PyramidPooling(6, 4).train(training)
     features = torch.randn(2, 6, 7, 9)
     found = module(features)
@@ -139,7 +135,6 @@ def assert_same(found, expected, leaves):
 @pytest.mark.parametrize("size", [(7, 9), (12, 5), (6, 6), (2, 3), (1, 4), (1, 1)])
 @pytest.mark.parametrize("cells", [[(1, 1)], [(1, 1), (2, 2), (3, 3), (6, 6)], [(2, 5)]])
 def test_small_maps_are_convolved_before_they_are_enlarged(cells, size, bias):
-    torch.manual_seed(0)
     small = [torch.randn(2, 3 + i, *grid).requires_grad_() for i, grid in enumerate(cells)]
     features = torch.randn(2, 4, *size).requires_grad_()
     conv = nn.Conv2d(4 + sum(maps.shape[1] for maps in small), 5, 3, padding=1, bias=bias)
@@ -152,7 +147,6 @@ def test_small_maps_are_convolved_before_they_are_enlarged(cells, size, bias):
 
 
 def test_small_maps_under_autocast():
-    torch.manual_seed(0)
     conv, features, small = nn.Conv2d(7, 5, 3, padding=1), torch.randn(2, 4, 7, 9), [torch.randn(2, 3, 2, 2)]
     expected = laid_out(conv, features, small)
     with torch.autocast("cpu", torch.bfloat16):
@@ -163,7 +157,6 @@ def test_small_maps_under_autocast():
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_attention_head_and_the_pooling_head_equal_their_plain_forms(training):
-    torch.manual_seed(0)
     saam, head = SAAM(3).train(training), PSPHead(8, 4, 5).train(training)
     saam.bottleneck[3].p = 0.0
     features, prototype, deep = (torch.randn(s).requires_grad_() for s in ((4, 3, 7, 9), (4, 3), (4, 8, 7, 9)))
@@ -192,7 +185,6 @@ def test_the_attention_head_and_the_pooling_head_equal_their_plain_forms(trainin
 
 
 def test_atrous_pooling_equals_its_plain_form():
-    torch.manual_seed(0)
     module, features = ASPP(3, 0.0, rates=(1, 2)), torch.randn(2, 3, 5, 7).requires_grad_()
     whole = module.branches[0](features.mean((2, 3), keepdim=True)).expand_as(features)
     plain = module.fuse(torch.cat([whole, *(branch(features) for branch in module.branches[1:])], 1))
@@ -201,7 +193,6 @@ def test_atrous_pooling_equals_its_plain_form():
 
 @pytest.mark.parametrize("shape", [(2, 3, 1, 1), (1, 3, 2, 1), (4, 3, 5, 5)])
 def test_batch_norm_is_torchs_where_torchs_can(shape):
-    torch.manual_seed(0)
     ours, theirs = BatchNorm2d(3), nn.BatchNorm2d(3)
     features = torch.randn(shape)
     for training in (True, True, False):
@@ -212,7 +203,6 @@ def test_batch_norm_is_torchs_where_torchs_can(shape):
 
 
 def test_batch_norm_of_a_single_value_uses_and_keeps_the_running_statistics():
-    torch.manual_seed(0)
     norm = BatchNorm2d(3)
     norm(3 + 2 * torch.randn(4, 3, 5, 5))
     before = {name: value.clone() for name, value in norm.state_dict().items()}

@@ -2,10 +2,12 @@
 
 import os
 import random
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from core_tools import forked
 
 from fsslib.errors import ModelError
 from fsslib.nn.backbones import build_backbone
@@ -138,25 +140,18 @@ def test_other_peoples_files_are_left_alone(tmp_path):
 
 def test_processes_that_evict_each_others_features(tmp_path):
     """Two processes in one small folder: nobody fails, and what is found is right."""
-    children = []
-    for seed in range(2):
-        pid = os.fork()
-        if not pid:
-            try:
-                draw = random.Random(seed)
-                for _ in range(30):
-                    store = DiskStore(tmp_path, 4000)
-                    for _ in range(10):
-                        i = draw.randrange(12)
-                        found = store.get(key(i))
-                        if found is not None and not torch.equal(found, feature(i)):
-                            os._exit(2)
-                        store.put(key(i), feature(i))
-                os._exit(0)
-            except BaseException:
-                os._exit(1)
-        children.append(pid)
-    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0, 0]
+
+    def use(seed):
+        draw = random.Random(seed)
+        for _ in range(30):
+            store = DiskStore(tmp_path, 4000)
+            for _ in range(10):
+                i = draw.randrange(12)
+                found = store.get(key(i))
+                assert found is None or torch.equal(found, feature(i))
+                store.put(key(i), feature(i))
+
+    assert forked(partial(use, 0), partial(use, 1)) == [0, 0]
 
 
 def test_deeper_stages_of_masked_features():
@@ -171,7 +166,6 @@ def test_deeper_stages_of_masked_features():
 
 
 def test_an_unfrozen_backbone_may_be_remembered_where_nothing_changes_it():
-    torch.manual_seed(0)
     plain = build_backbone("tiny", bn="batch").eval()
     with torch.no_grad():
         cached = CachedBackbone(plain)

@@ -34,7 +34,6 @@ STATISTICS = {
     "lineplot": [
         lambda: common.score_curves({"a": {1: INTERVAL, 2: INTERVAL}}, "x"),
         lambda: comparison.knobs([{"knob": "gap", "value": 0, "method": "a", "miou": INTERVAL}], {"a": "A"}),
-        lambda: distillation.curve_panels({"p": {"a": {1: INTERVAL, 2: INTERVAL}}}, "x"),
         lambda: protocol.flips({"t": {"a": {25: 3.0, 100: 1.0}}}),
     ],
     "pointplot": [

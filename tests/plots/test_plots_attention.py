@@ -64,11 +64,11 @@ def test_gallery_gives_every_column_one_scale():
 def test_dots_put_every_value_with_its_interval_on_its_group(drawn):
     head = {"a": (0.7, 0.6, 0.8), "b": (0.6, 0.5, 0.7)}
     series = {"prior": {"a": (0.9, 0.8, 0.95), "b": (0.5, 0.4, 0.6)}, "head": head}
-    figure, alt, data = pictures.dots(series, "AUC", line=0.5, limits=(0, 1))
+    figure, alt, data = pictures.dots(series, "AUC", line=0.5)
     axis = figure.axes[0]
     assert "prior: a 0.90, b 0.50; head: a 0.70, b 0.60" in alt and data.loc["b", "head"] == 0.6
     places = [np.nanmean(points, 0) for _, points in drawn(axis)]
-    assert (axis.get_xlim(), axis.lines[0].get_xdata().tolist()) == ((0, 1), [0.9, 0.5])
+    assert axis.lines[0].get_xdata().tolist() == [0.9, 0.5]
     bar = axis.lines[1].get_xydata()
     assert (np.nanmin(bar[:, 0]), np.nanmax(bar[:, 0])) == pytest.approx((0.8, 0.95)) and abs(places[1][1]) < 0.5
     assert [t.get_text() for t in axis.get_yticklabels()] == ["a", "b"]

@@ -7,22 +7,6 @@ from fsslib.plots import distillation as pictures
 from fsslib.plots.display import picture
 
 
-def test_curves_keeps_the_panels_apart_and_says_first_and_last():
-    fall = {0: (0.5, 0.4, 0.6), 25: (0.25, 0.2, 0.3)}
-    still = {0: (60.0, 55.0, 65.0), 25: (61.0, 57.0, 66.0)}
-    panels = {"distance": {"without": fall, "with": still}, "mIoU, %": {"without": still, "with": still}}
-    figure, alt, data = pictures.curve_panels(panels, "step", limits={"mIoU, %": (0, 100)})
-    assert [axis.get_title() for axis in figure.axes] == list(panels) and figure.axes[1].get_ylim() == (0, 100)
-    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["without", "with"]
-    line = figure.axes[0].lines[0]
-    assert line.get_xdata().tolist() == [0, 25] and line.get_ydata().tolist() == [0.5, 0.25]
-    assert "distance: first without 0.5, with 60; last without 0.25, with 61" in alt
-    assert data.loc[25, ("distance", "without")] == 0.25 and data.loc[0, ("mIoU, %", "with")] == 60
-    assert picture(figure)
-    figure, _, _ = pictures.curve_panels({"mIoU": {"only": {1: (1, 0, 2), 5: (2, 1, 3)}}}, "shots K", integer=True)
-    assert not figure.legends and figure.axes[0].get_xticks().tolist() == [1, 5], "one curve, at counts"
-
-
 def test_gate_channels_sorts_by_the_mean_counts_the_damped_and_tells_classes_apart():
     gates = torch.tensor([[0.9, 0.1, 0.4], [0.7, 0.3, 0.4], [0.8, 0.2, 0.4], [0.8, 0.2, 0.4]])
     figure, alt, data = pictures.gate_channels(gates, ["b", "b", "a", "a"])

@@ -59,6 +59,7 @@ def test_every_map_of_the_episode_stands_in_the_figure(sheet):
     assert np.allclose(bars["student $S=g\\cdot p$"], maps["students"][0, 0])
     assert {"query, true mask", "teacher $T=(t+S)/2$"} <= {a.get_title() for a in figure.axes}
     assert "one episode of a square" in alt and "at 3 grids (17x17, 8x8, 4x4)" in alt and picture(figure)
+    assert_apart(figure)
 
 
 def test_the_words_hold_the_iou_of_the_prediction(net):
@@ -72,8 +73,8 @@ def test_the_words_hold_the_iou_of_the_prediction(net):
     assert f"IoU {100 * both / either:.0f} %" in alt
 
 
-def test_no_picture_leaves_the_sheet_or_covers_another(sheet):
-    (figure, _, _), _ = sheet
+def assert_apart(figure):
+    """No picture leaves the sheet or covers another."""
     places = [a.get_position() for a in figure.axes[1:]]
     assert all(min(p.x0, p.y0) >= 0 and max(p.x1, p.y1) <= 1 for p in places)
     assert not any(p.overlaps(q) for i, p in enumerate(places) for q in places[:i])
@@ -89,9 +90,7 @@ def test_the_storyboard_of_sdpm_holds_its_values(net):
     wanted |= {"gate: $g=(a+1)/2$": (maps["gate"][0, 0] + 1) / 2, "student $S=g\\cdot p$": maps["students"][0, 0]}
     wanted |= {"teacher $T=(t+S)/2$": maps["teacher"][0, 0]}
     assert bars.keys() == wanted.keys() and all(np.allclose(bars[title], wanted[title]) for title in wanted)
-    places = [a.get_position() for a in figure.axes[1:]]
-    assert all(min(p.x0, p.y0) >= 0 and max(p.x1, p.y1) <= 1 for p in places)
-    assert not any(p.overlaps(q) for i, p in enumerate(places) for q in places[:i])
+    assert_apart(figure)
     apart = 1 - torch.cosine_similarity(maps["students"][0, 0], maps["query_prototype"][0], dim=0)
     assert f"S and t: {apart:.2f}" in alt and picture(figure)
 

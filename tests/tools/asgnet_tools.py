@@ -5,6 +5,7 @@ from unittest import mock
 
 import golden_tools
 import torch
+from core_tools import built
 from golden_tools import Call, buffer_norms, gradient_norms, learned, one_way, read_golden, terms, watching
 from golden_tools import everything as everything  # these two for the tests of the method
 from golden_tools import reduced_episode as reduced_episode
@@ -24,16 +25,13 @@ SHARE, LOOSE = 2e-5, 2e-4
 EXACT = ("guide_map", "num_sp", "pred", "roi", "seeds")
 
 
-def tiny(seed: int = 0, backbone: str = "tiny", **options) -> ASGNet:
+def tiny(**options) -> ASGNet:
     """A small seeded model in eval mode: 8 channels, grids of 6, 4, 3 and 2 cells, no dropout on the features.
 
     Nine cells a side leave room for several superpixels of ten cells.
     """
-    torch.manual_seed(seed)
-    options = {"width": 8, "superpixel_area": 10.0, "dropout": 0.0} | options
-    if options.get("pyramid", True):
-        options = {"scales": (6, 4, 3, 2)} | options
-    return build_model("asgnet", backbone=backbone, **options).eval()
+    scales = {"scales": (6, 4, 3, 2)} if options.get("pyramid", True) else {}
+    return built("asgnet", **{"width": 8, "superpixel_area": 10.0, "dropout": 0.0} | scales | options)
 
 
 def official_state(shared: Path, pyramid: bool) -> dict[str, Tensor]:

@@ -1,12 +1,14 @@
 """Small episodes, data sets and models that the tests of the library's core share."""
 
-from functools import lru_cache
+import os
+from functools import lru_cache, partial
 
 import torch
 from torch import nn
 
 from fsslib import Episode, build_model, load_dataset
-from fsslib.models.panet import PANet
+from fsslib.models.base import FewShotModel
+from fsslib.training import Schedule
 
 SIZE = 33
 
@@ -17,10 +19,13 @@ def shapes(split: str = "train", pool: int = 40, seed: int = 0):
     return load_dataset("shapes", fold=0, split=split, size=SIZE, pool=pool, seed=seed, val_classes=0)
 
 
-def panet(seed: int = 0, backbone: str = "tiny", **options) -> PANet:
-    """A seeded PANet, in eval mode."""
+def built(method: str, seed: int = 0, backbone: str = "tiny", **options) -> FewShotModel:
+    """A seeded model, in eval mode."""
     torch.manual_seed(seed)
-    return build_model("panet", backbone=backbone, **options).eval()
+    return build_model(method, backbone=backbone, **options).eval()
+
+
+panet = partial(built, "panet")
 
 
 def random_episode(batch=2, way=1, shot=1, height=SIZE, width=SIZE, seed=0, extras=False) -> Episode:
@@ -59,3 +64,32 @@ class Line(nn.Module):
 def at(step):
     """The batch of a step for `Line`."""
     return torch.tensor(step)
+
+
+TEN, QUIET = Schedule(steps=10, lr=0.1, warmup=2), {"name": "line", "progress": False}
+
+
+def interrupted(when: int, then=lambda step: None):
+    """A callback, or with `then` a loader, with Ctrl-C at step `when`."""
+
+    def call(step, *rest):
+        if step == when:
+            raise KeyboardInterrupt
+        return then(step)
+
+    return call
+
+
+def forked(*works) -> list[int]:
+    """Call each of `works` in a process of its own, side by side; their exit statuses, 1 after an error."""
+    children = []
+    for work in works:
+        child = os.fork()
+        if not child:
+            try:
+                work()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]

@@ -5,9 +5,11 @@ import os
 import signal
 import socket
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import torch
+from core_tools import forked
 from torch import nn
 
 from fsslib.data.episodes import share
@@ -52,17 +54,12 @@ def in_two(train):
     """Call `train()` in two forked processes that train together; their exit statuses."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port, children = free.getsockname()[1], []
-    for rank in range(2):
-        child = os.fork()
-        if not child:
-            try:
-                os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-                devices._told = io.StringIO()
-                signal.alarm(300)
-                train()
-                os._exit(0)
-            finally:
-                os._exit(1)
-        children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        port = free.getsockname()[1]
+
+    def one(rank):
+        os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        devices._told = io.StringIO()
+        signal.alarm(300)
+        train()
+
+    return forked(partial(one, 0), partial(one, 1))

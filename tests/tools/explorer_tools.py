@@ -32,6 +32,14 @@ def explaining(name):
     return model
 
 
+@torch.no_grad()
+def by_model(net, episode, **options):
+    """What a model says by itself, with these options from now on."""
+    for name, value in options.items():
+        setattr(net, name, value)
+    return net(episode)
+
+
 def own(name, method, shots=2, data=None, **options):
     """An explorer of an own model in training mode, which it leaves so, and own data in another size; and the model."""
     model = build_model(method, backbone="tiny", **options).train()

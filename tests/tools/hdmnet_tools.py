@@ -6,6 +6,7 @@ from statistics import median
 
 import golden_tools
 import torch
+from core_tools import built
 from golden_tools import FIELDS, Call, buffer_norms, learned, names, one_way, read_golden, terms, watching
 from torch import Tensor
 
@@ -22,11 +23,8 @@ EXACT = ("pred", "transformer_mask")
 everything = partial(golden_tools.everything, prefix="loss/")  # one of its maps is called as a loss, "base"
 
 
-def tiny(seed: int = 0, backbone: str = "tiny", **options) -> HDMNet:
-    """A small seeded model in eval mode: 32 channels, 8 in the transformer, nothing dropped."""
-    torch.manual_seed(seed)
-    options = {"width": 32, "dropout": 0.0, "attention_dropout": 0.0} | options
-    return build_model("hdmnet", backbone=backbone, **options).eval()
+# A small model: 32 channels, 8 in the transformer, nothing dropped.
+tiny = partial(built, "hdmnet", width=32, dropout=0.0, attention_dropout=0.0)
 
 
 def official_state(shared: Path, key: str) -> dict[str, Tensor]:

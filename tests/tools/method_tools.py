@@ -22,6 +22,12 @@ def legal(method: str, *shape, seed: int = 0) -> Episode:
     return replace(episode, class_index=None) if episode.way > 1 else episode
 
 
+def differing(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+    """The names, the same in both, of the values that are not equal to the bit."""
+    assert before.keys() == after.keys()
+    return {n for n, value in before.items() if value.shape != after[n].shape or not torch.equal(value, after[n])}
+
+
 def one_way(episode: Episode, way: int) -> Episode:
     """Way `way` of an episode as an episode of its own; the other ways are background."""
     labels = torch.where(episode.query_masks == 255, 255, (episode.query_masks == way + 1).long())

@@ -1,10 +1,10 @@
 """Mistakes that a re-implementation of ASGNet is likely to make, each as a function (monkeypatch, model)."""
 
 from dataclasses import replace
+from functools import partial
 
 import torch
-from planted_tools import CORNERS, Error, levels_as_they_are, method, rolled, setting, turned
-from planted_tools import function as function_of
+from planted_tools import CORNERS, Error, function_of, levels_as_they_are, method, rolled, setting, turned
 
 from fsslib.models import asgnet as module
 from fsslib.ops import resize
@@ -15,8 +15,7 @@ BINS = "eval_1shot_pascalbins"
 FILE, KEY = ONE, "logits"
 
 
-def function(name: str, wrap):
-    return function_of(module, name, wrap)
+function = partial(function_of, module)
 
 
 def over_superpixels(patch, model):
@@ -116,13 +115,9 @@ PLANTED = {
     "prototype before query in the merge": Error(guided_before_query),
     "levels not enlarged in between": Error(levels_as_they_are, "alpha_conv.0", file=BINS),
     "identity past the ReLU": Error(identity_not_rectified, "ASPP", file=ASPP),
-    "image mean last": Error(
-        rolled("context.aspp.fuse.0", lambda model: model.down_conv[0].out_channels), "ASPP", file=ASPP
-    ),
+    "image mean last": Error(image_mean_last, "ASPP", file=ASPP),
     "dilations swapped": Error(dilations_swapped, "ASPP", file=ASPP),
-    "outline before context": Error(
-        rolled("context.decode.0", lambda model: -model.down_conv[0].out_channels), "decoder", file=ASPP
-    ),
+    "outline before context": Error(outline_before_context, "decoder", file=ASPP),
 }
 
 # In training: the tensor that tells.

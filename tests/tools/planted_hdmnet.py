@@ -1,10 +1,10 @@
 """Mistakes that a re-implementation of HDMNet is likely to make, each as a function (monkeypatch, model)."""
 
+from functools import partial
 from unittest import mock
 
 import torch
-from planted_tools import Error, everywhere, features, method, setting
-from planted_tools import function as function_of
+from planted_tools import Error, everywhere, features, function_of, method, setting
 from torch import nn
 
 from fsslib import ops
@@ -14,8 +14,7 @@ ONE, FIVE, TRAIN = "eval_1shot", "eval_5shot", "train_1shot"
 FILE, KEY = ONE, "logits"
 
 
-def function(name: str, wrap):
-    return function_of(module, name, wrap)
+function = partial(function_of, module)
 
 
 def swap_priors(query, support):

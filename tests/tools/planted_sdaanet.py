@@ -1,8 +1,9 @@
 """Mistakes that a re-implementation of SD-AANet is likely to make, each as a function (monkeypatch, model)."""
 
+from functools import partial
+
 import torch
-from planted_tools import CORNERS, SMOOTH, Error, levels_as_they_are, method, setting, turned
-from planted_tools import function as function_of
+from planted_tools import CORNERS, SMOOTH, Error, function_of, levels_as_they_are, method, setting, turned
 
 from fsslib.models import sdaanet as module
 from fsslib.ops import resize
@@ -11,8 +12,7 @@ FIVE, EMPTY = "eval_r50_5shot", "eval_r50_2shot_emptymask"
 FILE, KEY = FIVE, "out/logits"
 
 
-def function(name: str, wrap):
-    return function_of(module, name, wrap)
+function = partial(function_of, module)
 
 
 def on_query(planted):

@@ -40,7 +40,7 @@ def method(owner: str, name: str, wrap):
     return plant
 
 
-def function(where, name: str, wrap):
+def function_of(where, name: str, wrap):
     """A function that the file `where` uses, replaced by `wrap(original)`."""
     return lambda patch, model: patch.setattr(where, name, wrap(getattr(where, name)))
 

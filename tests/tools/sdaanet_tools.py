@@ -5,6 +5,7 @@ from pathlib import Path
 
 import golden_tools
 import torch
+from core_tools import built
 from golden_tools import Call, buffer_norms, gradient_norms, learned, one_way, read_golden, terms, watching
 from golden_tools import everything as everything  # these two for the tests of the method
 from golden_tools import reduced_episode as reduced_episode
@@ -20,11 +21,8 @@ LOSSES = ("main", "aux", "kd", "saam", "total")
 SCALES = ((".bn3.weight", 0.25),)
 
 
-def tiny(seed: int = 0, backbone: str = "tiny", **options) -> SDAANet:
-    """A small seeded model in eval mode: 8 channels, grids of 6, 4, 3 and 2 cells, no dropout on the features."""
-    torch.manual_seed(seed)
-    options = {"width": 8, "scales": (6, 4, 3, 2), "dropout": 0.0} | options
-    return build_model("sdaanet", backbone=backbone, **options).eval()
+# A small model: 8 channels, grids of 6, 4, 3 and 2 cells, no dropout on the features.
+tiny = partial(built, "sdaanet", width=8, scales=(6, 4, 3, 2), dropout=0.0)
 
 
 def official_state(shared: Path, backbone: str) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from explorer_tools import counted, keys, own, panel
+from explorer_tools import by_model, counted, keys, own, panel
 
 from fsslib import build_model, load_dataset
 from fsslib.models.sdaanet import SDAANet
@@ -11,14 +11,6 @@ from fsslib.ops import prior_mask, resize
 from fsslib.widgets import explore_attention
 
 EXPLORER, METHOD = "explore_attention", "sdaanet"
-
-
-@torch.no_grad()
-def by_model(net, episode, **options):
-    """The shipped model's prediction, alone."""
-    for name, value in options.items():
-        setattr(net, name, value)
-    return net(episode)
 
 
 @torch.no_grad()

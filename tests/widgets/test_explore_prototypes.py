@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from explorer_tools import counted, document, explaining, keys, overlap, own, panel
+from explorer_tools import by_model, counted, document, keys, overlap, own, panel
 
 from fsslib import load_dataset
 from fsslib.data.weak_annotations import annotate
@@ -14,23 +14,14 @@ from fsslib.models.panet import PANet
 from fsslib.ops import upsample
 from fsslib.widgets import explore_prototypes, strokes
 
-EXPLORER = "explore_prototypes"
+EXPLORER, METHOD = "explore_prototypes", "panet"
 BOX = {"tool": "box", "label": 1, "points": [[60, 12], [84, 36]]}
 DRAWING = document(BOX, size=(97, 97))
 
 
-@torch.no_grad()
-def by_model(episode, **options):
-    """The prediction of the shipped PANet, alone."""
-    model = explaining("panet")
-    for name, value in options.items():
-        setattr(model, name, value)
-    return model(episode)
-
-
-def test_at_first_it_shows_what_the_model_computes(explorer):
+def test_at_first_it_shows_what_the_model_computes(explorer, net):
     facts = explorer.scene.facts
-    found = by_model(facts["episode"])
+    found = by_model(net, facts["episode"])
     assert torch.equal(facts["prediction"], found.masks()[0])
     torch.testing.assert_close(facts["probability"], found.logits.softmax(1)[0, 1])
     torch.testing.assert_close(facts["prototype"], found.maps["prototypes"][0, 1])
@@ -42,11 +33,11 @@ def test_at_first_it_shows_what_the_model_computes(explorer):
 
 
 @pytest.mark.parametrize("source", ["scribble", "box"])
-def test_weak_annotations_are_those_of_the_library(explorer, source):
+def test_weak_annotations_are_those_of_the_library(explorer, net, source):
     facts = explorer.set(shots=2, source=source).scene.facts
     episode = facts["episode"]
     masks = torch.stack([annotate(mask, source) for mask in episode.support_masks[0, 0]])
-    found = by_model(replace(episode, support_masks=masks[None, None]))
+    found = by_model(net, replace(episode, support_masks=masks[None, None]))
     assert torch.equal(facts["masks"], masks) and torch.equal(facts["prediction"], found.masks()[0])
     assert facts["moved"] < 0.999
 
@@ -65,10 +56,10 @@ def test_what_a_source_leaves_out_is_pooled_nowhere(explorer):
     assert not (near & (inside == 1)).any() and ((whole == 1) & ~near == (inside == 1)).all()
 
 
-def test_a_click_takes_the_feature_of_that_cell(explorer):
+def test_a_click_takes_the_feature_of_that_cell(explorer, net):
     facts = explorer.set(shots=2, point={"panel": "support 1", "x": 33, "y": 70}).scene.facts
     assert explorer.controls["source"].value == "one cell"
-    features = by_model(facts["episode"]).maps["support_features"]
+    features = by_model(net, facts["episode"]).maps["support_features"]
     torch.testing.assert_close(facts["prototype"], features[0, 0, 1, :, 18, 8])
     assert (facts["masks"][0] != 1).all() and facts["masks"][1, 70, 33] == 1 and (facts["masks"][1] == 1).sum() <= 25
     assert panel(explorer, "support 1").pick and panel(explorer, "support 1").message()["at"] == [33, 70]
@@ -86,14 +77,14 @@ def test_a_point_out_of_date_is_the_middle_of_the_object(explorer, point):
     assert cell.shape[0] and (cell.mean(0) - middle).norm() < 6, "its cell is about where the object's middle is"
 
 
-def test_a_drawing_is_the_support_mask(explorer):
+def test_a_drawing_is_the_support_mask(explorer, net):
     explorer.set(source="drawing")
     assert "draw" in explorer.scene.words and not explorer.scene.facts["prototype"].any()
     assert explorer.controls["drawing"].layout.display is None
     explorer.set(drawing=DRAWING)
     facts, episode = explorer.scene.facts, explorer.scene.facts["episode"]
     mask = torch.from_numpy(strokes.rasterise(DRAWING, 97, 97)).long()
-    found = by_model(replace(episode, support_masks=mask[None, None, None]))
+    found = by_model(net, replace(episode, support_masks=mask[None, None, None]))
     assert torch.equal(facts["masks"][0], mask) and torch.equal(facts["prediction"], found.masks()[0])
     explorer.set(source="box")
     assert explorer.controls["drawing"].layout.display == "none"
@@ -118,14 +109,14 @@ def test_strokes_on_the_page_draw_again_and_belong_to_their_picture(explorer):
         explorer.set(drawing=document(BOX, size=(50, 50)))
 
 
-def test_alpha_moves_confidence_and_runs_no_model(explorer, monkeypatch):
+def test_alpha_moves_confidence_and_runs_no_model(explorer, net, monkeypatch):
     calls = counted(monkeypatch, PANet, "forward")
     explorer.set(source="mask")
     sharp, prediction = explorer.scene.facts["sure"], explorer.scene.facts["prediction"]
     explorer.set(scale=5)
     facts = explorer.scene.facts
     assert facts["sure"] < sharp and torch.equal(facts["prediction"], prediction)
-    torch.testing.assert_close(facts["probability"], by_model(facts["episode"], scale=5).logits.softmax(1)[0, 1])
+    torch.testing.assert_close(facts["probability"], by_model(net, facts["episode"], scale=5).logits.softmax(1)[0, 1])
     calls.clear()
     for change in ({"scale": 7}, {"source": "box"}, {"source": "one cell"}, {"drawing": DRAWING}):
         explorer.set(**change)
@@ -135,9 +126,9 @@ def test_alpha_moves_confidence_and_runs_no_model(explorer, monkeypatch):
     assert len(calls) == 2
 
 
-def test_another_stage_is_matched(explorer):
+def test_another_stage_is_matched(explorer, net):
     facts = explorer.set(stage="layer2").scene.facts
-    found = by_model(facts["episode"], stage="layer2")
+    found = by_model(net, facts["episode"], stage="layer2")
     assert torch.equal(facts["prediction"], found.masks()[0]) and len(facts["prototype"]) == 32
     assert "layer4, not layer2" in explorer.scene.words
 

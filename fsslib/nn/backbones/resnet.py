@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...arguments import choose
+from ...arguments import check_count, choose
 from ...errors import ModelError
 from ...ops import Box
 from ..convolution import Conv2d
@@ -188,8 +188,7 @@ class TinyResNet(Backbone):
     def __init__(self, *, stride: int = 4, width: int = 16, bn: str = "frozen", last: str | None = None):
         if stride not in (4, 8):
             raise ModelError(f"tiny: stride={stride!r}: expected the output stride 4 or 8.")
-        if not isinstance(width, int) or width < 1:
-            raise ModelError(f"tiny: width={width!r}: expected a whole number from 1.")
+        check_count(width, "tiny: width")
         channels = (width, width, 2 * width, 4 * width, 4 * width)
         super().__init__("tiny", channels, (2, 2, 4, stride, stride), last)
         self.layer0 = Layers(*_conv_norm_relu(3, width, 5, 2))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ...data import load_dataset
 from ...episode import Episode
 from ...models.asgnet import ASGNet
-from ...ops import strongest
+from ...ops import Box, strongest
 from .. import board, panels
 from ..board import Bars
 from ..episode_controls import Datasets, EpisodeControls
@@ -103,16 +103,19 @@ class _Clusters:
             mine = (self.owner == k).nonzero().flatten()
             weights, first, several = self.weights[mine], int(mine[0]) + 1, len(mine) > 1
             labels = (weights.argmax(0) + first) * (weights.sum(0) > 0)
-            (top, bottom), (left, right) = spans = [_span(labels > 0, axis) for axis in (1, 0)]
-            ends = [panels.middle(row - top, column - left, *self.over) for row, column in _centres(weights)]
-            starts = [panels.middle(row - top, column - left, *self.over) for row, column in self.seeds[mine].tolist()]
+            box = (Box.around(labels > 0) or Box(0, len(labels), 0, labels.shape[1])).grown(1, labels.shape)
+            ends, starts = (
+                [panels.middle(row - box.top, column - box.left, *self.over) for row, column in points]
+                for points in (_centres(weights), self.seeds[mine].tolist())
+            )
             marks, caption = panels.badges(ends, first), "Its one prototype"  # a masked average starts nowhere
             if several:
                 marks = [panels.cross(*at) for at in ends] + panels.badges(starts, first)
                 caption = f"Its {len(mine)} superpixels; numbers: seeds, rings: centres"
-            high, wide = (slice(*(round(at * n / m) for at in span)) for span, n, m in zip(spans, *self.over))
-            near = self.episode.support_images[0, 0, k][:, high, wide]
-            regions = panels.regions(f"regions {k}", caption, labels[top:bottom, left:right], near, marks=marks)
+            sides = zip((box[:2], box[2:]), *self.over)
+            pixels = Box(*(round(at * high / cells) for ends, high, cells in sides for at in ends))
+            near = pixels.cut(self.episode.support_images[0, 0, k])
+            regions = panels.regions(f"regions {k}", caption, box.cut(labels), near, marks=marks)
             shown += [photo, regions]
         return shown
 
@@ -153,14 +156,6 @@ class _Clusters:
         left = facts["used"] - len(order)
         without = f" (without {left} less similar ones)" * bool(left)
         return Bars("bars", f"Cosine at the ring; share of the query it is given{without}", rows)
-
-
-def _span(inside: Tensor, axis: int, margin: int = 1) -> tuple[int, int]:
-    """First cell and the one behind the last that (h, w) holds along an axis, with a margin; all where it is empty."""
-    at = inside.any(axis).nonzero().flatten()
-    if not len(at):
-        return 0, inside.shape[1 - axis]
-    return max(0, int(at[0]) - margin), min(inside.shape[1 - axis], int(at[-1]) + 1 + margin)
 
 
 def _centres(weights: Tensor) -> list[tuple[float, float]]:
