@@ -189,11 +189,31 @@ def test_the_trainings_on_photographs_and_readmes_lines_of_them():
                 assert row["miou"] == pytest.approx(begun["miou"], abs=0.05), "undone, it is what it began with"
     below = {key for key, row in rows.items() if row["gain_high"] < 0}
     assert below == {(LITE, 2, 1, "panet")}, "the one that fell below its own frozen features"
-    assert set(product([LITE], (1, 2, 3), (1, 5), photographs.ORDER)) <= set(rows)
+    assert set(product([LITE, "resnet18"], (1, 2, 3), (1, 5), photographs.ORDER)) == set(rows)
     text = (files.repository_folder() / "README.md").read_text()
     if "photographs.json" in text:
         for line in photographs.lines(stored["rows"]):
             assert line in text
+
+
+def test_what_decides_on_photographs():
+    """README's lines: fewer classes or pictures cost test classes more, a smaller rate less; settings are no limit."""
+    text = (files.repository_folder() / "README.md").read_text()
+    rows, means = json.loads((RESULTS / "photographs-factors.json").read_text())["rows"], {}
+    for variant in photographs.FACTORS:
+        cells = []
+        for classes in ("train", "val", "test"):
+            picked = {"variant": variant, "steps": 200, "classes": classes}
+            gains = [row["gain"][0] for row in rows if picked.items() <= row.items()]
+            assert len(gains) == len(photographs.FACTOR_SEEDS)
+            means[variant, classes] = np.mean(gains)
+            cells.append(f"{np.mean(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f})".replace("-", "−"))
+        assert f"| {variant} | {' | '.join(cells)} |" in text
+    first, *fewer, slower = photographs.FACTORS
+    assert all(means[name, "test"] < means[first, "test"] < 0 < means[name, "train"] for name in fewer)
+    assert means[first, "test"] < means[slower, "test"] < 0 < means[slower, "val"]
+    settings = json.loads((RESULTS / "photographs-matching.json").read_text())["rows"]
+    assert len(settings) == 3 * len(photographs.SETTINGS) and max(row["gain"][0] for row in settings) < 5
 
 
 def test_the_other_tables_are_complete():
