@@ -31,10 +31,12 @@ HEADINGS = {
     "id": ("id", "id number", "student id"), "sis": ("sis user id",), "login": ("sis login id", "username", "login"),
     "section": ("section",), "email": ("email address", "email"),
 }  # fmt: skip
+# The columns of a system before the points -> what stands in them.
 HEADS = {
-    "canvas": ("Student", "ID", "SIS User ID", "SIS Login ID", "Section"),
-    "moodle": ("ID number", "Full name", "Email address"), "csv": ("student", "id", "late", "files"),
-}  # fmt: skip
+    "canvas": {"Student": "name", "ID": "id", "SIS User ID": "sis", "SIS Login ID": "login", "Section": "section"},
+    "moodle": {"ID number": "id", "Full name": "name", "Email address": "email"},
+    "csv": {"student": "name", "id": "id", "late": "late", "files": "files"},
+}
 _CANVAS = re.compile(r"(?P<name>[^_/]+)(?P<late>_LATE)?_(?P<id>\d+)_\d+_[^/]+")
 _MOODLE = re.compile(r"(?P<name>[^_/]+)_\d+_assignsubmission_file(?P<late>)(?P<id>)(_[^/]*)?/")
 
@@ -122,10 +124,8 @@ def gradebook(
         titles += [stage] if columns == "sum" else [f"{stage} {name}" for name in worth[stage]]
         most += [sum(checked.values())] if columns == "sum" else list(worth[stage].values())
     lines = [[*HEADS[system], *titles]]
-    if system == "canvas":
-        lines.append(["    Points Possible", "", "", "", "", *map(str, most)])
-    elif system == "csv":
-        lines.append(["points possible", "", "", "", *map(str, most)])
+    if label := {"canvas": "    Points Possible", "csv": "points possible"}.get(system):
+        lines.append([label, *[""] * (len(HEADS[system]) - 1), *map(str, most)])
     if system == "canvas" and any(not student.facts.get("id") for student in students):
         cure = "export the gradebook there and give it as the roster"
         remarks.append(f"Canvas finds students by their ID, and some have none here: {cure}.")
@@ -212,12 +212,7 @@ def _chosen(student: Student, stage: str, late: float, double: str, remarks: lis
 
 
 def _who(student: Student, system: str) -> list[str]:
-    facts = student.facts
-    if system == "csv":
-        every = [entry for entries in student.handed.values() for entry in entries]
-        late = "late" if any(entry.late for entry in every) else ""
-        cells = [facts["name"], facts.get("id", ""), late, "; ".join(entry.file for entry in every)]
-    else:
-        names = {"canvas": ("name", "id", "sis", "login", "section"), "moodle": ("id", "name", "email")}[system]
-        cells = [facts.get(name, "") for name in names]
-    return [plain_cell(cell) for cell in cells]
+    handed = [entry for entries in student.handed.values() for entry in entries]
+    late = "late" if any(entry.late for entry in handed) else ""
+    facts = student.facts | {"late": late, "files": "; ".join(entry.file for entry in handed)}
+    return [plain_cell(facts.get(fact, "")) for fact in HEADS[system].values()]
