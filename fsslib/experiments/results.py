@@ -12,6 +12,7 @@ from ..files import located, parse_json, plain, read_text, write_text
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..analysis.intervals import Interval
     from ..evaluation import Evaluation
 
 RESULT = "result.json"
@@ -153,19 +154,26 @@ def compare(run: str | Path, reference: str | Path) -> "pd.DataFrame":
     """Score of `run` minus score of `reference` (folders of finished experiments), paired on the same episodes.
 
     Returns one row per number of shots that both have: both mIoUs, their difference and its 95 % interval, in percent.
-    Raises ParameterError when a run holds no counts, or when the two were scored on different episode lists.
+    Raises ParameterError as `paired` and `differences`.
     """
     import pandas as pd
 
     one, two = paired(run, reference)
-    rows = []
-    for shot in sorted(one.scores.keys() & two.scores.keys()):
-        try:
-            difference = [100 * value for value in one.scores[shot].difference(two.scores[shot])]
-        except ProtocolError as error:
-            raise ParameterError(str(error)) from error
-        rows.append((shot, 100 * one.scores[shot].miou, 100 * two.scores[shot].miou, *difference))
+    differed = differences(one, two).items()
+    rows = [(shot, 100 * one.scores[shot].miou, 100 * two.scores[shot].miou, *found) for shot, found in differed]
     return pd.DataFrame(rows, columns=["shots", "run", "reference", "difference", "low", "high"])
+
+
+def differences(one: "Evaluation", two: "Evaluation") -> dict[int, "Interval"]:
+    """Number of shots -> paired difference in points, for those that both were scored with.
+    Raises ParameterError where they share none, or not their episodes."""
+    shots = sorted(one.scores.keys() & two.scores.keys())
+    if not shots:
+        raise ParameterError(f"one was scored with {[*one.scores]} shots, the other with {[*two.scores]}.")
+    try:
+        return {shot: tuple(100 * v for v in one.scores[shot].difference(two.scores[shot])) for shot in shots}
+    except ProtocolError as error:
+        raise ParameterError(str(error)) from error
 
 
 def paired(

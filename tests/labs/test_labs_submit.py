@@ -243,7 +243,7 @@ def test_the_others_run_in_a_second_kernel(monkeypatch, sources, problems, check
 def clock(monkeypatch):
     """Seconds of the clock (`now`) and of a kernel's processor (`used`), as a machine may be slow."""
     times = SimpleNamespace(now=0.0, used=0.0)
-    monkeypatch.setattr(kernel.time, "monotonic", lambda: times.now)
+    monkeypatch.setattr("time.monotonic", lambda: times.now)
     monkeypatch.setattr(kernel, "processor_seconds", lambda pid: times.used)
     return times
 
