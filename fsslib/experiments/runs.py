@@ -56,11 +56,10 @@ def check(parameters: dict[str, Any], notebook: str | Path = EXPERIMENT) -> dict
     source, parameters = find(notebook), _as_json(parameters)
     if source.stem != EXPERIMENT:
         checked = check_against(load(source), parameters)
-        check_plain(checked)
-        return checked
-    from .conflicts import check_parameters
+    else:
+        from .conflicts import check_parameters
 
-    checked = check_parameters(parameters, opening=True).model_dump()
+        checked = check_parameters(parameters, opening=True).model_dump()
     check_plain(checked)
     if missing := sorted(checked.keys() - defaults(load(source)).keys()):
         names = ", ".join(missing)
