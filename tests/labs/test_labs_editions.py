@@ -10,7 +10,7 @@ import zipfile
 
 import nbformat
 import pytest
-from lab_tools import STAGES, run, tagged
+from lab_tools import STAGES, run, sources
 
 from fsslib.labs import check
 from fsslib.labs.exercise import exercises
@@ -71,9 +71,8 @@ def test_stubs_are_cut_from_solutions(handed, stage):
     """Same function, same arguments, same documentation; only the answer is missing; the check stays."""
     book = read(handed, stage)
     answers = [c for c in book.cells if "answer" in c.metadata.get("tags", [])]
-    whole = tagged(stage, "solution")
-    assert len(answers) == len(whole) == len(exercises(stage))
-    for cell, solution in zip(answers, whole):
+    assert len(answers) == len(sources(stage)) == len(exercises(stage))
+    for cell, solution in zip(answers, sources(stage).values()):
         (mine,), (full,) = ast.parse(cell.source).body, ast.parse(solution).body
         assert (mine.name, ast.dump(mine.args), ast.get_docstring(mine)) == (
             full.name, ast.dump(full.args), ast.get_docstring(full),
@@ -155,7 +154,7 @@ def test_the_handout_works_where_it_is_unpacked(handed):
 
 def solved(folder, stage, but=""):
     """A student's edition with solutions pasted into its answers, except one."""
-    book, texts = read(folder, stage), dict(zip(exercises(stage), tagged(stage, "solution")))
+    book, texts = read(folder, stage), sources(stage)
     for cell in book.cells:
         if "answer" in cell.metadata.get("tags", []) and cell.metadata.nbgrader.grade_id != but:
             cell.source = texts[cell.metadata.nbgrader.grade_id]
