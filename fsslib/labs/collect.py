@@ -125,8 +125,8 @@ def _row(folder: Path, book: Path, results: Path, limits: Limits, rerun: bool) -
 def _name(book: Path) -> str:
     """The name in the student's own result, even if that belongs to an earlier state of the notebook."""
     try:
-        return read_result(book.with_name(book.stem + SUFFIX))["name"]
-    except SubmissionError:
+        return str(read_result(book.with_name(book.stem + SUFFIX))["name"])
+    except (SubmissionError, KeyError):
         return ""
 
 

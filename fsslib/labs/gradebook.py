@@ -36,7 +36,7 @@ HEADS = {
     "canvas": {"Student": "name", "ID": "id", "SIS User ID": "sis", "SIS Login ID": "login", "Section": "section"},
     "moodle": {"ID number": "id", "Full name": "name", "Email address": "email"},
     "csv": {"student": "name", "id": "id", "late": "late", "files": "files"},
-}
+}  # fmt: skip
 _CANVAS = re.compile(r"(?P<name>[^_/]+)(?P<late>_LATE)?_(?P<id>\d+)_\d+_[^/]+")
 _MOODLE = re.compile(r"(?P<name>[^_/]+)_\d+_assignsubmission_file(?P<late>)(?P<id>)(_[^/]*)?/")
 
@@ -124,8 +124,10 @@ def gradebook(
         titles += [stage] if columns == "sum" else [f"{stage} {name}" for name in worth[stage]]
         most += [sum(checked.values())] if columns == "sum" else list(worth[stage].values())
     lines = [[*HEADS[system], *titles]]
-    if label := {"canvas": "    Points Possible", "csv": "points possible"}.get(system):
-        lines.append([label, *[""] * (len(HEADS[system]) - 1), *map(str, most)])
+    if system == "canvas":
+        lines.append(["    Points Possible", "", "", "", "", *map(str, most)])
+    elif system == "csv":
+        lines.append(["points possible", "", "", "", *map(str, most)])
     if system == "canvas" and any(not student.facts.get("id") for student in students):
         cure = "export the gradebook there and give it as the roster"
         remarks.append(f"Canvas finds students by their ID, and some have none here: {cure}.")
