@@ -166,14 +166,11 @@ def compare(run: str | Path, reference: str | Path) -> "pd.DataFrame":
 
 def differences(one: "Evaluation", two: "Evaluation") -> dict[int, "Interval"]:
     """Number of shots -> paired difference in points, for those that both were scored with.
-    Raises ParameterError where they share none, or not their episodes."""
+    Raises ParameterError where they share none."""
     shots = sorted(one.scores.keys() & two.scores.keys())
     if not shots:
         raise ParameterError(f"one was scored with {[*one.scores]} shots, the other with {[*two.scores]}.")
-    try:
-        return {shot: tuple(100 * v for v in one.scores[shot].difference(two.scores[shot])) for shot in shots}
-    except ProtocolError as error:
-        raise ParameterError(str(error)) from error
+    return {shot: tuple(100 * v for v in one.scores[shot].difference(two.scores[shot])) for shot in shots}
 
 
 def paired(
