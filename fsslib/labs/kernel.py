@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from ..arguments import check_number
 from ..errors import FsslibError
 from ..files import socket_folder
 from .check import Meter
@@ -41,8 +42,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not isinstance(value, int | float) or not value > 0:
-                raise FsslibError(f"limits: {name}={value!r}: expected a number above 0.")
+            check_number(value, f"limits: {name}", zero=False, error=FsslibError)
 
 
 @dataclass
