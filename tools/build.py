@@ -9,13 +9,11 @@ import argparse
 import hashlib
 import json
 import os
-import re
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import jupytext
 import nbformat
 from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
@@ -23,7 +21,9 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that `python tools/build.py` finds its neighbour
 
-from fsslib.files import socket_folder, without_places  # noqa: E402
+from fsslib.experiments.notebook import hide_places  # noqa: E402
+from fsslib.experiments.notebook import load as parsed  # noqa: E402
+from fsslib.files import socket_folder, write_text  # noqa: E402
 from tools.imports import Imports  # noqa: E402
 
 SOURCES, BOOKS = ROOT / "notebooks" / "src", ROOT / "notebooks"
@@ -38,7 +38,6 @@ ENV = {
     "LINES": "40",
     "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
 }
-KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
 def environment() -> dict[str, str]:
@@ -51,16 +50,15 @@ def load(path: Path, marking: bool = False) -> nbformat.NotebookNode:
 
     A cell's id is made of its type and text (jupytext draws random ones), so it survives cells inserted before it.
     """
-    notebook, seen = jupytext.read(path, fmt="py:percent"), {}
+    notebook, seen = parsed(path), {}
     notebook.cells = [c for c in notebook.cells if marking or "marking" not in c.metadata.get("tags", [])]
     for cell in notebook.cells:
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:8]
         seen[digest] = seen.get(digest, 0) + 1
         cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
         cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
-    kept = {k: v for k, v in notebook.metadata.items() if k in ("title", "minutes")}
-    notebook.metadata = nbformat.from_dict({"kernelspec": KERNELSPEC, "language_info": {"name": "python"}, **kept})
-    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    kept = ("kernelspec", "language_info", "title", "minutes")
+    notebook.metadata = nbformat.from_dict({k: v for k, v in notebook.metadata.items() if k in kept})
     return notebook
 
 
@@ -99,12 +97,6 @@ def execute(notebook: nbformat.NotebookNode, folder: Path = BOOKS) -> nbformat.N
     return notebook
 
 
-def _without_places(text: str, mime: str = "text/plain") -> str:
-    """Printed text without paths of this machine and without the kernel's process number."""
-    text = without_places(text, {str(ROOT): ".", os.path.expanduser("~"): "~"}, mime)
-    return re.sub(r"(?:/[\w.+-]+)*/ipykernel_\d+/\d+\.py", "<cell>", text)
-
-
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Remove what differs from machine to machine: widget state, times, paths, the interpreter's version."""
     notebook.metadata.pop("widgets", None)
@@ -112,13 +104,8 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
         for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            data.pop("application/vnd.jupyter.widget-view+json", None)
-            if "text" in output:
-                output.text = _without_places(output.text)
-            for mime in ("text/plain", "text/html", "text/markdown"):
-                if mime in data:
-                    data[mime] = _without_places(data[mime], mime)
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+    hide_places(notebook, {str(ROOT): ".", os.path.expanduser("~"): "~"})
     return notebook
 
 
@@ -143,10 +130,7 @@ def build(path: Path, books: Path = BOOKS) -> Path:
     keep(notebook, target)
     notebook.metadata["output_hash"] = results(notebook)
     nbformat.validate(notebook)
-    part = target.with_suffix(".part")
-    part.write_text(nbformat.writes(notebook) + "\n")
-    os.replace(part, target)
-    return target
+    return write_text(target, nbformat.writes(notebook) + "\n")
 
 
 def stale(path: Path, books: Path = BOOKS) -> bool:

@@ -50,20 +50,38 @@ def tags(cell: nbformat.NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
-def stub(solution: str) -> str:
-    """What a student gets of a cell tagged `solution`: first line and docstring, and what stands outside the lines
-    ### BEGIN SOLUTION ... ### END SOLUTION if there are any. Raises ValueError unless the cell is one function."""
+def checked(cell: nbformat.NotebookNode) -> str:
+    """The exercise whose check a cell is, or nothing."""
+    called = re.fullmatch(r"check\((\w+)\)", cell.source.strip())
+    return called[1] if called else ""
+
+
+def answered(cell: nbformat.NotebookNode) -> str:
+    """The exercise that a cell answers, or nothing."""
+    return ast.parse(cell.source).body[0].name if "solution" in tags(cell) else ""
+
+
+def parts(solution: str) -> tuple[list[str], list[str], list[str], str]:
+    """Of a cell tagged `solution`: the lines before its secret, the secret, those behind it, and its indentation. It
+    lies between the lines ### BEGIN SOLUTION ... ### END SOLUTION; without them it is all but first line and docstring.
+    Raises ValueError unless the cell is one function."""
     body = ast.parse(solution).body
     if len(body) != 1 or not isinstance(body[0], ast.FunctionDef) or not ast.get_docstring(body[0]):
         raise ValueError(f"a solution is one function with a docstring:\n{solution}")
-    function, lines = body[0], solution.rstrip().splitlines()
-    turn = f'raise NotImplementedError("{function.name}: {TURN}")'
+    lines, begin = solution.rstrip().splitlines(), body[0].body[0].end_lineno
     marks = [i for i, line in enumerate(lines) if re.fullmatch(r"\s*### (BEGIN|END) SOLUTION", line)]
-    if not marks:
-        return "\n".join([*lines[: function.body[0].end_lineno], f"    {turn}"])
-    first, last = marks
-    indent = lines[first][: len(lines[first]) - len(lines[first].lstrip())]
-    return "\n".join([*lines[:first], indent + turn, *lines[last + 1 :]])
+    before, secret, behind = lines[:begin], lines[begin:], []
+    if marks:
+        first, last = marks
+        before, secret, behind = lines[:first], lines[first + 1 : last], lines[last + 1 :]
+    return before, secret, behind, re.match(r"\s*", next(filter(str.strip, secret)))[0]
+
+
+def stub(solution: str) -> str:
+    """What a student gets of a cell tagged `solution`."""
+    before, _, behind, indent = parts(solution)
+    turn = f'raise NotImplementedError("{ast.parse(solution).body[0].name}: {TURN}")'
+    return "\n".join([*before, indent + turn, *behind])
 
 
 def minutes(stage: str) -> dict[str, float]:
@@ -79,36 +97,25 @@ def minutes(stage: str) -> dict[str, float]:
     }
 
 
-def _nbgrader(kind: str, name: str) -> nbformat.NotebookNode:
-    """nbgrader's metadata, so that its `autograde` works on the same file; nothing here reads it."""
-    graded = kind == "check"
-    data = {"schema_version": 3, "grade_id": name if kind == "answer" else f"{kind}-{name}", "task": False}
-    data |= {"solution": kind == "answer", "grade": graded, "locked": graded} | ({"points": 1} if graded else {})
-    return nbformat.from_dict(data)
-
-
-def _mark_cells(book: nbformat.NotebookNode, stage: str) -> None:
-    for cell in book.cells:
-        if cell.cell_type != "code":
-            continue
-        if called := re.fullmatch(r"check\((\w+)\)", cell.source.strip()):
-            cell.metadata["nbgrader"] = _nbgrader("check", called[1])
-        elif "solution" in tags(cell) and stage in STAGES:
-            cell.metadata["nbgrader"] = _nbgrader("answer", ast.parse(cell.source).body[0].name)
+def nbgrader(cell: nbformat.NotebookNode, worth: int = 1, by_hand: bool = False) -> None:
+    """Give a cell what nbgrader's `autograde` wants to know: a check has points, an answer if graded `by_hand`."""
+    if name := answered(cell) or checked(cell):
+        check = not answered(cell)
+        facts = {"schema_version": 3, "grade_id": f"check-{name}" if check else name, "task": False}
+        facts |= {"solution": not check, "grade": check or by_hand, "locked": check}
+        cell.metadata["nbgrader"] = nbformat.from_dict(facts | ({"points": worth} if facts["grade"] else {}))
 
 
 def student(stage: str) -> nbformat.NotebookNode:
     """The student's edition: stubs for solutions, no outputs but those a question asks about, no marking notes."""
-    book, stored = build.load(build.SOURCES / f"{stage}.py"), _stored(stage)
-    _mark_cells(book, stage)
+    book = with_asked_outputs(stage)
     if stage not in STAGES:  # without checks: the text keeps its stubs, the solutions go
         book.cells = [c for c in book.cells if "solution" not in tags(c)]
     for cell in book.cells:
+        nbgrader(cell)
         if "solution" in tags(cell):
             cell.source = stub(cell.source)
             cell.metadata["tags"] = [t for t in tags(cell) if t != "solution"] + ["answer"]
-        elif KEPT in tags(cell):
-            cell.outputs = stored[cell.id].outputs
     given = {
         n: c.source.strip().splitlines()[0] for c in book.cells if c.cell_type == "code" for n in names(c.source).bound
     }
@@ -125,6 +132,15 @@ def student(stage: str) -> nbformat.NotebookNode:
     return book
 
 
+def with_asked_outputs(stage: str) -> nbformat.NotebookNode:
+    """The notebook with its solutions, without outputs but those a question asks about."""
+    book, stored = build.load(build.SOURCES / f"{stage}.py"), _stored(stage)
+    for cell in book.cells:
+        if KEPT in tags(cell):
+            cell.outputs = stored[cell.id].outputs
+    return book
+
+
 def _stored(stage: str) -> dict[str, nbformat.NotebookNode]:
     return {cell.id: cell for cell in nbformat.read(build.BOOKS / f"{stage}.ipynb", 4).cells}
 
@@ -132,8 +148,9 @@ def _stored(stage: str) -> dict[str, nbformat.NotebookNode]:
 def instructor(stage: str) -> nbformat.NotebookNode:
     """The instructor's edition: the built notebook with its outputs, the times, and the marking notes."""
     book, stored = build.load(build.SOURCES / f"{stage}.py", marking=True), _stored(stage)
-    _mark_cells(book, stage)
     for cell in book.cells:
+        if stage in STAGES:
+            nbgrader(cell)
         if cell.cell_type == "code":
             cell.outputs = stored[cell.id].outputs
             cell.execution_count = stored[cell.id].execution_count

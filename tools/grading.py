@@ -8,7 +8,6 @@ hand. Both tools run the whole notebook, so fsslib has to be installed where the
 """
 
 import argparse
-import ast
 import re
 import shutil
 import sys
@@ -24,7 +23,7 @@ from fsslib.files import write_text  # noqa: E402
 from fsslib.labs.check import TURN  # noqa: E402
 from fsslib.labs.exercise import exercises  # noqa: E402
 from fsslib.labs.gradebook import points  # noqa: E402
-from tools import build, editions  # noqa: E402
+from tools import editions  # noqa: E402
 
 CONFIG = f'''"""nbgrader's settings for this course. In this folder, for each notebook STAGE:
 
@@ -52,63 +51,33 @@ tests:
 
 def marked(solution: str, begin: str, end: str) -> str:
     """A cell tagged `solution` with its secret between two marks, inside the body: first line and docstring stay."""
-    lines = solution.rstrip().splitlines()
-    places = [i for i, line in enumerate(lines) if re.fullmatch(r"\s*### (BEGIN|END) SOLUTION", line)]
-    if places:
-        first, last = places
-        secret, rest = lines[first + 1 : last], lines[last + 1 :]
-    else:
-        first = ast.parse(solution).body[0].body[0].end_lineno
-        secret, rest = lines[first:], []
-    indent = re.match(r"\s*", secret[0])[0]
-    return "\n".join([*lines[:first], indent + begin, *secret, indent + end, *rest])
-
-
-def _book(stage: str) -> nbformat.NotebookNode:
-    """The notebook with its solutions, without outputs but those a question asks about."""
-    book = build.load(build.SOURCES / f"{stage}.py")
-    stored = nbformat.read(build.BOOKS / f"{stage}.ipynb", 4)
-    outputs = {cell.id: cell.get("outputs", []) for cell in stored.cells}
-    for cell in book.cells:
-        if editions.KEPT in editions.tags(cell):
-            cell.outputs = outputs[cell.id]
-    return book
+    before, secret, behind, indent = editions.parts(solution)
+    return "\n".join([*before, indent + begin, *secret, indent + end, *behind])
 
 
 def _checked(cell: nbformat.NotebookNode) -> str:
     """The exercise that a cell checks by itself, or nothing; written answers are for the instructor."""
-    called = re.fullmatch(r"check\((\w+)\)", cell.source.strip())
-    return called[1] if called and not exercises()[called[1]].written else ""
-
-
-def _answer(cell: nbformat.NotebookNode) -> str:
-    """The exercise that a cell answers, or nothing."""
-    return ast.parse(cell.source).body[0].name if "solution" in editions.tags(cell) else ""
+    name = editions.checked(cell)
+    return name if name and not exercises()[name].written else ""
 
 
 def for_nbgrader(stage: str) -> nbformat.NotebookNode:
     """The source notebook of an assignment: `nbgrader generate_assignment` makes the students' version of it."""
-    book = _book(stage)
+    book = editions.with_asked_outputs(stage)
     worth = points(stage)
     for cell in book.cells:
-        if name := _answer(cell):
+        if name := editions.answered(cell) or _checked(cell):
+            editions.nbgrader(cell, worth[name], exercises()[name].written)
+        if editions.answered(cell):
             cell.source = marked(cell.source, "### BEGIN SOLUTION", "### END SOLUTION")
-            by_hand = exercises()[name].written
-            facts = {"grade_id": name, "solution": True, "grade": by_hand, "locked": False}
-            facts |= {"points": worth[name]} if by_hand else {}
-        elif name := _checked(cell):
-            facts = {"grade_id": f"check-{name}", "solution": False, "grade": True, "locked": True}
-            facts |= {"points": worth[name]}
+        elif name:
             cell.source = f"print(check({name}))"  # nbgrader would take a cell's value for partial points
-        else:
-            continue
-        cell.metadata["nbgrader"] = nbformat.from_dict({"schema_version": 3, "task": False, **facts})
     return book
 
 
 def for_otter(stage: str) -> nbformat.NotebookNode:
     """The master notebook of an assignment: `otter assign` makes the students' version and the tests of it."""
-    book = _book(stage)
+    book = editions.with_asked_outputs(stage)
     worth = points(stage)
     cells = [_raw(OTTER.format(stage=stage))]
     for cell in book.cells:
@@ -117,7 +86,7 @@ def for_otter(stage: str) -> nbformat.NotebookNode:
             by_hand = exercises()[name].written
             settings = f"name: {name}\npoints: {worth[name]}\nmanual: {str(by_hand).lower()}"
             cells += [_raw(f"# BEGIN QUESTION\n{settings}"), cell]
-        elif name := _answer(cell):
+        elif name := editions.answered(cell):
             turn = f'""" # BEGIN PROMPT\n    raise NotImplementedError("{name}: {TURN}")\n""" # END PROMPT'
             source = marked(cell.source, "# BEGIN SOLUTION NO PROMPT", "# END SOLUTION")
             cell.source = re.sub(r"(# END SOLUTION)", rf"\1\n{turn}", source)
@@ -162,11 +131,7 @@ def make(tool: str, out: Path = editions.EDITIONS) -> Path:
         write_text(folder / "nbgrader_config.py", CONFIG)
     for file in _files(tool, folder):
         print(file)
-    print(
-        {"nbgrader": f"next: the commands in {folder}/nbgrader_config.py", "otter": f"next: otter assign {file} OUT"}[
-            tool
-        ]
-    )
+    print("next:", f"the commands in {folder}/nbgrader_config.py" if tool == "nbgrader" else f"otter assign {file} OUT")
     return folder
 
 

@@ -170,11 +170,11 @@ def _reports(given: argparse.Namespace) -> Iterable[str]:
     return [f"{name}: {text.removeprefix(f'{name}: ')}" for name, text in problems.items() if text]
 
 
-def reports(runs: str | Path = "runs", force: bool = False, jobs: int | None = None) -> dict[str, str]:
+def reports(runs: str | Path, force: bool, jobs: int) -> dict[str, str]:
     """Run every stage notebook with its defaults and the `TRAININGS`, then write the index page and print its place.
 
     What is done with the present notebooks is not run again. The trainings start first, then the longest notebooks,
-    `jobs` at a time (by default one for each core). Returns name -> what went wrong, empty where nothing did.
+    `jobs` at a time. Returns name -> what went wrong, empty where nothing did.
     """
     from .notebook import find, load, names
     from .pages import write_index
@@ -182,7 +182,6 @@ def reports(runs: str | Path = "runs", force: bool = False, jobs: int | None = N
     from .runs import EXPERIMENT, run_notebook
     from .sweeps import side_by_side
 
-    jobs = _cores() if jobs is None else jobs
     minutes = {name: load(find(name)).metadata.get("minutes", 0) for name in names() if name[:1].isdigit()}
     calls = {}
     for name in [*TRAININGS, *sorted(minutes, key=minutes.get, reverse=True)]:

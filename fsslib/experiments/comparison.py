@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import FsslibError
 from ..files import located
-from .results import finished, paired, read_result
+from .results import differences, finished, paired, read_result
 
 if TYPE_CHECKING:
     from ..analysis.intervals import Interval
@@ -31,31 +31,20 @@ def comparison_of(runs: str | Path, names: Mapping[str, str]) -> dict[str, Any]:
         if missing := [name for folder, name in names.items() if folder not in there]:
             raise FsslibError(f"{' and '.join(missing)} did not come to an end; run it again.")
         evaluations = paired(*folders, same_protocol=True)
-        differences = _differences(*evaluations)
+        differed = differences(*evaluations)
         terms = _terms(evaluations[0], [read_result(folder)["parameters"] for folder in folders])
     except FsslibError as error:
         return shown | {"problem": str(error)}
-    shown |= {"verdict": sentence(one, two, differences), "terms": terms}
-    return shown | _picture(differences) | {"table": _table((one, two), evaluations, differences)}
+    shown |= {"verdict": sentence(one, two, differed), "terms": terms}
+    return shown | _picture(differed) | {"table": _table((one, two), evaluations, differed)}
 
 
-def _differences(one: "Evaluation", two: "Evaluation") -> dict[int, "Interval"]:
-    """Number of shots -> paired difference in points, for those that both were scored with.
-    Raises FsslibError where they share none, or not their episodes."""
-    from ..analysis.intervals import percent
-
-    shots = sorted(one.scores.keys() & two.scores.keys())
-    if not shots:
-        raise FsslibError(f"one was scored with {[*one.scores]} shots, the other with {[*two.scores]}.")
-    return {shot: percent(one.scores[shot].difference(two.scores[shot])) for shot in shots}
-
-
-def sentence(one: str, two: str, differences: Mapping[int, "Interval"]) -> str:
-    """Which of two is ahead, and whether clearly; `differences`: number of shots -> (value, low, high) in points."""
+def sentence(one: str, two: str, differed: Mapping[int, "Interval"]) -> str:
+    """Which of two is ahead, and whether clearly; `differed`: number of shots -> (value, low, high) in points."""
     from ..analysis.intervals import clear
 
     clauses = []
-    for shot, difference in differences.items():
+    for shot, difference in differed.items():
         value, low, high = difference
         side = "clearly ahead of" if value > 0 else "clearly behind"
         word = side if clear(difference, [value]) else "not clearly apart from"
@@ -82,27 +71,27 @@ def _shown(value: Any) -> str:
     return "none" if value is None else json.dumps(value)
 
 
-def _picture(differences: Mapping[int, "Interval"]) -> dict[str, str]:
+def _picture(differed: Mapping[int, "Interval"]) -> dict[str, str]:
     import base64
 
     from matplotlib import pyplot as plt
 
     from ..plots import common, display
 
-    figure, alt, _ = common.differences({_shots(shot): value for shot, value in differences.items()})
+    figure, alt, _ = common.differences({_shots(shot): value for shot, value in differed.items()})
     content = display.picture(figure, alt=alt)
     plt.close(figure)
     return {"picture": base64.b64encode(content).decode(), "alt": alt}
 
 
 def _table(
-    names: tuple[str, str], evaluations: tuple["Evaluation", "Evaluation"], differences: Mapping[int, "Interval"]
+    names: tuple[str, str], evaluations: tuple["Evaluation", "Evaluation"], differed: Mapping[int, "Interval"]
 ) -> str:  # fmt: skip
     """An HTML table, a row for each number of shots: both mIoUs and their difference with 95 % intervals."""
     import pandas as pd
 
     rows, summaries = [], [entry.summary() for entry in evaluations]
-    for shot, difference in differences.items():
+    for shot, difference in differed.items():
         cells = ["{miou:.1f} ({low:.1f} to {high:.1f})".format(**summary[shot]) for summary in summaries]
         rows.append([_shots(shot), *cells, "{:+.1f} ({:.1f} to {:.1f})".format(*difference)])
     columns = ["mIoU, 95 % interval", *names, "difference, paired"]

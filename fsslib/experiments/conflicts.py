@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..arguments import near
+from ..arguments import check_count, near
 from ..errors import FsslibError, ModelError, ParameterError
 from ..files import located
 from .parameters import ExperimentParameters
@@ -90,12 +90,7 @@ def conflicts(p: ExperimentParameters) -> Iterator[Problem]:
 def _data(p: ExperimentParameters) -> Iterator[Problem]:
     from ..data.shapes.knobs import ShapesKnobs
 
-    for name, least in (("shots", 1), ("seeds", 0)):
-        values = getattr(p, name)
-        if max(values) >= 2**63:
-            yield "", f"{name}: {max(values)} is too large, each must be below 2**63"
-        if min(values) < least:
-            yield "", f"{name}: {min(values)} is too small, each must be at least {least}"
+    for name, values in (("shots", p.shots), ("seeds", p.seeds)):
         if len(set(values)) < len(values):
             yield "", f"{name}: {values} names a value twice"
     if p.dataset == "shapes":
@@ -281,12 +276,12 @@ def _training(p: ExperimentParameters) -> Iterator[Problem]:
             yield "", f"training: {name!r} has a parameter of its own, {_OWN_DETAIL[name]}"
         elif name not in known:
             yield "", f"training: {name!r} is unknown{near(name, known)}"
-        elif name in ("validation_episodes", "epochs"):
-            if type(value) is not int or value < 1:
-                yield "", f"training: {name}={value!r}: expected a whole number from 1"
         else:
             try:
-                Protocol(augmentation=value) if name == "augmentation" else Schedule(1, **{name: value})
+                if name in ("validation_episodes", "epochs"):
+                    check_count(value, name, error=ParameterError)
+                else:
+                    Protocol(augmentation=value) if name == "augmentation" else Schedule(1, **{name: value})
             except FsslibError as error:
                 yield "", f"training: {str(error).removeprefix('Protocol.').rstrip('.')}"
     if p.episodic_steps and "epochs" in p.training:

@@ -117,7 +117,8 @@ def hide_places(notebook: Any, places: dict[str, str]) -> None:
         for output in cell.get("outputs", []):
             output.update({name: hidden(output[name]) for name in ("text", "evalue", "traceback") if name in output})
             data = output.get("data", {})
-            data.update({mime: hidden(data[mime], mime) for mime in ("text/plain", "text/html") if mime in data})
+            texts = data.keys() & {"text/plain", "text/html", "text/markdown"}
+            data.update({mime: hidden(data[mime], mime) for mime in texts})
 
 
 def digest(notebook: Any) -> str:

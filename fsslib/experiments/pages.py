@@ -145,14 +145,14 @@ def refuse_external(html: str, name: str, advice: str = "") -> None:
         raise FsslibError(f"{name} would load from outside: {'; '.join(loads)}.{advice}")
 
 
-def write_page(ipynb_path: str | Path, html_path: str | Path, hide_code: bool = True, title: str | None = None) -> Path:
-    """Convert a notebook file to an HTML file; raises FsslibError if the page would load anything."""
+def write_page(ipynb_path: str | Path, html_path: str | Path, title: str | None = None) -> Path:
+    """Convert a notebook file to an HTML file, its code folded; raises FsslibError if the page would load anything."""
     import nbformat
 
     ipynb_path = located(ipynb_path, "notebook")
     if not ipynb_path.is_file():
         raise FsslibError(f"there is no notebook {ipynb_path}: check the path, or build it with `make notebooks`.")
-    made = page(nbformat.read(ipynb_path, 4), title, hide_code, ipynb_path.parent)
+    made = page(nbformat.read(ipynb_path, 4), title, True, ipynb_path.parent)
     refuse_external(made, ipynb_path.name, " Embed it instead.")
     return write_text(html_path, made)
 

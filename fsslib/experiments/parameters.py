@@ -8,7 +8,7 @@ import math
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -19,6 +19,9 @@ from ..progress import aligned
 EXPECTED = "Expected a name and a value a line, as in `fold: 1`."
 MANY, DEEP = 100_000, 50  # values in a file, and how deep they lie: a YAML anchor within itself has no end
 BACKBONES = ("tiny", "resnet18", "resnet50", "resnet101", "vgg16", "vgg16_bn", "efficientnet_lite0")
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Shots = Annotated[int, Field(ge=1, lt=2**63)]
 
 
 def _backbone(name: str) -> str:
@@ -49,7 +52,9 @@ class ExperimentParameters(BaseModel):
     data_options: dict[str, Any] = Field({}, description="further options of load_dataset: fold_scheme, layout, ...")
     fold: int = Field(0, ge=0, le=3, description="which quarter of the classes is held out as novel")
     way: int = Field(1, ge=1, description="classes in an episode")
-    shots: list[int] = Field([1, 5], min_length=1, description="labelled images of a class in evaluation, one or more")
+    shots: list[Shots] = Field(
+        [1, 5], min_length=1, description="labelled images of a class in evaluation, one or more"
+    )
     train_shot: int = Field(1, ge=1, description="labelled images of a class in training")
     size: int = Field(97, ge=33, description="side of the images, in pixels")
     train_size: int | None = Field(None, ge=33, description="side of the images in training; none: the same")
@@ -82,8 +87,8 @@ class ExperimentParameters(BaseModel):
     validate_every: int = Field(0, ge=0, description="steps between two validations; 0: never")
     annotation: Literal["mask", "box", "scribble"] = Field("mask", description="how the support images are labelled")
     episodes: int = Field(200, ge=2, description="evaluation episodes for each shot and list")
-    seeds: list[int] = Field([0], min_length=1, description="seeds of the evaluation lists")
-    seed: int = Field(0, ge=0, lt=2**63, description="seed of initialisation and training")
+    seeds: list[Seed] = Field([0], min_length=1, description="seeds of the evaluation lists")
+    seed: Seed = Field(0, description="seed of initialisation and training")
     precision: Literal["32", "bf16"] = Field(
         "32", description="number format of training; scores are always computed in 32 bits"
     )
@@ -132,8 +137,8 @@ class ExperimentParameters(BaseModel):
 
 def parameters_help() -> str:
     """A table of all parameters: name, type, default, description."""
-    fields = ExperimentParameters.model_fields.items()
-    return aligned([(n, _type_name(f.annotation), json.dumps(f.default), f.description) for n, f in fields])
+    fields, kinds = ExperimentParameters.model_fields.items(), get_type_hints(ExperimentParameters)
+    return aligned([(n, _type_name(kinds[n]), json.dumps(f.default), f.description) for n, f in fields])
 
 
 def _type_name(annotation: Any) -> str:

@@ -1,18 +1,18 @@
 """The file `result.json` an experiment leaves behind: checking, writing, collecting and comparing."""
 
 import json
-import math
 import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ParameterError, ProtocolError
-from ..files import located, plain, read_text, write_text
+from ..files import located, parse_json, plain, read_text, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..analysis.intervals import Interval
     from ..evaluation import Evaluation
 
 RESULT = "result.json"
@@ -30,23 +30,21 @@ _NOT_A_SETTING = {"run", "seed", "workers", "duration_s", "miou", "low", "high",
 _NOT_A_SETTING |= {"gain", "gain_low", "gain_high"}
 
 
-def _not_finite(value: Any, place: str) -> list[str]:
-    """Where in a nested value there is a number JSON cannot hold."""
-    if isinstance(value, dict):
-        return [text for k, v in value.items() for text in _not_finite(v, f"{place}.{k}")]
-    if isinstance(value, (list, tuple)):
-        return [text for i, v in enumerate(value) for text in _not_finite(v, f"{place}[{i}]")]
-    return [f"{place} is {value}"] if isinstance(value, float) and not math.isfinite(value) else []
-
-
-def check_result(result: dict[str, Any], where: str = "the result") -> None:
-    """Raise ParameterError, listing every problem, unless `result` holds what REQUIRED asks for."""
+def check_result(result: dict[str, Any], where: str = "the result") -> dict[str, Any]:
+    """The result as JSON gives it back. Raises ParameterError, listing every problem, unless it holds what REQUIRED
+    asks for."""
     if not isinstance(result, dict):
         raise ParameterError(f"{where}: expected a dictionary, found {type(result).__name__}.")
-    problems = [f"the key {name!r} is missing" for name in REQUIRED if name not in result]
+    problems = []
+    try:
+        result = plain(result, "result")
+    except (TypeError, RecursionError) as error:
+        problems.append(f"it cannot be written as JSON: {error}; convert tensors and other objects")
     for name, kind in REQUIRED.items():
         value = result.get(name)
-        if name in result and (not isinstance(value, kind) or isinstance(value, bool)):
+        if name not in result:
+            problems.append(f"the key {name!r} is missing")
+        elif not isinstance(value, kind) or isinstance(value, bool):
             names = getattr(kind, "__name__", str(kind).replace("|", "or"))
             problems.append(f"{name!r} must be {names}, found {type(value).__name__}")
     scores = result.get("scores")
@@ -57,9 +55,9 @@ def check_result(result: dict[str, Any], where: str = "the result") -> None:
             problems.append(f"'scores' has the key {shot!r}, expected a number of shots")
         if not isinstance(measures, dict) or not any(map(_is_number, measures.values())):
             problems.append(f"'scores' for {shot} shots must be a dictionary with at least one number")
-    problems += _not_finite(result, "result")
     if problems:
         raise ParameterError(f"{where}: {'; '.join(problems)}.")
+    return result
 
 
 def _is_number(value: Any) -> bool:
@@ -73,13 +71,7 @@ def write_result(path: str | Path | None, result: dict[str, Any]) -> Path | None
     shortened to their last part, a result is to be passed on. Returns the file written.
     Raises ParameterError for missing keys, wrong types or numbers that are not finite.
     """
-    try:
-        result = plain(result, "result") if isinstance(result, dict) else result
-    except (TypeError, RecursionError) as error:
-        raise ParameterError(
-            f"the result cannot be written as JSON: {error}; convert tensors and other objects."
-        ) from error
-    check_result(result)
+    result = check_result(result)
     if path is None:
         return None
     short = {k: Path(v).name for k, v in result["parameters"].items() if isinstance(v, str) and os.path.isabs(v)}
@@ -118,13 +110,10 @@ def read_result(path: str | Path) -> dict[str, Any]:
     path = _file(path)
     if not path.is_file():
         raise ParameterError(f"there is no result {path}.")
-    text = read_text(path, "the result", "Delete it and run the experiment again.", ParameterError)
-    try:
-        result = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ParameterError(f"{path} is not a JSON file: {error}. Delete it and run the experiment again.") from error
-    check_result(result, str(path))
-    return result
+    cure = "Delete it and run the experiment again."
+    text = read_text(path, "the result", cure, ParameterError)
+    result = parse_json(text, f"{path} is not a JSON file", cure, ParameterError)
+    return check_result(result, str(path))
 
 
 def collect(runs: str | Path = "runs") -> "pd.DataFrame":
@@ -165,19 +154,23 @@ def compare(run: str | Path, reference: str | Path) -> "pd.DataFrame":
     """Score of `run` minus score of `reference` (folders of finished experiments), paired on the same episodes.
 
     Returns one row per number of shots that both have: both mIoUs, their difference and its 95 % interval, in percent.
-    Raises ParameterError when a run holds no counts, or when the two were scored on different episode lists.
+    Raises ParameterError as `paired` and `differences`.
     """
     import pandas as pd
 
     one, two = paired(run, reference)
-    rows = []
-    for shot in sorted(one.scores.keys() & two.scores.keys()):
-        try:
-            difference = [100 * value for value in one.scores[shot].difference(two.scores[shot])]
-        except ProtocolError as error:
-            raise ParameterError(str(error)) from error
-        rows.append((shot, 100 * one.scores[shot].miou, 100 * two.scores[shot].miou, *difference))
+    differed = differences(one, two).items()
+    rows = [(shot, 100 * one.scores[shot].miou, 100 * two.scores[shot].miou, *found) for shot, found in differed]
     return pd.DataFrame(rows, columns=["shots", "run", "reference", "difference", "low", "high"])
+
+
+def differences(one: "Evaluation", two: "Evaluation") -> dict[int, "Interval"]:
+    """Number of shots -> paired difference in points, for those that both were scored with.
+    Raises ParameterError where they share none."""
+    shots = sorted(one.scores.keys() & two.scores.keys())
+    if not shots:
+        raise ParameterError(f"one was scored with {[*one.scores]} shots, the other with {[*two.scores]}.")
+    return {shot: tuple(100 * v for v in one.scores[shot].difference(two.scores[shot])) for shot in shots}
 
 
 def paired(
@@ -216,15 +209,12 @@ def over_seeds(table: "pd.DataFrame") -> "pd.DataFrame":
     The interval is Student's t over the seeds' scores and is left empty for a single seed. It covers what another
     training would change; the intervals within a run cover what other episodes would.
     """
-    import pandas as pd
     from scipy.stats import t
 
     settings = [name for name in table.columns if name not in _NOT_A_SETTING]
     keys = table[settings].map(str).agg("|".join, axis=1)  # astype leaves what is missing as it is
-    rows = []
-    for _, group in table.groupby(keys, sort=False):
-        n, mean = len(group), float(group["miou"].mean())
-        half = float(t.ppf(0.975, n - 1) * group["miou"].std() / n**0.5) if n > 1 else float("nan")
-        shared = {name: group[name].iloc[0] for name in settings}
-        rows.append({**shared, "training_seeds": n, "miou": mean, "low": mean - half, "high": mean + half})
-    return pd.DataFrame(rows)
+    found = table["miou"].groupby(keys, sort=False).agg(["count", "mean", "sem"]).reset_index(drop=True)
+    half = found["sem"] * t.ppf(0.975, found["count"] - 1)
+    numbers = {"training_seeds": found["count"], "miou": found["mean"]}
+    numbers |= {"low": found["mean"] - half, "high": found["mean"] + half}
+    return table[settings].groupby(keys, sort=False).head(1).reset_index(drop=True).assign(**numbers)

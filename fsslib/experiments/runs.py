@@ -56,11 +56,10 @@ def check(parameters: dict[str, Any], notebook: str | Path = EXPERIMENT) -> dict
     source, parameters = find(notebook), _as_json(parameters)
     if source.stem != EXPERIMENT:
         checked = check_against(load(source), parameters)
-        check_plain(checked)
-        return checked
-    from .conflicts import check_parameters
+    else:
+        from .conflicts import check_parameters
 
-    checked = check_parameters(parameters, opening=True).model_dump()
+        checked = check_parameters(parameters, opening=True).model_dump()
     check_plain(checked)
     if missing := sorted(checked.keys() - defaults(load(source)).keys()):
         names = ", ".join(missing)
@@ -257,7 +256,7 @@ def status(runs: str | Path = "runs") -> list[tuple[str, str, str]]:
         name = folder.name.removesuffix(".part").partition("@")[0] if unfinished else folder.name
         if not unfinished and (folder / REPORT).is_file():
             rows[name, False] = "done", ""
-        elif unfinished and (where := busy(folder.with_name(name))):
+        elif unfinished and (where := files.holder(folder.with_name(name))):
             rows[name, True] = "running", where
         elif unfinished:
             failed = (folder / ERROR).is_file()
@@ -284,11 +283,6 @@ def claimed(folder: Path, wait: float = 0.0) -> Iterator[Path]:
     except BlockingIOError as error:
         who = f"another process ({error.strerror})"
         raise FsslibError(f"{folder.name} is being run by {who}: wait for it, or stop it.") from None
-
-
-def busy(folder: Path) -> str:
-    """Which process is at work on a run, and where; empty: none."""
-    return files.holder(folder)
 
 
 def execute(source: Path, part: Path, checked: dict[str, Any], title: str, progress: bool) -> None:
@@ -330,6 +324,7 @@ def _from_here(value: Any) -> Any:
     return str(files.located(value).resolve()) if there else value
 
 
+busy = files.holder  # its former name
 # Standard inputs of the processes at work, and where: a process whose input is closed leaves.
 _AT_WORK: dict[Any, Path] = {}
 # What the processes that a thread starts find in their environment beside this one's.

@@ -12,6 +12,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import check_count
 from ..errors import FsslibError, OutputError, ParameterError
 from ..files import claim, located, lock_of
 from ..progress import say
@@ -82,8 +83,7 @@ def side_by_side(
         ParameterError: `jobs` is not a whole number from 1.
         KeyboardInterrupt: once every run has been stopped; finished ones stay.
     """
-    if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
-        raise ParameterError(f"jobs: expected a whole number from 1, found {jobs!r}.")
+    check_count(jobs, "jobs", error=ParameterError)
     problems: dict[str, str] = {}
     free = SimpleQueue()
     for slot in range(jobs if gpus else 0):

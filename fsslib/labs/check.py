@@ -21,6 +21,7 @@ from .exercise import Exercise, Wrong, exercises
 
 LIMIT = 5.0  # seconds of processor time; a right answer needs less than one
 WAIT = 60.0  # seconds by the clock in which an answer may do next to nothing
+IDLE = 0.02  # share of the time below which something waits; one of fifty busy programs on a core still gets more
 TURN = "your turn"  # the stubs raise NotImplementedError("name: your turn")
 # status -> (mark, words, colour of the bar beside it); the words say it without the colour.
 _LOOKS = {
@@ -43,10 +44,37 @@ class TooLong(BaseException):
     """The time is over, and which. Not an Exception: a student's `except Exception` must not swallow it."""
 
 
+class Meter:
+    """What is used from now on: at most `seconds` of processor time, so that the machine's speed and its other work do
+    not matter, and never `wait` seconds by the clock with next to none. `clock` gives the processor time."""
+
+    def __init__(self, clock: Callable[[], float], seconds: float, wait: float):
+        self.clock, self.seconds, self.wait = clock, seconds, wait
+        self.start = clock()
+        self.looked = time.monotonic()
+        self.window = self.looked, self.start
+
+    def exceeded(self) -> str:
+        """Which of the two limits was hit, as a sentence, or ""."""
+        now = time.monotonic()
+        if now < self.looked + 0.3:  # looking costs time, too
+            return ""
+        used, asleep = self.clock(), now > self.looked + 30  # a laptop that was closed
+        self.looked = now
+        if used - self.start > self.seconds:
+            return f"Stopped: it used {self.seconds:g} s of processor time. Is there a loop without an end?"
+        if now < self.window[0] + self.wait and not asleep:
+            return ""
+        if asleep or used - self.window[1] > IDLE * self.wait:
+            self.window = now, used
+            return ""
+        time_waited = f"{self.wait / 60:.3g} minutes" if self.wait > 60 else f"{self.wait:.3g} seconds"
+        return f"Stopped: it waited {time_waited} without computing. Does it sleep, or wait for somebody's answer?"
+
+
 @contextlib.contextmanager
 def time_limit(seconds: float, wait: float = WAIT) -> Iterator[None]:
-    """Raise TooLong in the block after `seconds` of the thread's processor time, so that the machine's speed and its
-    other work do not matter, or after `wait` seconds by the clock in which it computed next to nothing.
+    """Raise TooLong in the block after `seconds` of the thread's processor time, or `wait` seconds with next to none.
 
     Works in the main thread of systems that have alarms (not Windows, which is said once); elsewhere the block runs on
     without a limit.
@@ -57,23 +85,13 @@ def time_limit(seconds: float, wait: float = WAIT) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or not alarms:
         yield
         return
-    computed, window = time.thread_time(), (time.monotonic(), time.thread_time())
+    meter = Meter(time.thread_time, seconds, wait)
 
     def look(*_: Any) -> None:
-        nonlocal window
-        now, used = time.monotonic(), time.thread_time()
-        if used - computed > seconds:
-            end = f"Stopped after {seconds:g} seconds of processor time: is there a loop without an end?"
-        elif now - window[0] > wait:
-            if used - window[1] > 0.02 * wait:
-                window = now, used
-                return
-            end = f"Stopped: it waited {wait:g} seconds without computing. Does it sleep, or wait for an answer?"
-        else:
-            return
-        # Again after a second: this one may be caught by a bare `except:` in a loop.
-        signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
-        raise TooLong(end)
+        if end := meter.exceeded():
+            # Again after a second: this one may be caught by a bare `except:` in a loop.
+            signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
+            raise TooLong(end)
 
     before = signal.signal(signal.SIGALRM, look)
     tick = min(0.5, seconds / 4)

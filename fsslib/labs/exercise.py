@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any
 
 Cases = dict[str, tuple]
+WORDS = 25  # of an answer to an open question, at least
 
 
 class Wrong(Exception):
@@ -104,14 +105,13 @@ def exercises(stage: str | None = None) -> dict[str, Exercise]:
     return {name: task for name, task in _ALL.items() if stage in (None, task.stage)}
 
 
-def essay(stage: str, name: str, terms: Sequence[str], words: int = 25, figure: bool = True) -> Exercise:
-    """An open question: the function takes nothing and returns a text. Its form is checked, its content is for the
-    instructor.
+def essay(stage: str, name: str, terms: Sequence[str]) -> Exercise:
+    """An open question: the function takes nothing and returns a text of at least `WORDS` words, in which a measured
+    number is quoted. Its form is checked, its content is for the instructor.
 
     Args:
         stage: the notebook's name. name: of the function.
         terms: words of the field, at least one of which a relevant answer contains (any case, parts of words count).
-        words: the least number of words. figure: whether a number that was measured in the notebook has to be quoted.
     """
 
     def reference() -> str:
@@ -122,13 +122,13 @@ def essay(stage: str, name: str, terms: Sequence[str], words: int = 25, figure: 
         if not isinstance(given, str):
             raise Wrong("no text", 'Return your answer as a text: return "...". A printed text is lost.')
         written = re.findall(r"[^\W\d_]+", given.lower())
-        if len(written) < words:
-            raise Wrong("too short", f"{len(written)} words: say in at least {words} words what happens, and why.")
-        if len(set(written)) < words // 2:
+        if len(written) < WORDS:
+            raise Wrong("too short", f"{len(written)} words: say in at least {WORDS} words what happens, and why.")
+        if len(set(written)) < WORDS // 2:
             raise Wrong("repeats itself", "Most words are the same: say what happens, and why, in sentences.")
         if not any(term.lower() in given.lower() for term in terms):
             raise Wrong("beside the point", f"Use the idea of this notebook that explains it: {' or '.join(terms)}.")
-        if figure and not re.search(r"\d", given):
+        if not re.search(r"\d", given):
             raise Wrong("no measurement", "Quote at least one number that you measured in this notebook.")
 
     reference.__name__ = name

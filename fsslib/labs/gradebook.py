@@ -31,9 +31,11 @@ HEADINGS = {
     "id": ("id", "id number", "student id"), "sis": ("sis user id",), "login": ("sis login id", "username", "login"),
     "section": ("section",), "email": ("email address", "email"),
 }  # fmt: skip
+# The columns of a system before the points -> what stands in them.
 HEADS = {
-    "canvas": ("Student", "ID", "SIS User ID", "SIS Login ID", "Section"),
-    "moodle": ("ID number", "Full name", "Email address"), "csv": ("student", "id", "late", "files"),
+    "canvas": {"Student": "name", "ID": "id", "SIS User ID": "sis", "SIS Login ID": "login", "Section": "section"},
+    "moodle": {"ID number": "id", "Full name": "name", "Email address": "email"},
+    "csv": {"student": "name", "id": "id", "late": "late", "files": "files"},
 }  # fmt: skip
 _CANVAS = re.compile(r"(?P<name>[^_/]+)(?P<late>_LATE)?_(?P<id>\d+)_\d+_[^/]+")
 _MOODLE = re.compile(r"(?P<name>[^_/]+)_\d+_assignsubmission_file(?P<late>)(?P<id>)(_[^/]*)?/")
@@ -212,12 +214,7 @@ def _chosen(student: Student, stage: str, late: float, double: str, remarks: lis
 
 
 def _who(student: Student, system: str) -> list[str]:
-    facts = student.facts
-    if system == "csv":
-        every = [entry for entries in student.handed.values() for entry in entries]
-        late = "late" if any(entry.late for entry in every) else ""
-        cells = [facts["name"], facts.get("id", ""), late, "; ".join(entry.file for entry in every)]
-    else:
-        names = {"canvas": ("name", "id", "sis", "login", "section"), "moodle": ("id", "name", "email")}[system]
-        cells = [facts.get(name, "") for name in names]
-    return [plain_cell(cell) for cell in cells]
+    handed = [entry for entries in student.handed.values() for entry in entries]
+    late = "late" if any(entry.late for entry in handed) else ""
+    facts = student.facts | {"late": late, "files": "; ".join(entry.file for entry in handed)}
+    return [plain_cell(facts.get(fact, "")) for fact in HEADS[system].values()]

@@ -7,18 +7,19 @@ import queue
 import signal
 import subprocess
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from ..arguments import check_number
 from ..errors import FsslibError
 from ..files import socket_folder
+from .check import Meter
 
 # Evaluated before the first cell; binds no name that a cell could come to rely on, and loads what the checks need.
 SETUP = '__import__("fsslib.labs.in_kernel", fromlist=["guard"]).guard(get_ipython(), {memory}, {output})'
-IDLE = 0.02  # share of the time below which a kernel waits; one of fifty busy programs on a core still gets more
 OBEY = 5.0  # seconds of processor time that an interrupted cell may go on for; it has IMPATIENT by the clock
 IMPATIENT = 300.0
 
@@ -41,8 +42,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not isinstance(value, int | float) or not value > 0:
-                raise FsslibError(f"limits: {name}={value!r}: expected a number above 0.")
+            check_number(value, f"limits: {name}", zero=False, error=FsslibError)
 
 
 @dataclass
@@ -73,33 +73,6 @@ class Outcome:
         self.error, self.message = content.get("ename", ""), content.get("evalue", "")[:500]
 
 
-class _Meter:
-    """What a kernel uses from now on: at most `seconds` of processor time, and never `wait` seconds with none."""
-
-    def __init__(self, pid: int, seconds: float, wait: float):
-        self.pid, self.seconds, self.wait = pid, seconds, wait
-        self.start = processor_seconds(pid)
-        self.looked = time.monotonic()
-        self.window = self.looked, self.start
-
-    def exceeded(self) -> str:
-        """Which of the two limits was hit, as a sentence, or ""."""
-        now = time.monotonic()
-        if now < self.looked + 0.3:  # looking costs time, too
-            return ""
-        used, asleep = processor_seconds(self.pid), now > self.looked + 30  # a laptop that was closed
-        self.looked = now
-        if used - self.start > self.seconds:
-            return f"Stopped: it used {self.seconds:g} s of processor time. Is there a loop without an end?"
-        if now < self.window[0] + self.wait and not asleep:
-            return ""
-        computed, self.window = used - self.window[1], (now, used)
-        if asleep or computed > IDLE * self.wait:
-            return ""
-        time_waited = f"{self.wait / 60:.3g} minutes" if self.wait >= 60 else f"{self.wait:.3g} seconds"
-        return f"Stopped: it waited {time_waited} without computing. Does it sleep, or wait for somebody's answer?"
-
-
 def processor_seconds(pid: int) -> float:
     """Processor time of a process and of all that it has started; 0 if it is gone."""
     import psutil
@@ -111,6 +84,10 @@ def processor_seconds(pid: int) -> float:
             with contextlib.suppress(psutil.Error):
                 total += sum(each.cpu_times()[:4])  # its own, and that of children which have ended
     return total
+
+
+def _meter(pid: int, seconds: float, wait: float) -> Meter:
+    return Meter(partial(processor_seconds, pid), seconds, wait)
 
 
 class Kernel:
@@ -129,20 +106,20 @@ class Kernel:
         left = self.limits.total - (processor_seconds(self.pid) - self.start)
         if left < 0 or self.waits == 3:
             return Outcome("skipped")
-        meter = _Meter(self.pid, min(left, self.limits.cell), self.limits.wait)
+        meter = _meter(self.pid, min(left, self.limits.cell), self.limits.wait)
         outcome = self._listen(self.client.execute(source, allow_stdin=False, stop_on_error=False), meter)
         if left < self.limits.cell and "used" in outcome.message and outcome.status == "slow":
             outcome.message = f"Stopped: all cells together used {self.limits.total:g} s of processor time."
         return outcome
 
-    def _listen(self, request: str, meter: _Meter) -> Outcome:
+    def _listen(self, request: str, meter: Meter) -> Outcome:
         outcome, size, stopping = Outcome("ok", request=request), 0, None
         while True:
             over = meter.exceeded()
             if stopping is None and (over or size > self.limits.output):
                 outcome.status, outcome.message = ("slow", over) if over else ("loud", "")
                 self.waits += "waited" in over
-                stopping = _Meter(self.pid, OBEY, IMPATIENT)
+                stopping = _meter(self.pid, OBEY, IMPATIENT)
                 self.manager.interrupt_kernel()
             elif stopping is not None and stopping.exceeded():  # it does not listen to an interrupt
                 self.manager.shutdown_kernel(now=True)
@@ -173,7 +150,7 @@ class Kernel:
                 outcome.texts.append(content["data"].get("text/plain", "")[:2000])
 
     def _reply(self, request: str, seconds: float) -> dict[str, Any]:
-        meter = _Meter(self.pid, seconds, IMPATIENT)
+        meter = _meter(self.pid, seconds, IMPATIENT)
         while self.manager.is_alive() and not meter.exceeded():
             try:
                 reply = self.client.get_shell_msg(timeout=0.5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from core_tools import panet
-from PIL import Image
+from folder_tree import images_masks
 
 from fsslib import save_model
 from fsslib.errors import ParameterError
@@ -16,18 +16,9 @@ from fsslib.nn.backbones import build_backbone
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with an own data set of two classes, and files that do not serve."""
+    """A folder with an own data set, and files that do not serve."""
     place = tmp_path_factory.mktemp("checked")
-    for at, cls in enumerate(("cat", "dog")):
-        for part in ("images", "masks"):
-            (place / "own" / part).mkdir(parents=True, exist_ok=True)
-        for number in range(4):
-            mask = np.zeros((32, 32), np.uint8)
-            mask[4:14, 4 + number : 14 + number] = at + 1
-            Image.fromarray(np.full((32, 32, 3), 50 * at + number, np.uint8)).save(
-                place / "own" / "images" / f"{cls}{number}.png"
-            )
-            Image.fromarray(mask).save(place / "own" / "masks" / f"{cls}{number}.png")
+    images_masks(place / "own")
     (place / "empty").mkdir()
     (place / "text.safetensors").write_text("no weights")
     (place / "text.pth").write_text("no weights")
@@ -35,15 +26,15 @@ def place(tmp_path_factory):
     whole = save_model(panet(), place / "panet.safetensors").read_bytes()
     (place / "cut.safetensors").write_bytes(whole[:-100])
     torch.save(build_backbone("resnet18").state_dict(), place / "resnet18.pth")
-    (place / "train.txt").write_text("cat0\ncat1\ndog0\ndog1\n")
-    (place / "test.txt").write_text("cat2\ncat3\ndog2\ndog3\n")
+    for part, numbers in (("train", range(6)), ("test", range(6, 12))):
+        (place / f"{part}.txt").write_text("".join(f"n{number:02}\n" for number in numbers))
     return place
 
 
 OWN = {"dataset": "folder", "root": "own", "checkpoint": None}
 REFUSED = {
     "a seed that torch cannot take": ({"seed": 2**63}, "^seed: must be less than"),
-    "a list's seed that is too large": ({"seeds": [0, 10**30]}, "^seeds: .* is too large"),
+    "a list's seed that is too large": ({"seeds": [0, 10**30]}, r"^seeds\[1\]: must be less than"),
     "no annotation file": ({**OWN, "root": "none.json"}, "^root: there is no annotation file"),
     "an annotation file of nothing": ({**OWN, "root": "empty.json"}, r"^root: .*empty\.json"),
     "an empty folder": ({**OWN, "root": "empty"}, "^root: .*empty"),

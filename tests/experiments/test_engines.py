@@ -190,14 +190,8 @@ def test_a_place_that_is_none_and_packages_that_are_not_there(tmp_path, monkeypa
     (tmp_path / "grid.yaml").write_text("seed: [1]\n")
     for name in ("dask", "submitit"):
         monkeypatch.setitem(sys.modules, name, None)
-    where = [
-        "--notebook",
-        str(tmp_path / "trial.py"),
-        "--runs",
-        str(tmp_path / "runs"),
-        "--file",
-        str(tmp_path / "grid.yaml"),
-    ]
+    files = {"notebook": "trial.py", "runs": "runs", "file": "grid.yaml"}
+    where = [f"--{option}={tmp_path / name}" for option, name in files.items()]
     for on, package in (("dask", "dask"), ("slurm:timeout_min=5", "submitit")):
         assert main(["sweep", *where, "--on", on]) == 2
         assert f"{package} is not installed" in (told := capsys.readouterr().err) and "[cluster]" in told

@@ -31,6 +31,7 @@ PUBLISHED = {
 }
 assert {path.stem for path in FILES} == {f"{m}-pascal-{p}" for m in PUBLISHED for p in ("published", "honest")}
 each = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+pytestmark = pytest.mark.filterwarnings("ignore:PASCAL-5i fold 0")
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,6 @@ def test_a_deep_stem_needs_a_file_and_takes_it(tmp_path):
     assert all(torch.equal(value, net.backbone.state_dict()[name]) for name, value in deep.items())
 
 
-@pytest.mark.filterwarnings("ignore:PASCAL-5i fold 0")
 def test_the_authors_base_learner_can_stand_in_for_the_pre_training(voc, tmp_path):
     """As hdmnet-pascal-published.yaml says: load it, save the model, and give that as the checkpoint."""
     start, theirs = (build_model("hdmnet", backbone="tiny", width=32) for _ in range(2))
@@ -138,7 +138,6 @@ def test_the_authors_base_learner_can_stand_in_for_the_pre_training(voc, tmp_pat
     assert all(torch.equal(value, kept[name]) for name, value in theirs.base_learner.state_dict().items())
 
 
-@pytest.mark.filterwarnings("ignore:PASCAL-5i fold 0")
 @each
 def test_a_recipe_in_miniature(path, voc):
     p = check_parameters(small(path, voc))
@@ -154,7 +153,6 @@ def test_a_recipe_in_miniature(path, voc):
         assert 100 * recipe.score(p, net, test_set).scores[1].miou == pytest.approx(history.selected["val_miou"])
 
 
-@pytest.mark.filterwarnings("ignore:PASCAL-5i fold 0")
 @pytest.mark.parametrize("path", QUICK, ids=lambda p: p.stem)
 def test_a_quick_recipe_begins_with_what_needs_no_training(path, voc):
     """Those for photographs: frozen features, held-back classes, and an untrained answer to begin with."""
@@ -171,7 +169,6 @@ def test_a_quick_recipe_begins_with_what_needs_no_training(path, voc):
     assert recipe.train(p, net, train_set)["episodic training"].selected["step"] in (0, 2, 4, 6)
 
 
-@pytest.mark.filterwarnings("ignore:PASCAL-5i fold 0")
 def test_epochs_are_passes_over_the_images_and_each_is_validated(voc):
     path = next(file for file in FILES if file.stem == "sdaanet-pascal-published")
     assert read_parameters(path)["training"]["epochs"] == 200
@@ -187,7 +184,6 @@ def test_epochs_are_passes_over_the_images_and_each_is_validated(voc):
         check_parameters({**given, "episodic_steps": 3})
 
 
-@pytest.mark.filterwarnings("ignore:PASCAL-5i fold 0")
 def test_the_command_line_runs_a_recipe(voc, tmp_path, capsys, monkeypatch):
     run_here(monkeypatch)
     path = next(file for file in FILES if file.stem == "sdaanet-pascal-published")

@@ -25,7 +25,7 @@ def test_every_problem_is_listed_at_once():
     for line in (
         "episods: unknown parameter, did you mean episodes?",
         "fold: expected a whole number, found '1'",
-        "shots: 0 is too small",
+        "shots[1]: must be greater than or equal to 1, found 0",
         "root: the data set pascal needs the folder",
         "lr: expected a number, found True",
         "seeds: the list is empty",

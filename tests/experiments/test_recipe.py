@@ -29,11 +29,17 @@ def parameters(**given):
     return check_parameters(SMALL | given)
 
 
+def made(**given):
+    """Parameters, training and test split, and the model."""
+    p = parameters(**given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes that a small data set lacks
+        return p, *recipe.datasets(p), recipe.model(p)
+
+
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_a_projection_learns_on_cached_features(precision):
-    p = parameters(freeze_backbone=True, width=8, episodic_steps=2, precision=precision)
-    train_set, test_set = recipe.datasets(p)
-    net = recipe.model(p)
+    p, train_set, test_set, net = made(freeze_backbone=True, width=8, episodic_steps=2, precision=precision)
     assert isinstance(net.backbone, CachedBackbone)
     before = net.project.weight.detach().clone()
     recipe.score(p, recipe.features_only(net), test_set)
@@ -46,11 +52,11 @@ def test_a_projection_learns_on_cached_features(precision):
 
 
 def test_options_reach_the_model_the_reference_and_the_card():
-    p = parameters(options={"align": False, "last": "layer3", "bn": "batch", "stage": "layer2"})
-    net, reference = recipe.model(p), recipe.features_only(recipe.model(p))
+    p, _, test_set, net = made(options={"align": False, "last": "layer3", "bn": "batch", "stage": "layer2"})
+    reference = recipe.features_only(net)
     assert (net.align, net.backbone.deepest, recipe.protocol(p).bn) == (False, "layer3", "batch")
     assert net.stage == reference.stage == "layer2"
-    assert recipe.score(p, reference, recipe.datasets(p)[1]).protocol.bn == "batch"
+    assert recipe.score(p, reference, test_set).protocol.bn == "batch"
 
 
 def test_a_card_does_not_lie():
@@ -84,9 +90,8 @@ def test_pre_training_depends_on_its_schedule_alone():
 
 
 def test_pre_training_thaws_what_the_method_keeps_frozen():
-    p = parameters(method="sdaanet", width=4, options={"scales": [4, 2]}, pretrain_steps=1, episodic_steps=1)
-    train_set, _ = recipe.datasets(p)
-    net = recipe.model(p)
+    options = {"scales": [4, 2]}
+    p, train_set, _, net = made(method="sdaanet", width=4, options=options, pretrain_steps=1, episodic_steps=1)
     assert net.freeze
     states = [{name: value.clone() for name, value in net.backbone.state_dict().items()}]
     for stage in ("pretrain", "episodic"):
@@ -98,8 +103,8 @@ def test_pre_training_thaws_what_the_method_keeps_frozen():
 
 
 def test_training_and_test_may_have_sizes_of_their_own(monkeypatch):
-    p = parameters(train_size=41, episodic_steps=1, training={"decay": "poly", "clip": None, "warmup": 0})
-    train_set, test_set = recipe.datasets(p)
+    training = {"decay": "poly", "clip": None, "warmup": 0}
+    p, train_set, test_set, net = made(train_size=41, episodic_steps=1, training=training)
     assert (train_set[0][0].shape[-1], test_set[0][0].shape[-1]) == (41, 33)
     seen = []
 
@@ -108,7 +113,6 @@ def test_training_and_test_may_have_sizes_of_their_own(monkeypatch):
         return train_episodes(net, sampler, schedule, **how)
 
     monkeypatch.setattr(recipe, "train_episodes", spy)
-    net = recipe.model(p)
     recipe.train(p, net, train_set)
     assert seen == [(41, "poly", None, 0)] and recipe.score(p, net, test_set).protocol.card().count(" 41 ") == 1
 
@@ -137,13 +141,11 @@ def test_baselines_count_like_the_protocol_and_need_no_more_shots_than_asked():
     assert values == sorted(values), "each oracle knows more than the one before"
 
 
-@pytest.mark.parametrize("layout", ["images_masks", "class_folders", "coco_json"])
+@pytest.mark.parametrize("layout", [images_masks, class_folders, coco])
 def test_an_experiment_on_pictures_of_ones_own(tmp_path, layout):
     """From parameters to a result, through every step of the notebook."""
-    {"images_masks": images_masks, "class_folders": class_folders, "coco_json": coco}[layout](tmp_path)
-    p = parameters(dataset="folder", root=str(tmp_path), pretrain_steps=2, episodic_steps=2)
-    train_set, test_set = recipe.datasets(p)
-    net = recipe.model(p)
+    layout(tmp_path)
+    p, train_set, test_set, net = made(dataset="folder", root=str(tmp_path), pretrain_steps=2, episodic_steps=2)
     histories = recipe.train(p, net, train_set)
     assert len(histories["episodic training"].rows) == 2
     found = {"trained": recipe.score(p, net, test_set)}
@@ -155,10 +157,8 @@ def test_an_experiment_on_pictures_of_ones_own(tmp_path, layout):
 
 def test_an_experiment_on_coco(tmp_path):
     make_coco(tmp_path)
-    p = parameters(dataset="coco", root=str(tmp_path), data_options={"fold_scheme": "contiguous"})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        train_set, test_set = recipe.datasets(p)
-        card = recipe.score(p, recipe.model(p), test_set).protocol
+    options = {"fold_scheme": "contiguous"}
+    p, train_set, test_set, net = made(dataset="coco", root=str(tmp_path), data_options=options)
+    card = recipe.score(p, net, test_set).protocol
     assert card.fold_scheme == "category order, 20 a fold" and set(test_set.classes) <= set(range(1, 21))
     assert not set(train_set.classes) & set(test_set.classes)

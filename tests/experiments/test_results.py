@@ -5,14 +5,12 @@ import shlex
 import numpy as np
 import pandas as pd
 import pytest
+from report_tools import scored
 
-from fsslib import Protocol
 from fsslib.errors import ParameterError
-from fsslib.evaluation import Evaluation
 from fsslib.experiments.__main__ import parse_value
 from fsslib.experiments.results import command, compare, over_seeds, paired, read_result, write_result
 from fsslib.experiments.runs import check
-from fsslib.metrics import Scores
 
 RESULT = {
     "scores": {"1": {"miou": 0.5}}, "protocol": {}, "versions": {}, "seed": 0, "list_hash": {"1": "abc"},
@@ -50,20 +48,18 @@ def test_the_command_of_a_result_gives_its_parameters_back():
     assert {name: parse_value(text, name) for name, text in pairs.items()} == given
 
 
-def run_with(folder, shift, digest="abc", **protocol):
-    rng = np.random.default_rng(0)
-    hits = rng.integers(100, 200, 40) + shift
-    table = np.zeros((40, 2, 3), int)
-    table[:, 1] = np.stack([hits, 300 - hits, np.full(40, 50)], -1)
-    classes = rng.integers(1, 6, (40, 1))
-    scores = {1: Scores(table, classes, np.zeros(40, int))}
+def run_with(folder, shift, **protocol):
     folder.mkdir()
-    Evaluation(scores, Protocol(list_hash=digest, **protocol), {1: 0.1}, ()).save(folder / "trained.npz")
+    scored(shift, **protocol).save(folder / "trained.npz")
     return folder
 
 
 def test_compare_is_paired_and_refuses_other_episodes_and_missing_counts(tmp_path):
-    better, worse, other = run_with(tmp_path / "a", 10), run_with(tmp_path / "b", 0), run_with(tmp_path / "c", 0, "xyz")
+    better, worse, other = (
+        run_with(tmp_path / "a", 10),
+        run_with(tmp_path / "b", 0),
+        run_with(tmp_path / "c", 0, list_hash="x"),
+    )
     row = compare(better, worse).iloc[0]
     assert row.difference == pytest.approx(row.run - row.reference) and 0 < row.low < row.difference < row.high
     assert row.high - row.low < 1, "every episode is better by the same pixels: a paired interval must be narrow"
@@ -74,7 +70,7 @@ def test_compare_is_paired_and_refuses_other_episodes_and_missing_counts(tmp_pat
     with pytest.raises(ParameterError, match="finished experiment"):
         compare(better, tmp_path)
     boxes = run_with(tmp_path / "d", 0, annotation="box")
-    assert len(compare(better, boxes)) == 1, "what a weaker annotation costs is a fair question"
+    assert len(compare(better, boxes)) == 2, "what a weaker annotation costs is a fair question"
     with pytest.raises(ParameterError, match="different protocols: annotation mask and box"):
         paired(better, boxes, same_protocol=True)
     (worse / "trained.npz").write_text("cut short")

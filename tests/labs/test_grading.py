@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from lab_tools import sources
 
 from fsslib.labs.gradebook import points
 from tools import editions, grading
@@ -19,12 +20,6 @@ QUICK = {"episodes = 100": "episodes = 6", "finetune_steps = 30": "finetune_step
 POINTS = points(STAGE)
 UNSOLVED = {"right": (), "half": ("cosine_map", "temperature"), "empty": tuple(POINTS)}
 SCORES = {"right": 12, "half": 7, "empty": 0}  # of what is graded automatically
-
-
-def solutions(stage=STAGE):
-    """Exercise -> its solved cell."""
-    cells = editions.build.load(editions.build.SOURCES / f"{stage}.py").cells
-    return {name: c.source for c in cells if (name := grading._answer(c))}
 
 
 def quick(book):
@@ -37,7 +32,7 @@ def quick(book):
 
 def submission(handed_out, kind):
     """What a student makes of the notebook that was handed out; the first unsolved one is a named misconception."""
-    book, solved = copy.deepcopy(handed_out), solutions()
+    book, solved = copy.deepcopy(handed_out), sources(STAGE)
     for cell in book.cells:
         name = re.match(r"def (\w+)", cell.source) if cell.cell_type == "code" else None
         if name and "NotImplementedError" in cell.source and name[1] not in UNSOLVED[kind]:
@@ -51,14 +46,14 @@ def test_what_is_handed_out_keeps_first_lines_and_hides_answers(make, stage):
     begin, end = ("### BEGIN SOLUTION", "### END SOLUTION")
     if make is grading.for_otter:
         begin, end = ("# BEGIN SOLUTION NO PROMPT", "# END SOLUTION")
-    book, solved = make(stage), solutions(stage)
+    book, solved = make(stage), sources(stage)
     nbformat.validate(book)
     answers = [c.source for c in book.cells if c.cell_type == "code" and begin in c.source]
     assert len(answers) == len(points(stage)) == len(solved)
     for source in answers:
         name = re.match(r"def (\w+)", source)[1]
         shown, secret = source[: source.index(begin)], source[source.index(begin) : source.index(end)]
-        assert shown.splitlines()[0].endswith(":") and '"""' in shown
+        assert shown.splitlines()[0].endswith(":") and '"""' in shown and shown.endswith("\n    "), "marks in the body"
         assert secret.strip().count("\n") >= 1 and "return" in secret + source[source.index(end) :]
         assert shown.splitlines()[:2] == editions.stub(solved[name]).splitlines()[:2]
 

@@ -1,7 +1,6 @@
 """What is handed in may be anything, and places may refuse to be written to: results, or a typed message, always."""
 
 import contextlib
-import copy
 import csv
 import json
 import os
@@ -11,7 +10,7 @@ import string
 
 import nbformat
 import pytest
-from fuzzing import KEPT
+from fuzzing import KEPT, STRANGE, TEXT, altered, damaged
 
 from fsslib.errors import FsslibError, OutputError
 from fsslib.labs import __main__ as command
@@ -28,9 +27,8 @@ RESULT = {
 }  # fmt: skip
 CELLS = ["import torch", "%time x = 1\nfiles = !ls", "def temperature(m, p):\n    return x"]
 ODD = [
-    None, True, -1, 10**30, 1.5, float("nan"), "", "\ud800", "\x00=1", "ä" * 3000, [], {}, [[]], {"a": [1]}, "00",
-    "code", "import *", "def f(:\n", "%%time\n%%time", "?" * 50, "(" * 300, "-" * 5000 + "1", ">>> 1\n... 2",
-    "\t\n  x\n y",
+    *STRANGE, "\x00=1", "ä" * 3000, "00", "code", "import *", "def f(:\n", "%%time\n%%time", "?" * 50, "(" * 300,
+    "-" * 5000 + "1", ">>> 1\n... 2", "\t\n  x\n y", {"a": [1]},
 ]  # fmt: skip
 
 
@@ -43,45 +41,6 @@ def notebook():
     book.cells[0].outputs = [nbformat.v4.new_output("execute_result", {"text/plain": "✓ temperature: right."})]
     book.metadata["fsslib"] = {"stage": "01_prototypes", "names": {"few": "few = 1"}}
     return json.loads(nbformat.writes(book))
-
-
-def places(value, found):
-    """Every (container, key) of a JSON value."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, part in list(inner):
-        found.append((value, key))
-        places(part, found)
-    return found
-
-
-def mutated(made, chance):
-    """Bytes of a JSON value in which something is odd: a value, a key, a byte, the end, the encoding."""
-    for _ in range(chance.randint(1, 3)):
-        spots = places(made, [])
-        if not spots:
-            break
-        where, key = chance.choice(spots)
-        action = chance.choice(["odd", "odd", "odd", "gone", "twice"])
-        if action == "gone":
-            del where[key]
-        elif action == "twice" and isinstance(where, list):
-            where += where[:50]
-        else:
-            where[key] = copy.deepcopy(chance.choice(ODD))
-    return made
-
-
-def spoilt(made, chance):
-    raw = json.dumps(made).encode()
-    kind = chance.randrange(8)
-    if kind == 0:
-        raw = raw[: chance.randrange(len(raw))]
-    elif kind == 1:
-        at = chance.randrange(len(raw))
-        raw = raw[:at] + bytes([chance.randrange(256)]) + raw[at + 1 :]
-    elif kind == 2:
-        raw = chance.choice([b"\xef\xbb\xbf" + raw, raw.decode().encode("utf-16"), b"[" * 100_000, b"", raw + raw])
-    return raw
 
 
 @pytest.fixture
@@ -102,11 +61,12 @@ def test_mutated_submissions(tmp_path, no_kernel, capsys):
     room, out = tmp_path / "room", tmp_path / "out"
     room.mkdir()
     for n in range(KEPT):
-        (room / f"{n}.ipynb").write_bytes(spoilt(mutated(notebook(), chance), chance))
-        result = mutated(json.loads(json.dumps(RESULT)), chance)
+        result = altered(RESULT, chance, ODD)
         with contextlib.suppress(UnicodeEncodeError, AttributeError):
             result = signed(result) if n % 4 else result
-        (room / f"lone{n}.result.json").write_bytes(spoilt(result, chance))
+        for name, made in ((f"{n}.ipynb", altered(notebook(), chance, ODD)), (f"lone{n}.result.json", result)):
+            content = json.dumps(made).encode()
+            (room / name).write_bytes(content if chance.randrange(3) else damaged(content, TEXT, chance))
     handed = {file.name for file in room.iterdir()}
     assert command.main(["collect", str(room), "--out", str(out)]) == 0
     said = capsys.readouterr()

@@ -110,7 +110,7 @@ def test_paths_and_widgets_are_cleaned():
     )
     build.clean(notebook)
     assert cell.metadata == {"tags": ["a"]} and "widgets" not in notebook.metadata
-    assert cell.outputs[0].text == "<cell>:1: UserWarning" and cell.outputs[1].data == {"text/plain": "./data"}
+    assert cell.outputs[0].text == "cell:1: UserWarning" and cell.outputs[1].data == {"text/plain": "./data"}
 
 
 @pytest.fixture

@@ -38,9 +38,15 @@ def run(stage: str, text: str) -> dict:
 
 
 @cache
+def sources(stage: str) -> dict[str, str]:
+    """name -> text, of all cells tagged `solution`."""
+    return {ast.parse(text).body[0].name: text for text in tagged(stage, "solution")}
+
+
+@cache
 def solutions(stage: str) -> dict:
     """name -> function, of all cells tagged `solution`."""
-    return {name: run(stage, text)[name] for text in tagged(stage, "solution") for name in names(text).bound}
+    return {name: run(stage, text)[name] for name, text in sources(stage).items()}
 
 
 def answer(name: str, body: str):
@@ -80,4 +86,4 @@ def box(text: str) -> re.Match | None:
     )
 
 
-__all__ = ["STAGES", "answer", "box", "named", "run", "solutions", "tagged", "wrong_answers"]
+__all__ = ["STAGES", "answer", "box", "named", "run", "solutions", "sources", "tagged", "wrong_answers"]

@@ -68,7 +68,7 @@ FAULTS = {
     "return self.status in DONE": ('return self.status == "right"', "test_labs_exercises"),
     "first in _FORMULA or value[:1] in _FORMULA": ("value[:1] in _FORMULA", "test_labs_outputs"),
     "waiting |= names(sources[i]).bound": ("waiting |= set()", "test_labs_editions"),
-    "f\"    {turn}\"])": ('"    return 0"])', "test_labs_editions"),
+    "*before, indent + turn, *behind])": ('*before, "    return 0"])', "test_labs_editions"),
     # widgets
     "first = np.clip(np.ceil(left - 0.5), 0, width)": ("first = np.clip(np.ceil(left), 0, width)", "test_strokes"),
     "if self._still:\n            return": ("if False:\n            return", "test_explorer"),

@@ -1,9 +1,24 @@
-"""Reports without a kernel, for tests that are not about kernels."""
+"""Reports without a kernel, for tests that are not about kernels, and made-up scores."""
 
 from pathlib import Path
 
-from fsslib import models
+import numpy as np
+
+from fsslib import Protocol, models
+from fsslib.evaluation import Evaluation
 from fsslib.experiments import notebook, runs
+from fsslib.metrics import Scores
+
+
+def scored(shift: int, **protocol) -> Evaluation:
+    """40 episodes at one shot and at five, in which `shift` more pixels are right than with another shift."""
+    rng, scores = np.random.default_rng(0), {}
+    for shot in (1, 5):
+        hits = rng.integers(100, 200, 40) + shift
+        table = np.zeros((40, 2, 3), int)
+        table[:, 1] = np.stack([hits, 300 - hits, np.full(40, 50)], -1)
+        scores[shot] = Scores(table, rng.integers(1, 6, (40, 1)), np.zeros(40, int))
+    return Evaluation(scores, Protocol(**{"list_hash": "abc", "episodes": 40} | protocol), {1: 0.1, 5: 0.1}, ())
 
 
 def run_here(monkeypatch) -> None:

@@ -1,5 +1,7 @@
 """Exercises of notebook 03: the prior map, a score for maps, a prior that trusts no single match."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,14 +12,14 @@ from ..exercise import Cases, Wrong, essay, exercise
 STAGE = "03_prior_mask"
 
 
+def _case(draw: torch.Generator, masks: Tensor, height: int, width: int) -> tuple:
+    """Features as behind a ReLU, of very different lengths, and the masks."""
+    sides = torch.randn(2, len(masks), 6, height, width, generator=draw).relu() + 0.2
+    return *(sides * (1 + 4 * torch.rand(2, len(masks), 1, height, width, generator=draw))), masks
+
+
 def _prior_cases() -> Cases:
-    draw = torch.Generator().manual_seed(3)
-
-    def case(masks: Tensor, height: int, width: int) -> tuple:
-        """Features as behind a ReLU, of very different lengths."""
-        sides = torch.randn(2, len(masks), 6, height, width, generator=draw).relu() + 0.2
-        return *(sides * (1 + 4 * torch.rand(2, len(masks), 1, height, width, generator=draw))), masks
-
+    case = partial(_case, torch.Generator().manual_seed(3))
     masks, wide = torch.zeros(2, 14, 14, dtype=torch.long), torch.zeros(1, 9, 14, dtype=torch.long)
     masks[0, 3:9, 2:8], masks[0, 9:12], masks[1, 8, :11] = 1, 255, 1
     wide[0, 2:7, 5:12] = 1
@@ -128,19 +130,14 @@ def contrast(score: Tensor, mask: Tensor) -> float:
 
 
 def _robust_cases() -> Cases:
-    draw = torch.Generator().manual_seed(8)
-
-    def case(masks: Tensor, height: int, width: int, count: int) -> tuple:
-        sides = torch.randn(2, len(masks), 6, height, width, generator=draw).relu() + 0.2
-        return *(sides * (1 + 4 * torch.rand(2, len(masks), 1, height, width, generator=draw))), masks, count
-
+    case = partial(_case, torch.Generator().manual_seed(8))
     masks, wide = torch.zeros(2, 14, 14, dtype=torch.long), torch.zeros(1, 9, 14, dtype=torch.long)
     masks[0, 2:4, 2:4], masks[0, 10:], masks[1, 2:12, 2:11], wide[0, 1:8, 3:12] = 1, 255, 1, 1
     return {
-        "two episodes, one of a tiny object with fewer cells than `count`": case(masks, 7, 7, 5),
-        "a picture that is wider than high": case(wide, 5, 7, 3),
-        "more matches than the grid has cells": case(wide, 3, 4, 100),
-        "an empty mask (0 everywhere)": case(0 * wide, 3, 4, 4),
+        "two episodes, one of a tiny object with fewer cells than `count`": (*case(masks, 7, 7), 5),
+        "a picture that is wider than high": (*case(wide, 5, 7), 3),
+        "more matches than the grid has cells": (*case(wide, 3, 4), 100),
+        "an empty mask (0 everywhere)": (*case(0 * wide, 3, 4), 4),
     }
 
 
