@@ -89,6 +89,25 @@ def test_make_and_the_commands_without_it_are_the_same():
     assert main(["notebooks", "--no-such-option"]) == 2
 
 
+@pytest.mark.parametrize("copy, modules, said", [
+    ("fsslib data", True, "tests is not in this copy: `test` needs the whole repository."),
+    ("fsslib tests", False, '`test` needs pip install -e ".[test]"'), ("fsslib tests", True, ""),
+])  # fmt: skip
+def test_a_command_says_what_it_lacks(tmp_path, monkeypatch, capsys, copy, modules, said):
+    from fsslib import __main__ as command
+
+    ran = []
+    for name in copy.split():
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(command, "repository_folder", lambda: tmp_path)
+    monkeypatch.setattr(command, "find_spec", lambda name: modules or None)
+    done = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(command.subprocess, "run", lambda words, cwd: ran.append(words) or done)
+    assert command.main(["test", "--help"]) == (2 if said else 0)
+    assert said in capsys.readouterr().err and bool(ran) != bool(said)
+    assert said or [words[-1] for words in ran] == [".", ".", "--help"], "options are the command's own"
+
+
 def test_every_system_can_check_the_repository_out():
     """No name that Windows refuses, none that differs from another in case alone, no symbolic link."""
     listed = subprocess.run(["git", "ls-files", "-s"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()

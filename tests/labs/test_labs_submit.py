@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import pathlib
 import re
 import threading
 from dataclasses import replace
@@ -387,6 +388,16 @@ def test_what_is_not_there(arguments, capsys, tmp_path, monkeypatch):
     assert command.main(arguments) == 2 and "nowhere" in capsys.readouterr().err
     with pytest.raises(submit.SubmissionError, match="neither notebooks"):
         collect.collect(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("named", ["01.ipynb", "notebooks/01", "."])
+def test_a_notebook_beside_the_one_that_was_named(named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks/01.ipynb").write_text("{}")
+    cure = "Name the .ipynb file" if named == "." else re.escape(str(pathlib.Path("notebooks/01.ipynb")))
+    with pytest.raises(submit.SubmissionError, match=cure):
+        submit.read_notebook(named)
 
 
 @pytest.mark.parametrize("change", [
