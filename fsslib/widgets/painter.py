@@ -5,7 +5,6 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import numpy as np
 import torch
 import traitlets
@@ -16,6 +15,7 @@ from ..errors import DatasetError
 from ..plots.display import width_of
 from ..plots.pixels import rim
 from . import strokes
+from .live import AnyWidget, live_view
 
 if TYPE_CHECKING:
     from ..data.pictures import Picture
@@ -28,7 +28,7 @@ INK = {1: (0xD5, 0x5E, 0x00), 0: (0x00, 0x72, 0xB2)}  # object, background; as i
 STRIPE = 0x56, 0xB4, 0xE9  # background is striped: colour alone must not tell the two apart
 
 
-class SupportPainter(anywidget.AnyWidget):
+class SupportPainter(AnyWidget):
     """A picture to draw on, with the mouse, a finger, a pen or the keyboard alone; everything stays on the machine.
 
     The drawing is `document`, strokes in image pixels as JSON (see `fsslib.widgets.strokes`): read it, assign it,
@@ -126,7 +126,7 @@ class SupportPainter(anywidget.AnyWidget):
         """
         rows, columns = self._image.shape[1:]
         alt = f"A picture of {columns} × {rows} pixels to draw a support mask on; marked: {self._words()}."
-        data, metadata = super()._repr_mimebundle_(**kwargs)
+        data, metadata = live_view(super()._repr_mimebundle_(**kwargs))
         mime, still = _still(self._image, self.mask)
         seen = {"panel": width_of(still), "colliding": []}
         return {**data, mime: base64.b64encode(still).decode(), "text/plain": alt}, {
