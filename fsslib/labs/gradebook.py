@@ -35,7 +35,7 @@ HEADS = {
     "canvas": ("Student", "ID", "SIS User ID", "SIS Login ID", "Section"),
     "moodle": ("ID number", "Full name", "Email address"), "csv": ("student", "id", "late", "files"),
 }  # fmt: skip
-_CANVAS = re.compile(r"(?P<name>[^_/]+)(?P<late>_LATE)?_(?P<id>\d+)_\d+_[^/]+")
+CANVAS = re.compile(r"(?P<name>[^_/]+)(?P<late>_LATE)?_(?P<id>\d+)_\d+_(?P<file>[^/]+)")
 _MOODLE = re.compile(r"(?P<name>[^_/]+)_\d+_assignsubmission_file(?P<late>)(?P<id>)(_[^/]*)?/")
 
 
@@ -182,7 +182,7 @@ def _gather(
 
 def _identity(row: Mapping[str, Any]) -> tuple[dict[str, str], bool]:
     """Who handed a row in, and whether the name of the download says that it was late."""
-    parts = re.fullmatch(_CANVAS, row["file"].rsplit("/", 1)[-1]) or re.match(_MOODLE, row["file"])
+    parts = re.fullmatch(CANVAS, row["file"].rsplit("/", 1)[-1]) or re.match(_MOODLE, row["file"])
     own = row["result"].get("name") or (parts["name"] if parts else row["who"])
     return {"name": str(own), "id": parts["id"] if parts else ""}, bool(parts and parts["late"])
 

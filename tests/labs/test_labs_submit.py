@@ -353,6 +353,13 @@ def test_the_student_s_command(tmp_path, capsys, monkeypatch, shared_kernel):
     assert result["name"] == "=Ann" and result["notebook_sha256"] == submit.read_notebook(file)[1]
     (row,) = collect.collect(tmp_path, tmp_path / "out")
     assert row["who"] == "=Ann" and not (tmp_path / "out").exists(), "nothing was run again"
+    canvas = tmp_path / "class" / "canvas"  # its bulk download numbers both files
+    canvas.mkdir(parents=True)
+    for ending, number in ((".ipynb", 12), (".result.json", 13)):
+        copied = file.with_suffix(ending).read_bytes()
+        (canvas / f"ann_LATE_4711_{number}_mine{ending}").write_bytes(copied)
+    (row,) = collect.collect(canvas, tmp_path / "out")
+    assert row["who"] == "=Ann" and not (tmp_path / "out").exists(), "one submission, and nothing was run again"
     from fsslib.labs.class_table import write_table
 
     assert "'=Ann" in write_table([row], tmp_path)[0].read_text(), "no formula for a spreadsheet"
