@@ -17,7 +17,7 @@ from .class_table import class_table, report, write_table
 from .collect import OWN, collect, keep_all
 from .gradebook import COLUMNS, DOUBLES, SYSTEMS, gradebook, read_roster, write_gradebook
 from .kernel import Limits
-from .submit import submit, write_result
+from .submit import SubmissionError, submit, write_result
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     every.add_argument("--gradebook", choices=SYSTEMS, help="also write gradebook.csv, as this system imports it")
     every.add_argument("--roster", type=Path, help="CSV of the class with ids, e.g. the exported gradebook")
     every.add_argument("--columns", choices=COLUMNS, default="sum", help="a column a notebook, or one an exercise")
-    every.add_argument("--due", type=datetime.fromisoformat, help="e.g. 2027-01-31T23:59: what comes later is late")
+    every.add_argument("--due", type=_moment, help="2027-01-31, or 2027-01-31T12:00: a file changed later is late")
     every.add_argument("--late", type=float, default=1.0, help="share of its points that late work keeps (default 1)")
     every.add_argument("--double", choices=DOUBLES, default="best", help="which of several counts (default best)")
     for command in (one, every):
@@ -44,6 +44,14 @@ def _parser() -> argparse.ArgumentParser:
             words = f"seconds of processor time for a {what} (default %(default)g)"
             command.add_argument(option, type=float, default=limit, help=words)
     return parser
+
+
+def _moment(text: str) -> datetime:
+    """A date, which lasts till its end, or a date with a time."""
+    try:
+        return datetime.fromisoformat(text + "T23:59:59" * (len(text) == 10))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: write it as 2027-01-31 or 2027-01-31T12:00.") from error
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -73,6 +81,8 @@ def _collect(given: argparse.Namespace, limits: Limits) -> int:
     roster = read_roster(given.roster) if given.roster else []  # before anything runs
     if given.gradebook:
         gradebook([], given.gradebook, late=given.late)
+    elif given.roster or given.due:
+        raise SubmissionError("--roster and --due are for a gradebook: add --gradebook canvas, moodle or csv.")
     rows = collect(given.folder, out, limits, given.rerun, given.jobs)
 
     text, remarks = "", []
