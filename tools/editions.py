@@ -80,7 +80,7 @@ def minutes(stage: str) -> dict[str, float]:
     """Minutes for a stage: reading, running (measured, from the notebook's metadata) and exercises."""
     book = build.load(build.SOURCES / f"{stage}.py")
     text = " ".join(c.source for c in book.cells if c.cell_type == "markdown" and "exercise" not in tags(c))
-    cells = sum(c.cell_type == "code" for c in book.cells)
+    cells = sum(c.cell_type == "code" for c in book.cells) - 1  # nobody has to read the first
     work = sum(int(m) for c in book.cells if "exercise" in tags(c) for m in re.findall(r"(\d+) minutes\.\*", c.source))
     return {
         "reading": 5 * round((len(text.split()) / WORDS_A_MINUTE + cells * MINUTES_A_CELL) / 5),
