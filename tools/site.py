@@ -68,6 +68,7 @@ CSS = """
 .bd-article img { max-width: 100%; height: auto; background: white; }
 .formula { overflow-x: auto; margin: 1em 0; }
 .bd-article table.dataframe { display: block; overflow-x: auto; }
+.bd-article table.dataframe :is(th, td) { padding: 0.2rem 0.6rem; }
 """
 
 
