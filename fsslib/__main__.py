@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, list[list[str]]]] = {
     "otter": ("the course for otter-grader: editions/otter", [[PYTHON, "tools/grading.py", "otter"]]),
     "site": ("notebooks, guides, reference and reports as a web site in site/", [[PYTHON, "tools/site.py"]]),
     "lab": ("open JupyterLab at the first notebook",
-            [[PYTHON, "-m", "jupyter", "lab", "notebooks/00_start_here.ipynb"]]),
+            [[PYTHON, "-m", "jupyter", "lab", "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb"]]),
 }  # fmt: skip
 # What a command needs beyond its own file: a folder of the repository; a module, and the extra that brings it.
 FOLDERS = {"test": "tests"}

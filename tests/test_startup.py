@@ -86,6 +86,8 @@ def test_make_and_the_commands_without_it_are_the_same():
     for _, calls in COMMANDS.values():
         for call in calls:
             assert call[1] == "-m" or (ROOT / call[1]).is_file()
+    first = COMMANDS["lab"][1][0][-1].partition("/lab/tree/")[2]  # under JupyterLab's root, which is the repository
+    assert first.startswith("notebooks/00_") and (ROOT / first).is_file()
     assert main(["notebooks", "--no-such-option"]) == 2
 
 

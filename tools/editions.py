@@ -30,7 +30,7 @@ START = """# Few-shot segmentation: the course
 
     python -m venv .venv && source .venv/bin/activate     (Windows: .venv\\Scripts\\activate)
     pip install -e ".[notebooks,photographs]"
-    jupyter lab notebooks/00_start_here.ipynb
+    python -m fsslib lab                                  (JupyterLab, at the first notebook)
 
 On Linux pip brings PyTorch with CUDA, about 6 GB. Without an NVIDIA card, `pip install uv` and then
 `uv pip install --torch-backend=cpu -e ".[notebooks,photographs]"` take a few hundred MB. Without a network, ask for the

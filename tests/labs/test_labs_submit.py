@@ -397,13 +397,14 @@ def test_what_is_not_there(arguments, capsys, tmp_path, monkeypatch):
         collect.collect(tmp_path, tmp_path)
 
 
-@pytest.mark.parametrize("named", ["01.ipynb", "notebooks/01", "."])
+@pytest.mark.parametrize("named", ["01.ipynb", "notebooks/01", "elsewhere/02.ipynb", "."])
 def test_a_notebook_beside_the_one_that_was_named(named, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks/01.ipynb").write_text("{}")
-    cure = "Name the .ipynb file" if named == "." else re.escape(str(pathlib.Path("notebooks/01.ipynb")))
-    with pytest.raises(submit.SubmissionError, match=cure):
+    for name in ("notebooks/01.ipynb", "02.ipynb"):
+        (tmp_path / name).write_text("{}")
+    meant = pathlib.Path("02.ipynb" if "02" in named else "notebooks/01.ipynb")
+    with pytest.raises(submit.SubmissionError, match=f"Is it {re.escape(str(meant))}" if "0" in named else "Name the"):
         submit.read_notebook(named)
 
 
