@@ -7,4 +7,4 @@ WORKDIR /home/student/fsslib
 COPY --chown=student . .
 RUN make .venv/.installed TORCH=cpu
 EXPOSE 8888
-CMD [".venv/bin/jupyter", "lab", "--ip=0.0.0.0", "--no-browser", "notebooks/00_start_here.ipynb"]
+CMD [".venv/bin/python", "-m", "fsslib", "lab", "--ip=0.0.0.0", "--no-browser"]

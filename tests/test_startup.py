@@ -86,7 +86,28 @@ def test_make_and_the_commands_without_it_are_the_same():
     for _, calls in COMMANDS.values():
         for call in calls:
             assert call[1] == "-m" or (ROOT / call[1]).is_file()
+    first = COMMANDS["lab"][1][0][-1].partition("/lab/tree/")[2]  # under JupyterLab's root, which is the repository
+    assert first.startswith("notebooks/00_") and (ROOT / first).is_file()
     assert main(["notebooks", "--no-such-option"]) == 2
+
+
+@pytest.mark.parametrize("copy, modules, said", [
+    ("fsslib data", True, "tests is not in this copy: `test` needs the whole repository."),
+    ("fsslib tests", False, '`test` needs pip install -e ".[test]"'), ("fsslib tests", True, ""),
+])  # fmt: skip
+def test_a_command_says_what_it_lacks(tmp_path, monkeypatch, capsys, copy, modules, said):
+    from fsslib import __main__ as command
+
+    ran = []
+    for name in copy.split():
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(command, "repository_folder", lambda: tmp_path)
+    monkeypatch.setattr(command, "find_spec", lambda name: modules or None)
+    done = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(command.subprocess, "run", lambda words, cwd: ran.append(words) or done)
+    assert command.main(["test", "--help"]) == (2 if said else 0)
+    assert said in capsys.readouterr().err and bool(ran) != bool(said)
+    assert said or [words[-1] for words in ran] == [".", ".", "--help"], "options are the command's own"
 
 
 def test_every_system_can_check_the_repository_out():

@@ -30,7 +30,15 @@ SOURCES, BOOKS = ROOT / "notebooks" / "src", ROOT / "notebooks"
 # Outputs of cells with this tag are not compared by nbval, and kept from build to build.
 FREE = "nbval-ignore-output"
 # Part of every fingerprint: raise it when a change of this file changes what is written.
-RECIPE = "1"
+RECIPE = "2"
+# Every notebook's first code cell, for kernels in which fsslib is not installed.
+FIRST = """# Where fsslib is not installed, as in Colab, it is looked for in the folders around this notebook.
+import glob, importlib.util, os, sys
+
+sys.path += [os.path.abspath(d) for d in ("..", "../..", *glob.glob("*")) if os.path.isfile(f"{d}/fsslib/names.py")]
+missing = [name for name in ("fsslib", "torch", "lightning_fabric") if not importlib.util.find_spec(name)]
+assert not missing, f'no {missing} in this kernel: unzip or clone the course, then  %pip install -e "PATH[notebooks]"'
+"""
 ENV = {
     "PYTHONHASHSEED": "0",
     "TQDM_DISABLE": "1",
@@ -46,12 +54,15 @@ def environment() -> dict[str, str]:
 
 
 def load(path: Path, marking: bool = False) -> nbformat.NotebookNode:
-    """The notebook a percent source describes, without outputs; `marking` keeps the notes for instructors.
+    """The notebook a percent source describes, with FIRST and without outputs; `marking` keeps the instructors' notes.
 
     A cell's id is made of its type and text (jupytext draws random ones), so it survives cells inserted before it.
     """
     notebook, seen = parsed(path), {}
     notebook.cells = [c for c in notebook.cells if marking or "marking" not in c.metadata.get("tags", [])]
+    first = next((i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"), None)
+    if first is not None:
+        notebook.cells.insert(first, nbformat.v4.new_code_cell(FIRST.rstrip()))
     for cell in notebook.cells:
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:8]
         seen[digest] = seen.get(digest, 0) + 1

@@ -30,13 +30,23 @@ START = """# Few-shot segmentation: the course
 
     python -m venv .venv && source .venv/bin/activate     (Windows: .venv\\Scripts\\activate)
     pip install -e ".[notebooks,photographs]"
-    jupyter lab notebooks/00_start_here.ipynb
+    python -m fsslib lab                                  (JupyterLab, at the first notebook)
 
-Without a network, ask for the folder of wheels, and add `--no-index --find-links WHEELS` to the command above.
+On Linux pip brings PyTorch with CUDA, about 6 GB. Without an NVIDIA card, `pip install uv` and then
+`uv pip install --torch-backend=cpu -e ".[notebooks,photographs]"` take a few hundred MB. Without a network, ask for the
+folder of wheels, and add `--no-index --find-links WHEELS` to the second line.
 
-Every notebook ends with exercises: write the function, run `check(...)` below it. To hand in a finished notebook:
+In VS Code choose `.venv` as the kernel. In Colab upload the zip beside the notebook, and run this in its first cell:
 
-    python -m fsslib.labs submit notebooks/01_prototypes.ipynb --name "Your Name"
+    !unzip -q student.zip
+    %pip install -q -e "fsslib-course[notebooks,photographs]"
+
+Every notebook ends with exercises: write the function, run `check(...)` below it. To hand in a finished notebook, save
+it, and in a terminal in this folder (JupyterLab: File, New, Terminal; it takes about a minute)
+
+    python -m fsslib.labs submit "notebooks/01_prototypes.ipynb" --name "Your Name"
+
+Hand in the notebook and the `.result.json` that now lies beside it.
 
 Terms are explained in notebooks/GLOSSARY.md, symbols in notebooks/NOTATION.md.
 """
@@ -88,7 +98,7 @@ def minutes(stage: str) -> dict[str, float]:
     """Minutes for a stage: reading, running (measured, from the notebook's metadata) and exercises."""
     book = build.load(build.SOURCES / f"{stage}.py")
     text = " ".join(c.source for c in book.cells if c.cell_type == "markdown" and "exercise" not in tags(c))
-    cells = sum(c.cell_type == "code" for c in book.cells)
+    cells = sum(c.cell_type == "code" for c in book.cells) - 1  # nobody has to read the first
     work = sum(int(m) for c in book.cells if "exercise" in tags(c) for m in re.findall(r"(\d+) minutes\.\*", c.source))
     return {
         "reading": 5 * round((len(text.split()) / WORDS_A_MINUTE + cells * MINUTES_A_CELL) / 5),
@@ -124,9 +134,10 @@ def student(stage: str) -> nbformat.NotebookNode:
         time = minutes(stage)
         note = (
             f"> **Student's edition.** About {time['reading']} minutes of reading, {time['running']} of running, "
-            f"{time['exercises']} for the exercises at the end. When you are done:\n"
-            f'> `python -m fsslib.labs submit {stage}.ipynb --name "Your Name"`\n'
-            "> runs the notebook from top to bottom in a fresh kernel and writes the result to hand in."
+            f"{time['exercises']} for the exercises at the end. When you are done, save it, and in a terminal in the "
+            "course's folder\n"
+            f'> `python -m fsslib.labs submit "notebooks/{stage}.ipynb" --name "Your Name"`\n'
+            "> runs it from top to bottom in a fresh kernel and writes the result to hand in beside it."
         )
         book.cells.insert(1, nbformat.v4.new_markdown_cell(note, id="edition"))
     return book

@@ -46,6 +46,7 @@ CONF = {
         "navigation_with_keys": False,
         "secondary_sidebar_items": ["page-toc"],
     },
+    "html_sidebars": {name: [] for name in ("reference", "reports", "genindex")},  # they have no neighbours to list
     "html_title": "fsslib",
     "html_css_files": ["fsslib.css"],
     "html_static_path": ["_static"],
@@ -60,9 +61,14 @@ CONF = {
 }
 CSS = """
 .bd-main .bd-content .bd-article-container { max-width: 72em; }
+.bd-page-width { max-width: 100rem; }
+@media (min-width: 960px) { .bd-sidebar-primary { width: 15rem; } .bd-main .bd-content .bd-article { padding: 1rem; } }
+@media (min-width: 1200px) { .bd-sidebar-secondary { width: 13rem; } }
+.bd-article div.highlight pre { font-size: 0.8rem; }
 .bd-article img { max-width: 100%; height: auto; background: white; }
 .formula { overflow-x: auto; margin: 1em 0; }
 .bd-article table.dataframe { display: block; overflow-x: auto; }
+.bd-article table.dataframe :is(th, td) { padding: 0.2rem 0.6rem; }
 """
 
 
@@ -103,7 +109,9 @@ def _gather(source: Path) -> None:
         write_text(books / f"{name}.md", _linked(text, Path("notebooks"), source))
     rooms = {"notebooks": ("Notebooks", names), "guides": ("Words and guides", guides)}
     for room, (title, entries) in rooms.items():
-        write_text(source / f"{room}.md", f"# {title}\n" + _tree([f"notebooks/{name}" for name in entries]))
+        write_text(
+            source / f"{room}.md", f"# {title}\n" + _tree([f"notebooks/{name}" for name in entries], ":maxdepth: 1\n")
+        )
     contents = _tree([*rooms, "reference", "reports"], ":hidden:\n")
     write_text(source / "index.md", _linked((ROOT / "README.md").read_text("utf-8"), Path(), source) + contents)
     write_text(source / "reference.rst", _reference())
@@ -181,7 +189,7 @@ def _in_sections(app: Sphinx, what: str, name: str, value: Any, options: Any, li
     long, section = [], ""
     for line in lines:
         if found := re.match(r"(?:(Args|Returns):|(Raises):?) (\S.*)", line):
-            section, line = found[1] or found[2], f"    {found[3]}"
+            section, line = found[1] or found[2], "    " + re.sub(r"^(\w+Error)(?= )", r"\1:", found[3])
             long += ["", f"{section}:"]
         elif line[:1].strip():
             section = ""

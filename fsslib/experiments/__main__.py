@@ -188,7 +188,7 @@ def reports(runs: str | Path, force: bool, jobs: int) -> dict[str, str]:
         book = EXPERIMENT if name in TRAININGS else name
         given = Path(runs, name), TRAININGS.get(name, {})
         calls[name] = partial(run_notebook, book, *given, force=force, progress=jobs == 1)
-    say(f"{len(calls)} notebooks, {jobs} at a time …")
+    say(f"{len(calls)} notebooks, {jobs} at a time; the first two train, which takes minutes …")
     problems = side_by_side(calls, jobs, say)
     if finished(runs):
         say(write_index(runs, compared=COMPARED).resolve())

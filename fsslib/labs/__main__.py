@@ -17,26 +17,26 @@ from .class_table import class_table, report, write_table
 from .collect import OWN, collect, keep_all
 from .gradebook import COLUMNS, DOUBLES, SYSTEMS, gradebook, read_roster, write_gradebook
 from .kernel import Limits
-from .submit import submit, write_result
+from .submit import SubmissionError, submit, write_result
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fsslib.labs", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("submit", help="run a notebook in a fresh kernel, check its exercises, write the result")
-    one.add_argument("notebook", type=Path)
+    one.add_argument("notebook", type=Path, help="the finished notebook, e.g. notebooks/01_prototypes.ipynb")
     one.add_argument("--name", default="", help="your name, for the class table")
     one.add_argument("--out", type=Path, help="the result file (default: NOTEBOOK.result.json beside the notebook)")
     what = "the table of a class from a folder with notebooks and result files (submits what has no result)"
     every = commands.add_parser("collect", help=what)
-    every.add_argument("folder", type=Path)
+    every.add_argument("folder", type=Path, help="with a subfolder or a file for each student")
     every.add_argument("--rerun", action="store_true", help="run every notebook, whatever its result file says")
-    every.add_argument("--out", type=Path, help="where class.csv, class.html and the results go (default: FOLDER)")
+    every.add_argument("--out", type=Path, help="what is written goes into OUT/class (default: FOLDER/class)")
     every.add_argument("--jobs", type=int, default=1, help="notebooks at the same time (default 1)")
     every.add_argument("--gradebook", choices=SYSTEMS, help="also write gradebook.csv, as this system imports it")
     every.add_argument("--roster", type=Path, help="CSV of the class with ids, e.g. the exported gradebook")
     every.add_argument("--columns", choices=COLUMNS, default="sum", help="a column a notebook, or one an exercise")
-    every.add_argument("--due", type=datetime.fromisoformat, help="e.g. 2027-01-31T23:59: what comes later is late")
+    every.add_argument("--due", type=_moment, help="2027-01-31, or 2027-01-31T12:00: a file changed later is late")
     every.add_argument("--late", type=float, default=1.0, help="share of its points that late work keeps (default 1)")
     every.add_argument("--double", choices=DOUBLES, default="best", help="which of several counts (default best)")
     for command in (one, every):
@@ -44,6 +44,14 @@ def _parser() -> argparse.ArgumentParser:
             words = f"seconds of processor time for a {what} (default %(default)g)"
             command.add_argument(option, type=float, default=limit, help=words)
     return parser
+
+
+def _moment(text: str) -> datetime:
+    """A date, which lasts till its end, or a date with a time."""
+    try:
+        return datetime.fromisoformat(text + "T23:59:59" * (len(text) == 10))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: write it as 2027-01-31 or 2027-01-31T12:00.") from error
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -73,6 +81,8 @@ def _collect(given: argparse.Namespace, limits: Limits) -> int:
     roster = read_roster(given.roster) if given.roster else []  # before anything runs
     if given.gradebook:
         gradebook([], given.gradebook, late=given.late)
+    elif given.roster or given.due:
+        raise SubmissionError("--roster and --due are for a gradebook: add --gradebook canvas, moodle or csv.")
     rows = collect(given.folder, out, limits, given.rerun, given.jobs)
 
     text, remarks = "", []

@@ -16,6 +16,7 @@ from .check import DONE
 from .exercise import exercises
 
 MARKS = {"right": "✓", "recorded": "✎", "unsolved": "…", "unchecked": "-"}
+LEGEND = "✓ right   ✗ not yet   … not solved yet   ✎ recorded, for you to judge   - not checked"
 
 
 def report(result: dict[str, Any]) -> str:
@@ -47,10 +48,11 @@ def class_table(rows: Sequence[dict[str, Any]]) -> str:
             cells = "  ".join(_mark(status.get(name, "missing")).center(len(name)) for name in names)
             lines.append(f"{row['who']:{width}s}  {cells}".rstrip())
         totals = "  ".join(str(n).center(len(name)) for name, n in solved(members, names).items())
-        lines.append(f"{'right':{width}s}  {totals}".rstrip())
+        lines.append(f"{'done':{width}s}  {totals}".rstrip())
         common = common_slips(members)
         lines += ["common wrong answers:"] if common else []
         lines += [f"  {count} x {name}: {slip}" for (name, slip), count in common]
+    lines += [f"\n{LEGEND}"] if lines else []
     notes = [(row["file"], text) for row in rows for text in _notes(row)]
     lines += ["\nto look at:"] if notes else []
     lines += [f"  {file}: {text}" for file, text in notes]
@@ -58,7 +60,7 @@ def class_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def solved(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, int]:
-    """How many have solved each exercise."""
+    """How many have solved each exercise, or written an answer."""
     right = Counter(x["name"] for row in rows for x in row["result"]["exercises"] if x["status"] in DONE)
     return {name: right[name] for name in names}
 
@@ -159,7 +161,7 @@ def _page(rows: Sequence[dict[str, Any]]) -> str:
                 parts.append(f'<td class="{kind}" title="{safe(x["message"])}">{_mark(x["status"])} {safe(words)}</td>')
             parts.append("</tr>")
         totals = "".join(f"<td>{n} of {len(members)}</td>" for n in solved(members, names).values())
-        parts.append(f'<tr><th scope="row">right</th>{totals}</tr></table>')
+        parts.append(f'<tr><th scope="row">done</th>{totals}</tr></table>')
         if common := common_slips(members):
             parts.append("<h3>Common wrong answers</h3><ul>")
             parts += [f"<li>{n} × <code>{safe(e)}</code>: {safe(slip)}</li>" for (e, slip), n in common]

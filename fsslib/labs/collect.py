@@ -13,6 +13,7 @@ from ..arguments import check_count
 from ..errors import FsslibError, OutputError
 from ..files import located
 from ..progress import bar
+from .gradebook import CANVAS
 from .kernel import Limits
 from .submit import FORMAT, SUFFIX, SubmissionError, read_notebook, sign, stage_of, submit, write_result
 
@@ -41,7 +42,7 @@ def collect(
     if not folder.is_dir():
         raise SubmissionError(f"{folder} is not a folder: name the one that holds the notebooks of the class.")
     books = list(_files(folder, ".ipynb"))
-    lone = [f for f in _files(folder, SUFFIX) if not os.path.exists(str(f).removesuffix(SUFFIX) + ".ipynb")]
+    lone = sorted({*_files(folder, SUFFIX)} - {_beside(book) for book in books})
     if not books and not lone:
         raise SubmissionError(f"{folder} holds neither notebooks (*.ipynb) nor results (*{SUFFIX}).")
     with ThreadPoolExecutor(jobs) as pool:
@@ -98,7 +99,7 @@ def _row(folder: Path, book: Path, results: Path, limits: Limits, rerun: bool) -
     try:
         content, digest = read_notebook(book)
         stage_of(content, book)
-        for source in () if rerun else (kept, book.with_name(book.stem + SUFFIX)):
+        for source in () if rerun else (kept, _beside(book)):
             if not os.path.exists(source):
                 continue
             try:
@@ -122,10 +123,20 @@ def _row(folder: Path, book: Path, results: Path, limits: Limits, rerun: bool) -
         return _table_row(folder, book, None, str(error).replace(str(book), book.name))
 
 
+def _beside(book: Path) -> Path:
+    """Where the student's own result of a notebook lies, if there is one. Canvas gives every file its own number."""
+    own, mine = book.with_name(book.stem + SUFFIX), CANVAS.fullmatch(book.name)
+    for file in book.parent.iterdir() if mine and not own.exists() else ():
+        other = CANVAS.fullmatch(file.name)
+        if other and other["id"] == mine["id"] and other["file"] == Path(mine["file"]).stem + SUFFIX:
+            return file
+    return own
+
+
 def _name(book: Path) -> str:
     """The name in the student's own result, even if that belongs to an earlier state of the notebook."""
     try:
-        return str(read_result(book.with_name(book.stem + SUFFIX))["name"])
+        return str(read_result(_beside(book))["name"])
     except (SubmissionError, KeyError):
         return ""
 

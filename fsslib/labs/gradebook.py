@@ -37,7 +37,7 @@ HEADS = {
     "moodle": {"ID number": "id", "Full name": "name", "Email address": "email"},
     "csv": {"student": "name", "id": "id", "late": "late", "files": "files"},
 }  # fmt: skip
-_CANVAS = re.compile(r"(?P<name>[^_/]+)(?P<late>_LATE)?_(?P<id>\d+)_\d+_[^/]+")
+CANVAS = re.compile(r"(?P<name>[^_/]+)(?P<late>_LATE)?_(?P<id>\d+)_\d+_(?P<file>[^/]+)")
 _MOODLE = re.compile(r"(?P<name>[^_/]+)_\d+_assignsubmission_file(?P<late>)(?P<id>)(_[^/]*)?/")
 
 
@@ -128,7 +128,7 @@ def gradebook(
         lines.append(["    Points Possible", "", "", "", "", *map(str, most)])
     elif system == "csv":
         lines.append(["points possible", "", "", "", *map(str, most)])
-    if system == "canvas" and any(not student.facts.get("id") for student in students):
+    if system == "canvas" and not roster and any(not student.facts.get("id") for student in students):
         cure = "export the gradebook there and give it as the roster"
         remarks.append(f"Canvas finds students by their ID, and some have none here: {cure}.")
     for student in students:
@@ -159,12 +159,15 @@ def _gather(
     for student in students:
         for key in _keys(student.facts):
             known.setdefault(key, student)
+    of_roster = dict(known)
     for row in rows:
         if not row["result"]:
             remarks.append(f"{row['file']}: not in the gradebook: {row['note']}")
             continue
         facts, was_late = _identity(row)
         found = next((known[key] for key in _keys(facts) if key in known), None)
+        folder = row["file"].rpartition("/")[0].partition("/")[0]
+        found = found or next((of_roster[key] for key in _keys({"name": folder}) if key in of_roster), None)
         if found and facts["id"] and found.facts.get("id") not in ("", None, facts["id"]):
             found = None  # somebody else of that name
         if found is None:
@@ -172,7 +175,8 @@ def _gather(
             students.append(found)
             known |= dict.fromkeys(_keys(facts), found)
             if roster:
-                remarks.append(f"{row['file']}: {facts['name']} is not in the roster.")
+                cure = "A subfolder with the name that stands there mends it."
+                remarks.append(f"{row['file']}: {facts['name']} is not in the roster. {cure}")
         moment = row.get("submitted", 0.0)
         was_late = was_late or (due is not None and moment > due.timestamp())
         stage, worth = row["result"]["stage"], points(row["result"]["stage"])
@@ -184,7 +188,7 @@ def _gather(
 
 def _identity(row: Mapping[str, Any]) -> tuple[dict[str, str], bool]:
     """Who handed a row in, and whether the name of the download says that it was late."""
-    parts = re.fullmatch(_CANVAS, row["file"].rsplit("/", 1)[-1]) or re.match(_MOODLE, row["file"])
+    parts = re.fullmatch(CANVAS, row["file"].rsplit("/", 1)[-1]) or re.match(_MOODLE, row["file"])
     own = row["result"].get("name") or (parts["name"] if parts else row["who"])
     return {"name": str(own), "id": parts["id"] if parts else ""}, bool(parts and parts["late"])
 

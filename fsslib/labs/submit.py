@@ -75,7 +75,10 @@ def read_notebook(path: str | Path) -> tuple[dict[str, Any], str]:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise SubmissionError(f"{path} cannot be read: {error.strerror}. Name the .ipynb file.") from error
+        places = path.parent / "notebooks" / path.name, Path(path.name), Path(f"{path}.ipynb")
+        near = [place for place in places if place.is_file()]
+        cure = f"Is it {near[0]}?" if near else "Name the .ipynb file, with its folder."
+        raise SubmissionError(f"{path} cannot be read: {error.strerror}. {cure}") from error
     try:
         book = json.loads(raw.removeprefix(codecs.BOM_UTF8))
         meta = book.setdefault("metadata", {})

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import anywidget
 import numpy as np
 import traitlets
+
+from .live import AnyWidget
 
 HERE = Path(__file__).parent
 WIDTH = 176  # CSS pixels that a picture takes by default
@@ -68,7 +69,7 @@ class Bars:
         return {**words, "width": self.width, "bars": bars}
 
 
-class Board(anywidget.AnyWidget):
+class Board(AnyWidget):
     """Panels side by side, with a sentence and room for a complaint. `point`: what was last pointed at on the page,
     `{"panel": key, "x": column, "y": row}`, in pixels of that picture."""
 

@@ -12,6 +12,7 @@ import traitlets
 
 from ..errors import FsslibError
 from .board import Bars, Board, Panel
+from .live import live_view
 from .snapshot import SIDE, bundle, still
 
 # Seconds without a message from the page before an answer is computed; behind a slow one more, because the page sends
@@ -165,12 +166,11 @@ class Explorer(ipywidgets.VBox):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
         """The live view, and for everything that cannot show one a picture of the state as it is now, with words."""
-        live = super()._repr_mimebundle_(**kwargs)
-        live, notes = live if isinstance(live, tuple) else (live, {})
+        live, notes = live_view(super()._repr_mimebundle_(**kwargs))
         seen = "; ".join(panel.caption for panel in self.scene.panels)
         alt = f"{self.board.label}: {seen}. {self.scene.words}"
         data, metadata = bundle(still(self.scene.panels), alt, SIDE, quality=52, colours=56)
-        return {**(live or {}), **data}, {**notes, **metadata}
+        return {**live, **data}, {**notes, **metadata}
 
 
 def from_page() -> bool:

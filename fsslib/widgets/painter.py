@@ -4,7 +4,6 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import numpy as np
 import torch
 import traitlets
@@ -14,6 +13,7 @@ from ..data.pictures import image_tensor
 from ..errors import DatasetError
 from ..plots.pixels import rim
 from . import strokes
+from .live import AnyWidget, live_view
 from .snapshot import bundle
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ INK = {1: (0xD5, 0x5E, 0x00), 0: (0x00, 0x72, 0xB2)}  # object, background; as i
 STRIPE = 0x56, 0xB4, 0xE9  # background is striped: colour alone must not tell the two apart
 
 
-class SupportPainter(anywidget.AnyWidget):
+class SupportPainter(AnyWidget):
     """A picture to draw on, with the mouse, a finger, a pen or the keyboard alone; everything stays on the machine.
 
     The drawing is `document`, strokes in image pixels as JSON (see `fsslib.widgets.strokes`): read it, assign it,
@@ -127,7 +127,7 @@ class SupportPainter(anywidget.AnyWidget):
         """
         rows, columns = self._image.shape[1:]
         alt = f"A picture of {columns} × {rows} pixels to draw a support mask on; marked: {self._words()}."
-        live, notes = super()._repr_mimebundle_(**kwargs)
+        live, notes = live_view(super()._repr_mimebundle_(**kwargs))
         still = _still(self._image, self.mask)
         data, metadata = bundle(still, alt, still.width, quality=75, colours=128)
         return {**live, **data}, {**notes, **metadata}

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from fsslib.labs.__main__ import main
+from fsslib.labs.__main__ import _parser, main
 from fsslib.labs.gradebook import gradebook, points, read_roster
 from fsslib.labs.submit import SubmissionError
 
@@ -98,11 +98,15 @@ def test_a_roster_gives_ids_and_everybody_a_line(tmp_path):
         encoding="utf-8",
     )
     rows = [row("Anna Lee"), row("lukasz", name="łukasz żółć"), row("Somebody Else")]
+    rows += [row("bobby", file=f"bob bo/{STAGE}.ipynb")]  # known by the subfolder
     text, remarks = gradebook(rows, "canvas", roster=read_roster(file))
     found = canvas(text)
     assert list(found) == ["Lee, Anna", "Bo, Bob", "Żółć, Łukasz", "Somebody Else"]
-    assert [found[n][STAGE] for n in found] == [10, None, 10, 10] and found["Lee, Anna"]["ID"] == "4711"
-    assert len(remarks) == 2 and "by their ID" in remarks[1] and "Somebody Else is not in the roster" in remarks[0]
+    assert [found[n][STAGE] for n in found] == [10, 10, 10, 10] and found["Lee, Anna"]["ID"] == "4711"
+    (remark,) = remarks
+    assert "Somebody Else is not in the roster. A subfolder with the name" in remark
+    text, _ = gradebook(rows[:3], "canvas", roster=read_roster(file))
+    assert canvas(text)["Bo, Bob"][STAGE] is None, "a line for everybody"
 
 
 def test_what_cannot_be_read_is_named():
@@ -120,6 +124,20 @@ def test_unknown_rules_are_refused(wrong):
     given = {"system": "csv"} | wrong
     with pytest.raises(SubmissionError):
         gradebook([], given.pop("system"), **given)
+
+
+@pytest.mark.parametrize(("due", "moment"), [
+    ("2027-01-31", datetime(2027, 1, 31, 23, 59, 59)), ("2027-01-31T12:30", datetime(2027, 1, 31, 12, 30)),
+    ("31.1.2027", None),
+])  # fmt: skip
+def test_a_day_lasts_till_its_end(due, moment, capsys):
+    if moment:
+        assert _parser().parse_args(["collect", ".", "--due", due]).due == moment
+        assert main(["collect", ".", "--due", due]) == 2 and "add --gradebook" in capsys.readouterr().err
+    else:
+        with pytest.raises(SystemExit):
+            main(["collect", ".", "--due", due])
+        assert "write it as 2027-01-31" in capsys.readouterr().err
 
 
 def test_a_roster_without_names(tmp_path, capsys):

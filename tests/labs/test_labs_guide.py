@@ -47,7 +47,7 @@ def test_minutes_of_the_guide():
 def test_headers_say_the_measured_minutes(stage):
     """The minutes in the text and in the README are those of the notebook's metadata."""
     book = build.load(build.SOURCES / f"{stage}.py")
-    text = " ".join(c.source for c in book.cells[:3] if c.cell_type == "markdown").replace("\n", " ")
+    text = " ".join(c.source for c in book.cells[:4] if c.cell_type == "markdown").replace("\n", " ")
     (words,) = re.findall(r"about ([\w ]+) minutes? on two cores", text)
     whole = {"half a": 0.5, "one": 1, "two": 2, "three": 3}[words.removesuffix(" and a half")]
     assert whole + 0.5 * words.endswith("and a half") == book.metadata.minutes

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import pathlib
 import re
 import threading
 from dataclasses import replace
@@ -322,6 +323,13 @@ def test_the_student_s_command(tmp_path, capsys, monkeypatch, shared_kernel):
     assert result["name"] == "=Ann" and result["notebook_sha256"] == submit.read_notebook(file)[1]
     (row,) = collect.collect(tmp_path, tmp_path / "out")
     assert row["who"] == "=Ann" and not (tmp_path / "out").exists(), "nothing was run again"
+    canvas = tmp_path / "class" / "canvas"  # its bulk download numbers both files
+    canvas.mkdir(parents=True)
+    for ending, number in ((".ipynb", 12), (".result.json", 13)):
+        copied = file.with_suffix(ending).read_bytes()
+        (canvas / f"ann_LATE_4711_{number}_mine{ending}").write_bytes(copied)
+    (row,) = collect.collect(canvas, tmp_path / "out")
+    assert row["who"] == "=Ann" and not (tmp_path / "out").exists(), "one submission, and nothing was run again"
     from fsslib.labs.class_table import write_table
 
     assert "'=Ann" in write_table([row], tmp_path)[0].read_text(), "no formula for a spreadsheet"
@@ -355,6 +363,17 @@ def test_a_cell_that_is_no_python_is_the_cause_of_what_it_would_have_defined():
 def test_what_is_not_there(arguments, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command.main(arguments) == 2 and "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("named", ["01.ipynb", "notebooks/01", "elsewhere/02.ipynb", "."])
+def test_a_notebook_beside_the_one_that_was_named(named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    for name in ("notebooks/01.ipynb", "02.ipynb"):
+        (tmp_path / name).write_text("{}")
+    meant = pathlib.Path("02.ipynb" if "02" in named else "notebooks/01.ipynb")
+    with pytest.raises(submit.SubmissionError, match=f"Is it {re.escape(str(meant))}" if "0" in named else "Name the"):
+        submit.read_notebook(named)
 
 
 @pytest.mark.parametrize("change", [

@@ -3,6 +3,8 @@
 import ast
 import re
 import shutil
+import subprocess
+import sys
 import textwrap
 
 import nbformat
@@ -80,7 +82,7 @@ def test_ids_are_made_of_the_content(tmp_path):
     ids = [c.id for c in before.cells]
     assert len(set(ids)) == len(ids), "equal cells need different ids"
     assert set(ids) < {c.id for c in after.cells} and len(after.cells) == len(before.cells) + 1
-    assert before.metadata.title == "A trial" and before.cells[1].metadata == {"tags": ["parameters"]}
+    assert before.metadata.title == "A trial" and before.cells[2].metadata == {"tags": ["parameters"]}
     nbformat.validate(before)
 
 
@@ -90,14 +92,37 @@ def test_a_build_is_repeatable_and_stays_whole_when_a_cell_fails(tmp_path):
     first = target.read_bytes()
     assert not build.stale(source, tmp_path)
     stored = nbformat.read(target, 4)
-    assert stored.cells[2].outputs[0].text.startswith("[1, 1, 1]")
-    assert "execution" not in str(stored.cells[2].metadata) and stored.metadata.output_hash == build.results(stored)
+    assert stored.cells[3].outputs[0].text.startswith("[1, 1, 1]")
+    assert "execution" not in str(stored.cells[3].metadata) and stored.metadata.output_hash == build.results(stored)
     assert build.build(source, tmp_path).read_bytes() == first, "the printed time is kept while nothing changes"
     source_in(tmp_path, SOURCE + "\n# %%\n1 / 0\n")
     assert build.stale(source, tmp_path)
     with pytest.raises(Exception, match="ZeroDivisionError"):
         build.build(source, tmp_path)
     assert target.read_bytes() == first and not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("where", "there", "missing"),
+    [
+        ("course/notebooks", "fsslib/names torch lightning_fabric", ""),
+        ("", "fsslib/names torch lightning_fabric", ""),
+        ("course/runs/one", "fsslib/names torch lightning_fabric", ""),
+        ("course/notebooks", "fsslib/names torch", "lightning_fabric"),
+        ("elsewhere", "fsslib/names torch lightning_fabric", "fsslib"),
+    ],
+)
+def test_the_first_cell_finds_the_course_or_says_what_to_do(tmp_path, where, there, missing):
+    """In a Python without any package, as a kernel of another environment is to us."""
+    (tmp_path / where).mkdir(parents=True, exist_ok=True)
+    for name in there.split():
+        file = tmp_path / "course" / f"{name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+    command = [sys.executable, "-I", "-S", "-c", f"{build.FIRST}\nimport fsslib.names"]
+    said = subprocess.run(command, cwd=tmp_path / where, capture_output=True, text=True).stderr
+    assert ("pip install" in said, missing in said) == (bool(missing), True), said
+    assert missing or not said
 
 
 def test_paths_and_widgets_are_cleaned():

@@ -47,6 +47,8 @@ def test_the_search_knows_words_and_the_reference_its_sections(made):
     reference = BeautifulSoup((made / "reference.html").read_text("utf-8"), "html.parser")
     entry = reference.find(id="fsslib.evaluate").find_parent("dl")
     assert "Parameters" in entry.text and "Raises" in entry.text
+    raised = reference.find(id="fsslib.Protocol").find_parent("dl").select_one("dl.field-list dd").text
+    assert re.match(r"\s*ProtocolError – for unknown", raised), "also where the docstring has no colon"
 
 
 def test_faults_are_found(tmp_path):

@@ -139,17 +139,29 @@ def test_odd_pictures(shape):
     assert painter.mask[0, 0] == 1 and "image/png" in painter._repr_mimebundle_()[0] and min(painter._shape) >= 1
 
 
-def test_imported_on_demand():
+def test_imported_on_demand_and_a_still_without_anywidget():
     code = """
 import sys, fsslib, fsslib.widgets.strokes
 assert not {"anywidget", "ipywidgets", "IPython"} & set(sys.modules)
-sys.modules["anywidget"] = None
+sys.modules["ipywidgets"] = None
 try:
     fsslib.widgets.SupportPainter
 except ImportError as error:
     assert "notebooks" in str(error), error
 else:
-    raise SystemExit("no error without anywidget")
+    raise SystemExit("no error without ipywidgets")
+del sys.modules["ipywidgets"]
+sys.modules["anywidget"] = None
+import numpy
+from fsslib.widgets.board import Panel
+from fsslib.widgets.explorer import Scene
+picture = numpy.zeros((40, 60, 3), numpy.uint8)
+scene = Scene([Panel("one", "a picture", "black", picture)], "", {"seen": 1})
+for shown in (fsslib.widgets.SupportPainter(picture), fsslib.widgets.Explorer({}, lambda point: scene, label="Trial")):
+    data, _ = shown._repr_mimebundle_()
+    assert data.keys() == {"image/png", "text/plain"}, data.keys()
+assert shown.scene.facts == {"seen": 1}
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert done.stdout.decode().count("pip install anywidget") == 2, "a sentence beside each still"
