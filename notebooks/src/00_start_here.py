@@ -313,7 +313,7 @@ claims(
 # | `11_capstone` | design a module of your own, write down what it should do, and test it |
 # | `experiment` | a report with your own parameters, on Shapes-5i or your photographs |
 #
-# From a terminal, `make reports` runs everything into `runs/index.html`, and
+# From a terminal in the whole repository, `make reports` runs everything into `runs/index.html`, and
 # `python -m fsslib.experiments run -p fold=1` writes a report of your own.
 #
 # ## Summary

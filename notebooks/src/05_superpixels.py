@@ -606,8 +606,7 @@ pd.DataFrame(different).T.round(2)
 # resembles one of them.** The AUC of the best cosine falls from 0.78 to 0.74 at sharpness 4 and to 0.66 at 8. On
 # Shapes-5i every texture of a part occurs on the background and on other objects, too. On other data the result may
 # differ.
-
-# %% [markdown]
+#
 # ### The paper claims · we measured · why they differ
 #
 # | the paper claims | we measured | why they differ |

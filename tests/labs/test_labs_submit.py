@@ -304,7 +304,7 @@ def test_the_table(rows, room, capsys):
     assert command.main(["collect", str(room)]) == 0
     text = capsys.readouterr().out
     assert re.search(r"^ann +✗ +✗ +✓ +… +✎ +✗$", text, re.M), text
-    assert re.search(r"^right +0 +0 +\d+ +0 +1 +0$", text, re.M), text
+    assert re.search(r"^done +0 +0 +\d+ +0 +1 +0$", text, re.M), text
     assert "x cosine_map: unnormalised" in text and "1 x cosine_map: renamed" in text
     table = list(csv.DictReader((room / "class" / "class.csv").open(encoding="utf-8-sig", newline="")))
     assert {(r["who"], r["exercise"], r["slip"]) for r in table} >= {("ann", "cosine_map", "unnormalised")}
