@@ -191,10 +191,10 @@ def _in_sections(app: Sphinx, what: str, name: str, value: Any, options: Any, li
         if found := re.match(r"(?:(Args|Returns):|(Raises):?) (\S.*)", line):
             section, line = found[1] or found[2], "    " + re.sub(r"^(\w+Error)(?= )", r"\1:", found[3])
             long += ["", f"{section}:"]
-        elif line[:1].strip():
+        elif not line.strip():
             section = ""
-        elif section != "Returns" and section and line.strip():
-            line = f"    {line}"
+        elif section and (section != "Returns" or line[0] != " "):
+            line = ("    " if line[0] == " " else "        ") + line
         if starts := {"Args": parameters, "Raises": r"\w+Error"}.get(section):
             line = re.sub(rf"(?<=\.) (?=(?:{starts}): )", "\n    ", line)
         long += line.split("\n")
@@ -210,8 +210,9 @@ def _reports() -> str:
     if (ROOT / "runs" / "index.html").is_file():
         text += '<p><a href="runs/index.html">All runs, with their scores</a></p>\n\n'
     for page in pages:
-        title = BeautifulSoup(page.read_text("utf-8"), "html.parser").title.text
-        text += f'<p><a href="runs/{page.parent.name}/report.html">{page.parent.name}</a>: {title}</p>\n\n'
+        soup = BeautifulSoup(page.read_text("utf-8"), "html.parser")
+        title = (soup.h1 or soup.title).text.strip("¶ \n")
+        text += f'<p><a href="runs/{page.parent.name}/report.html">{title}</a> ({page.parent.name})</p>\n\n'
     return text
 
 

@@ -53,7 +53,7 @@ def check_folder(
 
     `print(check_folder(root))` is the place to start with new data; `Folder` uses what this calls sound.
 
-    Args: as for `Folder`; `others` are its further options, which change nothing here.
+    Takes what `Folder` takes; its further options (`others`) change nothing here.
     Raises DatasetError only for a root that does not exist, a layout that is not recognised or that the masks speak
     against, or options that mean nothing; never for what is wrong with a file.
     """
