@@ -191,7 +191,7 @@ def _in_sections(app: Sphinx, what: str, name: str, value: Any, options: Any, li
         if found := re.match(r"(?:(Args|Returns):|(Raises):?) (\S.*)", line):
             section, line = found[1] or found[2], "    " + re.sub(r"^(\w+Error)(?= )", r"\1:", found[3])
             long += ["", f"{section}:"]
-        elif not line.strip():
+        elif not line.strip() or re.fullmatch(r"\w+:", line):
             section = ""
         elif section and (section != "Returns" or line[0] != " "):
             line = ("    " if line[0] == " " else "        ") + line
