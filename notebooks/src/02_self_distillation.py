@@ -452,7 +452,7 @@ table.rename_axis("mIoU in % with").round(1).astype(object).fillna("")
 #
 # If separate projections make the distance, one shared projection must close it. A second plan
 # (`distillation-projections.yaml`), written after the first was read and before its own trainings ran, makes nine more:
-# without the loss, with it, and with it and a *detached* teacher, which only guides, as the paper says.
+# without the loss, with it, and with it and a *detached* teacher, which only guides, as we read the paper.
 
 # %%
 second = json.loads((home / "results" / "distillation-projections.json").read_text())["rows"]
