@@ -1,8 +1,14 @@
 """Every error the library raises on purpose: each message says what was wrong, where, and what to do."""
 
+import re
+
 
 class FsslibError(Exception):
     """Base class: `except FsslibError` catches whatever the library refuses."""
+
+    def __str__(self) -> str:
+        """The message, in which a broken file's endless word does not push what to do out of sight."""
+        return re.sub(r"(\S{200})\S{200,}(\S{50})", r"\1…\2", super().__str__())
 
 
 class EpisodeError(FsslibError, ValueError):

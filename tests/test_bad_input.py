@@ -92,3 +92,9 @@ def test_bad_input(name, tmp_path):
 def test_the_table_covers_every_kind_of_error():
     kinds = {kind for _, kind, _ in CASES.values()}
     assert kinds == {*FsslibError.__subclasses__(), DownloadError} and len(CASES) >= 25
+
+
+def test_an_endless_word_does_not_hide_what_to_do():
+    error = DatasetError(f"names: found {'x' * 5000}: give a name of up to 200 letters.")
+    assert len(str(error)) < 400 and str(error).endswith(": give a name of up to 200 letters.")
+    assert len(error.args[0]) > 5000 and str(DatasetError("/" + "a" * 300)) == "/" + "a" * 300

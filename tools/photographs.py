@@ -201,10 +201,8 @@ def matching(root: str, backbone: str, weights: str, fold: str) -> None:
         if any(key.items() <= row.items() for row in rows):
             continue
         own = recipe.score(p, build_model(MATCHING, backbone=net.backbone, **change).eval(), data).scores[1]
-        gain, classes = (
-            own.difference(frozen),
-            {data.names[c]: v - frozen.per_class[c] for c, v in own.per_class.items()},
-        )
+        gain, before = own.difference(frozen), frozen.per_class
+        classes = {data.names[c]: value - before[c] for c, value in own.per_class.items()}
         rows.append({**key, "gain": [round(100 * x, 2) for x in gain]})
         rows[-1]["gain of classes"] = {name: round(100 * x, 1) for name, x in classes.items()}
         print(rows[-1], flush=True)

@@ -51,6 +51,7 @@ from fsslib.nn.backbones.cached import CachedBackbone
 from fsslib.ops import masked_pool, resize
 from fsslib.plots import distillation as pictures
 from fsslib.plots import sdaanet_flow as flow
+from fsslib.plots.attention import dots
 from fsslib.plots.common import differences, strip
 from fsslib.plots.display import show
 
@@ -461,15 +462,17 @@ apart = {v: {k: sum(x) / 3 for k, x in row["measures"]["prototype distances"].it
 lost = {v: row["measures"]["prototype worth"] for v, row in one.items()}
 table = pd.DataFrame({"mIoU, %": {v: row["miou"][0] for v, row in one.items()}, **pd.DataFrame(apart).T.round(3)})
 table["a foreign prototype costs"] = [sum(x["as it is"]) / 3 - sum(x["foreign prototype"]) / 3 for x in lost.values()]
-for variant in list(one)[1:]:
-    each = [one[variant][f"gain over shared, α = 0{end}"] for end in ("", " per seed")]
-    gains[variant] = gain_verdict(f"gap 1: {variant} over α = 0", *each)
+found = {v: [row[f"gain over shared, α = 0{end}"] for end in ("", " per seed")] for v, row in list(one.items())[1:]}
+for variant, pair in found.items():
+    gains[variant] = gain_verdict(f"gap 1: {variant} over α = 0", *pair)
     print(gains[variant])
 assert gains["shared, α = 50"].endswith("the trainings disagree") and gains["shared, α = 50, detached"].endswith(
     "better"
 )
-_, low, high = over_seeds(one["shared, α = 50, detached"]["gain over shared, α = 0 per seed"])
+_, low, high = over_seeds(found["shared, α = 50, detached"][1])
 print(f"over trainings the last one's interval reaches from {low:.1f} to {high:.1f}")
+singly = {"": {v: each for v, (_, each) in found.items()}}
+show(*dots({"": {v: gain for v, (gain, _) in found.items()}}, "gain over α = 0, points of mIoU", 0, singly))
 table.round(3)
 
 # %% [markdown]

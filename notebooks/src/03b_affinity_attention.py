@@ -499,6 +499,11 @@ for (ground, variant), row in alone.items():
     lines[f"{ground}: {variant}"] = {"mIoU of the trainings": row["per_seed"], "gain over no guide": told}
     lines[f"{ground}: {variant}"]["clear"] = gain and clear(gain, row["gain over no guide per seed"])
 assert all(lines[f"{g}: query_map"]["clear"] and not lines[f"{g}: supervised head"]["clear"] for g in grounds)
+ends = {"": {}, " per seed": {}}
+for end, found in ends.items():
+    for ground in grounds:
+        found[ground] = {v: alone[ground, v][f"gain over no guide{end}"] for v in ("query_map", "supervised head")}
+show(*pictures.dots(ends[""], "gain over no guide, points of mIoU", line=0, trainings=ends[" per seed"]))
 pd.DataFrame(lines).T.replace({True: "yes", False: "no", None: ""})
 
 # %% [markdown]

@@ -133,7 +133,7 @@ def _numbered(file: Path, rows: list[tuple]) -> LabelMap:
             if table.setdefault(key, value) != value:
                 raise DatasetError(
                     f"{file}: {key} stands for both {table[key]} and {value}, and can mean one class only. "
-                    "Take one of the two lines out."
+                    "Remove one of the two lines."
                 )
     if len(numbers) >= IGNORE:
         raise DatasetError(f"{file}: {len(numbers)} classes; label maps of 8 bit have room for {IGNORE - 1}.")
